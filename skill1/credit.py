@@ -1,0 +1,415 @@
+"""One outcome, four credits: rollouts in, weighted rows out (method sections 3 and 5; the paper's Eq. 4-13).
+
+Pure: nothing is read but stages, flags and numbers of the rollouts, never a text. Each equation is a function of arrays;
+`credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
+
+The trainer's loss is the mean over all rows of (token mean of the row's clipped surrogate with `advantage * weight`).
+`row_weights` chooses the weights so that this mean is exactly Eq. 11 with the token mean of Eq. 13.
+
+Differs from the paper in:
+    * An ill-formed action costs `invalid_penalty` (the released scripts do; the paper is silent). Eq. 4 is then
+      R = r - penalty, with an optional cap and an optional penalty on inadmissible actions.
+    * Each stage's term is averaged over its own rows before it is weighted (Eq. 11 read literally).
+    * The standard deviation of Eq. 10 and 12 is the unbiased one (ddof=1), as in TRL and verl, without their epsilon:
+      a spread below 1e-8 gives advantage 0.
+    * With fewer than two candidates there is no ranking and no row for it.
+    * A stage whose lambda is 0 gives no rows: its text is generated and used, its loss (and its KL) is off.
+    * `rerank_credit="return"` is the released code: lambda1 * NDCG joins the trajectory's return and the rerank row is
+      one more row of the trajectory, with the trajectory's advantage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from skill1.config import CreditConfig
+from skill1.records import STAGES, Rollout, Row, Stage, Turn
+
+NO_SPREAD = 1e-8  # below this a standard deviation or an ideal DCG is rounding noise
+
+
+# --- The equations -----------------------------------------------------------------------------------------------
+
+
+def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
+    """Eq. 6: agreement of a ranking with the order of the utilities, in [0, 1].
+
+    Linear gain U, discount 1 / log2(rank + 1) with rank from 1. An ideal DCG below 1e-8 (all utilities 0) gives 0.
+
+    Args:
+        ranking: positions in `utilities`, best first; a permutation of 0..K-1.
+        utilities: (K,) finite and >= 0, K >= 1.
+
+    Raises:
+        ValueError: `ranking` is no permutation, or a utility is negative or not finite.
+    """
+    gains = np.asarray(utilities, dtype=float)  # (K,)
+    order = np.asarray(ranking, dtype=int)  # (K,)
+    if not np.array_equal(np.sort(order), np.arange(len(gains))):
+        raise ValueError(f"ranking {tuple(ranking)} is not a permutation of the {len(gains)} candidates' positions")
+    if not (np.isfinite(gains) & (gains >= 0)).all():
+        raise ValueError(f"utilities {tuple(utilities)} must be finite and >= 0")
+    discount = 1 / np.log2(np.arange(len(gains)) + 2)  # (K,)
+    ideal = float(np.sort(gains)[::-1] @ discount)
+    return float(gains[order] @ discount) / ideal if ideal >= NO_SPREAD else 0.0
+
+
+def u_hat(utilities: Sequence[float], how: Literal["max", "mean"]) -> float:
+    """Eq. 7: the library's expectation of the outcome; 0 when nothing was retrieved.
+
+    Args:
+        utilities: (K,) of the candidates, before this step's update.
+        how: "max" (paper) or "mean" over the K.
+    """
+    if not len(utilities):
+        return 0.0
+    return float(max(utilities) if how == "max" else np.mean(utilities))
+
+
+def returns(outcomes: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config: CreditConfig) -> np.ndarray:
+    """Eq. 4 less the price of invalid actions; with `rerank_credit="return"` plus lambda1 * NDCG.
+
+    Args:
+        outcomes: (N,) r of each rollout.
+        invalid: (N,) number of invalid actions.
+        ndcgs: (N,) rerank credit, nan for a rollout without a ranking (which adds 0).
+
+    Returns:
+        (N,) returns R.
+    """
+    counted = invalid if config.max_penalised is None else np.minimum(invalid, config.max_penalised)
+    result = outcomes - config.invalid_penalty * counted
+    if config.rerank_credit == "return":
+        result = result + config.lambda1 * np.nan_to_num(ndcgs, nan=0.0)
+    return result
+
+
+def distill_rewards(outcomes: np.ndarray, u_hats: np.ndarray, parsed: np.ndarray) -> np.ndarray:
+    """Eq. 7: r - U_hat, and 0 where the distilled text did not parse. All (N,), `parsed` bool."""
+    return np.where(parsed, outcomes - u_hats, 0.0)
+
+
+def group_advantages(rewards: np.ndarray, groups: np.ndarray, scale_by_std: bool) -> np.ndarray:
+    """Eq. 10 and 12: rewards centred on their group's mean and divided by its unbiased std; 0 without spread.
+
+    Args:
+        rewards: (N,) one per rollout, in any order.
+        groups: (N,) group of each rollout.
+        scale_by_std: False leaves them centred only.
+
+    Returns:
+        (N,) advantages; they sum to 0 over each group.
+
+    Raises:
+        ValueError: a group has fewer than two rollouts.
+    """
+    result = np.zeros(len(rewards))
+    for group in np.unique(groups):
+        members = groups == group
+        if members.sum() < 2:
+            raise ValueError(f"group {group} has one rollout: a group advantage needs at least two")
+        spread = rewards[members].std(ddof=1)
+        if spread >= NO_SPREAD:
+            centred = rewards[members] - rewards[members].mean()
+            result[members] = centred / spread if scale_by_std else centred
+    return result
+
+
+def rerank_advantages(ndcgs: np.ndarray, baseline: Literal["none", "batch_mean"]) -> np.ndarray:
+    """Eq. 9: REINFORCE weighs a ranking by its NDCG, without a baseline in the paper.
+
+    Args:
+        ndcgs: (N,), nan for a rollout without a ranking, which stays nan and is left out of the mean.
+    """
+    if baseline == "none" or np.isnan(ndcgs).all():
+        return ndcgs
+    return ndcgs - np.nanmean(ndcgs)
+
+
+def row_weights(
+    stages: Sequence[Stage], trajectories: np.ndarray, lengths: np.ndarray, config: CreditConfig
+) -> np.ndarray:
+    """Weights that turn the mean over rows of token means into Eq. 11 with the token mean of Eq. 13.
+
+    With M rows, N trajectories and L a row's completion tokens, the terms and their rows' weights are
+
+        utilisation, token_mean="trajectory"   1/N sum_i 1/|tau_i| sum over tokens    (M / N) * L / |tau_i|
+        utilisation, token_mean="batch"        mean over all tokens                   M * L / sum_i |tau_i|
+        lambda1 * mean over the rerank rows                                           lambda1 * M / N_rerank
+        lambda2 * mean over the distill rows                                          lambda2 * M / N_distill
+
+    |tau_i| counts the completion tokens of trajectory i's query and act rows; with `rerank_credit="return"` also those
+    of its rerank row, which then belongs to the utilisation term.
+
+    Args:
+        stages: M stages.
+        trajectories: (M,) int, the rollout of each row, 0..N-1, every one with a utilisation row.
+        lengths: (M,) int >= 1, completion tokens.
+
+    Returns:
+        (M,) weights >= 0.
+    """
+    rows = len(stages)
+    term = np.array([_term(stage, config) for stage in stages])  # (M,)
+    weights = np.empty(rows)
+    util = term == "util"
+    tokens = np.bincount(trajectories[util], weights=lengths[util])  # (N,)
+    if config.token_mean == "trajectory":
+        weights[util] = rows / len(tokens) * lengths[util] / tokens[trajectories[util]]
+    else:
+        weights[util] = rows * lengths[util] / tokens.sum()
+    for name, factor in (("rerank", config.lambda1), ("distill", config.lambda2)):
+        own = term == name
+        weights[own] = factor * rows / max(own.sum(), 1)
+    return weights
+
+
+def _term(stage: Stage, config: CreditConfig) -> str:
+    """The term of Eq. 11 that a stage's rows belong to."""
+    if stage == "distill" or (stage == "rerank" and config.rerank_credit == "loss"):
+        return stage
+    return "util"
+
+
+# --- Rollouts to rows --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """What the equations need of N rollouts."""
+
+    groups: np.ndarray  # (N,) int
+    outcomes: np.ndarray  # (N,) r
+    returns: np.ndarray  # (N,) R
+    ndcgs: np.ndarray  # (N,) nan without a rerank turn
+    u_hats: np.ndarray  # (N,)
+
+
+def credit(
+    rollouts: Sequence[Rollout], config: CreditConfig, *, selection: bool, distillation: bool
+) -> list[Row]:
+    """All rows of one training step, in the order of `rollouts` and of their turns.
+
+    Rows of a rollout with advantage 0 are kept: they count in the means, and the trainer may skip their policy term.
+
+    Args:
+        rollouts: groups of equal size >= 2 in any order; a group is one `Rollout.group`.
+        selection: query and rerank are on; off (also without a library) no rollout may hold such turns.
+        distillation: distill is on; off (also without a library) no rollout may hold such a turn.
+
+    Raises:
+        ValueError: groups of different sizes or tasks, a rollout without turns or with the wrong number of turns of a
+            stage, an outcome that is not finite, a ranking or selection that is not of the candidates, an empty
+            completion, log-probs that are not finite or not one per token, or `rerank_baseline` with
+            `rerank_credit="return"`. The message names the rollout.
+    """
+    if config.rerank_credit == "return" and config.rerank_baseline != "none":
+        raise ValueError("rerank_baseline has no effect with rerank_credit='return': set it to 'none'")
+    _check_groups(rollouts)
+    for rollout in rollouts:
+        _check_rollout(rollout, selection=selection, distillation=distillation)
+    columns = _columns(rollouts, config)
+    util = group_advantages(columns.returns, columns.groups, config.scale_by_std)  # (N,)
+    advantages = {"query": util, "act": util, "rerank": util}
+    if config.rerank_credit == "loss":
+        advantages["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
+    if distillation:
+        parsed = np.array([r.lesson is not None for r in rollouts])
+        rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed)
+        advantages["distill"] = group_advantages(rewards, columns.groups, config.scale_by_std)
+
+    off = {stage for stage, factor in (("rerank", config.lambda1), ("distill", config.lambda2)) if factor == 0}
+    calls = [
+        (i, position, turn)
+        for i, rollout in enumerate(rollouts)
+        for position, turn in enumerate(rollout.turns)
+        if turn.stage not in off
+    ]
+    weights = row_weights(
+        [turn.stage for _, _, turn in calls],
+        np.array([i for i, _, _ in calls]),
+        np.array([len(turn.completion_ids) for _, _, turn in calls]),
+        config,
+    )
+    return [
+        Row(
+            prompt_ids=turn.prompt_ids,
+            completion_ids=turn.completion_ids,
+            logprobs=turn.logprobs,
+            stage=turn.stage,
+            advantage=float(advantages[turn.stage][i]),
+            weight=float(weight),
+            group=rollouts[i].group,
+            rollout=i,
+            turn=position,
+        )
+        for (i, position, turn), weight in zip(calls, weights, strict=True)
+    ]
+
+
+def _columns(rollouts: Sequence[Rollout], config: CreditConfig) -> _Columns:
+    outcomes = np.array([r.outcome for r in rollouts], dtype=float)
+    invalid = np.array([_invalid(r, config) for r in rollouts])
+    ndcgs = np.array([_rerank_credit(r) for r in rollouts])
+    return _Columns(
+        groups=np.array([r.group for r in rollouts]),
+        outcomes=outcomes,
+        returns=returns(outcomes, invalid, ndcgs, config),
+        ndcgs=ndcgs,
+        u_hats=np.array([u_hat([c.utility for c in r.candidates], config.u_hat) for r in rollouts]),
+    )
+
+
+def _invalid(rollout: Rollout, config: CreditConfig) -> int:
+    """Invalid actions; one that is both ill-formed and inadmissible counts once."""
+    return sum(
+        not turn.well_formed or (config.penalise_inadmissible and not turn.admissible)
+        for turn in rollout.turns_of("act")
+    )
+
+
+def _rerank_credit(rollout: Rollout) -> float:
+    """Eq. 6 for one rollout: nan without a ranking call, 0 for one that did not parse."""
+    if not rollout.turns_of("rerank"):
+        return math.nan
+    if not rollout.ranking_parsed:
+        return 0.0
+    return ndcg(rollout.ranking, [c.utility for c in rollout.candidates])
+
+
+def _check_groups(rollouts: Sequence[Rollout]) -> None:
+    if not rollouts:
+        raise ValueError("no rollouts: a step needs at least one group of two")
+    groups: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.group, []).append(rollout)
+    sizes = {group: len(members) for group, members in groups.items()}
+    if len(set(sizes.values())) > 1 or min(sizes.values()) < 2:
+        raise ValueError(f"groups must have one common size >= 2, got rollouts per group {sizes}")
+    for group, members in groups.items():
+        if len({r.task for r in members}) > 1:
+            raise ValueError(f"group {group} mixes tasks {sorted({r.task.game for r in members})}")
+        if len({r.index for r in members}) < len(members):
+            raise ValueError(f"group {group} holds an index twice: {sorted(r.index for r in members)}")
+
+
+def _check_rollout(rollout: Rollout, *, selection: bool, distillation: bool) -> None:
+    name = f"rollout {rollout.index} of group {rollout.group} ({rollout.task.game})"
+    if not rollout.turns_of("act"):
+        raise ValueError(f"{name} has no act turns")
+    if not math.isfinite(rollout.outcome):
+        raise ValueError(f"{name} has outcome {rollout.outcome}: expected a finite number")
+    known = [c.skill for c in rollout.candidates]
+    if rollout.selected is not None and rollout.selected not in known:
+        raise ValueError(f"{name} selected {rollout.selected!r}, which is not among its candidates {known}")
+    expected: dict[Stage, bool] = {
+        "query": selection,
+        "rerank": selection and len(known) >= 2,
+        "distill": distillation,
+    }
+    for stage, present in expected.items():
+        if len(rollout.turns_of(stage)) != present:
+            raise ValueError(
+                f"{name} has {len(rollout.turns_of(stage))} {stage} turns, expected {int(present)} with "
+                f"selection={selection}, distillation={distillation} and {len(known)} candidates"
+            )
+    for turn in rollout.turns:
+        length = len(turn.completion_ids)
+        if not length:
+            raise ValueError(f"{name} has an empty {turn.stage} completion: it needs at least its end token")
+        if len(turn.logprobs) != length or not np.isfinite(turn.logprobs).all():
+            raise ValueError(f"{name} has a {turn.stage} turn of {length} tokens without {length} finite log-probs")
+
+
+# --- Logged scalars ----------------------------------------------------------------------------------------------
+
+# Name -> meaning. `success/<category>` is added for every category among the rollouts.
+METRICS: dict[str, str] = {
+    "reward": "mean outcome r",
+    "reward_std": "mean over the groups of the outcome's unbiased std",
+    "frac_reward_zero_std": "share of groups whose outcomes have no spread",
+    "return": "mean return R (Eq. 4 with penalties)",
+    "frac_return_zero_std": "share of groups whose returns have no spread: no utilisation gradient",
+    "u_hat": "mean U_hat (Eq. 7), 0 for a rollout that retrieved nothing",
+    "distill_positive_rate": "share of r - U_hat > 0 among the rollouts with a distill turn",
+    "ndcg/mean": "mean NDCG over the rerank turns (Eq. 6)",
+    "ndcg/std": "its unbiased std",
+    "selection/utility_retrieved": "mean U over all retrieved candidates",
+    "selection/utility_selected": "mean U over the selected skills",
+    "selection/selected_share": "share of episodes with a skill",
+    "selection/retrieved_count": "mean number of candidates",
+    "selection/zero_retrieved": "share of episodes that retrieved nothing",
+    "query/parse_failures": "share of query turns that did not parse",
+    "rerank/parse_failures": "share of rerank turns that did not parse",
+    "distill/parse_failures": "share of distill turns that did not parse",
+    "actions/ill_formed": "share of actions that are ill-formed",
+    "actions/inadmissible": "share of actions that are inadmissible",
+    "skill_similarity": "mean cosine of the task and the selected skill's description",
+    "steps": "mean actions per episode",
+    "query/tokens": "mean completion tokens of a query turn",
+    "rerank/tokens": "mean completion tokens of a rerank turn",
+    "act/tokens": "mean completion tokens of an act turn",
+    "distill/tokens": "mean completion tokens of a distill turn",
+}
+
+
+def credit_metrics(rollouts: Sequence[Rollout], config: CreditConfig) -> dict[str, float]:
+    """The scalars logged for a step: `METRICS` and `success/<category>`; nan where there is nothing to average.
+
+    Raises:
+        ValueError: no rollouts.
+    """
+    if not rollouts:
+        raise ValueError("no rollouts to measure")
+    columns = _columns(rollouts, config)
+    turns: dict[Stage, list[Turn]] = {stage: [t for r in rollouts for t in r.turns_of(stage)] for stage in STAGES}
+    distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
+    reward_stds, return_stds = (_group_stds(x, columns.groups) for x in (columns.outcomes, columns.returns))
+    selected = [c.utility for r in rollouts for c in r.candidates if c.skill == r.selected]
+    metrics = {
+        "reward": _mean(columns.outcomes),
+        "reward_std": _mean(reward_stds),
+        "frac_reward_zero_std": _mean(reward_stds < NO_SPREAD) if len(reward_stds) else math.nan,
+        "return": _mean(columns.returns),
+        "frac_return_zero_std": _mean(return_stds < NO_SPREAD) if len(return_stds) else math.nan,
+        "u_hat": _mean(columns.u_hats),
+        "distill_positive_rate": _mean((columns.outcomes > columns.u_hats)[distilled]),
+        "ndcg/mean": _mean(columns.ndcgs[~np.isnan(columns.ndcgs)]),
+        "ndcg/std": _std(columns.ndcgs[~np.isnan(columns.ndcgs)]),
+        "selection/utility_retrieved": _mean(c.utility for r in rollouts for c in r.candidates),
+        "selection/utility_selected": _mean(selected),
+        "selection/selected_share": _mean(r.selected is not None for r in rollouts),
+        "selection/retrieved_count": _mean(len(r.candidates) for r in rollouts),
+        "selection/zero_retrieved": _mean(not r.candidates for r in rollouts),
+        "query/parse_failures": _mean(not t.well_formed for t in turns["query"]),
+        "rerank/parse_failures": _mean(not r.ranking_parsed for r in rollouts if r.turns_of("rerank")),
+        "distill/parse_failures": _mean(r.lesson is None for r in rollouts if r.turns_of("distill")),
+        "actions/ill_formed": _mean(not t.well_formed for t in turns["act"]),
+        "actions/inadmissible": _mean(not t.admissible for t in turns["act"]),
+        "skill_similarity": _mean(r.skill_similarity for r in rollouts if not math.isnan(r.skill_similarity)),
+        "steps": _mean(r.steps for r in rollouts),
+        **{f"{stage}/tokens": _mean(len(t.completion_ids) for t in turns[stage]) for stage in STAGES},
+    }
+    for category in sorted({r.task.category for r in rollouts}):
+        metrics[f"success/{category}"] = _mean(r.outcome for r in rollouts if r.task.category == category)
+    return metrics
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = np.array([float(v) for v in values])
+    return float(numbers.mean()) if len(numbers) else math.nan
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) >= 2 else math.nan
+
+
+def _group_stds(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(groups,) unbiased stds of the groups that have at least two rollouts."""
+    stds = np.array([_std(values[groups == group]) for group in np.unique(groups)])
+    return stds[~np.isnan(stds)]
