@@ -1,0 +1,49 @@
+# Every target does its own set-up: the virtual environment is (re)built when pyproject.toml or this file changes.
+SEED ?= 0
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
+# Small models on few cores: more threads than this only get in each other's way.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help install demo test lab clean-venv
+
+help:
+	@echo "make demo [SEED=0]  train, evaluate and plot the nano policy on this machine's CPU"
+	@echo "make test           all tests"
+	@echo "make lab            JupyterLab on notebooks/"
+	@echo "make install        only the virtual environment .venv"
+	@echo "make clean-venv     remove .venv (any target builds it again)"
+
+install: $(STAMP)
+
+# Torch goes first: everything after it resolves against the build that was chosen (CPU or CUDA).
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) "$$($(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(next(d for d in p["dependencies"] if d.startswith("torch==")))')"
+	$(PIP) -e '.[test]'
+	@if command -v g++ >/dev/null && command -v make >/dev/null; then \
+		$(PIP) -e '.[reference]'; \
+	else \
+		echo "The reference engine (TextWorld) needs g++ and make, and g++ or make is missing here:"; \
+		echo "everything but its conformance tests works without. After installing them: make clean-venv install"; \
+		$(PIP) --no-deps "$$($(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(next(d for d in p["optional-dependencies"]["reference"] if d.startswith("alfworld==")))')"; \
+	fi
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/skill1 demo --seed $(SEED)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+clean-venv:
+	rm -rf .venv
