@@ -1,7 +1,7 @@
 """One outcome, four credits: rollouts in, weighted rows out (method sections 3 and 5; the paper's Eq. 4-13).
 
-Pure: nothing is read but stages, flags and numbers of the rollouts, never a text. Each equation is a function of arrays;
-`credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
+Pure: nothing is read but stages, flags and numbers of the rollouts, never a text. Each equation is a function of
+arrays; `credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
 
 The trainer's loss is the mean over all rows of (token mean of the row's clipped surrogate with `advantage * weight`).
 `row_weights` chooses the weights so that this mean is exactly Eq. 11 with the token mean of Eq. 13.
@@ -33,9 +33,6 @@ from skill1.records import STAGES, Rollout, Row, Stage, Turn
 NO_SPREAD = 1e-8  # below this a standard deviation or an ideal DCG is rounding noise
 
 
-# --- The equations -----------------------------------------------------------------------------------------------
-
-
 def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
     """Eq. 6: agreement of a ranking with the order of the utilities, in [0, 1].
 
@@ -55,8 +52,8 @@ def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
     if not (np.isfinite(gains) & (gains >= 0)).all():
         raise ValueError(f"utilities {tuple(utilities)} must be finite and >= 0")
     discount = 1 / np.log2(np.arange(len(gains)) + 2)  # (K,)
-    ideal = float(np.sort(gains)[::-1] @ discount)
-    return float(gains[order] @ discount) / ideal if ideal >= NO_SPREAD else 0.0
+    ideal = (np.sort(gains)[::-1] * discount).sum()
+    return float((gains[order] * discount).sum() / ideal) if ideal >= NO_SPREAD else 0.0
 
 
 def u_hat(utilities: Sequence[float], how: Literal["max", "mean"]) -> float:
@@ -176,9 +173,6 @@ def _term(stage: Stage, config: CreditConfig) -> str:
     return "util"
 
 
-# --- Rollouts to rows --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
     """What the equations need of N rollouts."""
@@ -203,10 +197,9 @@ def credit(
         distillation: distill is on; off (also without a library) no rollout may hold such a turn.
 
     Raises:
-        ValueError: groups of different sizes or tasks, a rollout without turns or with the wrong number of turns of a
-            stage, an outcome that is not finite, a ranking or selection that is not of the candidates, an empty
-            completion, log-probs that are not finite or not one per token, or `rerank_baseline` with
-            `rerank_credit="return"`. The message names the rollout.
+        ValueError: groups of different sizes or tasks, a wrong number of turns of a stage, an outcome or utility that
+            is not finite, a ranking or selection that is not of the candidates, an empty completion, log-probs that are
+            not finite or not one per token (the message names the rollout), or a baseline that has no effect.
     """
     if config.rerank_credit == "return" and config.rerank_baseline != "none":
         raise ValueError("rerank_baseline has no effect with rerank_credit='return': set it to 'none'")
@@ -219,7 +212,7 @@ def credit(
     if config.rerank_credit == "loss":
         advantages["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
     if distillation:
-        parsed = np.array([r.lesson is not None for r in rollouts])
+        parsed = np.array([r.turns_of("distill")[0].well_formed for r in rollouts])
         rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed)
         advantages["distill"] = group_advantages(rewards, columns.groups, config.scale_by_std)
 
@@ -275,11 +268,10 @@ def _invalid(rollout: Rollout, config: CreditConfig) -> int:
 
 def _rerank_credit(rollout: Rollout) -> float:
     """Eq. 6 for one rollout: nan without a ranking call, 0 for one that did not parse."""
-    if not rollout.turns_of("rerank"):
+    calls = rollout.turns_of("rerank")
+    if not calls:
         return math.nan
-    if not rollout.ranking_parsed:
-        return 0.0
-    return ndcg(rollout.ranking, [c.utility for c in rollout.candidates])
+    return ndcg(rollout.ranking, [c.utility for c in rollout.candidates]) if calls[0].well_formed else 0.0
 
 
 def _check_groups(rollouts: Sequence[Rollout]) -> None:
@@ -304,6 +296,8 @@ def _check_rollout(rollout: Rollout, *, selection: bool, distillation: bool) -> 
         raise ValueError(f"{name} has no act turns")
     if not math.isfinite(rollout.outcome):
         raise ValueError(f"{name} has outcome {rollout.outcome}: expected a finite number")
+    if not all(math.isfinite(c.utility) for c in rollout.candidates):
+        raise ValueError(f"{name} has candidates of utility {[c.utility for c in rollout.candidates]}: expected finite")
     known = [c.skill for c in rollout.candidates]
     if rollout.selected is not None and rollout.selected not in known:
         raise ValueError(f"{name} selected {rollout.selected!r}, which is not among its candidates {known}")
@@ -326,8 +320,6 @@ def _check_rollout(rollout: Rollout, *, selection: bool, distillation: bool) -> 
             raise ValueError(f"{name} has a {turn.stage} turn of {length} tokens without {length} finite log-probs")
 
 
-# --- Logged scalars ----------------------------------------------------------------------------------------------
-
 # Name -> meaning. `success/<category>` is added for every category among the rollouts.
 METRICS: dict[str, str] = {
     "reward": "mean outcome r",
@@ -344,17 +336,12 @@ METRICS: dict[str, str] = {
     "selection/selected_share": "share of episodes with a skill",
     "selection/retrieved_count": "mean number of candidates",
     "selection/zero_retrieved": "share of episodes that retrieved nothing",
-    "query/parse_failures": "share of query turns that did not parse",
-    "rerank/parse_failures": "share of rerank turns that did not parse",
-    "distill/parse_failures": "share of distill turns that did not parse",
+    **{f"{stage}/parse_failures": f"share of {stage} turns that did not parse" for stage in STAGES if stage != "act"},
     "actions/ill_formed": "share of actions that are ill-formed",
     "actions/inadmissible": "share of actions that are inadmissible",
     "skill_similarity": "mean cosine of the task and the selected skill's description",
     "steps": "mean actions per episode",
-    "query/tokens": "mean completion tokens of a query turn",
-    "rerank/tokens": "mean completion tokens of a rerank turn",
-    "act/tokens": "mean completion tokens of an act turn",
-    "distill/tokens": "mean completion tokens of a distill turn",
+    **{f"{stage}/tokens": f"mean completion tokens of a turn of stage {stage}" for stage in STAGES},
 }
 
 
@@ -370,25 +357,23 @@ def credit_metrics(rollouts: Sequence[Rollout], config: CreditConfig) -> dict[st
     turns: dict[Stage, list[Turn]] = {stage: [t for r in rollouts for t in r.turns_of(stage)] for stage in STAGES}
     distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
     reward_stds, return_stds = (_group_stds(x, columns.groups) for x in (columns.outcomes, columns.returns))
-    selected = [c.utility for r in rollouts for c in r.candidates if c.skill == r.selected]
+    ranked = columns.ndcgs[~np.isnan(columns.ndcgs)]
     metrics = {
         "reward": _mean(columns.outcomes),
         "reward_std": _mean(reward_stds),
-        "frac_reward_zero_std": _mean(reward_stds < NO_SPREAD) if len(reward_stds) else math.nan,
+        "frac_reward_zero_std": _mean(reward_stds < NO_SPREAD),
         "return": _mean(columns.returns),
-        "frac_return_zero_std": _mean(return_stds < NO_SPREAD) if len(return_stds) else math.nan,
+        "frac_return_zero_std": _mean(return_stds < NO_SPREAD),
         "u_hat": _mean(columns.u_hats),
         "distill_positive_rate": _mean((columns.outcomes > columns.u_hats)[distilled]),
-        "ndcg/mean": _mean(columns.ndcgs[~np.isnan(columns.ndcgs)]),
-        "ndcg/std": _std(columns.ndcgs[~np.isnan(columns.ndcgs)]),
+        "ndcg/mean": _mean(ranked),
+        "ndcg/std": _std(ranked),
         "selection/utility_retrieved": _mean(c.utility for r in rollouts for c in r.candidates),
-        "selection/utility_selected": _mean(selected),
+        "selection/utility_selected": _mean(c.utility for r in rollouts for c in r.candidates if c.skill == r.selected),
         "selection/selected_share": _mean(r.selected is not None for r in rollouts),
         "selection/retrieved_count": _mean(len(r.candidates) for r in rollouts),
         "selection/zero_retrieved": _mean(not r.candidates for r in rollouts),
-        "query/parse_failures": _mean(not t.well_formed for t in turns["query"]),
-        "rerank/parse_failures": _mean(not r.ranking_parsed for r in rollouts if r.turns_of("rerank")),
-        "distill/parse_failures": _mean(r.lesson is None for r in rollouts if r.turns_of("distill")),
+        **{f"{s}/parse_failures": _mean(not t.well_formed for t in turns[s]) for s in STAGES if s != "act"},
         "actions/ill_formed": _mean(not t.well_formed for t in turns["act"]),
         "actions/inadmissible": _mean(not t.admissible for t in turns["act"]),
         "skill_similarity": _mean(r.skill_similarity for r in rollouts if not math.isnan(r.skill_similarity)),
