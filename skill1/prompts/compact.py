@@ -1,0 +1,171 @@
+"""Compact prompts for the nano policy: entity tokens, no prose, 60-100 tokens a call. Ours, not the paper's.
+
+The same four stages and the same information as `full`, worded for a word-level tokenizer: "cabinet 3" is one token
+`cabinet_3`, filler words are dropped, and the answer is bare (no tags, no reasoning), ended by the end token.
+
+    query    mug home cabinet_6 drawer_4 shelf_3
+    rerank   2 , 1 , 3
+    act      go_to cabinet_3
+    distill  mug home cabinet_6 drawer_4 shelf_3 | mug in cabinet_3 home cabinet_6 drawer_4 shelf_3
+
+"home" lists the three receptacle types with the highest numbers: the part of the first observation by which a home is
+recognised when it is visited again.
+
+Differs from the paper in: no reasoning text; the admissible list is shortened to what the task can need (no `go to`:
+the room list says where one can go; `take` only of the task's object type); a failed task's distillation is the same
+format as a success's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from skill1.envs.base import Observation
+from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
+from skill1.records import Lesson
+
+WRITE = "<write>"
+MARKS = (
+    "<query>", "<rerank>", "<act>", "<distill>", "<home>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>",
+    "<can>", "<skill>", "<cand>", "<traj>", "<ref>", WRITE, ":", ";", ">", ",", "|", "none", "start", "home", "in",
+    "success", "failure",
+)  # fmt: skip
+_FILLER = frozenset(
+    "a an and are arrive at from in into it its next of on s some the them then there this to under up using with you "
+    "your see facing carrying".split()
+)
+_ENTITY = re.compile(r"\b([a-z]+) (\d+)\b")
+_WORD = re.compile(r"[a-z_]+_\d+|[a-z_]+|\d+")
+_TWO = {"take": "from", "move": "to", "clean": "with", "heat": "with", "cool": "with", "slice": "with"}
+_ONE = ("open", "close", "use", "examine")
+_BARE = ("look", "inventory")
+_SHOWN = ("open", "take", "move", "put", "clean", "heat", "cool", "use")
+_HOME_TYPES = 3
+
+
+def compact(text: str) -> str:
+    """Environment text or command -> content words and entity tokens, without repeats of the word just said."""
+    joined = _ENTITY.sub(r"\1_\2", text.lower().replace("go to ", "go_to "))
+    words: list[str] = []
+    for word in _WORD.findall(joined):
+        if word not in _FILLER and (not words or word != words[-1]):
+            words.append(word)
+    return " ".join(words)
+
+
+def room(start: Observation) -> list[str]:
+    """Receptacles in the order of the first observation, as entity tokens."""
+    return [f"{kind}_{n}" for kind, n in _ENTITY.findall(start.text.partition("you see ")[2].partition("\n")[0])]
+
+
+def home(start: Observation) -> str:
+    """The receptacle types with the highest numbers: "cabinet_6 drawer_4 shelf_3"."""
+    counts: dict[str, int] = {}
+    for entity in room(start):
+        kind, n = entity.rsplit("_", 1)
+        counts[kind] = max(counts.get(kind, 0), int(n))
+    top = sorted(counts, key=lambda kind: (-counts[kind], kind))[:_HOME_TYPES]
+    return " ".join(f"{kind}_{counts[kind]}" for kind in top)
+
+
+def _spaced(entity: str) -> str:
+    return entity.replace("_", " ")
+
+
+class CompactPrompts:
+    """Prompts and parsers over the compact text."""
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def query(self, start: Observation) -> str:
+        return f"<query> {compact(start.instruction)} <home> {home(start)} {WRITE}"
+
+    def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
+        shown = " ; ".join(f"{i} : {s}" for i, s in enumerate(strategies, start=1))
+        return f"<rerank> {compact(start.instruction)} <home> {home(start)} <cand> {shown} {WRITE}"
+
+    def act(self, context: ActContext) -> str:
+        start, now = context.start, context.observation
+        places = room(start)
+        here, held, can = [], [], []
+        wanted = set(compact(start.instruction).split())
+        for command in now.admissible:
+            words = compact(command).split()
+            if words[0] == "examine":
+                (here if words[1] in places else held).append(words[1])
+            elif words[0] in _SHOWN and (words[0] != "take" or words[1].rsplit("_", 1)[0] in wanted):
+                can.append(" ".join(words))
+        past = " ; ".join(f"{self._observation(o, start)} > {compact(a)}" for o, a in context.history)
+        return (
+            f"<act> {compact(start.instruction)} <home> {home(start)} <room> {' '.join(places)} <hist> {past or 'none'} "
+            f"<step> {context.steps} <at> {' '.join(here) or 'none'} <hold> {' '.join(held) or 'none'} "
+            f"<obs> {self._observation(now.text, start)} <can> {' ; '.join(can) or 'none'} "
+            f"<skill> {context.skill or 'none'} {WRITE}"
+        )
+
+    @staticmethod
+    def _observation(text: str, start: Observation) -> str:
+        return "start" if text == start.text else compact(text)
+
+    def distill(
+        self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
+    ) -> str:
+        shown = f"<ref> {self._actions(reference)} " if reference is not None else ""
+        return (
+            f"<distill> {compact(start.instruction)} <home> {home(start)} {shown}<traj> {self._actions(trajectory)} "
+            f"{'success' if won else 'failure'} {WRITE}"
+        )
+
+    @staticmethod
+    def _actions(trajectory: Sequence[Exchange]) -> str:
+        return " ; ".join(compact(action) for _, action in trajectory)
+
+    def skill_block(self, strategies: Sequence[str]) -> str:
+        return " ; ".join(strategies)
+
+    def parse_query(self, text: str, start: Observation) -> Parsed:
+        return Parsed(text.strip() or compact(start.instruction), bool(text.strip()))
+
+    def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
+        return complete_ranking([int(i) for i in text.replace(",", " ").split() if i.isdigit()], count)
+
+    def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
+        words = text.split()
+        verb, args = (words[0], [_spaced(w) for w in words[1:]]) if words else ("", [])
+        if verb == "go_to" and len(args) == 1:
+            return Parsed(f"go to {args[0]}", True)
+        if verb in _TWO and len(args) == 2:
+            command = f"{verb} {args[0]} {_TWO[verb]} {args[1]}"
+            older = f"put {args[0]} in/on {args[1]}"  # text version 2.1.1 says put where later games say move
+            return Parsed(older if verb == "move" and older in admissible else command, True)
+        if verb == "put" and len(args) == 2:
+            return Parsed(f"put {args[0]} in/on {args[1]}", True)
+        if (verb in _ONE and len(args) == 1) or (verb in _BARE and not args):
+            return Parsed(" ".join([verb, *args]), True)
+        return Parsed(text.strip(), False)
+
+    def parse_distill(self, text: str) -> Lesson | None:
+        desc, bar, strategy = (part.strip() for part in text.partition("|"))
+        return Lesson(desc, strategy) if desc and bar and strategy and "|" not in strategy else None
+
+    def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
+        return Lesson(compact(start.instruction), self._actions(trajectory))
+
+    @staticmethod
+    def write_query(target: str, start: Observation) -> str:
+        """What the warm start teaches the query stage to write."""
+        return f"{target} home {home(start)}"
+
+    @staticmethod
+    def write_skill(target: str, place: str, start: Observation) -> str:
+        """A strategy: where the object was found in which home."""
+        return f"{target} in {place} home {home(start)}"
+
+    @staticmethod
+    def write_lesson(target: str, place: str, start: Observation) -> str:
+        """What the warm start teaches the distill stage to write."""
+        return f"{target} home {home(start)} | {target} in {place} home {home(start)}"

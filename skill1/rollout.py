@@ -1,0 +1,256 @@
+"""The skill loop (Algorithm 1, lines 3-8; method section 1): query > retrieve > rerank > act ... act > distill.
+
+All groups of a step run together: at every turn, all live episodes are answered in one generation call. Random
+streams are named by (seed, step, task, rollout, stage, turn), so a rollout does not depend on what runs beside it.
+
+Differs from the paper in: no rerank call with fewer than two candidates.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from skill1.config import Config
+from skill1.envs.base import Observation, VectorEnvironment
+from skill1.library import FrozenLibrary, SkillLibrary
+from skill1.policy import Completion, Policy, Seed
+from skill1.prompts import ActContext, history_of
+from skill1.prompts.base import Exchange
+from skill1.records import STAGES, Candidate, Lesson, Rollout, Stage, Task, Turn
+from skill1.references import ReferenceTrajectories
+
+Progress = Callable[[int, int], None]  # (turn of the act stage, live episodes)
+
+
+@dataclass(slots=True)
+class _Episode:
+    """What one running rollout has gathered so far."""
+
+    task: Task
+    group: int
+    index: int
+    seed: Seed
+    start: Observation
+    now: Observation
+    query: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    ranking: tuple[int, ...] = ()
+    ranking_parsed: bool = True
+    skill: str = ""
+    selected: str | None = None
+    similarity: float = math.nan
+    turns: list[Turn] = field(default_factory=list)
+    trajectory: list[Exchange] = field(default_factory=list)
+    won: bool = False
+    done: bool = False
+    score: float = 0.0
+    lesson: Lesson | None = None
+
+    def call_seed(self, stage: Stage) -> Seed:
+        return (*self.seed, STAGES.index(stage), len(self.trajectory))
+
+
+def task_key(task: Task) -> int:
+    """A stable 32-bit name of a task for random streams (Python's hash() differs between processes)."""
+    return zlib.crc32(f"{task.environment}/{task.game}/{task.seed}".encode())
+
+
+class SkillLoop:
+    """Runs rollouts of tasks with one policy, one environment and one view of the library."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        environment: VectorEnvironment,
+        library: SkillLibrary | FrozenLibrary | None,
+        config: Config,
+        *,
+        temperature: float,
+        retrieval: str,
+        distill: bool,
+        references: ReferenceTrajectories | None = None,
+    ) -> None:
+        """
+        Args:
+            library: None = the loop without skills (no query, retrieval, rerank, skill block, distillation).
+            temperature: sampling temperature (training 1.0, evaluation 0.4 in the paper).
+            retrieval: "ucb" in training, "greedy" in evaluation.
+            distill: training distils every episode; evaluation does not.
+            references: last trajectories per task, for `rollout.distill_reference`.
+        """
+        self._policy = policy
+        self._prompts = policy.prompts
+        self._env = environment
+        self._library = library
+        self._config = config
+        self._temperature = temperature
+        self._retrieval = retrieval
+        self._distills = distill and library is not None
+        self._references = references
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        groups: Sequence[int],
+        indices: Sequence[int],
+        seed: Seed,
+        progress: Progress | None = None,
+    ) -> list[Rollout]:
+        """One rollout per entry: `groups[i]` and `indices[i]` name it within the step, `seed` the run and step."""
+        starts = self._env.reset(tasks)
+        episodes = [
+            _Episode(task, group, index, (*seed, task_key(task), index), start, start)
+            for task, group, index, start in zip(tasks, groups, indices, starts, strict=True)
+        ]
+        if self._library is not None:
+            self._select(episodes, self._library)
+        self._act(episodes, progress)
+        if self._distills:
+            self._distill(episodes)
+        return [self._finish(e) for e in episodes]
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def _select(self, episodes: list[_Episode], library: SkillLibrary | FrozenLibrary) -> None:
+        """Stages query and rerank, with retrieval between them (Eq. 1-3)."""
+        limits = self._config.rollout
+        for e in episodes:
+            e.query = e.start.instruction
+        if limits.selection:
+            answers = self._call(
+                episodes, "query", [self._prompts.query(e.start) for e in episodes], limits.max_query_tokens
+            )
+            for e, answer in zip(episodes, answers, strict=True):
+                parsed = self._prompts.parse_query(answer.text, e.start)
+                e.query = parsed.value
+                e.turns.append(_turn("query", answer, parsed.value, parsed.well_formed, observation=e.start.text))
+        if not len(library):
+            return
+        for e, candidates in zip(episodes, library.retrieve([e.query for e in episodes], self._retrieval), strict=True):
+            e.candidates, e.ranking = candidates, tuple(range(len(candidates)))
+        asked = [e for e in episodes if len(e.candidates) >= 2] if limits.selection else []
+        texts = [
+            self._prompts.rerank(e.start, [library[c.skill].strategy for c in e.candidates]) for e in asked
+        ]
+        for e, answer in zip(asked, self._call(asked, "rerank", texts, limits.max_rerank_tokens), strict=True):
+            e.ranking, e.ranking_parsed = self._prompts.parse_rerank(answer.text, len(e.candidates))
+            value = ",".join(str(i + 1) for i in e.ranking)
+            e.turns.append(_turn("rerank", answer, value, e.ranking_parsed, observation=e.start.text))
+        skilled = [e for e in episodes if e.candidates]
+        for e in skilled:
+            ranked = [e.candidates[i].skill for i in e.ranking]
+            e.selected = ranked[0]
+            shown = ranked if self._config.library.inject == "all" else ranked[:1]
+            e.skill = self._prompts.skill_block([library[s].strategy for s in shown])
+        if skilled:
+            cosines = library.similarity([e.start.instruction for e in skilled], [e.selected for e in skilled])
+            for e, cosine in zip(skilled, cosines, strict=True):
+                e.similarity = float(cosine)
+
+    def _act(self, episodes: list[_Episode], progress: Progress | None) -> None:
+        """Stage act until every episode is won or out of steps."""
+        turn = 0
+        while live := [e for e in episodes if not e.done]:
+            texts = [
+                self._prompts.act(
+                    ActContext(
+                        start=e.start,
+                        skill=e.skill,
+                        steps=len(e.trajectory),
+                        history=history_of(e.trajectory, self._config.environment.history),
+                        observation=e.now,
+                    )
+                )
+                for e in live
+            ]
+            answers = iter(self._call(live, "act", texts, self._config.rollout.max_act_tokens))
+            parsed = [None] * len(episodes)
+            for i, e in enumerate(episodes):
+                if not e.done:
+                    answer = next(answers)
+                    parsed[i] = (answer, self._prompts.parse_action(answer.text, e.now.admissible))
+            results = self._env.step([p[1].value if p else None for p in parsed])
+            for e, p, result in zip(episodes, parsed, results, strict=True):
+                if p is None or result is None:
+                    continue
+                answer, action = p
+                e.turns.append(
+                    _turn("act", answer, action.value, action.well_formed, result.admissible, e.now.text)
+                )
+                e.trajectory.append((e.now.text, action.value))
+                e.now, e.won, e.done = result.observation, result.won, result.done
+                e.score = max(e.score, result.reward)
+            turn += 1
+            if progress:
+                progress(turn, sum(not e.done for e in episodes))
+
+    def _distill(self, episodes: list[_Episode]) -> None:
+        """Stage distill: every rollout once, success or failure; with the stage off, the raw trajectory is kept."""
+        if not self._config.rollout.distillation:
+            for e in episodes:
+                e.lesson = self._prompts.raw_lesson(e.start, e.trajectory)
+            return
+        texts = [
+            self._prompts.distill(
+                e.start,
+                e.won,
+                e.trajectory,
+                self._references.opposite(e.task.game, e.won) if self._references is not None else None,
+            )
+            for e in episodes
+        ]
+        answers = self._call(episodes, "distill", texts, self._config.rollout.max_distill_tokens)
+        for e, answer in zip(episodes, answers, strict=True):
+            e.lesson = self._prompts.parse_distill(answer.text)
+            value = f"{e.lesson.desc}\n{e.lesson.strategy}" if e.lesson else ""
+            e.turns.append(_turn("distill", answer, value, e.lesson is not None, observation=e.now.text))
+
+    # -- plumbing -------------------------------------------------------------------------------------------------
+
+    def _call(self, episodes: list[_Episode], stage: Stage, texts: list[str], limit: int) -> list[Completion]:
+        return self._policy.generate(
+            texts,
+            [e.call_seed(stage) for e in episodes],
+            temperature=self._temperature,
+            max_new_tokens=limit,
+        )
+
+    @staticmethod
+    def _finish(e: _Episode) -> Rollout:
+        return Rollout(
+            task=e.task,
+            instruction=e.start.instruction,
+            group=e.group,
+            index=e.index,
+            query=e.query,
+            turns=tuple(e.turns),
+            candidates=e.candidates,
+            ranking=e.ranking,
+            ranking_parsed=e.ranking_parsed,
+            selected=e.selected,
+            skill=e.skill,
+            skill_similarity=e.similarity,
+            outcome=float(e.won),
+            score=e.score,
+            steps=len(e.trajectory),
+            lesson=e.lesson,
+        )
+
+
+def _turn(
+    stage: Stage, answer: Completion, value: str, well_formed: bool, admissible: bool = True, observation: str = ""
+) -> Turn:
+    return Turn(
+        stage=stage,
+        prompt_ids=answer.prompt_ids,
+        completion_ids=answer.ids,
+        logprobs=answer.logprobs,
+        text=answer.text,
+        value=value,
+        well_formed=well_formed,
+        admissible=admissible,
+        observation=observation,
+    )
