@@ -1,0 +1,145 @@
+"""ALFWorld game folders: which games a split has, their categories, their hash (method section 8).
+
+A folder is as `alfworld-download` and `skill1 generate alfworld` leave it: `<root>/json_2.1.1/<split>/<task>/<trial>/`
+with `game.tw-pddl` and `traj_data.json`; the `json_2.1.1` folder itself is accepted too. A game's id is
+"<split>/<task>/<trial>" and ids are sorted, never in directory order. Games are filtered as the package's AlfredTWEnv
+does: a known task type, no 'movable' and no 'Sliced' in the path, a game file marked solvable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from skill1.envs.alfworld.game import Game, TextVersion, text_version
+from skill1.envs.base import DataError
+
+# Task type, the first part of a task's directory name -> the paper's category (Table 1).
+CATEGORIES = {
+    "pick_and_place_simple": "Pick",
+    "look_at_obj_in_light": "Look",
+    "pick_clean_then_place_in_recep": "Clean",
+    "pick_heat_then_place_in_recep": "Heat",
+    "pick_cool_then_place_in_recep": "Cool",
+    "pick_two_obj_and_place": "Pick2",
+}
+_FOLDER = "json_2.1.1"
+_GAME, _TRAJECTORY = "game.tw-pddl", "traj_data.json"
+_SOLVABLE = re.compile(rb'"solvable"\s*:\s*true\b')
+_CACHED_GAMES = 1024  # parsed games kept in memory
+_ADVICE = (
+    "generate games with `skill1 generate alfworld --out DIR`, or fetch ALFWorld's with `alfworld-download`, "
+    "and name the folder as environment.data or in $ALFWORLD_DATA"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GameFile:
+    """A playable game as found on disk."""
+
+    id: str  # "<split>/<task>/<trial>"
+    category: str
+    text_version: TextVersion
+    sha256: str  # of the game file's bytes
+
+
+class GameTree:
+    """The games below a folder. Splits are scanned once, games are parsed when they are first played."""
+
+    def __init__(self, root: str | Path) -> None:
+        """Raises DataError if there is no such folder."""
+        root = Path(root)
+        self.folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
+        if not self.folder.is_dir():
+            raise DataError(f"there is no folder {root}; {_ADVICE}")
+        self._load = lru_cache(maxsize=_CACHED_GAMES)(Game.load)
+        self._splits: dict[str, tuple[GameFile, ...]] = {}
+
+    @classmethod
+    def open(cls, root: str | None) -> GameTree:
+        """The games below `root`, or below $ALFWORLD_DATA when it is None. Raises DataError if neither is given."""
+        root = root or os.environ.get("ALFWORLD_DATA")
+        if not root:
+            raise DataError(f"no game data: environment.data is not set and $ALFWORLD_DATA is empty; {_ADVICE}")
+        return cls(Path(root).expanduser())
+
+    def games(self, split: str, ids: Iterable[str] | None = None) -> tuple[GameFile, ...]:
+        """Games of a split in sorted id order, or just those in `ids`, in their order.
+
+        Raises:
+            DataError: no such split, no playable game in it, a truncated game file, two text versions in one split, or
+                an id that is not a playable game of the split.
+        """
+        if split not in self._splits:
+            self._splits[split] = self._scan(split)
+        games = self._splits[split]
+        if ids is None:
+            return games
+        known = {game.id: game for game in games}
+        chosen = tuple(ids)
+        unknown = [i for i in chosen if i not in known]
+        if unknown:
+            raise DataError(
+                f"{unknown[0]!r} is not a playable game of {self.folder / split} "
+                f"({len(unknown)} of {len(chosen)} listed ids are not; ids read '{split}/<task>/<trial>')"
+            )
+        return tuple(known[i] for i in chosen)
+
+    def path(self, game: str) -> Path:
+        """The game file of an id. Raises DataError if it is not there."""
+        path = self.folder / game / _GAME
+        if not path.is_file():
+            raise DataError(f"there is no game {game!r} below {self.folder}; {_ADVICE}")
+        return path
+
+    def game(self, game: str) -> Game:
+        """The parsed game of an id. Raises DataError if the file is missing or corrupt."""
+        return self._load(self.path(game))
+
+    def _scan(self, split: str) -> tuple[GameFile, ...]:
+        folder = self.folder / split
+        if not split or not folder.is_dir():
+            splits = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+            raise DataError(
+                f"{self.folder} has no split {split!r} (it has: {', '.join(splits) or 'no folder at all'}); {_ADVICE}"
+            )
+        games = []
+        for path in folder.glob(f"*/*/{_GAME}"):
+            task = path.parent.parent.name
+            category = CATEGORIES.get(task.split("-", 1)[0])
+            if category is None or "movable" in str(path) or "Sliced" in str(path):
+                continue
+            if not (path.parent / _TRAJECTORY).is_file():
+                continue
+            raw = path.read_bytes()
+            if not raw.rstrip().endswith(b"}"):
+                raise DataError(f"the game {path} is empty or cut off; fetch or generate it again")
+            if not _SOLVABLE.search(raw):
+                continue
+            try:
+                version = text_version(raw.decode("utf-8", errors="replace"))
+            except DataError as error:
+                raise DataError(f"the game {path} is corrupt or incomplete: {error}") from error
+            identity = f"{split}/{task}/{path.parent.name}"
+            games.append(GameFile(identity, category, version, hashlib.sha256(raw).hexdigest()))
+        if not games:
+            raise DataError(f"{folder} holds no playable game (0 found); {_ADVICE}")
+        games.sort(key=lambda game: game.id)
+        by_version = {game.text_version: game.id for game in games}
+        if len(by_version) > 1:
+            raise DataError(
+                f"{folder} mixes games of two text versions, for example "
+                f"{' and '.join(f'{i} ({version})' for version, i in sorted(by_version.items()))}; keep one"
+            )
+        return tuple(games)
+
+
+def content_hash(games: Iterable[GameFile]) -> str:
+    """SHA-256 over the ids and contents of games, whatever their order: what a run's manifest records."""
+    lines = sorted(f"{game.id} {game.sha256}\n" for game in games)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

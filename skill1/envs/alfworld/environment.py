@@ -1,0 +1,122 @@
+"""ALFWorld behind the vector environment protocol (method section 1): 50 steps, `help` not among the admissible commands.
+
+An action outside the engine's commands answers "Nothing happens." and still counts a step. The reward is 1.0 on the
+winning step and 0.0 before; an episode is done when it is won or has used its steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from skill1.config import EnvironmentConfig
+from skill1.envs.alfworld.data import GameTree
+from skill1.envs.alfworld.engine import Episode
+from skill1.envs.base import Observation, Step, VectorEnvironment
+from skill1.records import Task
+
+NAME = "alfworld"
+
+
+class EngineEpisode(Protocol):
+    """What the environment needs of an engine: the native one's `Episode` or the real package's."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def admissible(self) -> tuple[str, ...]: ...
+
+    @property
+    def won(self) -> bool: ...
+
+    def step(self, command: str) -> str: ...
+
+
+@dataclass(slots=True)
+class _Running:
+    episode: EngineEpisode
+    instruction: str
+    observation: Observation
+    steps: int = 0
+    done: bool = False
+
+
+class AlfworldEnvironment:
+    """Any number of ALFWorld episodes in one process. Task ids are "<split>/<task>/<trial>"."""
+
+    def __init__(
+        self, games: GameTree, max_steps: int, start: Callable[[GameTree, str], EngineEpisode] | None = None
+    ) -> None:
+        """`start` begins an episode of a game id on another engine than the native one.
+
+        Raises ValueError if max_steps < 1.
+        """
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, not {max_steps}")
+        self.games = games
+        self.max_steps = max_steps
+        self._start = start or (lambda games, game: Episode(games.game(game)))
+        self._running: list[_Running] = []
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """Tasks of a split in sorted id order. Raises DataError if there are none."""
+        return tuple(Task(NAME, split, game.id, game.category) for game in self.games.games(split))
+
+    def reset(self, tasks: Sequence[Task]) -> list[Observation]:
+        """Start one episode per task, replacing the running ones. Raises DataError for a missing or corrupt game."""
+        self.close()
+        for task in tasks:
+            instruction = self.games.game(task.game).instruction
+            episode = self._start(self.games, task.game)
+            self._running.append(_Running(episode, instruction, _observe(episode, instruction)))
+        return [running.observation for running in self._running]
+
+    def step(self, actions: Sequence[str | None]) -> list[Step | None]:
+        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
+
+        Raises ValueError when an action is given for a finished episode or the length does not match.
+        """
+        if len(actions) != len(self._running):
+            raise ValueError(f"{len(actions)} actions for {len(self._running)} running episodes")
+        for index, (action, running) in enumerate(zip(actions, self._running, strict=True)):
+            if action is not None and running.done:
+                raise ValueError(f"episode {index} is finished; pass None instead of the action {action!r}")
+        return [
+            None if action is None else self._advance(running, action)
+            for action, running in zip(actions, self._running, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Drop the running episodes."""
+        self._running.clear()
+
+    def _advance(self, running: _Running, action: str) -> Step:
+        admissible = action.strip() in running.observation.admissible
+        running.episode.step(action)
+        running.steps += 1
+        won = running.episode.won
+        running.done = won or running.steps >= self.max_steps
+        running.observation = _observe(running.episode, running.instruction)
+        return Step(running.observation, float(won), won, running.done, admissible)
+
+
+def make_environment(config: EnvironmentConfig) -> VectorEnvironment:
+    """The environment a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
+
+    Raises:
+        DataError: neither folder is given, or it does not exist.
+        ImportError: the textworld engine is asked for and the package is not installed.
+    """
+    games = GameTree.open(config.data)
+    if config.engine == "native":
+        return AlfworldEnvironment(games, config.max_steps)
+    from skill1.envs.alfworld.textworld import start  # the package is optional
+
+    return AlfworldEnvironment(games, config.max_steps, start)
+
+
+def _observe(episode: EngineEpisode, instruction: str) -> Observation:
+    admissible = tuple(command for command in episode.admissible if command != "help")
+    return Observation(episode.text, admissible, instruction)
