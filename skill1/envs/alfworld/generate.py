@@ -1,0 +1,384 @@
+"""ALFWorld games drawn from the installed alfworld package's facts, in the published games' file format.
+
+A world is a set of homes (see `homes`) in which every object type has a habitual place. Train and valid_seen games
+play in the same homes with the same target types; valid_unseen games play in homes on held-out floor plans.
+
+Differs from the paper in: the paper plays ALFWorld's published games; these are smaller, and their homes have habits.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from skill1.envs.alfworld.homes import (
+    APPLIANCES,
+    LOOK,
+    MAX_INSTANCES,
+    MIN_RECEPTACLES,
+    PICK_TWO,
+    TASK_TYPES,
+    Facts,
+    Home,
+    Receptacle,
+    coordinate,
+    draw_homes,
+    facts,
+    mangled,
+    numbered,
+)
+from skill1.envs.alfworld.solver import look_walkthrough, place_walkthrough
+
+SPLITS = ("train", "valid_seen", "valid_unseen")
+DATA_FOLDER = "json_2.1.1"
+FORMAT = 1  # raise when the same parameters give other games
+_MIN_OBJECTS = 3  # two targets and a lamp
+_START_CELL = 99  # in steps of 0.25 m: outside the grid that receptacles stand on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What a world is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
+
+    seed: int = 0
+    train: int = 768  # games
+    valid_seen: int = 96  # games; 0 leaves the split out
+    valid_unseen: int = 72  # games; 0 leaves the split out
+    homes: int = 16  # floor plans of train and valid_seen
+    unseen_homes: int = 6  # floor plans of valid_unseen
+    receptacles: int = 16  # per home, varied by up to a fifth
+    objects: int = 14  # instances per game, targets and lamp included
+    habit: float = 0.9  # probability that an instance lies in its type's habitual place
+    targets_per_home: int = 6  # object types that a home's tasks are about
+
+    def __post_init__(self) -> None:
+        least = {
+            "seed": 0,
+            "train": 1,
+            "valid_seen": 0,
+            "valid_unseen": 0,
+            "homes": 1,
+            "unseen_homes": 1 if self.valid_unseen else 0,
+            "receptacles": MIN_RECEPTACLES,
+            "objects": _MIN_OBJECTS,
+            "targets_per_home": 1,
+        }
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+                raise ValueError(f"{name}={value!r}: must be an integer of at least {bound}")
+        if not 0.0 <= self.habit <= 1.0:
+            raise ValueError(f"habit={self.habit!r}: must be a probability between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedGame:
+    """One game in memory, as the two files of the published format hold it."""
+
+    split: str
+    id: str  # "<split>/<task>/<trial>"
+    game_dict: dict[str, Any]  # content of game.tw-pddl
+    traj_dict: dict[str, Any]  # content of traj_data.json
+    home: int  # floor plan number
+    target_type: str  # "Mug"
+    habitual: str  # the target type's habitual receptacle in this home, e.g. "drawer 3"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """What a folder of generated games holds."""
+
+    out: Path
+    parameters: Parameters
+    games: dict[str, int]  # split -> games
+    task_types: dict[str, dict[str, int]]  # split -> task type -> games
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An object instance and where it lies at the start."""
+
+    kind: str
+    id: str
+    place: Receptacle
+
+
+def make_games(seed: int, **sizes: Any) -> Iterator[GeneratedGame]:
+    """Games of a world one by one in memory, split after split; `sizes` are the other fields of `Parameters`.
+
+    Game i of a split is the same whatever number of games the split has. Raises ValueError before the first game.
+    """
+    parameters = Parameters(seed=seed, **sizes)
+    return _games(parameters, world_homes(parameters))
+
+
+def world_homes(parameters: Parameters) -> tuple[Home, ...]:
+    """The homes of a world, those of train and valid_seen first."""
+    return draw_homes(
+        parameters.seed,
+        homes=parameters.homes,
+        unseen_homes=parameters.unseen_homes,
+        receptacles=parameters.receptacles,
+        objects=parameters.objects,
+        targets_per_home=parameters.targets_per_home,
+    )
+
+
+def _games(parameters: Parameters, homes: Sequence[Home]) -> Iterator[GeneratedGame]:
+    known = facts()
+    everything = {
+        unseen: {(home.plan, kind) for home in homes if home.unseen == unseen for kind in home.targets}
+        for unseen in (False, True)
+    }
+    revisited = {(home.plan, kind) for home, _, kind in _schedule(parameters, "train", homes, everything[False])}
+    allowed = {"train": everything[False], "valid_seen": revisited, "valid_unseen": everything[True]}
+    for split in SPLITS:
+        for index, (home, task, kind) in enumerate(_schedule(parameters, split, homes, allowed[split])):
+            yield _game(parameters, known, split, index, home, task, kind)
+
+
+def _schedule(
+    parameters: Parameters, split: str, homes: Sequence[Home], allowed: set[tuple[int, str]]
+) -> Iterator[tuple[Home, str, str]]:
+    """(home, task type, target type) of a split's games: task types in turn, then the least used pair."""
+    rng = random.Random(f"skill1 alfworld schedule {parameters.seed} {split}")
+    choices = {
+        task: [(home, kind) for home in homes for kind in home.tasks.get(task, ()) if (home.plan, kind) in allowed]
+        for task in TASK_TYPES
+    }
+    tasks = [task for task in TASK_TYPES if choices[task]]
+    visits: Counter[int] = Counter()
+    uses: Counter[tuple[int, str]] = Counter()
+    for index in range(getattr(parameters, split)):
+        task = tasks[index % len(tasks)]
+        home, kind = min(choices[task], key=lambda c: (uses[c[0].plan, c[1]], visits[c[0].plan], rng.random()))
+        visits[home.plan] += 1
+        uses[home.plan, kind] += 1
+        yield home, task, kind
+
+
+def _game(
+    parameters: Parameters, known: Facts, split: str, index: int, home: Home, task: str, kind: str
+) -> GeneratedGame:
+    rng = random.Random(f"skill1 alfworld game {parameters.seed} {split} {index}")
+    goals = home.tasks[task][kind]
+    goal = rng.choice(goals) if goals else ""
+    items = _place(rng, parameters, home, task, kind, goal)
+    trial = f"trial_G{parameters.seed:06d}_{split}_{index:05d}"
+    toggle = home.lamp if task == LOOK else ""
+    traj = {
+        "task_id": trial,
+        "task_type": task,
+        "pddl_params": {
+            "mrecep_target": "",
+            "object_sliced": False,
+            "object_target": kind,
+            "parent_target": goal,
+            "toggle_target": toggle,
+        },
+        "scene": {"floor_plan": f"FloorPlan{home.plan}", "scene_num": home.plan},
+        "turk_annotations": {"anns": []},
+    }
+    words = {"obj": kind, "recep": goal, "toggle": toggle, "mrecep": ""}
+    sentence = rng.choice(known.goals[task]["templates"]).format(**{k: word.lower() for k, word in words.items()})
+    goal_text = known.goals[task]["pddl"].format(**words).replace(" # ", " - ")
+    start = f"loc|{_START_CELL}|{rng.randint(-14, 14)}|0|30"
+    game = {
+        "pddl_domain": known.domain,
+        "grammar": known.grammar.replace("UNKNOWN GOAL", sentence),
+        "pddl_problem": _problem(known, home, items, start, f"plan_{trial}", goal_text),
+        "solvable": True,
+        "walkthrough": _walkthrough(home, task, kind, goal, items),
+    }
+    folder = f"{task}-{kind}-None-{goal or toggle}-{home.plan}"
+    return GeneratedGame(split, f"{split}/{folder}/{trial}", game, traj, home.plan, kind, home.habits[kind].name)
+
+
+def _place(
+    rng: random.Random, parameters: Parameters, home: Home, task: str, target: str, goal: str
+) -> list[_Item]:
+    """Targets first, then the lamp, then distractors. Targets never start in a receptacle of the goal's type."""
+    kinds = [target] * (2 if task == PICK_TWO else 1) + ([home.lamp] if home.lamp else [])
+    pool = [kind for kind in home.kinds if kind != target for _ in range(MAX_INSTANCES)]
+    kinds += rng.sample(pool, parameters.objects - len(kinds))
+    items: list[_Item] = []
+    taken: set[str] = set()
+    for kind in kinds:
+        if rng.random() < parameters.habit:
+            place = home.habits[kind]
+        else:
+            place = rng.choice([r for r in home.places(kind) if not (kind == target and r.kind == goal)])
+        identifier = _object_id(rng, kind)
+        while identifier in taken:
+            identifier = _object_id(rng, kind)
+        taken.add(identifier)
+        items.append(_Item(kind, identifier, place))
+    return items
+
+
+def _object_id(rng: random.Random, kind: str) -> str:
+    x, y, z = rng.uniform(-3.5, 3.5), rng.uniform(0.0, 2.0), rng.uniform(-3.5, 3.5)
+    return "|".join((kind, coordinate(x), coordinate(y), coordinate(z)))
+
+
+def _problem(known: Facts, home: Home, items: Sequence[_Item], start: str, name: str, goal: str) -> str:
+    """The PDDL problem. A type is declared as rtype or as otype, never both (a duplicate for the translator)."""
+    lamps = [home.lamp] if home.lamp else []
+    object_kinds = sorted([*home.kinds, *lamps])
+    receptacle_kinds = sorted({r.kind for r in home.receptacles})
+    ids = {item.id: mangled(item.id) for item in items}
+    rids = {r.name: mangled(r.id) for r in home.receptacles}
+    places = {r.name: mangled(r.location) for r in home.receptacles}
+    declarations = [
+        "agent1 - agent",
+        *(f"{kind}Type - otype" for kind in object_kinds),
+        *(f"{kind}Type - rtype" for kind in receptacle_kinds),
+        *(f"{identifier} - object" for identifier in ids.values()),
+        *(f"{identifier} - receptacle" for identifier in rids.values()),
+        *(f"{location} - location" for location in [*places.values(), mangled(start)]),
+    ]
+    init = [f"(atLocation agent1 {mangled(start)})"]
+    for r in home.receptacles:
+        init.append(f"(receptacleType {rids[r.name]} {r.kind}Type)")
+        init.append(f"(receptacleAtLocation {rids[r.name]} {places[r.name]})")
+        if r.openable:
+            init.append(f"(openable {rids[r.name]})")
+    for kind in receptacle_kinds:
+        init += (f"(canContain {kind}Type {o}Type)" for o in object_kinds if o in known.holds[kind])
+    for item in items:
+        identifier = ids[item.id]
+        init.append(f"(objectType {identifier} {item.kind}Type)")
+        init.append(f"(inReceptacle {identifier} {rids[item.place.name]})")
+        init.append(f"(objectAtLocation {identifier} {places[item.place.name]})")
+        if item.kind != home.lamp:
+            init.append(f"(pickupable {identifier})")
+        if item.kind in known.containers:
+            init.append(f"(isReceptacleObject {identifier})")
+        init += (f"({able.lower()} {identifier})" for able, kinds in known.actions.items() if item.kind in kinds)
+    indent = "\n        "
+    return (
+        f"\n(define (problem {name})\n(:domain alfred)\n(:objects{indent}{indent.join(declarations)}{indent})\n"
+        f"    (:init{indent}{indent.join(init)}{indent})\n{goal}"
+    )
+
+
+def _walkthrough(home: Home, task: str, target: str, goal: str, items: Sequence[_Item]) -> list[str]:
+    names = numbered(item.id for item in items)
+    found = {kind: [(names[i.id], i.place) for i in items if i.kind == kind] for kind in (target, home.lamp)}
+    if task == LOOK:
+        return look_walkthrough(found[target][0], found[home.lamp][0])
+
+    def first(kind: str) -> Receptacle:
+        return next(r for r in home.receptacles if r.kind == kind)
+
+    command, appliance, _ = APPLIANCES.get(task, (None, None, None))
+    treatment = (command, first(appliance)) if appliance else None
+    return place_walkthrough(found[target], first(goal), treatment)
+
+
+def generate(out: Path, **parameters: Any) -> GenerationReport:
+    """Write a world's games below `out`; keywords are the fields of `Parameters`.
+
+    Writes `json_2.1.1/<split>/<task>/<trial>/{game.tw-pddl,traj_data.json}`, `homes.jsonl` (habits, for analysis
+    only), `DATACARD.md` and `generation.json`. Returns at once if `out` already holds exactly this generation.
+
+    Raises ValueError for sizes that make no sense, FileExistsError if `out` holds anything else.
+    """
+    wanted = Parameters(**parameters)
+    for split in SPLITS:
+        if getattr(wanted, split) < 1:
+            raise ValueError(f"{split}=0: games on disk need every split; ask for at least 1")
+    known = facts()
+    record = {"format": FORMAT, "alfworld": known.version, "parameters": asdict(wanted)}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        return _existing(out, record, wanted)
+    homes = world_homes(wanted)
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for game in _games(wanted, homes):
+        counts[game.split][game.traj_dict["task_type"]] += 1
+        folder = out / DATA_FOLDER / game.id
+        folder.mkdir(parents=True)
+        _write(folder / "game.tw-pddl", json.dumps(game.game_dict))
+        _write(folder / "traj_data.json", json.dumps(game.traj_dict, indent=1) + "\n")
+    record["task_types"] = {split: dict(sorted(counts[split].items())) for split in SPLITS}
+    _write(out / "homes.jsonl", "".join(json.dumps(_home_line(home)) + "\n" for home in homes))
+    _write(out / "DATACARD.md", _datacard(wanted, known, homes))
+    _write(out / "generation.json", json.dumps(record, indent=1) + "\n")  # last: its presence says complete
+    return _report(out, wanted, record)
+
+
+def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
+    marker = out / "generation.json"
+    if not marker.is_file():
+        raise FileExistsError(f"{out} is not empty and holds no finished generation; delete it or choose another folder")
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    if differing := [name for name in record if found.get(name) != record[name]]:
+        raise FileExistsError(
+            f"{out} holds another generation ({', '.join(f'{n}: {found.get(n)}' for n in differing)}); "
+            "delete it or choose another folder"
+        )
+    present = len(list((out / DATA_FOLDER).glob("*/*/*/game.tw-pddl")))
+    expected = sum(getattr(wanted, split) for split in SPLITS)
+    if present != expected:
+        raise FileExistsError(f"{out} holds {present} of {expected} games; delete it and generate again")
+    return _report(out, wanted, found)
+
+
+def _report(out: Path, parameters: Parameters, record: Mapping[str, Any]) -> GenerationReport:
+    games = {split: getattr(parameters, split) for split in SPLITS}
+    return GenerationReport(out, parameters, games, record["task_types"])
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _home_line(home: Home) -> dict[str, Any]:
+    return {
+        "home": home.plan,
+        "room": home.room,
+        "unseen": home.unseen,
+        "receptacles": [r.name for r in home.receptacles],
+        "targets": list(home.targets),
+        "habits": {kind: place.name for kind, place in home.habits.items()},
+    }
+
+
+def _datacard(parameters: Parameters, known: Facts, homes: Sequence[Home]) -> str:
+    values = "".join(f"| {f.name} | {getattr(parameters, f.name)} |\n" for f in fields(parameters))
+    rooms = ", ".join(f"{count} {room}" for room, count in sorted(Counter(h.room for h in homes).items()))
+    return f"""# Generated ALFWorld games
+
+Text household tasks in the file format of ALFWorld's published games (`{DATA_FOLDER}/<split>/<task>/<trial>/`), drawn by
+`skill1 generate alfworld`. The unmodified `AlfredTWEnv` loads them, and the walkthrough in every `game.tw-pddl` wins.
+
+## What is special about them
+
+Placements have **per-home habits**. A home (one floor plan: {rooms}) has the same receptacles in all its games, and in
+each home every object type has one habitual receptacle, drawn uniformly from the compatible ones. An instance lies
+there with probability {parameters.habit}, else in a random compatible receptacle; a task's target never starts in a
+receptacle of the type it must be brought to. So the object type alone does not tell the place, an earlier visit does.
+`train` and `valid_seen` play in the same homes about the same target types; `valid_unseen` has homes of its own.
+`homes.jsonl` lists receptacles and habits. It is for analysis only and must not be shown to an agent.
+
+Fewer receptacles and objects than in the published games, and no two receptacles share a location; success rates on
+these games say nothing about success rates on the published ones.
+
+## Parameters
+
+| parameter | value |
+|---|---|
+{values}
+Equal parameters and package version give equal bytes.
+
+## Provenance
+
+Receptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
+and text grammar are those of the installed `alfworld` package {known.version} (MIT licence; ALFRED constants and AI2-THOR
+layouts). Rooms, habits and placements are random draws. No published game, trajectory or human annotation is copied.
+"""

@@ -1,0 +1,351 @@
+"""Homes: which receptacles a generated floor plan has and where each object type usually lies in it.
+
+A *home* is one floor plan number with a receptacle list and habits that are fixed for a given seed. Types, counts and
+compatibility are facts of the installed alfworld package (ALFRED's constants and AI2-THOR layouts); the draw is ours.
+
+Differs from the paper in: ALFWorld's published games place objects at random within a floor plan; here every object
+type has one habitual receptacle per home, so that remembering a home pays.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module, metadata
+from pathlib import Path
+
+TASK_TYPES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+LOOK, PICK_TWO = "look_at_obj_in_light", "pick_two_obj_and_place"
+# task type -> (command, appliance type, package's name of the objects it works on)
+APPLIANCES = {
+    "pick_clean_then_place_in_recep": ("clean", "SinkBasin", "Cleanable"),
+    "pick_heat_then_place_in_recep": ("heat", "Microwave", "Heatable"),
+    "pick_cool_then_place_in_recep": ("cool", "Fridge", "Coolable"),
+}
+# Half kitchens: two of six task types (heat, cool) exist nowhere else.
+ROOM_CYCLE = ("Kitchen", "Bedroom", "Kitchen", "LivingRoom", "Kitchen", "Bathroom")
+REQUIRED = {"Kitchen": ("Fridge", "Microwave", "SinkBasin"), "Bathroom": ("SinkBasin",)}
+LAMP_HOSTS = frozenset({"Desk", "SideTable", "Dresser", "CoffeeTable", "DiningTable", "Shelf"})
+MIN_RECEPTACLES = 5
+MAX_INSTANCES = 3  # of one distractor type in a game, as in ALFRED's scene initialisation
+_MIN_CONTENTS = 3  # receptacle types that hold fewer object types (towel holder, toaster, ...) are left out
+_CANDIDATES = 20  # receptacle sets drawn per home; the one least like the earlier homes is kept
+_TARGET_DRAWS = 200
+_BASINS = {"Sink": "SinkBasin", "Bathtub": "BathtubBasin"}  # layouts name the furniture, games the basin
+_GRID = range(-14, 15)  # agent positions in steps of 0.25 m, as ALFWorld's location ids count them
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the layouts say of a room type: counts are over its floor plans."""
+
+    most: Mapping[str, int]  # receptacle type -> largest number in one floor plan
+    mean: Mapping[str, float]  # receptacle type -> mean number per floor plan
+    objects: tuple[str, ...]  # movable object types seen in the room, sorted
+    lamps: tuple[str, ...]  # toggleable object types seen in the room, sorted
+    tasks: tuple[str, ...]  # task types ALFRED sets in this room, in TASK_TYPES order
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The installed alfworld package's knowledge."""
+
+    version: str
+    domain: str
+    grammar: str
+    goals: Mapping[str, Mapping]  # task type -> {"pddl", "templates"}
+    holds: Mapping[str, frozenset[str]]  # receptacle type -> object types it can hold
+    actions: Mapping[str, frozenset[str]]  # "Heatable" -> object types, ...
+    openable: frozenset[str]
+    containers: frozenset[str]  # object types that are themselves receptacles (bowl, mug, ...)
+    rooms: Mapping[str, Room]
+    seen_plans: Mapping[str, tuple[int, ...]]  # room -> ALFRED's training floor plans
+    unseen_plans: Mapping[str, tuple[int, ...]]  # room -> ALFRED's held-out floor plans
+
+
+@dataclass(frozen=True, slots=True)
+class Receptacle:
+    kind: str  # "Drawer"
+    id: str  # "Drawer|+01.25|+00.50|-02.00"
+    name: str  # "drawer 3", as the player reads it
+    location: str  # "loc|5|-8|1|30"; no two receptacles of a home share one
+    openable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A floor plan as it is in every game of one (seed, floor plan)."""
+
+    plan: int
+    room: str
+    unseen: bool
+    receptacles: tuple[Receptacle, ...]
+    kinds: tuple[str, ...]  # movable object types that may occur
+    lamp: str | None  # lamp type, None where no Look task can be set
+    habits: Mapping[str, Receptacle]  # object type (lamp included) -> its habitual receptacle
+    targets: tuple[str, ...]  # object types its tasks are about
+    tasks: Mapping[str, Mapping[str, tuple[str, ...]]]  # task type -> target type -> goal receptacle types, () for Look
+
+    def places(self, kind: str) -> tuple[Receptacle, ...]:
+        """Receptacles of the home that can hold an object type."""
+        return _places(facts(), self.receptacles, kind)
+
+
+@lru_cache(maxsize=1)
+def facts() -> Facts:
+    """Read the installed alfworld package once. Raises ImportError naming the fix if it is absent."""
+    try:
+        constants, library = import_module("alfworld.gen.constants"), import_module("alfworld.gen.goal_library")
+        info = import_module("alfworld.info")
+    except ImportError as error:
+        raise ImportError("generating ALFWorld games needs the package's layouts: pip install alfworld") from error
+    static = frozenset(constants.STATIC_RECEPTACLES)
+    holds = {
+        kind: frozenset(o for o in contents if not o.endswith("Sliced"))
+        for kind, contents in constants.VAL_RECEPTACLE_OBJECTS.items()
+        if kind in static
+    }
+    holds = {kind: contents for kind, contents in sorted(holds.items()) if len(contents) >= _MIN_CONTENTS}
+    lamps = frozenset(constants.VAL_ACTION_OBJECTS["Toggleable"])
+    layouts = Path(constants.__file__).parent / "layouts"
+    rooms = {
+        name: _room(layouts, plans, holds, lamps, tuple(t for t in TASK_TYPES if name in constants.GOALS_VALID[t]))
+        for name, plans in constants.SCENE_TYPE.items()
+    }
+
+    def by_room(numbers: Iterable[int]) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(n for n in sorted(numbers) if n in plans) for name, plans in constants.SCENE_TYPE.items()}
+
+    return Facts(
+        version=metadata.version("alfworld"),
+        domain=Path(info.ALFRED_PDDL_PATH).read_text(encoding="utf-8"),
+        grammar=Path(info.ALFRED_TWL2_PATH).read_text(encoding="utf-8"),
+        goals={t: library.gdict[t] for t in TASK_TYPES},
+        holds=holds,
+        actions={name: frozenset(kinds) for name, kinds in constants.VAL_ACTION_OBJECTS.items()},
+        openable=frozenset(constants.OPENABLE_CLASS_LIST),
+        containers=frozenset(constants.MOVABLE_RECEPTACLES),
+        rooms=rooms,
+        seen_plans=by_room(constants.TRAIN_SCENE_NUMBERS),
+        unseen_plans=by_room(constants.TEST_SCENE_NUMBERS),
+    )
+
+
+def _room(
+    layouts: Path, plans: Iterable[int], holds: Mapping[str, frozenset[str]], lamps: frozenset[str], tasks: tuple[str, ...]
+) -> Room:
+    most: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    seen: set[str] = set()
+    plans = list(plans)
+    for plan in plans:
+        poses = json.loads((layouts / f"FloorPlan{plan}-openable.json").read_text(encoding="utf-8"))
+        types = set(json.loads((layouts / f"FloorPlan{plan}-objects.json").read_text(encoding="utf-8")))
+        counts = Counter(_BASINS.get(kind, kind) for kind in (pose.split("|")[0] for pose in poses))
+        for kind in types - set(counts):
+            counts[kind] = 1  # listed without a pose: stove burner, garbage can, safe, ...
+        for kind in counts:
+            if kind in holds:
+                most[kind] = max(most[kind], counts[kind])
+                total[kind] += counts[kind]
+        seen |= types
+    return Room(
+        most=dict(sorted(most.items())),
+        mean={kind: total[kind] / len(plans) for kind in sorted(total)},
+        objects=tuple(sorted(t for t in seen if any(t in holds[kind] for kind in most))),
+        lamps=tuple(sorted(seen & lamps)) if LOOK in tasks else (),
+        tasks=tasks,
+    )
+
+
+def numbered(ids: Iterable[str]) -> dict[str, str]:
+    """Player-visible names of object and receptacle ids: numbers per type count down over the sorted ids."""
+    ordered = sorted(ids, key=lambda i: mangled(i).lower())
+    base = {i: i.split("|")[0].lower() + ("basin" if "Basin" in i else "") for i in ordered}
+    left = Counter(base.values())
+    names = {}
+    for i in ordered:
+        names[i] = f"{base[i]} {left[base[i]]}"
+        left[base[i]] -= 1
+    return names
+
+
+_MANGLING = str.maketrans({"|": "_bar_", "-": "_minus_", "+": "_plus_", ".": "_dot_", ",": "_comma_"})
+
+
+def mangled(identifier: str) -> str:
+    """An AI2-THOR id as a PDDL name."""
+    return identifier.translate(_MANGLING)
+
+
+def coordinate(metres: float) -> str:
+    """A coordinate as AI2-THOR ids write it, e.g. -01.25."""
+    return f"{'-' if metres < 0 else '+'}{abs(metres):05.2f}"
+
+
+def _places(known: Facts, receptacles: Iterable[Receptacle], kind: str) -> tuple[Receptacle, ...]:
+    lamp = kind in known.actions["Toggleable"]  # the package says nowhere what a lamp stands on
+    return tuple(r for r in receptacles if (r.kind in LAMP_HOSTS if lamp else kind in known.holds[r.kind]))
+
+
+def draw_homes(
+    seed: int, *, homes: int, unseen_homes: int, receptacles: int, objects: int, targets_per_home: int
+) -> tuple[Home, ...]:
+    """The homes of a world, seen ones first. Depends on nothing but the arguments.
+
+    Raises ValueError when the package has too few floor plans or the sizes cannot be met.
+    """
+    known = facts()
+    drawn: list[Home] = []
+    for unseen, count in ((False, homes), (True, unseen_homes)):
+        plans = _choose_plans(seed, count, known.unseen_plans if unseen else known.seen_plans, unseen)
+        for room, plan in plans:
+            earlier = [_signature(h.receptacles) for h in drawn if h.room == room]
+            drawn.append(
+                _draw_home(known, seed, plan, room, unseen, receptacles, objects, targets_per_home, earlier)
+            )
+    return tuple(drawn)
+
+
+def _choose_plans(
+    seed: int, count: int, plans: Mapping[str, tuple[int, ...]], unseen: bool
+) -> list[tuple[str, int]]:
+    available = sum(map(len, plans.values()))
+    if count > available:
+        name = "unseen_homes" if unseen else "homes"
+        raise ValueError(f"{name}={count}: the alfworld package has {available} floor plans for it; ask for fewer")
+    rng = random.Random(f"skill1 alfworld plans {seed} {unseen}")
+    left = {room: rng.sample(numbers, len(numbers)) for room, numbers in plans.items()}
+    chosen: list[tuple[str, int]] = []
+    turn = 0
+    while len(chosen) < count:
+        room = ROOM_CYCLE[turn % len(ROOM_CYCLE)]
+        turn += 1
+        if left[room]:  # a room type that ran out of floor plans is passed over
+            chosen.append((room, left[room].pop()))
+    return chosen
+
+
+def _signature(receptacles: Iterable[Receptacle]) -> Counter[str]:
+    return Counter(r.kind for r in receptacles)
+
+
+def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> int:
+    return sum(abs(one.get(kind, 0) - other.get(kind, 0)) for kind in {*one, *other})
+
+
+def _draw_home(
+    known: Facts,
+    seed: int,
+    plan: int,
+    room_name: str,
+    unseen: bool,
+    size: int,
+    objects: int,
+    targets_per_home: int,
+    earlier: list[Counter[str]],
+) -> Home:
+    rng = random.Random(f"skill1 alfworld home {seed} {plan}")
+    room = known.rooms[room_name]
+    candidates = [_draw_counts(rng, room, room_name, size) for _ in range(_CANDIDATES)]
+    apart = [min((_difference(c, e) for e in earlier), default=1) for c in candidates]
+    if max(apart) == 0:
+        raise ValueError(f"receptacles={size} is too few to tell the {room_name} homes apart; ask for more or fewer homes")
+    lamp = rng.choice(room.lamps) if room.lamps else None
+    lamps = [lamp] if lamp else []
+    for counts in sorted(candidates, key=lambda c: -apart[candidates.index(c)]):
+        receptacles = _lay_out(rng, known, counts)
+        fitting = [kind for kind in room.objects if _places(known, receptacles, kind)]
+        habits = {kind: rng.choice(_places(known, receptacles, kind)) for kind in [*fitting, *lamps]}
+        goals = {
+            task: {kind: of for kind in fitting if (of := _goals(known, counts, task, kind, habits[kind])) is not None}
+            for task in room.tasks
+        }
+        searchable = [k for k in fitting if len(_places(known, receptacles, k)) >= max(3, len(receptacles) // 3)]
+        if targets := _draw_targets(rng, goals, searchable, targets_per_home):
+            break
+    else:
+        raise ValueError(
+            f"targets_per_home={targets_per_home} with receptacles={size}: no {room_name} drawn has that many object "
+            "types worth searching for over all its task types; ask for more receptacles or other targets_per_home"
+        )
+    others = [kind for kind in fitting if kind not in targets]
+    kinds = sorted([*targets, *rng.sample(others, min(len(others), max(0, objects - len(targets))))])
+    most = MAX_INSTANCES * (len(kinds) - 1) + 1 + len(lamps)
+    if objects > most:
+        raise ValueError(f"objects={objects}: a {room_name} has {len(kinds)} object types, room for {most}; ask for fewer")
+    return Home(
+        plan=plan,
+        room=room_name,
+        unseen=unseen,
+        receptacles=receptacles,
+        kinds=tuple(kinds),
+        lamp=lamp,
+        habits={kind: habits[kind] for kind in [*kinds, *lamps]},
+        targets=tuple(targets),
+        tasks={task: {kind: of[kind] for kind in targets if kind in of} for task, of in goals.items()},
+    )
+
+
+def _draw_counts(rng: random.Random, room: Room, room_name: str, size: int) -> Counter[str]:
+    """Receptacles per type: what the tasks need, then draws with weights of this home's own around the room's mean."""
+    number = size + rng.randint(-(size // 5), size // 5)
+    required = REQUIRED.get(room_name) or (rng.choice([kind for kind in room.most if kind in LAMP_HOSTS]),)
+    counts = Counter(required)
+    limit = {kind: min(most, max(1, number // 2)) for kind, most in room.most.items()}
+    if number > sum(limit.values()):
+        raise ValueError(f"receptacles={size}: a {room_name} has room for {sum(limit.values())}; ask for fewer")
+    weight = {kind: mean * rng.expovariate(1.0) for kind, mean in room.mean.items()}
+    while counts.total() < number:
+        free = [kind for kind in weight if counts[kind] < limit[kind]]
+        counts[rng.choices(free, [weight[kind] for kind in free])[0]] += 1
+    return counts
+
+
+def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tuple[Receptacle, ...]:
+    kinds = sorted(Counter(counts).elements())
+    cells = rng.sample([(x, z) for x in _GRID for z in _GRID], len(kinds))
+    furniture = {basin: name for name, basin in _BASINS.items()}
+    made = []
+    for kind, (x, z) in zip(kinds, cells, strict=True):
+        place = "|".join(coordinate(v) for v in (x / 4, rng.randint(0, 80) / 40, z / 4))
+        identifier = f"{furniture[kind]}|{place}|{kind}" if kind in furniture else f"{kind}|{place}"
+        made.append((kind, identifier, f"loc|{x}|{z}|{rng.randint(0, 3)}|{rng.choice((0, 30, 45, 60))}"))
+    names = numbered(identifier for _, identifier, _ in made)
+    return tuple(Receptacle(kind, i, names[i], location, kind in known.openable) for kind, i, location in made)
+
+
+def _goals(
+    known: Facts, counts: Mapping[str, int], task: str, kind: str, habit: Receptacle
+) -> tuple[str, ...] | None:
+    """Receptacle types the task can ask to bring the object type to; None where the task cannot be set."""
+    if task == LOOK:
+        return ()
+    _, appliance, able = APPLIANCES.get(task, (None, None, None))
+    if able is not None and kind not in known.actions[able]:
+        return None
+    return tuple(r for r in sorted(counts) if kind in known.holds[r] and r not in (appliance, habit.kind)) or None
+
+
+def _draw_targets(
+    rng: random.Random, goals: Mapping[str, Mapping[str, tuple[str, ...]]], searchable: list[str], number: int
+) -> list[str]:
+    """Target types such that every task type of the room has one, or two where there are four or more; [] if none."""
+    usable = [kind for kind in searchable if any(kind in of_kind for of_kind in goals.values())]
+    each = 2 if number >= 4 else 1
+    for _ in range(_TARGET_DRAWS if number <= len(usable) else 0):
+        targets = sorted(rng.sample(usable, number))
+        if all(sum(kind in of_kind for kind in targets) >= each for of_kind in goals.values()):
+            return targets
+    return []
