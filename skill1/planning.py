@@ -1,0 +1,123 @@
+"""Which rows enter which update, micro-batch and rank: pure numpy, no torch (method section 4, "mini-batch").
+
+A training step has any number of rows of any length. They become
+
+    step -> updates        a random split by (seed, step) into equal parts of at most `rows_per_update` rows
+    update -> micro-batches  rows of like shape together, under a budget of padded tokens
+    micro-batch -> ranks   dealt like cards, so that all ranks do about the same work
+
+The result is a function of the row lengths, the seed and the step alone. How an update is cut into micro-batches and
+ranks changes neither its loss nor its gradient, only the floating-point order in which they are summed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skill1.records import Row
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """One forward and backward. A rank whose tuple is empty has nothing to do but take part in collectives."""
+
+    ranks: tuple[tuple[int, ...], ...]  # row indices of each rank
+    tokens: int  # completion tokens over all ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One optimizer step. `size` is the denominator of the mean over rows: it counts the skipped rows too."""
+
+    size: int
+    micro_batches: tuple[MicroBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Lengths of the rows of a step, in tokens."""
+
+    prompts: np.ndarray  # (N,) int64
+    completions: np.ndarray  # (N,) int64
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Shape:
+        """Raises ValueError on a row with an empty prompt or completion: it has no token to condition or train on."""
+        prompts = np.array([len(row.prompt_ids) for row in rows], dtype=np.int64)
+        completions = np.array([len(row.completion_ids) for row in rows], dtype=np.int64)
+        for name, lengths in (("prompt", prompts), ("completion", completions)):
+            if (lengths == 0).any():
+                row = rows[int(np.argmin(lengths))]
+                where = f"{row.stage} row of rollout {row.rollout}, turn {row.turn}"
+                raise ValueError(f"the {where} has an empty {name}: leave such calls out of the rows")
+        return cls(prompts, completions)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N,) tokens of each row."""
+        return self.prompts + self.completions
+
+
+def plan_updates(
+    shape: Shape,
+    trained: np.ndarray,  # (N,) bool: rows with a gradient; the others count in Update.size only
+    *,
+    world: int,
+    rows_per_update: int | None,
+    rows_per_micro_batch: int,
+    tokens_per_micro_batch: int,
+    seed: int,
+    step: int,
+) -> tuple[Update, ...]:
+    """Plan one training step.
+
+    Args:
+        world: number of ranks.
+        rows_per_update: most rows of an update, None = one update with all rows.
+        rows_per_micro_batch: most rows a rank takes at once.
+        tokens_per_micro_batch: most tokens, padding included, a rank takes at once; a single longer row goes alone.
+
+    Returns:
+        The updates that train at least one row: an update without gradient is no update.
+    """
+    rows = len(shape.rows)
+    parts = 1 if rows_per_update is None else max(1, math.ceil(rows / rows_per_update))
+    order = np.random.default_rng([seed, step]).permutation(rows)
+    updates = []
+    for part in np.array_split(order, parts):
+        active = part[trained[part]]
+        if len(active):
+            cut = _cut(shape, active, world, rows_per_micro_batch, tokens_per_micro_batch)
+            updates.append(Update(len(part), cut))
+    return tuple(updates)
+
+
+def _cut(shape: Shape, rows: np.ndarray, world: int, most_rows: int, most_tokens: int) -> tuple[MicroBatch, ...]:
+    """Longest rows first, so that a lack of memory shows at once and the small rest fills the ranks evenly."""
+    rows = rows[np.lexsort((rows, -shape.rows[rows]))]
+    lengths = shape.rows[rows]
+    micro_batches = []
+    start = 0
+    while start < len(rows):
+        share = int(np.clip(most_tokens // lengths[start], 1, most_rows))  # rows of each rank
+        chunk = rows[start : start + share * world]
+        ranks = tuple(tuple(chunk[rank::world].tolist()) for rank in range(world))
+        micro_batches.append(MicroBatch(ranks, int(shape.completions[chunk].sum())))
+        start += len(chunk)
+    return tuple(micro_batches)
+
+
+def padding_waste(shape: Shape, updates: Sequence[Update]) -> float:
+    """Share of the tokens put through the model that are padding, in [0, 1); 0 when there is nothing to train."""
+    real = padded = 0
+    for update in updates:
+        for micro_batch in update.micro_batches:
+            for rank in micro_batch.ranks:
+                lengths = shape.rows[list(rank)]
+                real += int(lengths.sum())
+                padded += len(rank) * int(lengths.max(initial=0))
+    return 1.0 - real / padded if padded else 0.0

@@ -1,0 +1,577 @@
+"""Rows in, updates out: the clipped policy update of Eq. 11 and 13 on top of TRL's GRPOTrainer.
+
+One Trainer step is one RL iteration: collect the rows of this step, plan them (`planning`), run one or several
+updates. TRL owns the model preparation, LoRA, the loss, the optimiser, accelerate, checkpoints and logging; we own which
+rows enter an update and how they are cut. For an update with N rows, row i with tokens t = 1..T_i:
+
+    loss = 1/N sum_i 1/T_i sum_t [ -min(ratio * a_i, clip(ratio, 1 - eps, 1 + eps) * a_i) + kl * k3_t ]
+
+with a_i = advantage * weight (weights are >= 0, so they pass through the minimum), ratio against the log-probs before
+the step's first update, and k3 = exp(ref - new) - (ref - new) - 1, the low-variance KL to the reference, which the row
+weights leave alone. The reference is the starting policy: the base model with its adapter off (LoRA), else a copy
+loaded from the folder or hub id the policy came from.
+
+Rows with a_i = 0 have no gradient without the KL term: they are skipped then, but counted in N. An update (or a whole
+step) without any gradient changes nothing, not even by weight decay or momentum.
+
+Differs from the paper in: the mean over all rows of an update with `Row.weight` stands for Eq. 11's mean of each stage
+over its own rows (`credit.row_weights`), exact for one update a step, and in expectation for several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType, gather_object, is_peft_model
+from datasets import Dataset
+from peft import LoraConfig
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import TrainOutput
+from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import pad
+
+from skill1.config import Config
+from skill1.planning import MicroBatch, Shape, Update, padding_waste, plan_updates
+from skill1.records import Row
+
+# Everything below the public surface of TRL, transformers and accelerate that this module overrides or calls.
+# tests/test_trainer.py pins it to the versions named there; a new release is adopted by making those tests pass.
+PRIVATE_API: tuple[tuple[str, str], ...] = (
+    ("trl.GRPOTrainer", "_compute_loss"),  # reads the batch's keys (`RowTrainer._batch`), writes `_metrics`
+    ("trl.GRPOTrainer", "_get_per_token_logps_and_entropies"),  # overridden: scores the completion tokens only
+    ("trl.GRPOTrainer", "_prepare_inputs"),  # overridden: TRL would generate and score here
+    ("trl.GRPOTrainer", "_metrics"),  # per micro-batch lists, drained into one entry a step
+    ("trl.GRPOTrainer", "_send_telemetry"),  # overridden: a run talks to no server but the tracker asked for
+    ("trl.trainer.utils", "add_fused_lm_head"),  # installed by TRL; we pass its `shift_labels` and `fused_lm_head`
+    ("transformers.Trainer", "_save_checkpoint"),  # overridden: states and the completeness marker
+    ("accelerate.state.GradientState", "_set_sync_gradients"),  # gradients are exchanged once an update
+)
+
+MARKER = "COMPLETE"  # written last into checkpoint-N: {"step": N, "architecture": {...}}
+_WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
+
+Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
+
+
+class CheckpointState(Protocol):
+    """Something besides the policy that a checkpoint must hold (the skill library, a log position)."""
+
+    def save(self, folder: Path) -> None:
+        """Write into checkpoint-N. Called on rank 0."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read from checkpoint-N. Called on every rank."""
+        ...
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be resumed from. The message names the folder, the reason and the fix."""
+
+
+def build_trainer(
+    config: Config,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output_dir: Path,
+    collect: Collect,
+    stateful: Sequence[CheckpointState] = (),
+    callbacks: Sequence[TrainerCallback] = (),
+) -> RowTrainer:
+    """Build the trainer of a run.
+
+    Args:
+        model: the starting policy, in float32 for full fine-tuning (`policy.dtype` is the compute dtype: updates of
+            1e-6 vanish in bfloat16 weights).
+        collect: called on every rank with the step (from 0) and the policy in eval mode, without gradients, unwrapped
+            and gathered for generation. Must return the same rows in the same order on every rank, and metrics to log.
+        stateful: saved into every checkpoint and loaded on resume.
+
+    Raises:
+        ValueError: the policy's weights cannot be trained or copied as the configuration asks.
+    """
+    lora = config.policy.lora_rank > 0
+    if not lora and model.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"the policy's weights are {model.dtype}: load it with dtype=torch.float32 for full fine-tuning "
+            "(policy.dtype only sets the compute dtype), or set policy.lora_rank > 0"
+        )
+    copies_reference = config.train.kl > 0 and not lora
+    if copies_reference and not model.config._name_or_path:
+        raise ValueError(
+            "train.kl > 0 needs a reference copy of the policy, but the model does not say where it was loaded from: "
+            "load it with from_pretrained, or set train.kl to 0"
+        )
+    trainer = RowTrainer(config, model, tokenizer, output_dir, collect, stateful, callbacks)
+    if copies_reference:
+        trainer.check_reference()
+    return trainer
+
+
+def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
+    """The run's configuration in TRL's terms. Names every field that touches the loss: TRL's defaults move."""
+    train = config.train
+    return GRPOConfig(
+        output_dir=str(output_dir),
+        seed=train.seed,
+        # One Trainer step is one epoch over a dummy dataset of one batch: nothing of the data needs a resume.
+        max_steps=train.steps,
+        per_device_train_batch_size=2,
+        num_generations=2,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        num_iterations=1,
+        shuffle_dataset=False,
+        ignore_data_skip=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        # Eq. 13
+        loss_type="grpo",
+        epsilon=train.clip,
+        epsilon_high=None,
+        delta=None,
+        importance_sampling_level="token",
+        beta=train.kl,
+        use_bias_correction_kl=False,
+        sync_ref_model=False,
+        temperature=config.rollout.temperature,
+        max_completion_length=None,
+        # what GRPOConfig offers beyond Eq. 13, all off
+        entropy_coef=0.0,
+        use_adaptive_entropy=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        mask_truncated_completions=False,
+        scale_rewards="none",
+        reward_weights=None,
+        multi_objective_aggregation="sum_then_normalize",
+        router_aux_loss_coef=0.0,
+        label_smoothing_factor=0.0,
+        neftune_noise_alpha=None,
+        use_vllm=False,
+        vllm_importance_sampling_correction=False,
+        use_liger_kernel=False,
+        # numerics
+        bf16=config.policy.dtype == "bfloat16",
+        fp16=False,
+        cast_lm_head_to_fp32=False,
+        disable_dropout=True,
+        activation_checkpointing=config.policy.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        # optimiser
+        optim="adamw_torch_fused",
+        learning_rate=train.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        adam_beta1=0.9,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=1e-8,
+        max_grad_norm=train.max_grad_norm,
+        # logs and checkpoints
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        log_completions=False,
+        disable_tqdm=True,
+        report_to=train.report_to,
+        eval_strategy="no",
+        save_strategy="steps",
+        save_steps=train.save_every,
+        save_total_limit=None,  # RowTrainer deletes old checkpoints, after the new one is complete
+    )
+
+
+class RowTrainer(GRPOTrainer):
+    """TRL's GRPOTrainer on a variable number of rows a step. Build it with `build_trainer`.
+
+    Every step's log entry holds, besides `loss` (mean over the step's updates), `learning_rate` and what `collect`
+    returned: `kl` (only if train.kl > 0), `entropy` and `clip_ratio/region_mean`, means over the trained tokens;
+    `grad_norm`, mean over the updates, before clipping; `rows/total`, `rows/trained`, `rows/updates`,
+    `rows/padding_waste` (share of the tokens), `tokens/trained` (completion tokens), `time/collect` and `time/update`
+    (seconds).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        output_dir: Path,
+        collect: Collect,
+        stateful: Sequence[CheckpointState],
+        callbacks: Sequence[TrainerCallback],
+    ) -> None:
+        args = trl_config(config, output_dir)
+        lora = LoraConfig(
+            r=config.policy.lora_rank,
+            lora_alpha=config.policy.lora_alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        self._positions: torch.Tensor | None = None  # (B, K), set while completions are scored
+        super().__init__(
+            model=model,
+            args=args,
+            reward_funcs=_no_reward,
+            train_dataset=Dataset.from_dict({"prompt": [""] * args.world_size}),
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+            peft_config=lora if config.policy.lora_rank else None,
+        )
+        self.remove_callback(PrinterCallback)
+        self.config = config
+        self.collect = collect
+        self.stateful = tuple(stateful)
+        self._architecture = _architecture(self.model)
+        self._entry: dict[str, float] = {}
+        self._norms: list[torch.Tensor] = []  # of the updates before the last one
+        self._update_started = 0.0
+        for scored in filter(None, (self.model, self.ref_model)):
+            causal = self.accelerator.unwrap_model(scored)
+            causal = causal.get_base_model() if is_peft_model(causal) else causal
+            causal.base_model.register_forward_hook(self._keep_completions)
+
+    # -- one step -----------------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Collect and run all updates but the last optimizer step, which the Trainer takes. Returns the local loss."""
+        started = time.perf_counter()
+        rows, metrics = self._collect_rows(self.state.global_step)
+        self._update_started = time.perf_counter()
+
+        shape = Shape.of(rows)
+        advantages = _folded_advantages(rows)  # (N,)
+        updates = plan_updates(
+            shape,
+            (advantages != 0) | (self.beta > 0),
+            world=self.accelerator.num_processes,
+            rows_per_update=self.config.train.rows_per_update,
+            rows_per_micro_batch=self.config.train.rows_per_micro_batch,
+            tokens_per_micro_batch=self.config.train.tokens_per_micro_batch,
+            seed=self.config.train.seed,
+            step=self.state.global_step,
+        )
+        # Old and reference log-probs of all updates come before the first one. The first needs no old ones: its
+        # ratio is 1 by definition, and TRL takes the new log-probs, detached, where the key is missing.
+        batches = [
+            [self._batch(rows, advantages, micro, update, old=number > 0) for micro in update.micro_batches]
+            for number, update in enumerate(updates)
+        ]
+        loss = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(batches):
+            if number:
+                self._finish_update(model)
+            loss += self._accumulate(model, batch) / len(batches)
+
+        micro_batches = [micro for update in updates for micro in update.micro_batches]
+        own = {
+            **self._drain_metrics([micro.tokens for micro in micro_batches]),
+            "rows/total": len(rows),
+            "rows/trained": sum(len(rank) for micro in micro_batches for rank in micro.ranks),
+            "rows/updates": len(updates),
+            "rows/padding_waste": padding_waste(shape, updates),
+            "tokens/trained": sum(micro.tokens for micro in micro_batches),
+            "time/collect": self._update_started - started,
+        }
+        if clash := own.keys() & metrics.keys():
+            raise ValueError(f"collect returned metrics under the trainer's own names: {', '.join(sorted(clash))}")
+        self._entry = metrics | own
+        return loss
+
+    def _collect_rows(self, step: int) -> tuple[list[Row], dict[str, float]]:
+        with (
+            torch.no_grad(),
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=self.args.activation_checkpointing_kwargs,
+            ) as model,
+        ):
+            model.eval()
+            rows, metrics = self.collect(step, model)
+            model.train()
+        if self.accelerator.num_processes > 1:
+            seen = gather_object([(len(rows), _checksum(rows))])
+            if len(set(seen)) > 1:
+                counts = ", ".join(f"rank {rank}: {count} rows ({crc:08x})" for rank, (count, crc) in enumerate(seen))
+                raise ValueError(f"collect must return the same rows on every rank, but at step {step}: {counts}")
+        return rows, metrics
+
+    def _batch(
+        self, rows: Sequence[Row], advantages: np.ndarray, micro: MicroBatch, update: Update, old: bool
+    ) -> dict[str, torch.Tensor | float]:
+        """This rank's share of a micro-batch, as `_compute_loss` wants it. An idle rank gets one row without tokens."""
+        mine = micro.ranks[self.accelerator.process_index]
+        device, pad_id = self.accelerator.device, self._tokenizer.pad_token_id
+        prompts = [torch.as_tensor(rows[i].prompt_ids, dtype=torch.long) for i in mine] or [torch.tensor([pad_id])]
+        completions = [torch.as_tensor(rows[i].completion_ids, dtype=torch.long) for i in mine]
+        masks = [torch.ones_like(ids) for ids in completions] or [torch.tensor([0])]
+        completions = completions or [torch.tensor([pad_id])]
+        batch = {
+            "prompt_ids": pad(prompts, pad_id, "left").to(device),  # (B, P)
+            "prompt_mask": pad([torch.ones_like(ids) for ids in prompts], 0, "left").to(device),
+            "completion_ids": pad(completions, pad_id, "right").to(device),  # (B, K)
+            "completion_mask": pad(masks, 0, "right").to(device),
+            "advantages": torch.as_tensor(advantages[list(mine)] if mine else [0.0], dtype=torch.float32).to(device),
+        }
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        kept = batch["completion_ids"].size(1)
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
+            if old:
+                batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept)[0]
+            if self.beta and self.ref_model is not None:
+                scored = self._get_per_token_logps_and_entropies(self.ref_model, ids, mask, kept)
+                batch["ref_per_token_logps"] = scored[0]
+            elif self.beta:
+                with self.accelerator.unwrap_model(self.model).disable_adapter():
+                    scored = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept)
+                batch["ref_per_token_logps"] = scored[0]
+        # TRL takes the mean over this rank's rows and DDP the mean over ranks; ours is the mean over the update's rows.
+        batch["loss_scale"] = len(masks) * self.accelerator.num_processes / update.size
+        return batch
+
+    def _accumulate(self, model: nn.Module, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
+        """Forward and backward over the micro-batches of an update; gradients are exchanged at the last one."""
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            # DeepSpeed's engine tells the boundary from sync_gradients and steps inside backward.
+            exchange = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
+            with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
+                total += super().training_step(model, batch, None)
+        return total
+
+    def _finish_update(self, model: nn.Module) -> None:
+        self._norms.append(self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm))
+        self.optimizer.step()
+        model.zero_grad()
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs  # `_batch` made them
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """This rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
+
+    # -- log-probabilities --------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: torch.Tensor,  # (B, P + K), prompts padded left, completions right
+        attention_mask: torch.Tensor,  # (B, P + K)
+        logits_to_keep: int,  # K
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **multimodal: None,
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        """Log-probs and entropies of the completion tokens, both (B, K), 0 at padding.
+
+        As TRL's, with two savings: the padding all goes to the right, where causal attention cannot see it, so rows
+        take the width of the longest and attention needs no mask; and only the K hidden states that predict
+        completion tokens go through the LM head (TRL projects the whole sequence where Triton is missing).
+        """
+        left = attention_mask.argmax(dim=1, keepdim=True)  # (B, 1) padding before the prompt
+        width = int(attention_mask.sum(dim=1).max())
+        columns = torch.arange(width, device=input_ids.device)
+        packed = input_ids.gather(1, (columns + left).clamp(max=input_ids.size(1) - 1))  # (B, width)
+        first = input_ids.size(1) - logits_to_keep - left - 1  # (B, 1) the prompt's last token
+        kept = torch.arange(logits_to_keep, device=input_ids.device)
+        labels = input_ids[:, -logits_to_keep:].masked_fill(attention_mask[:, -logits_to_keep:] == 0, -100)
+        self._positions = (first + kept).clamp(max=width - 1)  # (B, K)
+        try:
+            with self.accelerator.autocast():
+                output = model(input_ids=packed, shift_labels=labels, fused_lm_head=True)
+        finally:
+            self._positions = None
+        return output.log_probs, output.entropy, None
+
+    def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Forward hook of the backbone: (B, width, H) -> (B, K, H) while completions are scored."""
+        if self._positions is not None:
+            states = output.last_hidden_state
+            index = self._positions.unsqueeze(-1).expand(-1, -1, states.size(-1))
+            output.last_hidden_state = states.gather(1, index)
+        return output
+
+    # -- schedule, log ------------------------------------------------------------------------------------------
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> torch.optim.lr_scheduler.LRScheduler:
+        """Linear warmup, then constant; counted in training steps. Unlike transformers' it wastes no step on rate 0."""
+        if self.lr_scheduler is None:
+            climb = self.args.warmup_steps + 1
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer, lambda step: min(1.0, (step + 1) / climb)
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _drain_metrics(self, tokens: Sequence[int]) -> dict[str, float]:
+        """TRL's means over each micro-batch's tokens -> means over the step's tokens."""
+        lists = self._metrics["train"]
+        drained = {name: float(np.average(lists[name], weights=tokens)) for name in _WEIGHTED if lists.get(name)}
+        lists.clear()
+        return drained
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the step's own metrics to its entry; other entries (the summary at the end) pass through."""
+        if "loss" in logs:
+            norms = [float(norm) for norm in (*self._norms, logs["grad_norm"])]
+            logs |= self._entry | {"grad_norm": sum(norms) / len(norms)}
+            logs["time/update"] = time.perf_counter() - self._update_started
+            self._norms.clear()
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Not here: TRL would generate from its own prompts. Raises NotImplementedError."""
+        raise NotImplementedError(
+            "RowTrainer has no evaluation loop: validate in a callback with the environment's games (skill1.evaluate)"
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """No model card: a run directory describes itself by its configuration and manifest."""
+
+    def _send_telemetry(self) -> None:
+        """No telemetry."""
+
+    # -- checkpoints --------------------------------------------------------------------------------------------
+
+    def check_reference(self) -> None:
+        """Raise ValueError if the reference, loaded from disk or hub, is not the policy given."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return  # the reference is sharded already, the policy not yet: nothing to compare cheaply
+        reference = dict(self.accelerator.unwrap_model(self.ref_model).named_parameters())
+        for name, weight in self.model.named_parameters():
+            if name not in reference or not torch.equal(weight.cpu(), reference[name].cpu()):
+                raise ValueError(
+                    f"the policy differs from {self.model.config._name_or_path!r} in {name}, but the KL reference is "
+                    "loaded from there: save the policy to a folder and load it from that folder"
+                )
+
+    def train(self, resume_from_checkpoint: Path | None = None) -> TrainOutput:
+        """Run to the end, from the start or from a complete checkpoint (also one of another number of processes).
+
+        Raises:
+            CheckpointError: the checkpoint is incomplete or of another architecture.
+        """
+        if resume_from_checkpoint is None:
+            return super().train()
+        folder = Path(resume_from_checkpoint)
+        marker = _read_marker(folder)
+        if marker is None:
+            raise CheckpointError(f"{folder} has no {MARKER} marker: it was not finished; use last_complete_checkpoint")
+        if marker["architecture"] != self._architecture:
+            raise CheckpointError(
+                f"{folder} holds another architecture: {_describe(marker['architecture'])}, but this run has "
+                f"{_describe(self._architecture)}; use the same policy.model and policy.lora_rank, or a new run"
+            )
+        for state in self.stateful:
+            state.load(folder)
+        return super().train(resume_from_checkpoint=str(folder))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Everything of transformers' checkpoint, the states, then the marker; only then are older ones deleted."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.accelerator.is_main_process:
+            _remove(folder)  # of a run that died here
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        if self.accelerator.is_main_process:
+            for state in self.stateful:
+                state.save(folder)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            marker = {"step": self.state.global_step, "architecture": self._architecture}
+            draft = folder / f"{MARKER}.draft"
+            draft.write_text(json.dumps(marker))
+            os.replace(draft, folder / MARKER)
+            for old in _complete_checkpoints(folder.parent)[: -self.config.train.save_total_limit]:
+                _remove(old)
+
+
+def last_complete_checkpoint(output_dir: Path) -> Path | None:
+    """The complete checkpoint-N with the highest N; None without one."""
+    complete = _complete_checkpoints(output_dir)
+    return complete[-1] if complete else None
+
+
+def _complete_checkpoints(output_dir: Path) -> list[Path]:
+    steps = {folder: marker["step"] for folder in output_dir.glob("checkpoint-*") if (marker := _read_marker(folder))}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def _read_marker(folder: Path) -> dict[str, Any] | None:
+    path = folder / MARKER
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _remove(folder: Path) -> None:
+    """The marker goes first, so that a half-deleted checkpoint never looks complete."""
+    (folder / MARKER).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _architecture(model: nn.Module) -> dict[str, Any]:
+    """What must agree for a checkpoint's weights and optimizer state to fit: names, shapes and what is trained."""
+    parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    return {
+        "parameters": sum(math.prod(shape) for _, shape, _ in parameters),
+        "trainable": sum(math.prod(shape) for _, shape, trained in parameters if trained),
+        "digest": hashlib.sha256(repr(sorted(parameters)).encode()).hexdigest()[:16],
+    }
+
+
+def _describe(architecture: dict[str, Any]) -> str:
+    return "{parameters:,} parameters, {trainable:,} trained (digest {digest})".format(**architecture)
+
+
+def _folded_advantages(rows: Sequence[Row]) -> np.ndarray:
+    """(N,) advantage * weight. Raises ValueError on a negative weight or a value that is not finite."""
+    folded = np.array([row.advantage * row.weight for row in rows], dtype=np.float64)
+    weights = np.array([row.weight for row in rows])
+    for index in np.flatnonzero(~np.isfinite(folded) | (weights < 0)):
+        row = rows[index]
+        raise ValueError(
+            f"row {index} ({row.stage}, rollout {row.rollout}, turn {row.turn}) has advantage {row.advantage} and "
+            f"weight {row.weight}: both must be finite and the weight >= 0"
+        )
+    return folded
+
+
+def _checksum(rows: Sequence[Row]) -> int:
+    crc = 0
+    for row in rows:
+        for part in (row.prompt_ids, row.completion_ids, np.array([row.advantage, row.weight])):
+            crc = zlib.crc32(np.ascontiguousarray(part), crc)
+    return crc
+
+
+def _no_reward(prompts: list[str], **kwargs: Any) -> list[float]:
+    """GRPOTrainer insists on a reward function; it is never called."""
+    return [0.0] * len(prompts)

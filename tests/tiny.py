@@ -1,0 +1,90 @@
+"""A tiny Qwen2 policy and its tokenizer, made on the fly: no hub, no files but the folder asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from skill1.records import STAGES, Row
+
+SPECIAL = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
+WORDS = "go to take put clean heat cool open close look apple mug drawer shelf fridge one two three done".split()
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word."""
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", padding_side="left"
+    )
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def tiny_model(
+    seed: int = 0, *, hidden: int = 32, layers: int = 2, vocabulary: int = 64, dtype: torch.dtype = torch.float32
+) -> Qwen2ForCausalLM:
+    """A randomly initialised Qwen2 with heads of 16 dimensions and tied embeddings."""
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 16,
+        num_key_value_heads=max(1, hidden // 32),
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.2,  # far from uniform predictions, so that tests see gradients of a real size
+        bos_token_id=None,
+        eos_token_id=SPECIAL.index("<end>"),
+        pad_token_id=SPECIAL.index("<pad>"),
+    )
+    model = Qwen2ForCausalLM(config).to(dtype)
+    model.generation_config = GenerationConfig(
+        eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id, do_sample=True
+    )
+    return model
+
+
+def tiny_policy(folder: Path, seed: int = 0, **shape: int) -> Path:
+    """Save model and tokenizer; returns the folder, to be loaded with from_pretrained."""
+    tiny_model(seed, **shape).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def random_rows(count: int, seed: int = 0, *, vocabulary: int = 64, prompt: int = 30, completion: int = 9) -> list[Row]:
+    """Rows of uneven lengths with advantages of both signs and uneven weights."""
+    rng = np.random.default_rng(seed)
+
+    def ids(most: int) -> np.ndarray:
+        return rng.integers(len(SPECIAL), vocabulary, rng.integers(1, most + 1)).astype(np.int32)
+
+    rows = []
+    for index in range(count):
+        written = ids(completion)
+        rows.append(
+            Row(
+                prompt_ids=ids(prompt),
+                completion_ids=written,
+                logprobs=np.zeros(len(written), dtype=np.float32),
+                stage=STAGES[index % len(STAGES)],
+                advantage=float(rng.normal()),
+                weight=float(rng.choice([0.3, 1.0, 2.0])),
+                group=index // 4,
+                rollout=index // 2,
+                turn=index % 2,
+            )
+        )
+    return rows
