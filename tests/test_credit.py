@@ -129,6 +129,7 @@ def test_ndcg_rejects_bad_utilities(bad: float) -> None:
         ndcg((0, 1), (0.1, bad))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_ndcg_laws(data: st.DataObject) -> None:
     utilities = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=8))
@@ -203,6 +204,7 @@ def grouped(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rewards), np.repeat(np.arange(len(sizes)), sizes)
 
 
+@settings(deadline=None)
 @given(grouped(), st.booleans())
 def test_group_advantages_sum_to_zero(case: tuple[np.ndarray, np.ndarray], scale: bool) -> None:
     rewards, groups = case
@@ -213,6 +215,7 @@ def test_group_advantages_sum_to_zero(case: tuple[np.ndarray, np.ndarray], scale
             assert advantages[groups == group].std(ddof=1) == pytest.approx(1)
 
 
+@settings(deadline=None)
 @given(grouped(), st.floats(0.1, 100), st.floats(-10, 10))
 def test_scaled_advantages_ignore_scale_and_shift(
     case: tuple[np.ndarray, np.ndarray], scale: float, shift: float

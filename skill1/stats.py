@@ -1,0 +1,240 @@
+"""Intervals and tests for success rates (method section 8), on scipy and statsmodels.
+
+Which function for which question:
+    one run, one split, one pass              `wilson`
+    several passes, or several training seeds `bootstrap_mean`
+    two variants on the same games            `paired_difference`, for one pass `mcnemar_exact`
+    several comparisons                       `holm` on their p values
+    planning                                  `smallest_detectable_difference`
+
+Rates are shares in [0, 1]. Everything is deterministic: what draws takes a `seed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import permutation_test
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.proportion import proportion_confint
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its two-sided interval [low, high]; p_value only where a test belongs to it."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # independent units: episodes for `wilson`, games otherwise
+    level: float  # coverage, e.g. 0.95
+    method: str
+    p_value: float | None = None
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
+    """Success rate of `n` independent episodes with the Wilson score interval.
+
+    Raises:
+        ValueError: n < 1, `successes` outside 0..n, or `level` outside (0, 1).
+    """
+    _check_share(level, "level")
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}: expected n >= 1 and 0 <= successes <= n")
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    return Estimate(successes / n, float(low), float(high), int(n), level, "Wilson")
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    clusters: ArrayLike,
+    seeds: ArrayLike | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean over games of the games' means, with a percentile interval from resampling whole games.
+
+    Passes over one game are repeats, not new evidence: a game is drawn with all of its passes. With `seeds`, training
+    seeds and games are drawn independently and crossed (every seed plays the same games), so that the interval covers
+    a new seed on new games. Fewer than five seeds make it somewhat too narrow.
+
+    Args:
+        values: (M,) outcomes, one per episode.
+        clusters: (M,) game of each.
+        seeds: (M,) training seed of each, or None for a single run.
+        level: coverage.
+        resamples: bootstrap draws.
+        seed: of the draws.
+
+    Raises:
+        ValueError: empty or NaN values, a missing game or seed, lengths that differ, one single game, or a game that
+            a seed did not play.
+    """
+    _check_share(level, "level")
+    numbers = _numbers(values, "values")  # (M,)
+    columns = {"value": numbers, "game": np.asarray(clusters), "seed": np.zeros(len(numbers))}
+    if seeds is not None:
+        columns["seed"] = np.asarray(seeds)
+    lengths = {name: column.shape for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"values, clusters and seeds must be 1-d of one length, got {lengths}")
+    if pd.isna(columns["game"]).any() or pd.isna(columns["seed"]).any():
+        raise ValueError("a cluster or seed is missing (None or nan): name the game and seed of every value")
+    means = pd.DataFrame(columns).pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
+    if means.isna().to_numpy().any():
+        row, column = np.argwhere(means.isna().to_numpy())[0]
+        raise ValueError(f"seed {means.index[row]} has no value for game {means.columns[column]!r}")
+    method = "bootstrap over games" if seeds is None else "bootstrap over seeds and games"
+    return _bootstrap(means.to_numpy(), level, resamples, seed, method)
+
+
+def paired_difference(
+    a: pd.Series, b: pd.Series, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """Mean of a - b over the same games: percentile bootstrap over games and a paired permutation p value.
+
+    Passes (or training seeds) of a game are averaged first; the inference is over games, given the runs at hand. The
+    p value is two-sided from exchanging a and b within games: all 2^G exchanges where they are at most `resamples`,
+    else that many random ones.
+
+    Args:
+        a: (M_a,) outcomes indexed by game, one entry per game and pass.
+        b: (M_b,) the same for the other variant; the number of passes may differ.
+
+    Raises:
+        ValueError: empty or NaN values, one single game, or games that are not the same.
+    """
+    _check_share(level, "level")
+    first, second = (_by_game(x, name) for x, name in ((a, "a"), (b, "b")))
+    _check_same_games(first, second)
+    estimate = _bootstrap((first - second).to_numpy()[None], level, resamples, seed, "")
+    test = permutation_test(
+        (first.to_numpy(), second.to_numpy()),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    )
+    method = "bootstrap and permutation over games"
+    return Estimate(estimate.value, estimate.low, estimate.high, estimate.n, level, method, float(test.pvalue))
+
+
+def mcnemar_exact(a: pd.Series, b: pd.Series) -> float:
+    """Two-sided exact McNemar p value of one pass over the same games.
+
+    Args:
+        a: (G,) outcomes 0 or 1 indexed by game, each game once.
+        b: the same for the other variant.
+
+    Raises:
+        ValueError: empty or NaN values, values other than 0 and 1, a repeated game, or games that are not the same.
+    """
+    for x, name in ((a, "a"), (b, "b")):
+        if not np.isin(_numbers(x, name), (0, 1)).all():
+            raise ValueError(f"{name} holds values other than 0 and 1: use paired_difference for per-game means")
+        if x.index.has_duplicates:
+            raise ValueError(f"{name} holds a game more than once: use paired_difference for several passes")
+    first, second = _by_game(a, "a"), _by_game(b, "b")
+    _check_same_games(first, second)
+    table = [[int(((first == x) & (second == y)).sum()) for y in (0, 1)] for x in (0, 1)]
+    return float(mcnemar(table, exact=True).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Holm's step-down adjustment of k p values, in their order. Returns (k,).
+
+    Raises:
+        ValueError: no p values, or one outside [0, 1].
+    """
+    numbers = _numbers(p_values, "p_values")
+    if not ((numbers >= 0) & (numbers <= 1)).all():
+        raise ValueError(f"p values {list(p_values)} must lie in [0, 1]")
+    return multipletests(numbers, method="holm")[1]
+
+
+def smallest_detectable_difference(
+    n: int, p: float, power: float = 0.8, paired: bool = False, *, correlation: float = 0.5, level: float = 0.95
+) -> float:
+    """Smallest drop from rate `p` that a two-sided test of two arms of `n` games each detects with `power`.
+
+    Normal test on the arcsine scale (Cohen's h). Paired arms play the same games; outcomes correlated by `correlation`
+    are worth n / (1 - correlation) independent games.
+
+    Args:
+        n: games per arm; passes over a game count as games only if they are independent.
+        p: the better arm's rate, in (0, 1].
+        paired: both arms play the same games.
+        correlation: of the two arms' outcomes on a game, in [0, 1); only for `paired`, 0.5 is a planning assumption.
+
+    Returns:
+        The drop as a share (0.124 = 12.4 points).
+
+    Raises:
+        ValueError: arguments out of range, or `n` so small that even a drop to 0 is not detected.
+    """
+    for share, name in ((power, "power"), (level, "level")):
+        _check_share(share, name)
+    if n < 2 or not 0 < p <= 1 or not 0 <= correlation < 1:
+        raise ValueError(f"n={n}, p={p}, correlation={correlation}: expected n >= 2, 0 < p <= 1, 0 <= correlation < 1")
+    effective = n / (1 - correlation) if paired else n
+    effect = NormalIndPower().solve_power(nobs1=effective, alpha=1 - level, power=power)  # Cohen's h
+    angle = np.arcsin(np.sqrt(p)) - effect / 2
+    if angle < 0:
+        raise ValueError(f"{n} games per arm cannot detect any drop from {p} at power {power}: use more games")
+    return float(p - np.sin(angle) ** 2)
+
+
+def _bootstrap(means: np.ndarray, level: float, resamples: int, seed: int, method: str) -> Estimate:
+    """Percentile interval of the mean of a seeds-by-games table, drawing its rows and its columns.
+
+    Args:
+        means: (S, G); a single row is never redrawn.
+    """
+    seeds, games = means.shape
+    if games < 2:
+        raise ValueError("one single game: an interval over games needs at least two")
+    if resamples < 1:
+        raise ValueError(f"resamples = {resamples}: expected at least 1")
+    generator = np.random.default_rng(seed)
+    rows = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds  # (B, S)
+    columns = generator.multinomial(games, np.full(games, 1 / games), size=resamples) / games  # (B, G)
+    draws = ((rows @ means) * columns).sum(axis=1)  # (B,)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(means.mean()), float(low), float(high), games, level, method)
+
+
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    numbers = np.asarray(values, dtype=float)
+    if numbers.ndim != 1 or not len(numbers):
+        raise ValueError(f"{name} must be a non-empty 1-d array, got shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} holds {int((~np.isfinite(numbers)).sum())} values that are not finite")
+    return numbers
+
+
+def _by_game(values: pd.Series, name: str) -> pd.Series:
+    """Per-game means, sorted by game."""
+    numbers = pd.Series(_numbers(values, name), index=values.index)
+    if numbers.index.hasnans:
+        raise ValueError(f"{name} has an entry without a game in its index")
+    return numbers.groupby(level=0).mean()
+
+
+def _check_same_games(a: pd.Series, b: pd.Series) -> None:
+    different = a.index.symmetric_difference(b.index)
+    if len(different):
+        raise ValueError(f"a and b are not over the same games: {len(different)} differ, e.g. {different[0]!r}")
+
+
+def _check_share(value: float, name: str) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} = {value}: expected a share strictly between 0 and 1")
