@@ -40,7 +40,7 @@ from skill1.config import Config, diff, read_config, save_config
 from skill1.records import Rollout
 from skill1.rollout_log import read_rollouts, write_rollouts
 
-COMPLETE = "COMPLETE"
+COMPLETE = "COMPLETE"  # written last by the trainer
 EVALUATION_SCHEMA = pa.schema(
     [
         ("variant", pa.string()),
@@ -129,7 +129,7 @@ class RunDirectory:
         run = cls.open(path)
         changed = diff(run.config, config)
         if changed:
-            listing = "; ".join(f"{name}: the run has {ours!r}, now {theirs!r}" for name, (ours, theirs) in changed.items())
+            listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
             raise RunError(f"{path} was started with another configuration ({listing}): use the same or another name")
         recorded = run.manifest()["data_hash"]
         if recorded != data_hash:
@@ -192,7 +192,7 @@ class RunDirectory:
     # ---------------------------------------------------------------- metrics
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one step's metrics. Log a step before its checkpoint is marked complete.
+        """Append one step's metrics. Log a step before its checkpoint is complete.
 
         Raises:
             RunError: the step was logged already.
@@ -213,7 +213,7 @@ class RunDirectory:
         """
         records, torn = _read_lines(self.metrics_file)
         if torn:
-            raise RunError(f"{self.metrics_file}: the last line is torn, the run was interrupted: continue it with --resume")
+            raise RunError(f"{self.metrics_file}: the last line is torn, an interrupted run: continue it with --resume")
         return pd.DataFrame.from_records(records, columns=None if records else ["step"])
 
     # ---------------------------------------------------------------- rollouts and evaluations
@@ -272,16 +272,6 @@ class RunDirectory:
     def checkpoint_dir(self, step: int) -> Path:
         return self.path / f"checkpoint-{step}"
 
-    def mark_complete(self, step: int) -> None:
-        """Declare `checkpoint-<step>` whole, once all its files are written. Raises RunError when it is missing."""
-        folder = self.checkpoint_dir(step)
-        if not folder.is_dir():
-            raise RunError(f"{folder} does not exist: write the checkpoint before marking it complete")
-        for file in folder.rglob("*"):
-            _sync(file)
-        (folder / COMPLETE).touch()
-        _sync(folder)
-
     def checkpoints(self) -> list[Checkpoint]:
         """Complete checkpoints, ascending."""
         steps = [step for step in self._checkpoint_steps() if (self.checkpoint_dir(step) / COMPLETE).is_file()]
@@ -294,13 +284,9 @@ class RunDirectory:
         """The complete checkpoint of a step. Raises RunError naming those there are."""
         found = {c.step: c for c in self.checkpoints()}
         if step not in found:
-            raise RunError(f"{self.path} has no complete checkpoint-{step} (it has {', '.join(map(str, found)) or 'none'})")
+            there = ", ".join(map(str, found)) or "none"
+            raise RunError(f"{self.path} has no complete checkpoint-{step} (it has {there})")
         return found[step]
-
-    def prune_checkpoints(self, keep: int) -> None:
-        """Remove all complete checkpoints but the last `keep` (>= 1)."""
-        for checkpoint in self.checkpoints()[:-keep]:
-            _remove_checkpoint(checkpoint.path)
 
     # ---------------------------------------------------------------- internals
 
@@ -380,7 +366,7 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
 def _installed_versions() -> dict[str, str]:
     """Every installed distribution, as `pip freeze` would list it."""
-    return dict(sorted((d.name, d.version) for d in importlib.metadata.distributions()))
+    return dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name))
 
 
 def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
@@ -403,14 +389,6 @@ def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_checkpoint(folder: Path) -> None:
