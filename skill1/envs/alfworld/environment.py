@@ -112,9 +112,9 @@ def make_environment(config: EnvironmentConfig) -> VectorEnvironment:
     games = GameTree.open(config.data)
     if config.engine == "native":
         return AlfworldEnvironment(games, config.max_steps)
-    from skill1.envs.alfworld.textworld import start  # the package is optional
+    from skill1.envs.alfworld.textworld import TextworldEngine  # the package is optional
 
-    return AlfworldEnvironment(games, config.max_steps, start)
+    return AlfworldEnvironment(games, config.max_steps, TextworldEngine().start)
 
 
 def _observe(episode: EngineEpisode, instruction: str) -> Observation:
