@@ -140,6 +140,33 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class WarmStartConfig:
+    """The supervised start of the nano policy. All ours: the paper starts from an instruction-tuned model."""
+
+    seed: int = _knob(7, "seed of worlds, demonstrations and weights", "ours", ge=0)
+    games: int = _knob(4000, "generated games, one expert episode each", "ours", gt=0)
+    games_per_world: int = _knob(40, "games drawn before habits and homes are drawn anew", "ours", gt=0)
+    receptacles_low: int = _knob(10, "receptacles of the smallest homes", "ours", gt=0)
+    receptacles_high: int = _knob(22, "receptacles of the largest homes", "ours", gt=0)
+    max_steps: int = _knob(40, "actions per expert episode", "ours", gt=0)
+    history: int = _knob(2, "past pairs shown", "ours; as environment.history", ge=0)
+    noise: float = _knob(0.1, "share of steps replaced by a slip", "ours", ge=0, lt=1)
+    relevant_share: float = _knob(0.45, "episodes with a relevant skill", "ours", ge=0, le=1)
+    foreign_share: float = _knob(0.3, "episodes with an irrelevant skill", "ours", ge=0, le=1)
+    first_moves: int = _knob(2, "pairs of first decisions per game", "ours", ge=0)
+    handling_copies: int = _knob(1, "copies of rows that do not move", "ours", gt=0)
+    candidates: int = _knob(5, "most candidates of a rerank demonstration", "ours; as library.top_k", ge=2)
+    rerank_relevant: float = _knob(0.8, "rerank demonstrations with a relevant candidate", "ours", ge=0, le=1)
+    width: int = _knob(128, "hidden size", "ours", gt=0)
+    layers: int = _knob(3, "blocks", "ours", gt=0)
+    heads: int = _knob(4, "attention heads", "ours", gt=0)
+    epochs: float = _knob(1.0, "passes over the demonstrations", "ours", gt=0)
+    learning_rate: float = _knob(2e-3, "AdamW, cosine to zero", "ours", gt=0)
+    rows_per_step: int = _knob(64, "rows", "ours", gt=0)
+    prompt_loss: float = _knob(0.3, "weight of the prompt tokens' loss", "ours", ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Config:
     """A whole run. The sections' docstrings name the part of the method."""
 
@@ -152,6 +179,7 @@ class Config:
     credit: CreditConfig = CreditConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
 
 
 # What each preset lays over the paper's values.

@@ -62,6 +62,7 @@ class Expert:
         self._hint = hint if hint in self._ring else None
         self._at: str | None = None
         self._treated = False
+        self._seen: str | None = None  # where the target was seen but not yet taken
         self.found: str | None = None  # where the target was picked up first
         self._return_to: str | None = None  # second object of a `two` task: look where the first one was
 
@@ -97,14 +98,18 @@ class Expert:
                 self._hint = None
             if self._at == self._return_to:
                 self._return_to = None
+            if self._at == self._seen:
+                self._seen = None
         elif words[0] == "take" and _kind(words[1]) == self.goal.target:
             self._treated = False
             self.found = self.found or words[2]
-            self._hint = None
+            self._hint = self._seen = None
         elif words[0] == self.goal.kind and _kind(words[1]) == self.goal.target:
             self._treated = True
         elif words[0] in ("move", "put") and self.goal.kind == "two" and _kind(words[2]) == self.goal.place:
             self._return_to = self.found
+        if words[0] in ("go_to", "open") and any(_kind(w) == self.goal.target for w in compact(now.text).split()):
+            self._seen = self._at
 
     def _search(self, commands: Mapping[str, Sequence[str]]) -> str:
         for command, words in commands.items():
@@ -112,7 +117,7 @@ class Expert:
                 delivered = self.goal.kind in ("put", "two") and _kind(words[2]) == self.goal.place
                 if not delivered:
                     return command
-        return self._open(commands) or self._go(self._hint or self._return_to or self._next())
+        return self._open(commands) or self._go(self._seen or self._hint or self._return_to or self._next())
 
     def _next(self) -> str:
         if self._at is None:

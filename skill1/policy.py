@@ -10,12 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from skill1.config import PolicyConfig
+from skill1.config import ConfigError, PolicyConfig
 from skill1.prompts import PromptSet
 
 Seed = tuple[int, ...]  # entropy of one call's random stream
@@ -138,3 +147,31 @@ class Policy:
             Completion(np.asarray(p, np.int32), row[:n].copy(), lp[:n].astype(np.float32), text)
             for p, row, lp, n, text in zip(prompts, new, logprobs, lengths, texts, strict=True)
         ]
+
+
+def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal LM and its tokenizer from a folder or the hub.
+
+    Weights are float32 for full fine-tuning (`policy.dtype` is then the compute dtype), else `policy.dtype`.
+
+    Args:
+        model: folder or hub id, `policy.model` by default (a checkpoint, when evaluating).
+
+    Raises:
+        ConfigError: the folder does not exist or holds no model.
+    """
+    name = model or config.model
+    folder = Path(name)
+    # "org/name" is a hub id unless its first part is a folder here: then it is a path that does not exist
+    if not folder.is_dir() and (folder.is_absolute() or folder.parts[0] in (".", "..") or Path(folder.parts[0]).is_dir()):
+        raise ConfigError(
+            f"policy.model: there is no folder {name!r}; name an existing model folder or hub id, or make a nano policy "
+            f"with `skill1 warmstart --out {name}`"
+        )
+    dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"policy.model: {name!r} does not load ({str(error).splitlines()[0]})") from error
+    return loaded, tokenizer

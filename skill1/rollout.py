@@ -97,9 +97,20 @@ class SkillLoop:
         groups: Sequence[int],
         indices: Sequence[int],
         seed: Seed,
+        *,
+        skills: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> list[Rollout]:
-        """One rollout per entry: `groups[i]` and `indices[i]` name it within the step, `seed` the run and step."""
+        """One rollout per entry: `groups[i]` and `indices[i]` name it within the step, `seed` the run and step.
+
+        Args:
+            skills: strategies to inject instead of selecting from a library ("" for none), one per entry; for probing.
+
+        Raises:
+            ValueError: `skills` given although there is a library to select from.
+        """
+        if skills is not None and self._library is not None:
+            raise ValueError("skills are injected only into a loop without a library")
         starts = self._env.reset(tasks)
         episodes = [
             _Episode(task, group, index, (*seed, task_key(task), index), start, start)
@@ -107,6 +118,8 @@ class SkillLoop:
         ]
         if self._library is not None:
             self._select(episodes, self._library)
+        for e, strategy in zip(episodes, skills or (), strict=False):
+            e.skill = self._prompts.skill_block([strategy]) if strategy else ""
         self._act(episodes, progress)
         if self._distills:
             self._distill(episodes)

@@ -34,7 +34,7 @@ MARKS = (
     "success", "failure",
 )  # fmt: skip
 _FILLER = frozenset(
-    "a an and are arrive at from in into it its next of on s some the them then there this to under up using with you "
+    "a an and are arrive at from in into is it its next of on s some the them then there this to under up using with you "
     "your see facing carrying".split()
 )
 _ENTITY = re.compile(r"\b([a-z]+) (\d+)\b")

@@ -1,0 +1,177 @@
+"""Expert demonstrations of the four stages, from which the nano policy learns formats and the *use* of skills. Ours.
+
+Every demonstration world is drawn anew, with habits of its own, so nothing about where things are can be learned from
+them except by reading the skill. The expert follows a skill that names the task's object and this home, and ignores
+any other; the plain statement is that the warm start teaches the use of skills.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from skill1.config import WarmStartConfig
+from skill1.envs.alfworld.engine import NOTHING, Episode
+from skill1.envs.alfworld.game import Game
+from skill1.envs.base import Observation
+from skill1.expert import Expert, read_goal, slip
+from skill1.prompts import ActContext, CompactPrompts, history_of
+from skill1.prompts.base import Exchange
+from skill1.prompts.compact import compact, room
+from skill1.records import Stage
+
+_POOL = 512  # recent (object, place, home) triples from which foreign skills are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One prompt with the answer to learn."""
+
+    stage: Stage
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A fact some earlier episode could have distilled: object type, place, and the first observation of the home."""
+
+    target: str
+    place: str
+    start: Observation
+
+    @property
+    def skill(self) -> str:
+        return CompactPrompts.write_skill(self.target, self.place, self.start)
+
+
+def observe(episode: Episode) -> Observation:
+    """What the vector environment would show of a running episode."""
+    admissible = tuple(command for command in episode.admissible if command != "help")
+    return Observation(episode.text, admissible, episode.game.instruction)
+
+
+class Demonstrator:
+    """Turns games into demonstrations; keeps the pool of foreign skills between games."""
+
+    def __init__(self, config: WarmStartConfig, common: Mapping[str, Collection[str]], seed: int) -> None:
+        """`common`: object type -> receptacle types it commonly lies in, lower case."""
+        self._config = config
+        self._common = common
+        self._rng = random.Random(seed)
+        self._prompts = CompactPrompts()
+        self._pool: deque[_Known] = deque(maxlen=_POOL)
+
+    def demonstrate(self, game: Game, habitual: str) -> Iterator[Demonstration]:
+        """All demonstrations of one game; `habitual` is the entity token where this home keeps the task's object."""
+        start = observe(Episode(game))
+        goal = read_goal(start.instruction)
+        known = _Known(goal.target, habitual, start)
+        yield from self._play(game, self._draw_skill(known), known)
+        yield from self._first_moves(game, known)
+        yield Demonstration("query", self._prompts.query(start), self._prompts.write_query(goal.target, start))
+        yield from self._rerank(known)
+        self._pool.append(known)
+
+    # -- act and distill --------------------------------------------------------------------------------------------
+
+    def _play(self, game: Game, skill: _Known | None, known: _Known) -> Iterator[Demonstration]:
+        """An episode with noise; the answers are what the expert would do, also right after a slip."""
+        config, rng = self._config, self._rng
+        episode = Episode(game)
+        start = now = observe(episode)
+        expert = Expert(start, self._common, hint=skill.place if skill and self._relevant(skill, known) else None)
+        trajectory: list[Exchange] = []
+        shown = skill.skill if skill else ""
+        while not episode.won and len(trajectory) < config.max_steps:
+            command = expert.act(now)
+            context = ActContext(start, shown, len(trajectory), history_of(trajectory, config.history), now)
+            answer = compact(command)
+            copies = 1 if answer.startswith("go_to") else config.handling_copies
+            for _ in range(copies):
+                yield Demonstration("act", self._prompts.act(context), answer)
+            done = slip(now, start, rng) if rng.random() < config.noise else command
+            trajectory.append((now.text, done))
+            now = Observation(episode.step(done), (), start.instruction)
+            now = Observation(now.text, tuple(c for c in episode.admissible if c != "help"), start.instruction)
+            if now.text != NOTHING:
+                expert.moved(done, now)
+        answer = "none"
+        if expert.found:
+            answer = self._prompts.write_lesson(known.target, expert.found, start)
+        yield Demonstration("distill", self._prompts.distill(start, episode.won, trajectory, None), answer)
+
+    def _first_moves(self, game: Game, known: _Known) -> Iterator[Demonstration]:
+        """First decisions in pairs: a skill naming a place drawn at random, once relevant and once foreign.
+
+        The place is independent of the object, so only reading the skill tells the answer; the foreign twin names the
+        same place for another object or home, so only checking both tells whether to follow.
+        """
+        start = known.start
+        for _ in range(self._config.first_moves):
+            place = self._rng.choice(room(start))
+            relevant = _Known(known.target, place, start)
+            for skill in (relevant, self._twin(relevant)):
+                if skill is None:
+                    continue
+                hint = skill.place if skill is relevant else None
+                command = Expert(start, self._common, hint=hint).act(start)
+                prompt = self._prompts.act(ActContext(start, skill.skill, 0, (), start))
+                yield Demonstration("act", prompt, compact(command))
+
+    def _twin(self, skill: _Known) -> _Known | None:
+        """The same place, for another object of this home or for the same object in another home."""
+        if not self._pool:
+            return None
+        other = self._rng.choice(self._pool)
+        if self._rng.random() < 0.5:
+            twin = _Known(other.target, skill.place, skill.start)
+        else:
+            twin = _Known(skill.target, skill.place, other.start)
+        return None if self._relevant(twin, skill) else twin
+
+    # -- select -----------------------------------------------------------------------------------------------------
+
+    def _rerank(self, known: _Known) -> Iterator[Demonstration]:
+        """Candidates in random order, the relevant one (if any) to be put first."""
+        rng = self._rng
+        if len(self._pool) < 8:
+            return
+        candidates = [known] if rng.random() < self._config.rerank_relevant else []
+        count = rng.randint(2, self._config.candidates)
+        while len(candidates) < count:
+            foreign = self._foreign(known)
+            if foreign is not None:
+                candidates.append(foreign)
+        rng.shuffle(candidates)
+        order = sorted(range(count), key=lambda i: not self._relevant(candidates[i], known))
+        prompt = self._prompts.rerank(known.start, [c.skill for c in candidates])
+        yield Demonstration("rerank", prompt, " , ".join(str(i + 1) for i in order))
+
+    def _draw_skill(self, known: _Known) -> _Known | None:
+        u = self._rng.random()
+        if u < self._config.relevant_share:
+            return known
+        if u < self._config.relevant_share + self._config.foreign_share and self._pool:
+            return self._foreign(known)
+        return None
+
+    def _foreign(self, known: _Known) -> _Known | None:
+        """A skill of another object of this home, of this object in another home, or of neither."""
+        other = self._rng.choice(self._pool)
+        drawn = self._rng.choice(
+            (
+                _Known(other.target, self._rng.choice(room(known.start)), known.start),
+                _Known(known.target, other.place, other.start),
+                other,
+            )
+        )
+        return None if self._relevant(drawn, known) else drawn
+
+    @staticmethod
+    def _relevant(skill: _Known, known: _Known) -> bool:
+        """A skill is relevant when it names the task's object and a home with the same receptacle counts."""
+        write = CompactPrompts.write_query
+        return write(skill.target, skill.start) == write(known.target, known.start)

@@ -1,0 +1,257 @@
+"""The training run (Algorithm 1): every step collects rollouts, credits them, teaches the library, updates the policy.
+
+Order inside a step: reset, query, retrieve, rerank, play, distill; credit from the utilities as they were when
+retrieved; utility update, admission, retirement; policy update. Everything a step draws comes from (seed, step), so the
+environment's cursor is the step number and a resumed run continues the same sequence of tasks on any number of
+processes. Rank 0 is the library's only author: the others apply its events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from skill1.config import Config, ConfigError
+from skill1.credit import credit, credit_metrics
+from skill1.encoder import load_encoder
+from skill1.envs.alfworld.data import content_hash
+from skill1.envs.alfworld.environment import make_environment
+from skill1.evaluate import jobs, outcomes, play
+from skill1.journal import Journal
+from skill1.library import SkillLibrary
+from skill1.policy import Policy, load_model
+from skill1.prompts import make_prompts
+from skill1.records import Rollout, Row, Task
+from skill1.references import ReferenceTrajectories
+from skill1.rollout import SkillLoop
+from skill1.runs import RunDirectory
+from skill1.trainer import build_trainer
+
+VALIDATION_SPLIT = "valid_seen"
+
+
+def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:
+    """The tasks of a step: consecutive pieces of an endless stream of permutations of `tasks`, one per epoch."""
+    chosen = []
+    for position in range(step * count, (step + 1) * count):
+        epoch, offset = divmod(position, len(tasks))
+        chosen.append(tasks[np.random.default_rng((seed, epoch)).permutation(len(tasks))[offset]])
+    return chosen
+
+
+class Experience:
+    """Collects one step's rows: the `collect` of the trainer, and the state that a checkpoint must hold beside it."""
+
+    def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, run: RunDirectory | None) -> None:
+        """`run` is None on every rank but 0."""
+        self.config = config
+        self._tokenizer = tokenizer
+        self._run = run
+        self._state = PartialState()
+        self.environment = make_environment(config.environment)
+        self._tasks = self.environment.tasks(config.environment.train_split)
+        self._encoder = load_encoder(config.library.encoder) if config.library.enabled else None
+        self.library = SkillLibrary(config.library, self._encoder) if self._encoder else None
+        self._journal = Journal(run.library_dir / "journal.jsonl") if run and self.library is not None else None
+        self._references = ReferenceTrajectories() if config.rollout.distill_reference else None
+
+    def start(self) -> None:
+        """Forget what a run that died before its first checkpoint left in the journal."""
+        if self._journal is not None and (self._journal.sequence or self._journal.torn):
+            self._journal.truncate(0)
+
+    def policy(self, model: PreTrainedModel) -> Policy:
+        return Policy(
+            model,
+            self._tokenizer,
+            make_prompts(self.config.policy.prompts, self.config.environment.name),
+            self.config.policy,
+            self.config.rollout.max_prompt_tokens,
+        )
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def collect(self, step: int, model: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
+        """Rollouts of step `step` (from 0) on all ranks -> their rows, the same on every rank, and the step's metrics."""
+        config, started = self.config, time.perf_counter()
+        local = self._rollouts(step, self.policy(model))
+        played = time.perf_counter()
+        rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
+        skilled = config.library.enabled
+        rows = credit(
+            rollouts,
+            config.credit,
+            selection=skilled and config.rollout.selection,
+            distillation=skilled and config.rollout.distillation,
+        )
+        metrics = credit_metrics(rollouts, config.credit) | self._learn(rollouts, step)
+        if self._run is not None:
+            self._run.write_rollouts(step + 1, rollouts)
+        metrics["time/rollout"] = played - started
+        metrics["time/credit_and_learn"] = time.perf_counter() - played
+        return rows, metrics
+
+    def _rollouts(self, step: int, policy: Policy) -> list[Rollout]:
+        """This rank's groups."""
+        config = self.config
+        size = config.rollout.group_size
+        drawn = step_tasks(self._tasks, step, config.rollout.tasks_per_step, config.train.seed)
+        mine = [g for g in range(len(drawn)) if g % self._state.num_processes == self._state.process_index]
+        loop = SkillLoop(
+            policy,
+            self.environment,
+            self.library,
+            config,
+            temperature=config.rollout.temperature,
+            retrieval="ucb",
+            distill=True,
+            references=self._references,
+        )
+        return loop.run(
+            [drawn[g] for g in mine for _ in range(size)],
+            groups=[g for g in mine for _ in range(size)],
+            indices=[i for _ in mine for i in range(size)],
+            seed=(config.train.seed, step),
+        )
+
+    def _learn(self, rollouts: Sequence[Rollout], step: int) -> dict[str, float]:
+        """Teach the library (and the references) this step's rollouts; the same event on every rank."""
+        if self._references is not None:
+            self._references.learn(rollouts)
+        if self.library is None:
+            return {}
+        if self._state.is_main_process:
+            learnt = self.library.learn(rollouts, step + 1)
+            self._journal.append(learnt.event)
+        else:
+            learnt = None
+        if self._state.num_processes > 1:
+            report = [learnt]
+            broadcast_object_list(report)
+            learnt = report[0]
+            if not self._state.is_main_process:
+                self.library.apply(learnt.event)
+        return {
+            "library/size": float(learnt.size),
+            "library/admitted": float(learnt.admitted),
+            "library/merged": float(learnt.merged),
+            "library/retired": float(learnt.retired),
+            "library/mean_utility": float(np.mean([s.utility for s in self.library])) if learnt.size else float("nan"),
+        }
+
+    def validate(self, step: int, model: PreTrainedModel) -> None:
+        """Greedy-retrieval validation on the live library, frozen; outcomes go to the run's evaluations."""
+        config = self.config
+        tasks = self.environment.tasks(VALIDATION_SPLIT)
+        if len(tasks) > config.train.validation_tasks:
+            chosen = np.random.default_rng(config.evaluation.seed).permutation(len(tasks))
+            tasks = [tasks[i] for i in sorted(chosen[: config.train.validation_tasks])]
+        todo = jobs(tasks, passes=1)
+        mine = todo[self._state.process_index :: self._state.num_processes]
+        training = model.training
+        model.eval()
+        frozen = self.library.frozen() if self.library is not None else None
+        rollouts = play(mine, self.policy(model), self.environment, frozen, config)
+        model.train(training)
+        played = gather_object(list(zip(mine, rollouts, strict=True)))
+        if self._run is not None:
+            played.sort(key=lambda pair: (pair[0].number, pair[0].task.game))
+            label = "none" if frozen is None else f"step{step}"
+            frame = outcomes([job for job, _ in played], [r for _, r in played], config, step, label)
+            self._run.write_evaluation("validation", frame)
+
+    # -- checkpoint state -----------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        if self.library is not None:
+            (folder / "library").mkdir(exist_ok=True)
+            self.library.save(folder / "library")
+        if self._references is not None:
+            self._references.save(folder)
+
+    def load(self, folder: Path) -> None:
+        if self.library is not None:
+            self.library = SkillLibrary.load(folder / "library", self.config.library, self._encoder)
+            if self._journal is not None:
+                self._journal.truncate(self.library.sequence)
+        if self._references is not None:
+            self._references.load(folder)
+
+
+class _RunCallback(TrainerCallback):
+    """Writes each step's metrics to the run directory, validates on schedule, shows progress."""
+
+    def __init__(self, experience: Experience, run: RunDirectory | None) -> None:
+        self._experience = experience
+        self._run = run
+        self._bar: tqdm | None = None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if self._run is not None:
+            self._bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", desc=self._run.name)
+        if state.global_step == 0:
+            self._validate(0, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        every = self._experience.config.train.validate_every
+        if every and state.global_step % every == 0:
+            self._validate(state.global_step, model)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self._run is None or "loss" not in logs:
+            return
+        self._run.log(state.global_step, {name: value for name, value in logs.items() if name != "epoch"})
+        self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", 0)), refresh=False)
+        self._bar.update(1)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._bar is not None:
+            self._bar.close()
+
+    def _validate(self, step: int, model: PreTrainedModel) -> None:
+        if self._experience.config.train.validate_every:
+            self._experience.validate(step, model)
+
+
+def train(config: Config, directory: Path, resume: bool = False) -> None:
+    """Run training into `directory`, alone or under torchrun; `resume` continues from the last complete checkpoint.
+
+    Raises:
+        ConfigError, DataError, RunError, LibraryError, CheckpointError: see the messages; nothing is overwritten.
+    """
+    state = PartialState()
+    if config.rollout.tasks_per_step < state.num_processes:
+        raise ConfigError(
+            f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
+            "every process plays whole groups"
+        )
+    model, tokenizer = load_model(config.policy)
+    run = None
+    if state.is_main_process:
+        games = make_environment(config.environment).games
+        opening = RunDirectory.resume if resume else RunDirectory.create
+        run = opening(directory, config, content_hash(games.games(config.environment.train_split)))
+    experience = Experience(config, tokenizer, run)
+    trainer = build_trainer(
+        config,
+        model,
+        tokenizer,
+        directory,
+        experience.collect,
+        stateful=[experience],
+        callbacks=[_RunCallback(experience, run)],
+    )
+    state.wait_for_everyone()
+    latest = RunDirectory.open(directory).latest_checkpoint() if resume else None
+    if latest is None:
+        experience.start()
+    trainer.train(resume_from_checkpoint=latest.path if latest else None)
+    if run is not None:
+        run.close()

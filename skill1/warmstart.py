@@ -1,0 +1,156 @@
+"""Supervised warm start of the nano policy: demonstrations of the four stages, TRL's SFTTrainer. Ours.
+
+The paper starts from an instruction-tuned model, which can already follow a skill it is shown. A policy from scratch
+cannot, so it is taught formats, household play and the use of skills here, in worlds whose facts do not hold in the
+worlds it is trained and evaluated on (`demonstrations.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from trl import SFTConfig, SFTTrainer
+
+from skill1.config import WarmStartConfig
+from skill1.demonstrations import Demonstration, Demonstrator
+from skill1.envs.alfworld.game import Game
+from skill1.envs.alfworld.generate import make_games
+from skill1.envs.alfworld.homes import facts
+from skill1.nano import END, make_model, make_tokenizer, vocabulary
+
+
+def common_places() -> Mapping[str, frozenset[str]]:
+    """Object type -> receptacle types that can hold it, lower case, from the installed package."""
+    holds = facts().holds
+    objects = {kind for kinds in holds.values() for kind in kinds}
+    return {o.lower(): frozenset(r.lower() for r, kinds in holds.items() if o in kinds) for o in sorted(objects)}
+
+
+def nano_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of everything ALFWorld's games can say."""
+    known = facts()
+    objects = {kind for kinds in known.holds.values() for kind in kinds}
+    objects |= {lamp for room in known.rooms.values() for lamp in room.lamps}
+    return make_tokenizer(vocabulary((r.lower() for r in known.holds), (o.lower() for o in objects)))
+
+
+def demonstrations(config: WarmStartConfig) -> Iterator[Demonstration]:
+    """Demonstrations of `config.games` games from ever new worlds."""
+    demonstrator = Demonstrator(config, common_places(), config.seed)
+    sizes = range(config.receptacles_low, config.receptacles_high + 1)
+    done = world = 0
+    while done < config.games:
+        count = min(config.games_per_world, config.games - done)
+        games = make_games(
+            # world seeds of the warm start never meet those of evaluation worlds
+            config.seed * 1_000_003 + world,
+            train=count,
+            valid_seen=1,
+            valid_unseen=1,
+            homes=8,
+            unseen_homes=1,
+            receptacles=sizes[world % len(sizes)],
+        )
+        for generated in games:
+            if generated.split == "train":
+                game = Game.parse(generated.game_dict)
+                yield from demonstrator.demonstrate(game, generated.habitual.replace(" ", "_"))
+        done += count
+        world += 1
+
+
+def tokenize(rows: Iterator[Demonstration], tokenizer: PreTrainedTokenizerFast) -> Dataset:
+    """-> dataset of input_ids and the number of prompt tokens. Raises ValueError on a word outside the vocabulary."""
+    unknown = tokenizer.unk_token_id
+
+    def encoded() -> Iterator[dict]:
+        for row in rows:
+            prompt = tokenizer.encode(row.prompt, add_special_tokens=False)
+            answer = tokenizer.encode(f"{row.answer} {END}", add_special_tokens=False)
+            if unknown in prompt or unknown in answer:
+                raise ValueError(f"a word outside the nano vocabulary in: {row.prompt} {row.answer}")
+            yield {"input_ids": prompt + answer, "length": len(prompt) + len(answer), "prompt": len(prompt)}
+
+    return Dataset.from_list(list(encoded()))
+
+
+class _WarmStartTrainer(SFTTrainer):
+    """Next-token loss over answers plus `prompt_loss` times that over prompts.
+
+    Prompt tokens carry the household's regularities (what follows what), which helps a model from scratch.
+    """
+
+    def __init__(self, *args, prompt_loss: float, **kwargs) -> None:
+        self._prompt_loss = prompt_loss
+        super().__init__(*args, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        ids, prompt = inputs["input_ids"], inputs["prompt"]  # (B, T), (B,)
+        logits = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")  # (B, T-1)
+        position = torch.arange(1, ids.shape[1], device=ids.device)
+        real = inputs["attention_mask"][:, 1:].bool()
+        answer = real & (position >= prompt[:, None])
+        loss = losses[answer].mean() + self._prompt_loss * losses[real & ~answer].mean()
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
+def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded batch."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+        mask[i, : len(row["input_ids"])] = 1
+    return {"input_ids": ids, "attention_mask": mask, "prompt": torch.tensor([row["prompt"] for row in rows])}
+
+
+def warm_start(config: WarmStartConfig, out: Path) -> None:
+    """Train a nano policy from scratch and save it with its tokenizer and configuration to `out`."""
+    tokenizer = nano_tokenizer()
+    data = tokenize(demonstrations(config), tokenizer)
+    model: Qwen2ForCausalLM = make_model(
+        tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed
+    )
+    trainer = _WarmStartTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=data,
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        prompt_loss=config.prompt_loss,
+        args=SFTConfig(
+            output_dir=str(out),
+            num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.rows_per_step,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=50,
+            weight_decay=0.01,
+            adam_beta2=0.98,
+            max_grad_norm=1.0,
+            seed=config.seed,
+            train_sampling_strategy="group_by_length",
+            length_column_name="length",
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            logging_steps=100,
+            save_strategy="no",
+            report_to="none",
+            bf16=False,
+            gradient_checkpointing=False,
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=torch.cuda.is_available(),
+        ),
+    )
+    trainer.train()
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "warm_start.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
