@@ -315,7 +315,7 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
 def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
     marker = out / "generation.json"
     if not marker.is_file():
-        raise FileExistsError(f"{out} is not empty and holds no finished generation; delete it or choose another folder")
+        raise FileExistsError(f"{out} exists without a finished generation in it; delete it or choose another folder")
     found = json.loads(marker.read_text(encoding="utf-8"))
     if differing := [name for name in record if found.get(name) != record[name]]:
         raise FileExistsError(
@@ -354,8 +354,9 @@ def _datacard(parameters: Parameters, known: Facts, homes: Sequence[Home]) -> st
     rooms = ", ".join(f"{count} {room}" for room, count in sorted(Counter(h.room for h in homes).items()))
     return f"""# Generated ALFWorld games
 
-Text household tasks in the file format of ALFWorld's published games (`{DATA_FOLDER}/<split>/<task>/<trial>/`), drawn by
-`skill1 generate alfworld`. The unmodified `AlfredTWEnv` loads them, and the walkthrough in every `game.tw-pddl` wins.
+Text household tasks in the file format of ALFWorld's published games (`{DATA_FOLDER}/<split>/<task>/<trial>/`),
+drawn by `skill1 generate alfworld`. The unmodified `AlfredTWEnv` loads them, and the walkthrough in
+every `game.tw-pddl` wins.
 
 ## What is special about them
 
@@ -379,6 +380,7 @@ Equal parameters and package version give equal bytes.
 ## Provenance
 
 Receptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
-and text grammar are those of the installed `alfworld` package {known.version} (MIT licence; ALFRED constants and AI2-THOR
-layouts). Rooms, habits and placements are random draws. No published game, trajectory or human annotation is copied.
+and text grammar are those of the installed `alfworld` package {known.version} (MIT licence; ALFRED constants and
+AI2-THOR layouts). Rooms, habits and placements are random draws. No published game, trajectory or human
+annotation is copied.
 """

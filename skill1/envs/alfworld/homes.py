@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
@@ -40,7 +40,7 @@ LAMP_HOSTS = frozenset({"Desk", "SideTable", "Dresser", "CoffeeTable", "DiningTa
 MIN_RECEPTACLES = 5
 MAX_INSTANCES = 3  # of one distractor type in a game, as in ALFRED's scene initialisation
 _MIN_CONTENTS = 3  # receptacle types that hold fewer object types (towel holder, toaster, ...) are left out
-_CANDIDATES = 20  # receptacle sets drawn per home; the one least like the earlier homes is kept
+_CANDIDATES = 20  # receptacle sets drawn per home; the one least like earlier homes of the room is kept
 _TARGET_DRAWS = 200
 _BASINS = {"Sink": "SinkBasin", "Bathtub": "BathtubBasin"}  # layouts name the furniture, games the basin
 _GRID = range(-14, 15)  # agent positions in steps of 0.25 m, as ALFWorld's location ids count them
@@ -109,7 +109,10 @@ def facts() -> Facts:
         constants, library = import_module("alfworld.gen.constants"), import_module("alfworld.gen.goal_library")
         info = import_module("alfworld.info")
     except ImportError as error:
-        raise ImportError("generating ALFWorld games needs the package's layouts: pip install alfworld") from error
+        raise ImportError(
+            f"generating ALFWorld games needs the alfworld package's layouts ({error}): "
+            "`pip install --no-deps alfworld`, or skill1's extra 'reference' to have TextWorld too"
+        ) from error
     static = frozenset(constants.STATIC_RECEPTACLES)
     holds = {
         kind: frozenset(o for o in contents if not o.endswith("Sliced"))
@@ -143,12 +146,15 @@ def facts() -> Facts:
 
 
 def _room(
-    layouts: Path, plans: Iterable[int], holds: Mapping[str, frozenset[str]], lamps: frozenset[str], tasks: tuple[str, ...]
+    layouts: Path,
+    plans: Sequence[int],
+    holds: Mapping[str, frozenset[str]],
+    lamps: frozenset[str],
+    tasks: tuple[str, ...],
 ) -> Room:
     most: Counter[str] = Counter()
     total: Counter[str] = Counter()
     seen: set[str] = set()
-    plans = list(plans)
     for plan in plans:
         poses = json.loads((layouts / f"FloorPlan{plan}-openable.json").read_text(encoding="utf-8"))
         types = set(json.loads((layouts / f"FloorPlan{plan}-objects.json").read_text(encoding="utf-8")))
@@ -259,12 +265,11 @@ def _draw_home(
     rng = random.Random(f"skill1 alfworld home {seed} {plan}")
     room = known.rooms[room_name]
     candidates = [_draw_counts(rng, room, room_name, size) for _ in range(_CANDIDATES)]
-    apart = [min((_difference(c, e) for e in earlier), default=1) for c in candidates]
-    if max(apart) == 0:
-        raise ValueError(f"receptacles={size} is too few to tell the {room_name} homes apart; ask for more or fewer homes")
+    apart = [min((_difference(c, e) for e in earlier), default=0) for c in candidates]
     lamp = rng.choice(room.lamps) if room.lamps else None
     lamps = [lamp] if lamp else []
-    for counts in sorted(candidates, key=lambda c: -apart[candidates.index(c)]):
+    for index in sorted(range(_CANDIDATES), key=lambda i: -apart[i]):  # least like the earlier homes first
+        counts = candidates[index]
         receptacles = _lay_out(rng, known, counts)
         fitting = [kind for kind in room.objects if _places(known, receptacles, kind)]
         habits = {kind: rng.choice(_places(known, receptacles, kind)) for kind in [*fitting, *lamps]}
@@ -284,7 +289,7 @@ def _draw_home(
     kinds = sorted([*targets, *rng.sample(others, min(len(others), max(0, objects - len(targets))))])
     most = MAX_INSTANCES * (len(kinds) - 1) + 1 + len(lamps)
     if objects > most:
-        raise ValueError(f"objects={objects}: a {room_name} has {len(kinds)} object types, room for {most}; ask for fewer")
+        raise ValueError(f"objects={objects}: a {room_name} of {len(kinds)} object types takes {most}; ask for fewer")
     return Home(
         plan=plan,
         room=room_name,

@@ -43,7 +43,7 @@ def look_walkthrough(target: tuple[str, Receptacle], lamp: tuple[str, Receptacle
 def place_walkthrough(
     targets: Sequence[tuple[str, Receptacle]], goal: Receptacle, treatment: tuple[str, Receptacle] | None
 ) -> list[str]:
-    """Bring every target (name, where it is) to `goal`, first treated: (command, appliance), e.g. ("heat", microwave)."""
+    """Bring every target (name, where it is) to `goal`, treated on the way: (command, appliance), e.g. ("heat", it)."""
     plan = _Plan()
     for name, place in targets:
         plan.take(name, place)
