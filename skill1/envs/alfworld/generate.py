@@ -360,8 +360,8 @@ every `game.tw-pddl` wins.
 
 ## What is special about them
 
-Placements have **per-home habits**. A home (one floor plan: {rooms}) has the same receptacles in all its games, and in
-each home every object type has one habitual receptacle, drawn uniformly from the compatible ones. An instance lies
+Placements have **per-home habits**. A home (one floor plan: {rooms}) has the same
+receptacles in all its games, and in each home every object type has one habitual receptacle, drawn uniformly from the compatible ones. An instance lies
 there with probability {parameters.habit}, else in a random compatible receptacle; a task's target never starts in a
 receptacle of the type it must be brought to. So the object type alone does not tell the place, an earlier visit does.
 `train` and `valid_seen` play in the same homes about the same target types; `valid_unseen` has homes of its own.

@@ -327,6 +327,7 @@ def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tup
         place = "|".join(coordinate(v) for v in (x / 4, rng.randint(0, 80) / 40, z / 4))
         identifier = f"{furniture[kind]}|{place}|{kind}" if kind in furniture else f"{kind}|{place}"
         made.append((kind, identifier, f"loc|{x}|{z}|{rng.randint(0, 3)}|{rng.choice((0, 30, 45, 60))}"))
+    made.sort(key=lambda m: mangled(m[1]).lower())  # the order in which the game lists them
     names = numbered(identifier for _, identifier, _ in made)
     return tuple(Receptacle(kind, i, names[i], location, kind in known.openable) for kind, i, location in made)
 
