@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 
 # Small models on few cores: more threads than this only get in each other's way.
 export OMP_NUM_THREADS ?= 2
@@ -25,14 +26,14 @@ $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) "$$($(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(next(d for d in p["dependencies"] if d.startswith("torch==")))')"
+	$(PIP) '$(call pin,torch)'
 	$(PIP) -e '.[test]'
 	@if command -v g++ >/dev/null && command -v make >/dev/null; then \
 		$(PIP) -e '.[reference]'; \
 	else \
 		echo "The reference engine (TextWorld) needs g++ and make, and g++ or make is missing here:"; \
 		echo "everything but its conformance tests works without. After installing them: make clean-venv install"; \
-		$(PIP) --no-deps "$$($(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(next(d for d in p["optional-dependencies"]["reference"] if d.startswith("alfworld==")))')"; \
+		$(PIP) --no-deps '$(call pin,alfworld)'; \
 	fi
 	@touch $@
 
@@ -43,7 +44,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab notebooks
 
 clean-venv:
 	rm -rf .venv

@@ -90,9 +90,9 @@ def run_notebook(
     }
     _refuse_shell_commands(source, notebook)
     stamp = {"source": _source_hash(source), "parameters": {**defaults, **given}}
+    output = output.resolve()
     if not again and _is_finished(output, stamp):
         return output
-    output = output.resolve()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(
@@ -183,8 +183,12 @@ def _parameter_defaults(notebook: nbformat.NotebookNode, path: Path) -> dict[str
         return {}
     if len(cells) > 1:
         raise RunError(f"{path} has {len(cells)} cells tagged `parameters`, one is allowed")
+    try:
+        assignments = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        raise RunError(f"{path}: the `parameters` cell is not plain Python: {error}") from error
     defaults: dict[str, Any] = {}
-    for node in ast.parse(cells[0].source).body:
+    for node in assignments:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         try:
             value = ast.literal_eval(node.value)

@@ -236,7 +236,7 @@ class RunDirectory:
         return sorted(int(p.stem.removeprefix("step_")) for p in self.rollouts_dir.glob("step_*.parquet"))
 
     def write_evaluation(self, kind: str, frame: pd.DataFrame) -> Path:
-        """Store outcomes of one (kind, split, step): `evaluations/<kind>_<split>_step_<step>.parquet`.
+        """Store outcomes of one (kind, split, step): `evaluations/<kind>.<split>.step_<step>.parquet`.
 
         Args:
             kind: "validation" within training, or a name such as "evaluation"; a second write of it replaces the first.
@@ -255,15 +255,15 @@ class RunDirectory:
             table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise RunError(f"evaluation column of the wrong type: {error}") from error
-        path = self.evaluations_dir / f"{kind}_{frame['split'].iloc[0]}_step_{int(frame['step'].iloc[0]):06d}.parquet"
+        path = self.evaluations_dir / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
         partial = path.with_suffix(".partial")
         pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
         os.replace(partial, path)
         return path
 
     def evaluations(self, kind: str) -> pd.DataFrame:
-        """All outcomes of a kind, EVALUATION_SCHEMA's columns, ordered by step, split, game and pass."""
-        files = sorted(self.evaluations_dir.glob(f"{kind}_*_step_*.parquet"))
+        """All outcomes of a kind (or glob pattern, "evaluation*"), ordered by step, split, game and pass; may be empty."""
+        files = sorted(self.evaluations_dir.glob(f"{kind}.*.step_*.parquet"))
         table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
         return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()
 

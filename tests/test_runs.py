@@ -321,12 +321,13 @@ def test_evaluations_are_stored_typed_and_replaced_by_a_second_write(run):
     run.write_evaluation("evaluation", outcomes(2, "valid_unseen"))
     run.write_evaluation("evaluation", outcomes(2))
     path = run.write_evaluation("evaluation", outcomes(2))
-    assert path.name == "evaluation_valid_seen_step_000002.parquet"
+    assert path.name == "evaluation.valid_seen.step_000002.parquet"
     frame = run.evaluations("evaluation")
     assert frame.columns.tolist() == EVALUATION_SCHEMA.names
     assert frame["split"].value_counts().to_dict() == {"valid_seen": 4, "valid_unseen": 4}
     assert frame["won"].dtype == bool
-    assert run.evaluations("other").empty
+    assert run.evaluations("other").empty and run.evaluations("eval").empty
+    assert len(run.evaluations("*")) == 10
 
 
 @pytest.mark.parametrize(

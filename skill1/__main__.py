@@ -1,0 +1,5 @@
+"""`python -m skill1`: the command line, as torchrun starts it."""
+
+from skill1.cli import main
+
+main()

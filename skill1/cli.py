@@ -1,0 +1,267 @@
+"""The command line: `skill1 …` or `python -m skill1 …` (see `skill1 --help`).
+
+Each command turns its words into one call of the library, imported inside it so that `--help` need not load torch.
+Whatever a user can cause (a wrong name, value, folder, missing data) ends as `error: …` with status 2, without a
+traceback; a traceback is a defect of this program.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+USER_ERROR = 2
+# By name: importing them all would cost every error message the seconds that torch takes to load.
+USER_ERRORS = frozenset(
+    {
+        "skill1.config.ConfigError",
+        "skill1.encoder.EncoderError",
+        "skill1.envs.base.DataError",
+        "skill1.journal.LibraryError",
+        "skill1.launch.LaunchError",
+        "skill1.policy.PromptTooLong",
+        "skill1.runs.RunError",
+        "skill1.trainer.CheckpointError",
+    }
+)
+_INTERRUPTED = 130
+_RESULTS = Path("results")
+_NOTEBOOKS = Path("notebooks")
+_FOLDER = click.Path(path_type=Path)
+_WORLD_SIZES = {
+    "seed": "seed of the world",
+    "train": "games of the split",
+    "valid_seen": "games of the split (homes of train)",
+    "valid_unseen": "games of the split (homes of its own)",
+    "homes": "floor plans of train and valid_seen",
+    "unseen_homes": "floor plans of valid_unseen",
+    "receptacles": "per home",
+    "objects": "per game",
+    "targets_per_home": "object types that a home's tasks are about",
+}
+
+
+class _Group(click.Group):
+    """Shows commands in the order of a user's way through them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the command found something wrong, 2 a user error."""
+    try:
+        status = cli.main(arguments, prog_name="skill1", standalone_mode=False)
+    except click.ClickException as error:
+        status = _report(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        status = _INTERRUPTED
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        status = _report(str(error))
+    sys.exit(status)
+
+
+def _report(message: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    return USER_ERROR
+
+
+def is_user_error(error: Exception) -> bool:
+    """Whether the library raised this for a mistake of the user's."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in USER_ERRORS for kind in type(error).__mro__)
+
+
+def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """("a=1", "b=2") -> {"a": "1", "b": "2"}"""
+    pairs: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} must look like name=value", ctx=ctx, param=option)
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice", ctx=ctx, param=option)
+        pairs[name] = value
+    return pairs
+
+
+def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--preset, --variant and --set, as they are for every command that takes a configuration."""
+    for option in (
+        click.option(
+            "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
+        ),
+        click.option("--variant", default="full", show_default=True, help="full, or an ablation such as no_library"),
+        click.option("--preset", default="nano", show_default=True, help="nano, paper or released"),
+    ):
+        command = option(command)
+    return command
+
+
+def _config(preset: str, variant: str, overrides: dict[str, str]) -> Any:
+    from skill1.config import load_config
+
+    # Lists are written as JSON: --set 'evaluation.splits=["valid_seen"]'
+    values = {name: _json_list(name, text) if text.startswith("[") else text for name, text in overrides.items()}
+    return load_config(preset, variant, values)
+
+
+def _json_list(name: str, text: str) -> list[Any]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(f"{name}={text}: not a JSON list ({error})") from None
+
+
+def _place(name: str | None, out: Path | None) -> Path:
+    """A run's directory from --name or --out."""
+    if (name is None) == (out is None):
+        raise click.UsageError("give the run either as --name NAME (results/NAME) or as --out DIR")
+    if out is not None:
+        return out
+    if Path(name).name != name:
+        raise click.UsageError(f"--name {name} must be a plain name; use --out for a path")
+    return _RESULTS / name
+
+
+def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--out", type=_FOLDER, help="run directory"),
+        click.option("--name", help="run name: the directory is results/NAME"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="skill1")
+def cli() -> None:
+    """Skill1: one policy, trained by GRPO, that selects, uses and distils skills."""
+
+
+@cli.command()
+@click.option("--seed", default=0, show_default=True, help="seed of the games and the run")
+def demo(seed: int) -> None:
+    """Generate games, train the nano policy, evaluate it and draw its curves."""
+    from skill1.demo import demo as run_demo
+
+    run_demo(seed=seed)
+
+
+@cli.group(cls=_Group)
+def generate() -> None:
+    """Generate games of one's own."""
+
+
+def _world_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option per field of `envs.alfworld.generate.Parameters`, whose defaults hold for those left out."""
+    for name in reversed(_WORLD_SIZES):
+        command = click.option(f"--{name.replace('_', '-')}", type=int, help=_WORLD_SIZES[name])(command)
+    return click.option("--habit", type=float, help="probability that a thing lies in its habitual place")(command)
+
+
+@generate.command("alfworld")
+@click.option("--out", type=_FOLDER, required=True, help="folder to fill")
+@_world_options
+def generate_alfworld(out: Path, **given: int | float | None) -> None:
+    """Household games in the format of ALFWorld's, with homes that have habits."""
+    from skill1.envs.alfworld.generate import generate as generate_games
+
+    try:
+        report = generate_games(out, **{name: value for name, value in given.items() if value is not None})
+    except (ValueError, OSError) as error:  # sizes that make no sense, a folder that holds something else
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps({"out": str(report.out), "games": report.games, "task_types": report.task_types}))
+
+
+@cli.group(cls=_Group)
+def replay() -> None:
+    """Replay recorded episodes on our engine."""
+
+
+@replay.command("alfworld")
+@click.argument("games", type=_FOLDER)
+@click.argument("transcripts", type=_FOLDER)
+def replay_alfworld(games: Path, transcripts: Path) -> int:
+    """Play TRANSCRIPTS (jsonl.xz, recorded with the reference engine) on GAMES; status 1 on any difference."""
+    from skill1.envs.alfworld.replay import replay_command
+
+    return replay_command(games, transcripts)
+
+
+@cli.command()
+@click.option("--out", type=_FOLDER, required=True, help="folder for the policy")
+@_config_options
+def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -> None:
+    """Train the nano policy from expert episodes, as the starting point of reinforcement learning."""
+    config = _config(preset, variant, overrides)
+    from skill1.warmstart import warm_start
+
+    warm_start(config.warm_start, out)
+
+
+@cli.command()
+@_place_options
+@_config_options
+@click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
+@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
+def train(
+    name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int
+) -> None:
+    """Train a policy into a new run directory."""
+    directory = _place(name, out)
+    config = _config(preset, variant, overrides)
+    if nproc > 1:
+        from skill1.launch import launch_torchrun
+
+        sets = [word for field, value in overrides.items() for word in ("--set", f"{field}={value}")]
+        words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
+        launch_torchrun([*words, *(["--resume"] if resume else [])], nproc, on_line=click.echo)
+        return
+    from skill1.train import train as run_training
+
+    run_training(config, directory, resume)
+
+
+@cli.command()
+@_place_options
+@click.option("--split", "splits", multiple=True, help="valid_seen, valid_unseen (repeatable) [default: the run's]")
+@click.option("--passes", type=click.IntRange(min=1), help="passes over all games [default: the run's]")
+@click.option("--library", default="final", show_default=True, help="final, none or step:N")
+@click.option("--step", type=click.IntRange(min=0), help="checkpoint; 0 = before training [default: the last]")
+@click.option("--data", help="games folder [default: the run's]")
+@click.option("--engine", help="native or textworld [default: the run's]")
+@click.option("--batch", type=click.IntRange(min=1), help="prompts per generate call (does not change the result)")
+def evaluate(
+    name: str | None, out: Path | None, splits: tuple[str, ...], passes: int | None, library: str, step: int | None,
+    data: str | None, engine: str | None, batch: int | None,
+) -> None:  # fmt: skip
+    """Evaluate a run's checkpoint on whole splits; prints one JSON line per split."""
+    from skill1.evaluate import evaluate_run, report
+
+    evaluations = evaluate_run(
+        _place(name, out), splits=splits or None, passes=passes, library=library, step=step, data=data, engine=engine,
+        batch=batch, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    for evaluation in evaluations:
+        click.echo(json.dumps(report(evaluation)))
+
+
+@cli.command()
+@click.argument("notebook")
+@click.option("-p", "parameters", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="notebook parameter")
+@click.option("--name", help="output directory results/NAME [default: results/notebooks]")
+@click.option("--again", is_flag=True, help="run also when the output is finished")
+def notebook(notebook: str, parameters: dict[str, str], name: str | None, again: bool) -> None:
+    """Run notebooks/NOTEBOOK.ipynb strictly, without a browser; prints where the executed notebook is."""
+    from skill1.batch import find_notebook, run_notebook
+
+    source = find_notebook(notebook, _NOTEBOOKS)
+    output = _place(name or "notebooks", None) / source.name
+    click.echo(run_notebook(source, output, parameters, again=again, progress=sys.stderr.isatty()))
