@@ -13,6 +13,7 @@ ranks changes neither its loss nor its gradient, only the floating-point order i
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,28 @@ class Shape:
     def rows(self) -> np.ndarray:
         """(N,) tokens of each row."""
         return self.prompts + self.completions
+
+
+def folded_advantages(rows: Sequence[Row]) -> np.ndarray:
+    """(N,) advantage * weight. Raises ValueError on a negative weight or a value that is not finite."""
+    folded = np.array([row.advantage * row.weight for row in rows], dtype=np.float64)
+    weights = np.array([row.weight for row in rows])
+    for index in np.flatnonzero(~np.isfinite(folded) | (weights < 0)):
+        row = rows[index]
+        raise ValueError(
+            f"row {index} ({row.stage}, rollout {row.rollout}, turn {row.turn}) has advantage {row.advantage} and "
+            f"weight {row.weight}: both must be finite and the weight >= 0"
+        )
+    return folded
+
+
+def checksum(rows: Sequence[Row]) -> int:
+    """CRC-32 of everything about the rows that enters the loss, to compare ranks."""
+    crc = 0
+    for row in rows:
+        for part in (row.prompt_ids, row.completion_ids, np.array([row.advantage, row.weight])):
+            crc = zlib.crc32(np.ascontiguousarray(part), crc)
+    return crc
 
 
 def plan_updates(

@@ -1,8 +1,8 @@
 """Rows in, updates out: the clipped policy update of Eq. 11 and 13 on top of TRL's GRPOTrainer.
 
 One Trainer step is one RL iteration: collect the rows of this step, plan them (`planning`), run one or several
-updates. TRL owns the model preparation, LoRA, the loss, the optimiser, accelerate, checkpoints and logging; we own which
-rows enter an update and how they are cut. For an update with N rows, row i with tokens t = 1..T_i:
+updates. TRL owns the model preparation, LoRA, the loss, the optimiser, accelerate, checkpoints and logging; we own
+which rows enter an update and how they are cut. For an update with N rows, row i with tokens t = 1..T_i:
 
     loss = 1/N sum_i 1/T_i sum_t [ -min(ratio * a_i, clip(ratio, 1 - eps, 1 + eps) * a_i) + kl * k3_t ]
 
@@ -21,33 +21,35 @@ over its own rows (`credit.row_weights`), exact for one update a step, and in ex
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
-import os
-import shutil
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import DistributedType, gather_object, is_peft_model
 from datasets import Dataset
-from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import TrainOutput
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
+from skill1.checkpoints import (
+    CheckpointState,
+    architecture_of,
+    check_resumable,
+    complete_checkpoints,
+    mark_complete,
+    remove_checkpoint,
+)
 from skill1.config import Config
-from skill1.planning import MicroBatch, Shape, Update, padding_waste, plan_updates
+from skill1.planning import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
 from skill1.records import Row
+from skill1.trl_config import lora_config, trl_config
 
 # Everything below the public surface of TRL, transformers and accelerate that this module overrides or calls.
 # tests/test_trainer.py pins it to the versions named there; a new release is adopted by making those tests pass.
@@ -62,26 +64,9 @@ PRIVATE_API: tuple[tuple[str, str], ...] = (
     ("accelerate.state.GradientState", "_set_sync_gradients"),  # gradients are exchanged once an update
 )
 
-MARKER = "COMPLETE"  # written last into checkpoint-N: {"step": N, "architecture": {...}}
 _WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
 
 Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
-
-
-class CheckpointState(Protocol):
-    """Something besides the policy that a checkpoint must hold (the skill library, a log position)."""
-
-    def save(self, folder: Path) -> None:
-        """Write into checkpoint-N. Called on rank 0."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Read from checkpoint-N. Called on every rank."""
-        ...
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be resumed from. The message names the folder, the reason and the fix."""
 
 
 def build_trainer(
@@ -123,81 +108,6 @@ def build_trainer(
     return trainer
 
 
-def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
-    """The run's configuration in TRL's terms. Names every field that touches the loss: TRL's defaults move."""
-    train = config.train
-    return GRPOConfig(
-        output_dir=str(output_dir),
-        seed=train.seed,
-        # One Trainer step is one epoch over a dummy dataset of one batch: nothing of the data needs a resume.
-        max_steps=train.steps,
-        per_device_train_batch_size=2,
-        num_generations=2,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
-        num_iterations=1,
-        shuffle_dataset=False,
-        ignore_data_skip=True,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        # Eq. 13
-        loss_type="grpo",
-        epsilon=train.clip,
-        epsilon_high=None,
-        delta=None,
-        importance_sampling_level="token",
-        beta=train.kl,
-        use_bias_correction_kl=False,
-        sync_ref_model=False,
-        temperature=config.rollout.temperature,
-        max_completion_length=None,
-        # what GRPOConfig offers beyond Eq. 13, all off
-        entropy_coef=0.0,
-        use_adaptive_entropy=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        mask_truncated_completions=False,
-        scale_rewards="none",
-        reward_weights=None,
-        multi_objective_aggregation="sum_then_normalize",
-        router_aux_loss_coef=0.0,
-        label_smoothing_factor=0.0,
-        neftune_noise_alpha=None,
-        use_vllm=False,
-        vllm_importance_sampling_correction=False,
-        use_liger_kernel=False,
-        # numerics
-        bf16=config.policy.dtype == "bfloat16",
-        fp16=False,
-        cast_lm_head_to_fp32=False,
-        disable_dropout=True,
-        activation_checkpointing=config.policy.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        # optimiser
-        optim="adamw_torch_fused",
-        learning_rate=train.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=train.warmup_steps,
-        weight_decay=train.weight_decay,
-        adam_beta1=0.9,
-        adam_beta2=train.adam_beta2,
-        adam_epsilon=1e-8,
-        max_grad_norm=train.max_grad_norm,
-        # logs and checkpoints
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        log_completions=False,
-        disable_tqdm=True,
-        report_to=train.report_to,
-        eval_strategy="no",
-        save_strategy="steps",
-        save_steps=train.save_every,
-        save_total_limit=None,  # RowTrainer deletes old checkpoints, after the new one is complete
-    )
-
-
 class RowTrainer(GRPOTrainer):
     """TRL's GRPOTrainer on a variable number of rows a step. Build it with `build_trainer`.
 
@@ -219,14 +129,6 @@ class RowTrainer(GRPOTrainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         args = trl_config(config, output_dir)
-        lora = LoraConfig(
-            r=config.policy.lora_rank,
-            lora_alpha=config.policy.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear",
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
         self._positions: torch.Tensor | None = None  # (B, K), set while completions are scored
         super().__init__(
             model=model,
@@ -235,13 +137,13 @@ class RowTrainer(GRPOTrainer):
             train_dataset=Dataset.from_dict({"prompt": [""] * args.world_size}),
             processing_class=tokenizer,
             callbacks=list(callbacks),
-            peft_config=lora if config.policy.lora_rank else None,
+            peft_config=lora_config(config),
         )
         self.remove_callback(PrinterCallback)
         self.config = config
         self.collect = collect
         self.stateful = tuple(stateful)
-        self._architecture = _architecture(self.model)
+        self._architecture = architecture_of(self.model)
         self._entry: dict[str, float] = {}
         self._norms: list[torch.Tensor] = []  # of the updates before the last one
         self._update_started = 0.0
@@ -259,7 +161,7 @@ class RowTrainer(GRPOTrainer):
         self._update_started = time.perf_counter()
 
         shape = Shape.of(rows)
-        advantages = _folded_advantages(rows)  # (N,)
+        advantages = folded_advantages(rows)  # (N,)
         updates = plan_updates(
             shape,
             (advantages != 0) | (self.beta > 0),
@@ -311,7 +213,7 @@ class RowTrainer(GRPOTrainer):
             rows, metrics = self.collect(step, model)
             model.train()
         if self.accelerator.num_processes > 1:
-            seen = gather_object([(len(rows), _checksum(rows))])
+            seen = gather_object([(len(rows), checksum(rows))])
             if len(set(seen)) > 1:
                 counts = ", ".join(f"rank {rank}: {count} rows ({crc:08x})" for rank, (count, crc) in enumerate(seen))
                 raise ValueError(f"collect must return the same rows on every rank, but at step {step}: {counts}")
@@ -481,24 +383,16 @@ class RowTrainer(GRPOTrainer):
         """
         if resume_from_checkpoint is None:
             return super().train()
-        folder = Path(resume_from_checkpoint)
-        marker = _read_marker(folder)
-        if marker is None:
-            raise CheckpointError(f"{folder} has no {MARKER} marker: it was not finished; use last_complete_checkpoint")
-        if marker["architecture"] != self._architecture:
-            raise CheckpointError(
-                f"{folder} holds another architecture: {_describe(marker['architecture'])}, but this run has "
-                f"{_describe(self._architecture)}; use the same policy.model and policy.lora_rank, or a new run"
-            )
+        check_resumable(resume_from_checkpoint, self._architecture)
         for state in self.stateful:
-            state.load(folder)
-        return super().train(resume_from_checkpoint=str(folder))
+            state.load(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=str(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Everything of transformers' checkpoint, the states, then the marker; only then are older ones deleted."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.accelerator.is_main_process:
-            _remove(folder)  # of a run that died here
+            remove_checkpoint(folder)  # of a run that died here
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         if self.accelerator.is_main_process:
@@ -506,70 +400,9 @@ class RowTrainer(GRPOTrainer):
                 state.save(folder)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            marker = {"step": self.state.global_step, "architecture": self._architecture}
-            draft = folder / f"{MARKER}.draft"
-            draft.write_text(json.dumps(marker))
-            os.replace(draft, folder / MARKER)
-            for old in _complete_checkpoints(folder.parent)[: -self.config.train.save_total_limit]:
-                _remove(old)
-
-
-def last_complete_checkpoint(output_dir: Path) -> Path | None:
-    """The complete checkpoint-N with the highest N; None without one."""
-    complete = _complete_checkpoints(output_dir)
-    return complete[-1] if complete else None
-
-
-def _complete_checkpoints(output_dir: Path) -> list[Path]:
-    steps = {folder: marker["step"] for folder in output_dir.glob("checkpoint-*") if (marker := _read_marker(folder))}
-    return sorted(steps, key=steps.__getitem__)
-
-
-def _read_marker(folder: Path) -> dict[str, Any] | None:
-    path = folder / MARKER
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def _remove(folder: Path) -> None:
-    """The marker goes first, so that a half-deleted checkpoint never looks complete."""
-    (folder / MARKER).unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
-def _architecture(model: nn.Module) -> dict[str, Any]:
-    """What must agree for a checkpoint's weights and optimizer state to fit: names, shapes and what is trained."""
-    parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
-    return {
-        "parameters": sum(math.prod(shape) for _, shape, _ in parameters),
-        "trainable": sum(math.prod(shape) for _, shape, trained in parameters if trained),
-        "digest": hashlib.sha256(repr(sorted(parameters)).encode()).hexdigest()[:16],
-    }
-
-
-def _describe(architecture: dict[str, Any]) -> str:
-    return "{parameters:,} parameters, {trainable:,} trained (digest {digest})".format(**architecture)
-
-
-def _folded_advantages(rows: Sequence[Row]) -> np.ndarray:
-    """(N,) advantage * weight. Raises ValueError on a negative weight or a value that is not finite."""
-    folded = np.array([row.advantage * row.weight for row in rows], dtype=np.float64)
-    weights = np.array([row.weight for row in rows])
-    for index in np.flatnonzero(~np.isfinite(folded) | (weights < 0)):
-        row = rows[index]
-        raise ValueError(
-            f"row {index} ({row.stage}, rollout {row.rollout}, turn {row.turn}) has advantage {row.advantage} and "
-            f"weight {row.weight}: both must be finite and the weight >= 0"
-        )
-    return folded
-
-
-def _checksum(rows: Sequence[Row]) -> int:
-    crc = 0
-    for row in rows:
-        for part in (row.prompt_ids, row.completion_ids, np.array([row.advantage, row.weight])):
-            crc = zlib.crc32(np.ascontiguousarray(part), crc)
-    return crc
+            mark_complete(folder, self.state.global_step, self._architecture)
+            for old in complete_checkpoints(folder.parent)[: -self.config.train.save_total_limit]:
+                remove_checkpoint(old)
 
 
 def _no_reward(prompts: list[str], **kwargs: Any) -> list[float]:

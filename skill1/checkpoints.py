@@ -1,0 +1,95 @@
+"""When a checkpoint can be trusted: complete, and of the same architecture.
+
+transformers writes checkpoint-N in several files; a run killed in between leaves a folder that looks like a checkpoint.
+A marker written last tells the difference, and records what the weights fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+MARKER = "COMPLETE"  # in checkpoint-N: {"step": N, "architecture": {...}}
+
+
+class CheckpointState(Protocol):
+    """Something besides the policy that a checkpoint must hold (the skill library, a log position)."""
+
+    def save(self, folder: Path) -> None:
+        """Write into checkpoint-N. Called on rank 0."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read from checkpoint-N. Called on every rank."""
+        ...
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be resumed from. The message names the folder, the reason and the fix."""
+
+
+def last_complete_checkpoint(output_dir: Path) -> Path | None:
+    """The complete checkpoint-N with the highest N; None without one."""
+    complete = complete_checkpoints(output_dir)
+    return complete[-1] if complete else None
+
+
+def complete_checkpoints(output_dir: Path) -> list[Path]:
+    """All complete checkpoints, by step."""
+    steps = {folder: marker["step"] for folder in output_dir.glob("checkpoint-*") if (marker := _read(folder))}
+    return sorted(steps, key=steps.__getitem__)
+
+
+def mark_complete(folder: Path, step: int, architecture: dict[str, Any]) -> None:
+    """Write the marker, whole or not at all."""
+    draft = folder / f"{MARKER}.draft"
+    draft.write_text(json.dumps({"step": step, "architecture": architecture}))
+    os.replace(draft, folder / MARKER)
+
+
+def check_resumable(folder: Path, architecture: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the checkpoint is complete and of this architecture.
+
+    transformers alone would only warn of missing weights, and train on from a mixture.
+    """
+    marker = _read(folder)
+    if marker is None:
+        raise CheckpointError(f"{folder} has no {MARKER} marker: it was not finished; use last_complete_checkpoint")
+    if marker["architecture"] != architecture:
+        raise CheckpointError(
+            f"{folder} holds another architecture: {_describe(marker['architecture'])}, but this run has "
+            f"{_describe(architecture)}; use the same policy.model and policy.lora_rank, or a new run"
+        )
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Delete a checkpoint if it exists. The marker goes first: a half-deleted checkpoint never looks complete."""
+    (folder / MARKER).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def architecture_of(model: nn.Module) -> dict[str, Any]:
+    """What must agree for a checkpoint's weights and optimizer state to fit: names, shapes and what is trained."""
+    parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    return {
+        "parameters": sum(math.prod(shape) for _, shape, _ in parameters),
+        "trainable": sum(math.prod(shape) for _, shape, trained in parameters if trained),
+        "digest": hashlib.sha256(repr(sorted(parameters)).encode()).hexdigest()[:16],
+    }
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / MARKER
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _describe(architecture: dict[str, Any]) -> str:
+    return "{parameters:,} parameters, {trainable:,} trained (digest {digest})".format(**architecture)
