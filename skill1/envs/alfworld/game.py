@@ -196,8 +196,8 @@ def _problem(problem: str) -> tuple[Facts, Goal]:
     if begin < 0 or end < begin:
         raise DataError("the PDDL problem has no (:init ...) followed by (:goal ...)")
     facts: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for match in _FACT.finditer(text, begin + len("(:init"), end):
-        facts[match[1]].append(tuple(match[2].split()))
+    for name, arguments in _FACT.findall(text[begin + len("(:init") : end]):
+        facts[name].append(tuple(arguments.split()))
     for name, tuples in facts.items():
         if name not in _READ and name not in _UNREAD:
             raise DataError(f"the PDDL problem states {name!r}, which the rules do not know")
@@ -209,7 +209,7 @@ def _problem(problem: str) -> tuple[Facts, Goal]:
 
 
 def _goal(text: str) -> Goal:
-    atoms = [(match[1], match[2].split()) for match in _FACT.finditer(text)]
+    atoms = [(name, arguments.split()) for name, arguments in _FACT.findall(text)]
     names = tuple(sorted(name for name, _ in atoms))
     if names not in _GOALS:
         raise DataError(f"the PDDL goal is none of the six task types' (it mentions {', '.join(names) or 'nothing'})")

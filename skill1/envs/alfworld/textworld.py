@@ -22,8 +22,8 @@ try:
     from textworld.envs.pddl import PddlEnv
 except ImportError as error:
     raise ImportError(
-        f"the textworld engine needs the real package ({error}): `pip install alfworld textworld[pddl]` with g++ and "
-        "make at hand to build it, or set environment.engine=native, which plays the same games without it"
+        f"the textworld engine needs the real package ({error}): `pip install -e '.[reference]'` with g++ and make at "
+        "hand to build it, or set environment.engine=native, which plays the same games without it"
     ) from error
 
 

@@ -1,0 +1,20 @@
+"""Shared fixtures and markers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "minilm: loads the real sentence encoder (import 5-20 s)")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Recorded and published data beside the repository; tests that need it skip where it is not."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no shared data folder (expected {folder.name} under ../shared beside the repository)")
+    return folder
