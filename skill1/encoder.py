@@ -7,6 +7,7 @@ The paper's encoder is the frozen sentence-transformers model all-MiniLM-L6-v2 (
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -52,11 +53,11 @@ class SentenceEncoder:
     """
 
     def __init__(self, source: str | Path, device: str = "cpu", cache_size: int = 20_000) -> None:
-        from sentence_transformers import SentenceTransformer  # takes 5-10 s to import
-
         _require_sentence_model(str(source))
+        from sentence_transformers import SentenceTransformer  # takes 5-20 s to import
+
         try:
-            self._model = SentenceTransformer(str(source), device=device, local_files_only=Path(source).is_dir())
+            self._model = SentenceTransformer(str(source), device=device, local_files_only=os.path.isdir(source))
         except (OSError, ValueError, RuntimeError) as error:
             raise EncoderError(f"cannot load the encoder {str(source)!r}: {error}. {_PINNED_HINT}") from error
         self._model.eval().requires_grad_(False)
@@ -118,8 +119,9 @@ def load_encoder(name: str) -> Encoder:
         return HashEncoder()
     if name == "pinned":
         return SentenceEncoder(_pinned_folder())
-    if Path(name).expanduser().is_dir():
-        return SentenceEncoder(Path(name).expanduser())
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):
+        return SentenceEncoder(folder)
     if not _HUB_ID.fullmatch(name):
         raise EncoderError(f"library.encoder = {name!r} is neither an existing folder nor a hub id. {_PINNED_HINT}")
     return SentenceEncoder(name)
@@ -155,8 +157,8 @@ def _require_sentence_model(source: str) -> None:
     """sentence-transformers puts mean pooling on any other model it is given and only warns: refuse that here."""
     from huggingface_hub import hf_hub_download
 
-    if Path(source).is_dir():
-        if not (Path(source) / "modules.json").is_file():
+    if os.path.isdir(source):
+        if not os.path.isfile(os.path.join(source, "modules.json")):
             raise EncoderError(f"folder {source!r} holds no modules.json: not a sentence-transformers model")
         return
     try:

@@ -124,7 +124,7 @@ class Journal:
         path: the file; the first `append` makes it. An existing one is read and checked.
 
     Raises:
-        LibraryError: a line other than the last is torn or altered, or the file is no journal of this version.
+        LibraryError: a whole line is damaged or out of order, or the file is no journal of this version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -204,17 +204,13 @@ class Journal:
         _check_head(self._path, lines[0], _JOURNAL_HEAD)
         events: list[LibraryEvent] = []
         ends = [len(lines[0]) + 1]
-        for number, data in enumerate(lines[1:], start=1):
+        for number, data in enumerate(lines[1:-1], start=1):
             event = _parse_event(data)
-            whole = event is not None and event.sequence == number and number < len(lines) - 1
-            if not whole:
-                rest = b"\n".join(lines[number:])
-                if rest.rstrip(b"\n").count(b"\n"):  # something follows
-                    raise LibraryError(f"{self._path} is corrupt in line {number + 1}; {_RESTORE}")
-                return events, ends, bool(rest)
+            if event is None or event.sequence != number:
+                raise LibraryError(f"{self._path} is corrupt in line {number + 1}; {_RESTORE}")
             events.append(event)
             ends.append(ends[-1] + len(data) + 1)
-        return events, ends, False
+        return events, ends, lines[-1] != b""  # a line without its end is one whose writing was cut
 
 
 def _parse_event(data: bytes) -> LibraryEvent | None:
