@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml Makefile
 	$(PIP) '$(call pin,torch)'
 	$(PIP) -e '.[test]'
 	@if command -v g++ >/dev/null && command -v make >/dev/null; then \
-		$(PIP) -e '.[reference]'; \
+		MAKEFLAGS= $(PIP) -e '.[reference]'; \
 	else \
 		echo "The reference engine (TextWorld) needs g++ and make, and g++ or make is missing here:"; \
 		echo "everything but its conformance tests works without. After installing them: make clean-venv install"; \

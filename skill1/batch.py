@@ -34,6 +34,10 @@ from skill1.launch import bound_command, bound_environment
 from skill1.runs import RunError
 
 _STAMP = "skill1"  # metadata key of a finished output
+# What IPython makes of `!ls`, `files = !ls`, `%sx ls` and `%%!`; `%%bash` is fine, it raises on failure.
+_SHELL = re.compile(
+    r"get_ipython\(\)\.(system\(|getoutput\(|run_line_magic\('(sx|system)'|run_cell_magic\('(!|sx|system)')"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -91,10 +95,10 @@ def run_notebook(
     _refuse_shell_commands(source, notebook)
     stamp = {"source": _source_hash(source), "parameters": {**defaults, **given}}
     output = output.resolve()
+    _make_writable(output.parent)
     if not again and _is_finished(output, stamp):
         return output
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(
             notebook.resolve(),
             output,
@@ -114,8 +118,6 @@ def run_notebook(
         ) from None
     except DeadKernelError as error:
         raise RunError(f"the kernel of {notebook.name} died (killed, or out of memory?): {error}") from error
-    except OSError as error:
-        raise RunError(f"cannot write {output}: {error.strerror}") from error
     _stamp(output, stamp, notebook)
     return output
 
@@ -203,12 +205,21 @@ def _parameter_defaults(notebook: nbformat.NotebookNode, path: Path) -> dict[str
     return defaults
 
 
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the output folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"cannot write into the output folder {folder}: permission denied")
+
+
 def _refuse_shell_commands(notebook: nbformat.NotebookNode, path: Path) -> None:
     transform = TransformerManager().transform_cell
     for number, cell in enumerate(notebook.cells, start=1):
-        if cell.cell_type == "code" and re.search(r"get_ipython\(\)\.(system|getoutput)\(", transform(cell.source)):
+        if cell.cell_type == "code" and _SHELL.search(transform(cell.source)):
             raise RunError(
-                f"{path}, cell {number} runs a shell command with `!`, whose failure would go unnoticed: "
+                f"{path}, cell {number} runs a shell command whose failure would go unnoticed: "
                 "use subprocess.run(..., check=True)"
             )
 
