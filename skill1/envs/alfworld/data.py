@@ -3,7 +3,7 @@
 A folder is as `alfworld-download` and `skill1 generate alfworld` leave it: `<root>/json_2.1.1/<split>/<task>/<trial>/`
 with `game.tw-pddl` and `traj_data.json`; the `json_2.1.1` folder itself is accepted too. A game's id is
 "<split>/<task>/<trial>" and ids are sorted, never in directory order. Games are filtered as the package's AlfredTWEnv
-does: a known task type, no 'movable' and no 'Sliced' in the path, a game file marked solvable.
+does: a known task type, no 'movable' and no 'Sliced' in the id, a game file marked solvable.
 """
 
 from __future__ import annotations
@@ -111,8 +111,9 @@ class GameTree:
         games = []
         for path in folder.glob(f"*/*/{_GAME}"):
             task = path.parent.parent.name
+            identity = f"{split}/{task}/{path.parent.name}"
             category = CATEGORIES.get(task.split("-", 1)[0])
-            if category is None or "movable" in str(path) or "Sliced" in str(path):
+            if category is None or "movable" in identity or "Sliced" in identity:
                 continue
             if not (path.parent / _TRAJECTORY).is_file():
                 continue
@@ -125,7 +126,6 @@ class GameTree:
                 version = text_version(raw.decode("utf-8", errors="replace"))
             except DataError as error:
                 raise DataError(f"the game {path} is corrupt or incomplete: {error}") from error
-            identity = f"{split}/{task}/{path.parent.name}"
             games.append(GameFile(identity, category, version, hashlib.sha256(raw).hexdigest()))
         if not games:
             raise DataError(f"{folder} holds no playable game (0 found); {_ADVICE}")

@@ -67,10 +67,7 @@ class AlfworldEnvironment:
     def reset(self, tasks: Sequence[Task]) -> list[Observation]:
         """Start one episode per task, replacing the running ones. Raises DataError for a missing or corrupt game."""
         self.close()
-        for task in tasks:
-            instruction = self.games.game(task.game).instruction
-            episode = self._start(self.games, task.game)
-            self._running.append(_Running(episode, instruction, _observe(episode, instruction)))
+        self._running = [self._begin(task) for task in tasks]
         return [running.observation for running in self._running]
 
     def step(self, actions: Sequence[str | None]) -> list[Step | None]:
@@ -91,6 +88,11 @@ class AlfworldEnvironment:
     def close(self) -> None:
         """Drop the running episodes."""
         self._running.clear()
+
+    def _begin(self, task: Task) -> _Running:
+        instruction = self.games.game(task.game).instruction
+        episode = self._start(self.games, task.game)
+        return _Running(episode, instruction, _observe(episode, instruction))
 
     def _advance(self, running: _Running, action: str) -> Step:
         admissible = action.strip() in running.observation.admissible
