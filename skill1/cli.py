@@ -26,7 +26,7 @@ USER_ERRORS = frozenset(
         "skill1.launch.LaunchError",
         "skill1.policy.PromptTooLong",
         "skill1.runs.RunError",
-        "skill1.trainer.CheckpointError",
+        "skill1.checkpoints.CheckpointError",
     }
 )
 _INTERRUPTED = 130
@@ -251,6 +251,27 @@ def evaluate(
     )  # fmt: skip
     for evaluation in evaluations:
         click.echo(json.dumps(report(evaluation)))
+
+
+@cli.command()
+@_config_options
+@click.option("--split", default="valid_seen", show_default=True, help="split whose homes are in train")
+@click.option("--passes", default=1, show_default=True, type=click.IntRange(min=1), help="passes over all games")
+def probe(preset: str, variant: str, overrides: dict[str, str], split: str, passes: int) -> int:
+    """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
+    config = _config(preset, variant, overrides)
+    from skill1.envs.alfworld.environment import make_environment
+    from skill1.policy import Policy, load_model
+    from skill1.probe import probe as run_probe
+    from skill1.prompts import make_prompts
+
+    model, tokenizer = load_model(config.policy)
+    prompts = make_prompts(config.policy.prompts, config.environment.name)
+    policy = Policy(model.eval(), tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)
+    environment = make_environment(config.environment)
+    report = run_probe(policy, environment, config, split=split, passes=passes, progress=sys.stderr.isatty())
+    click.echo(json.dumps(report.to_json()))
+    return int(not report.passed)
 
 
 @cli.command()

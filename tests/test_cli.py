@@ -1,0 +1,144 @@
+"""The command line in real processes and, for what needs no process, in this one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from skill1 import cli
+from skill1.config import load_config
+from skill1.runs import RunDirectory, RunError
+
+
+@pytest.fixture
+def skill1(tmp_path, monkeypatch, capsys):
+    """Run a command line in an empty folder; returns (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+def test_help_lists_the_commands_without_loading_torch():
+    script = "import sys; from skill1.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
+    for command in ("demo", "generate", "replay", "warmstart", "train", "evaluate", "probe", "notebook"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_the_module_and_the_installed_command_are_the_same():
+    command = Path(sys.executable).with_name("skill1")
+    for start in ([sys.executable, "-m", "skill1"], [str(command)]):
+        done = subprocess.run([*start, "trian"], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (2, "error: No such command 'trian'. Did you mean 'train'?\n")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("train --nmae x", "No such option '--nmae'. Did you mean '--name'?"),
+        ("generate alfword", "No such command 'alfword'. Did you mean 'alfworld'?"),
+        ("train --name x --preset nanoo", "unknown preset 'nanoo'; did you mean 'nano'?"),
+        ("train --name x --variant no_librari", "unknown variant 'no_librari'; did you mean 'no_library'?"),
+        ("train --name x --set library.topk=3", "field 'library.topk'; did you mean 'library.top_k'?"),
+        ("train --name x --set train.steps=many", "train.steps = 'many'"),
+        ("train --name x --set train.steps", "'train.steps' must look like name=value"),
+        ("train --name x --set train.steps=1 --set train.steps=2", "train.steps is given twice"),
+        ("train --name x --set evaluation.splits=[a", "not a JSON list"),
+        ("train --name a/b", "--name a/b must be a plain name; use --out"),
+        ("train", "give the run either as --name NAME (results/NAME) or as --out DIR"),
+        ("train --name x --out y", "give the run either as --name NAME"),
+        ("evaluate --name nope", "there is no run at results/nope (runs in results: none)"),
+        ("notebook 02_trian", "unknown notebook in notebooks '02_trian'"),
+        ("replay alfworld nowhere nothing", "there is no folder nowhere"),
+        ("generate alfworld --out games --habit 3", "habit=3.0: must be a probability"),
+    ],
+)
+def test_user_errors_are_one_line_and_status_2(skill1, words, message):
+    status, out, err = skill1(*words.split())
+    assert status == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+    assert not list(Path.cwd().iterdir())  # nothing was made on the way
+
+
+@pytest.mark.parametrize("name", sorted(cli.USER_ERRORS))
+def test_the_user_errors_exist(name):
+    module, _, kind = name.rpartition(".")
+    assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+
+
+def test_defects_keep_their_traceback():
+    class Narrower(RunError):
+        pass
+
+    assert cli.is_user_error(Narrower("x"))
+    assert not cli.is_user_error(ValueError("x")) and not cli.is_user_error(RuntimeError("x"))
+
+
+def test_games_are_generated_once(skill1):
+    words = "generate alfworld --out games --seed 3 --train 2 --valid-seen 1 --valid-unseen 1".split()
+    for _ in range(2):
+        status, out, _ = skill1(*words)
+        assert status == 0 and json.loads(out)["games"] == {"train": 2, "valid_seen": 1, "valid_unseen": 1}
+    assert len(list(Path("games").rglob("game.tw-pddl"))) == 4
+    status, _, err = skill1(*words, "--homes", "3")
+    assert status == 2 and "holds another generation" in err
+
+
+def test_every_world_option_is_a_field_of_the_generator():
+    from dataclasses import fields
+
+    from skill1.envs.alfworld.generate import Parameters
+
+    options = {p.name for p in cli.generate_alfworld.params} - {"out"}
+    assert options == {f.name for f in fields(Parameters)}
+
+
+def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):
+    RunDirectory.create(Path("results/x"), load_config("nano"), "hash").close()
+    status, _, err = skill1("evaluate", "--name", "y")
+    assert status == 2 and "there is no run at results/y (runs in results: x)" in err
+
+
+def test_training_on_several_processes_passes_every_word_on(skill1, monkeypatch):
+    launched = []
+    monkeypatch.setattr("skill1.launch.launch_torchrun", lambda words, nproc, on_line: launched.append((words, nproc)))
+    status, _, _ = skill1(
+        *"train --name x --variant no_library --set train.steps=3 --set library.top_k=2 --resume --nproc 2".split()
+    )
+    assert status == 0
+    ((words, nproc),) = launched
+    assert nproc == 2
+    assert words == (
+        "train --out results/x --preset nano --variant no_library "
+        "--set train.steps=3 --set library.top_k=2 --resume"
+    ).split()  # fmt: skip
+
+
+def test_notebooks_run_from_the_command_line(skill1):
+    Path("notebooks").mkdir()
+    first = new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
+    second = new_code_cell("print('seed', 1 / (seed - 1))")
+    nbformat.write(new_notebook(cells=[first, second]), "notebooks/00_tour.ipynb")
+    status, out, _ = skill1("notebook", "00_tour", "-p", "seed=3", "--name", "mine")
+    assert status == 0 and Path(out.strip()) == Path("results/mine/00_tour.ipynb").resolve()
+    assert "seed 0.5" in Path(out.strip()).read_text()
+
+    status, _, err = skill1("notebook", "00_tour", "-p", "sed=3")
+    assert status == 2 and "unknown parameter of 00_tour.ipynb 'sed'; did you mean 'seed'?" in err
+    status, _, err = skill1("notebook", "00_tour", "-p", "seed=1")
+    assert status == 2 and err.startswith("error: 00_tour.ipynb failed in cell [") and "ZeroDivisionError" in err
