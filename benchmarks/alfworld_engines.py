@@ -114,13 +114,14 @@ def main() -> None:
     package = in_own_process("textworld", options.data, ids, plans, min(options.package_episodes, options.episodes))
     differ = sum(a != b for a, b in zip(ours["seen"], package["seen"], strict=True))
 
+    both = (ours, package)
     rows = [
         ("parse a game, CPU ms (package: part of reset)", ours["parse"] * 1e3, None),
         ("reset, CPU ms", ours["reset"] * 1e3, package["reset"] * 1e3),
         ("step, CPU ms", ours["step"] * 1e3, package["step"] * 1e3),
-        (f"start {options.episodes} episodes, CPU s", *(e["start_all"] * options.episodes for e in (ours, package))),
-        (f"step {options.episodes} episodes, CPU s", *(e["step_all"] * options.episodes for e in (ours, package))),
-        (f"memory of {options.episodes} episodes, MB", *(e["memory"] * options.episodes / 1e6 for e in (ours, package))),
+        (f"start {options.episodes} episodes, CPU s", *(e["start_all"] * options.episodes for e in both)),
+        (f"step {options.episodes} episodes, CPU s", *(e["step_all"] * options.episodes for e in both)),
+        (f"memory of {options.episodes} episodes, MB", *(e["memory"] * options.episodes / 1e6 for e in both)),
     ]
     print(f"{'':48}{'native':>12}{'package':>12}{'ratio':>10}")
     for name, native, other in rows:

@@ -49,13 +49,13 @@ def room(
     """The game file's object in one of the two text versions."""
     put = PUT[version].format("apple 1", "fridge 1")
     return {
-        "pddl_domain": "(define (domain alfred) ...\n (receptacleType ?r SinkType)\n (receptacleType ?r SinkBasinType))",
+        "pddl_domain": "(define (domain alfred)\n (receptacleType ?r SinkType)\n (receptacleType ?r SinkBasinType))",
         "grammar": f'{{"task": [{{"rhs": "Your task is to: {task}"}}],\n "go": [{{"rhs": "{ARRIVE[version]}"}}]}}',
         "pddl_problem": f"(define (problem p) (:domain alfred) (:objects) (:init {init})\n(:goal {goal}))",
         "solvable": True,
         "walkthrough": [
-            "go to countertop 1", "take apple 1 from countertop 1", "go to microwave 1", "heat apple 1 with microwave 1",
-            "go to fridge 1", "open fridge 1", put,
+            "go to countertop 1", "take apple 1 from countertop 1", "go to microwave 1",
+            "heat apple 1 with microwave 1", "go to fridge 1", "open fridge 1", put,
         ],
     }  # fmt: skip
 

@@ -18,8 +18,8 @@ RECORD = {
     "game": GAME,
     "reset": {
         "observation": "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around "
-        "you, you see a countertop 1, a fridge 1, a microwave 1, and a sinkbasin 1.\n\nYour task is to: put a hot apple "
-        "in fridge.",
+        "you, you see a countertop 1, a fridge 1, a microwave 1, and a sinkbasin 1.\n\nYour task is to: put a hot "
+        "apple in fridge.",
         "admissible": AWAY,
         "won": False,
     },

@@ -1,4 +1,4 @@
-"""The ALFWorld text game as a pure state machine: observations, admissible commands, transitions, won (method section 1).
+"""The ALFWorld text game as a pure state machine: texts, admissible commands, transitions, won (method section 1).
 
 Built to the rules of TextWorld's PDDL engine under ALFWorld's domain and grammar, quirks included: `go to` a receptacle
 is admissible unless the agent stands at its location, so of two receptacles that share a location neither can be gone
@@ -230,7 +230,8 @@ class Episode:
         # The grammar asks for objects at this location that are *known not to be* in a receptacle here, and only an
         # object that was taken out of one is known not to be in it.
         beside = [o for o, r in sorted(self.removed) if r in here and (o, self.location) in self.lying]
-        return f"You are facing the {facing}. Next to it, you see {_listing(f'a {game.items[o].name}' for o in beside)}."
+        seen = _listing(f"a {game.items[o].name}" for o in beside)
+        return f"You are facing the {facing}. Next to it, you see {seen}."
 
     def _examine_receptacle(self, r: int) -> str:
         place, items = self.game.receptacles[r], self.game.items

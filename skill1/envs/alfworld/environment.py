@@ -1,4 +1,4 @@
-"""ALFWorld behind the vector environment protocol (method section 1): 50 steps, `help` not among the admissible commands.
+"""ALFWorld behind the vector environment protocol (method section 1); `help` is not among the admissible commands.
 
 An action outside the engine's commands answers "Nothing happens." and still counts a step. The reward is 1.0 on the
 winning step and 0.0 before; an episode is done when it is won or has used its steps.
