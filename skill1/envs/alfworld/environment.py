@@ -13,7 +13,7 @@ from typing import Protocol
 from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import Episode
-from skill1.envs.base import Observation, Step, VectorEnvironment
+from skill1.envs.base import Observation, Step
 from skill1.records import Task
 
 NAME = "alfworld"
@@ -104,7 +104,7 @@ class AlfworldEnvironment:
         return Step(running.observation, float(won), won, running.done, admissible)
 
 
-def make_environment(config: EnvironmentConfig) -> VectorEnvironment:
+def make_environment(config: EnvironmentConfig) -> AlfworldEnvironment:
     """The environment a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
 
     Raises:
