@@ -186,10 +186,10 @@ def replay() -> None:
 
 
 @replay.command("alfworld")
-@click.argument("games", type=_FOLDER)
-@click.argument("transcripts", type=_FOLDER)
+@click.option("--games", type=_FOLDER, required=True, help="folder of the games, as $ALFWORLD_DATA")
+@click.option("--transcripts", type=_FOLDER, required=True, help="jsonl.xz, recorded with the reference engine")
 def replay_alfworld(games: Path, transcripts: Path) -> int:
-    """Play TRANSCRIPTS (jsonl.xz, recorded with the reference engine) on GAMES; status 1 on any difference."""
+    """Play recorded episodes; prints one JSON line of counts, status 1 on any difference."""
     from skill1.envs.alfworld.replay import replay_command
 
     return replay_command(games, transcripts)

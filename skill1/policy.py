@@ -22,7 +22,9 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.prompts import PromptSet
@@ -170,8 +172,19 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         )
     dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = load_tokenizer(name)
         loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({str(error).splitlines()[0]})") from error
     return loaded, tokenizer
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer exactly as it was saved.
+
+    AutoTokenizer picks the class by the *model's* architecture and would rebuild a word-level tokenizer saved beside a
+    Qwen2 model as Qwen2's byte-level one, without a warning.
+    """
+    declared = get_tokenizer_config(name).get("tokenizer_class")
+    generic = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)

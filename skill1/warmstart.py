@@ -91,12 +91,13 @@ class _WarmStartTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        ids, prompt = inputs["input_ids"], inputs["prompt"]  # (B, T), (B,)
-        logits = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False).logits[:, :-1]
-        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")  # (B, T-1)
+        ids, prompt, length = inputs["input_ids"], inputs["prompt"], inputs["length"]  # (B, T), (B,), (B,)
+        # right padding is out of sight of causal attention: no mask, which is twice as fast here
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         position = torch.arange(1, ids.shape[1], device=ids.device)
-        real = inputs["attention_mask"][:, 1:].bool()
-        answer = real & (position >= prompt[:, None])
+        real = (position < length[:, None]).flatten()
+        answer = (position >= prompt[:, None]).flatten() & real
         loss = losses[answer].mean() + self._prompt_loss * losses[real & ~answer].mean()
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -105,11 +106,9 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
     """Right-padded batch."""
     width = max(len(row["input_ids"]) for row in rows)
     ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-        mask[i, : len(row["input_ids"])] = 1
-    return {"input_ids": ids, "attention_mask": mask, "prompt": torch.tensor([row["prompt"] for row in rows])}
+    return {"input_ids": ids} | {key: torch.tensor([row[key] for row in rows]) for key in ("prompt", "length")}
 
 
 def warm_start(config: WarmStartConfig, out: Path) -> None:

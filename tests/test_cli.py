@@ -63,7 +63,7 @@ def test_the_module_and_the_installed_command_are_the_same():
         ("train --name x --out y", "give the run either as --name NAME"),
         ("evaluate --name nope", "there is no run at results/nope (runs in results: none)"),
         ("notebook 02_trian", "unknown notebook in notebooks '02_trian'"),
-        ("replay alfworld nowhere nothing", "there is no folder nowhere"),
+        ("replay alfworld --games nowhere --transcripts nothing", "there is no folder nowhere"),
         ("generate alfworld --out games --habit 3", "habit=3.0: must be a probability"),
     ],
 )

@@ -1,0 +1,130 @@
+"""`make demo`: generate games, train the nano policy with Skill1, evaluate it before and after, draw the figures.
+
+Everything runs through the notebooks a user would open (`01_train`, `02_evaluate`), executed by papermill into
+`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/`. A demo
+that was interrupted continues; a finished one is not run again. With `$ALFWORLD_DATA` set, it runs on those games.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from skill1.batch import run_notebook
+from skill1.config import load_config
+from skill1.envs.alfworld.generate import generate
+
+NOTEBOOKS = Path("notebooks")
+RESULTS = Path("results/demo")
+WORLD = {"train": 480, "valid_seen": 120, "valid_unseen": 72, "homes": 16, "unseen_homes": 6, "receptacles": 18}
+PASSES = 4
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Seconds per phase, and the peak memory of this process and its descendants."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak: int = 0  # bytes, resident
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        print(f"{name} ...", flush=True)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 1)
+        print(f"{name}: {self.seconds[name]} s", flush=True)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        watcher = threading.Thread(target=self._watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            watcher.join()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(1.0):
+            self.peak = max(self.peak, sum(_resident(p) for p in [me, *me.children(recursive=True)]))
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:  # ended between listing and asking
+        return 0
+
+
+def demo(seed: int, nproc: int | None = None) -> Path:
+    """Run the demo; returns the path of its `summary.json`.
+
+    Args:
+        nproc: training processes; by default two where there are two cores.
+
+    Raises:
+        DataError, ConfigError, RunError: see the messages; what was done so far is kept and continued next time.
+    """
+    given = os.environ.get("ALFWORLD_DATA")
+    home = RESULTS / (f"seed{seed}" if not given else f"seed{seed}-alfworld_data")
+    meter = _Meter()
+    processes = nproc or min(2, os.cpu_count() or 1)
+    run = (home / "run").resolve()
+    with meter.watching():
+        data = given
+        if not given:
+            with meter.phase("generate"):
+                data = str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **WORLD).out.resolve())
+        with meter.phase("train"):
+            run_notebook(
+                NOTEBOOKS / "01_train.ipynb",
+                home / "01_train.ipynb",
+                {
+                    "out": str(run),
+                    "preset": "nano",
+                    "variant": "full",
+                    "seed": seed,
+                    "nproc": processes,
+                    "data": str(Path(data).resolve()),
+                },
+                progress=True,
+            )
+        with meter.phase("evaluate"):
+            run_notebook(
+                NOTEBOOKS / "02_evaluate.ipynb",
+                home / "02_evaluate.ipynb",
+                {"run": str(run), "passes": PASSES},
+                progress=True,
+            )
+    summary = _summary(run, seed, given or "generated", meter)
+    (home / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    shutil.copytree(run / "figures", RESULTS / "figures", dirs_exist_ok=True)
+    for name in ("01_train.ipynb", "02_evaluate.ipynb", "summary.json"):
+        shutil.copy2(home / name, RESULTS / name)
+    return RESULTS / "summary.json"
+
+
+def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
+    """Before/after rates with intervals from the evaluation notebook's own summary, and what the run cost."""
+    evaluated = json.loads((run / "summary.json").read_text())
+    return {
+        "seed": seed,
+        "data": data,
+        "preset": load_config("nano").preset,
+        **evaluated,
+        "seconds": meter.seconds,
+        "peak_memory_mb": round(meter.peak / 2**20),
+    }
