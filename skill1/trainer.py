@@ -222,20 +222,26 @@ class RowTrainer(GRPOTrainer):
     def _batch(
         self, rows: Sequence[Row], advantages: np.ndarray, micro: MicroBatch, update: Update, old: bool
     ) -> dict[str, torch.Tensor | float]:
-        """This rank's share of a micro-batch, as `_compute_loss` wants it. An idle rank gets one row without tokens."""
-        mine = micro.ranks[self.accelerator.process_index]
-        device, pad_id = self.accelerator.device, self._tokenizer.pad_token_id
-        prompts = [torch.as_tensor(rows[i].prompt_ids, dtype=torch.long) for i in mine] or [torch.tensor([pad_id])]
+        """This rank's share of a micro-batch, as `_compute_loss` wants it: the same number of rows on every rank, which
+        TRL's metrics need, the missing ones with masked completions."""
+        mine = list(micro.ranks[self.accelerator.process_index])
+        size = max(map(len, micro.ranks))
+        pad_id = self._tokenizer.pad_token_id
+        # Two columns: TRL takes a single one for a value per sequence, and would count the missing rows in its means.
+        missing = [torch.full((2,), pad_id)] * (size - len(mine))
+        prompts = [torch.as_tensor(rows[i].prompt_ids, dtype=torch.long) for i in mine] + missing
         completions = [torch.as_tensor(rows[i].completion_ids, dtype=torch.long) for i in mine]
-        masks = [torch.ones_like(ids) for ids in completions] or [torch.tensor([0])]
-        completions = completions or [torch.tensor([pad_id])]
+        masks = [torch.ones_like(ids) for ids in completions] + [torch.zeros_like(ids) for ids in missing]
+        folded = torch.zeros(size)
+        folded[: len(mine)] = torch.as_tensor(advantages[mine])
         batch = {
-            "prompt_ids": pad(prompts, pad_id, "left").to(device),  # (B, P)
-            "prompt_mask": pad([torch.ones_like(ids) for ids in prompts], 0, "left").to(device),
-            "completion_ids": pad(completions, pad_id, "right").to(device),  # (B, K)
-            "completion_mask": pad(masks, 0, "right").to(device),
-            "advantages": torch.as_tensor(advantages[list(mine)] if mine else [0.0], dtype=torch.float32).to(device),
+            "prompt_ids": pad(prompts, pad_id, "left"),  # (B, P)
+            "prompt_mask": pad([torch.ones_like(ids) for ids in prompts], 0, "left"),
+            "completion_ids": pad(completions + missing, pad_id, "right"),  # (B, K)
+            "completion_mask": pad(masks, 0, "right"),
+            "advantages": folded,  # (B,)
         }
+        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         kept = batch["completion_ids"].size(1)
@@ -250,7 +256,7 @@ class RowTrainer(GRPOTrainer):
                     scored = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept)
                 batch["ref_per_token_logps"] = scored[0]
         # TRL takes the mean over this rank's rows and DDP the mean over ranks; ours is the mean over the update's rows.
-        batch["loss_scale"] = len(masks) * self.accelerator.num_processes / update.size
+        batch["loss_scale"] = size * self.accelerator.num_processes / update.size
         return batch
 
     def _accumulate(self, model: nn.Module, batches: Sequence[dict[str, Any]]) -> torch.Tensor:

@@ -1,0 +1,404 @@
+"""The row trainer is exact: against a bare torch reference, against itself cut differently, and over resumes.
+
+Written for trl 1.16, transformers 5.23 and accelerate 1.15; the contract tests say what of their insides is relied on.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trl
+from tiny import random_rows, tiny_model, tiny_policy, tiny_tokenizer
+from trainer_runs import (
+    Counter,
+    configure,
+    entries,
+    fingerprint,
+    largest_difference,
+    make_trainer,
+    move_off_reference,
+    weights,
+)
+from transformers import AutoModelForCausalLM, TrainingArguments
+from trl import GRPOConfig, GRPOTrainer
+
+import skill1.trl_config
+from skill1.checkpoints import CheckpointError, last_complete_checkpoint
+from skill1.planning import Shape, plan_updates
+from skill1.trainer import PRIVATE_API, build_trainer
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> Path:
+    return tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+# -- contract with TRL --------------------------------------------------------------------------------------------
+
+
+def test_trl_is_the_version_the_contract_was_checked_against():
+    assert trl.__version__.startswith("1.16."), "go through PRIVATE_API with the new release, then move this pin"
+
+
+def test_private_names_exist():
+    for home, name in PRIVATE_API:
+        if (home, name) == ("trl.GRPOTrainer", "_metrics"):  # an attribute of the instance
+            assert 'self._metrics = {"train": defaultdict(list)' in inspect.getsource(GRPOTrainer.__init__)
+            continue
+        module, _, attribute = home.rpartition(".")
+        owner = import_module(home) if home == "trl.trainer.utils" else getattr(import_module(module), attribute)
+        assert hasattr(owner, name), f"{home}.{name} is gone"
+
+
+def test_compute_loss_reads_the_keys_we_give():
+    source = inspect.getsource(GRPOTrainer._compute_loss)
+    required = set(re.findall(r'inputs\["(\w+)"\]', source))
+    optional = set(re.findall(r'inputs\.get\("(\w+)"', source))
+    given = {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "ref_per_token_logps"}
+    switched_off = {"importance_sampling_ratio", "num_items_in_batch", "tool_mask"}  # vLLM, dapo, tools
+    assert required == given | switched_off
+    assert "old_per_token_logps" in optional
+
+
+def test_the_scoring_method_has_the_signature_we_override():
+    names = list(inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters)
+    assert names[:5] == ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]
+    assert names[5:8] == ["batch_size", "compute_entropy", "compute_aux_loss"]
+
+
+def test_every_trl_field_is_set_or_known_to_be_idle():
+    call = next(n for n in ast.walk(ast.parse(inspect.getsource(skill1.trl_config))) if _is_call(n, "GRPOConfig"))
+    named = {keyword.arg for keyword in call.keywords}
+    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
+    own = {field.name for field in dataclasses.fields(GRPOConfig)} - inherited
+    idle = {  # generation, which is ours; vLLM, off; other losses' constants; TRL's logs of completions, off
+        "model_init_kwargs", "trust_remote_code", "num_generations_eval", "ds3_gather_for_generation",
+        "pad_to_multiple_of", "generation_batch_size", "top_p", "top_k", "min_p", "generation_kwargs",
+        "chat_template_kwargs", "repetition_penalty", "cache_implementation", "max_tool_calling_iterations",
+        "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",
+        "vespo_lambda_neg", "ref_model_mixup_alpha", "ref_model_sync_steps", "entropy_coef_min", "entropy_coef_max",
+        "entropy_coef_delta", "entropy_target", "log_multimodal", "num_completions_to_print", "log_unique_prompts",
+        "log_completions_hub_repo", "use_transformers_continuous_batching",
+        "transformers_continuous_batching_config", "use_transformers_paged",
+    }  # fmt: skip
+    unnamed = {name for name in own - named if not name.startswith("vllm_")}
+    assert unnamed == idle
+
+
+def _is_call(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_completions_are_scored_as_trl_scores_them(policy, tmp_path, lora):
+    trainer, _ = make_trainer(policy, tmp_path, configure(policy__lora_rank=lora), lambda step, model: [])
+    rows = random_rows(7)
+    lengths = Shape.of(rows)
+    (update,) = plan_updates(
+        lengths, np.ones(7, dtype=bool), world=1, rows_per_update=None, rows_per_micro_batch=7,
+        tokens_per_micro_batch=10**6, seed=0, step=0,
+    )  # fmt: skip
+    batch = trainer._batch(rows, np.ones(7), update.micro_batches[0], update, old=False)
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    kept = batch["completion_ids"].size(1)
+    with torch.no_grad():
+        ours = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, kept, compute_entropy=True)
+        theirs = GRPOTrainer._get_per_token_logps_and_entropies(
+            trainer, trainer.model, ids, mask, kept, compute_entropy=True
+        )
+    for mine, reference in zip(ours[:2], theirs[:2], strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=5e-6)
+    assert ours[0][batch["completion_mask"] == 0].eq(0).all()
+    assert batch["ref_per_token_logps"].sub(ours[0]).abs().max() < 1e-6  # nothing is trained yet
+
+
+# -- exactness ----------------------------------------------------------------------------------------------------
+
+
+def reference_step(model, reference, rows, updates, *, clip, kl, rate):
+    """Eq. 13 by hand, one unpadded row at a time: the loss of each update, the gradients of the last one, and the
+    share of completion tokens in the clipped region over all updates."""
+
+    def log_probs(scored, row):
+        ids = torch.tensor(np.concatenate([row.prompt_ids, row.completion_ids])[None]).long()
+        logits = scored(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1]
+        return torch.log_softmax(logits, -1).gather(1, ids[0, len(row.prompt_ids) :, None])[:, 0]
+
+    with torch.no_grad():
+        old = [log_probs(model, row) for row in rows]
+        ref = [log_probs(reference, row) for row in rows]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    losses, clipped, tokens = [], 0.0, 0
+    for number, update in enumerate(updates):
+        optimizer.zero_grad()
+        total = 0.0
+        for i in sorted(i for micro in update.micro_batches for rank in micro.ranks for i in rank):
+            new, a = log_probs(model, rows[i]), rows[i].advantage * rows[i].weight
+            ratio = torch.exp(new - old[i])
+            surrogate = torch.minimum(ratio * a, ratio.clamp(1 - clip, 1 + clip) * a)
+            k3 = torch.exp(ref[i] - new) - (ref[i] - new) - 1
+            loss = (-surrogate + kl * k3).mean() / update.size
+            loss.backward()
+            total += loss.item()
+            clipped += float(((ratio > 1 + clip) if a > 0 else (ratio < 1 - clip)).sum())
+            tokens += len(new)
+        losses.append(total)
+        if number < len(updates) - 1:
+            optimizer.step()
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters()}, clipped / tokens
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.05])
+def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl):
+    rows = random_rows(23)
+    rows[3], rows[8] = replace(rows[3], advantage=0.0), replace(rows[8], weight=0.0)
+    config = configure(
+        train__kl=kl, train__learning_rate=0.005, train__rows_per_update=12, train__rows_per_micro_batch=5
+    )  # a rate high enough for the second update to clip
+    trainer, tape = make_trainer(policy, tmp_path, config, lambda step, model: rows)
+    trainer.train()
+
+    trained = np.array([kl > 0 or row.advantage * row.weight != 0 for row in rows])
+    updates = plan_updates(
+        Shape.of(rows), trained, world=1, rows_per_update=12, rows_per_micro_batch=5, tokens_per_micro_batch=10**6,
+        seed=0, step=0,
+    )  # fmt: skip
+    assert [u.size for u in updates] == [12, 11]
+    model, reference = (AutoModelForCausalLM.from_pretrained(policy) for _ in range(2))
+    losses, gradients, clipped = reference_step(model, reference, rows, updates, clip=0.2, kl=kl, rate=0.005)
+    (entry,) = entries(trainer)
+    scale = max(float(g.abs().max()) for g in gradients.values())
+    assert largest_difference(tape.steps[0], gradients) < 1e-5 * scale
+    assert entry["loss"] == pytest.approx(np.mean(losses), abs=1e-6)
+    assert entry["clip_ratio/region_mean"] == pytest.approx(clipped, abs=1e-6) and clipped > 0.05
+    assert entry["rows/trained"] == trained.sum() and entry["rows/total"] == 23 and entry["rows/updates"] == 2
+    assert ("kl" in entry) == (kl > 0)
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_micro_batches_do_not_change_the_updates(policy, tmp_path, lora):
+    rows = random_rows(23)
+    runs = []
+    for most_rows, most_tokens in ((64, 10**6), (5, 10**6), (64, 100), (1, 10**6)):
+        config = configure(
+            policy__lora_rank=lora, train__steps=2, train__rows_per_update=12, train__rows_per_micro_batch=most_rows,
+            train__tokens_per_micro_batch=most_tokens, train__learning_rate=1e-5,
+        )  # fmt: skip
+        trainer, tape = make_trainer(policy, tmp_path / str(len(runs)), config, lambda step, model: rows)
+        move_off_reference(trainer)
+        trainer.train()
+        runs.append((tape.steps[1], entries(trainer)[1], weights(trainer)))
+    whole = runs[0]
+    scale = max(float(g.abs().max()) for g in whole[0].values())
+    for gradients, entry, after in runs[1:]:
+        assert largest_difference(gradients, whole[0]) < 1e-6 * max(1, scale)
+        assert largest_difference(after, whole[2]) < 1e-6
+        for name in ("loss", "kl", "entropy", "clip_ratio/region_mean", "grad_norm"):
+            assert entry[name] == pytest.approx(whole[1][name], rel=1e-5, abs=1e-7)
+    assert whole[1]["kl"] > 0.01
+    assert runs[3][1]["rows/padding_waste"] == 0 < whole[1]["rows/padding_waste"]
+
+
+def test_a_row_with_weight_two_is_the_row_with_twice_the_advantage(policy, tmp_path):
+    rows = random_rows(9)
+    folded = [replace(row, advantage=row.advantage * row.weight, weight=1.0) for row in rows]
+    seen = []
+    for number, given in enumerate((rows, folded)):
+        trainer, tape = make_trainer(policy, tmp_path / str(number), configure(), lambda step, model: given)
+        trainer.train()
+        seen.append(tape.steps[0])
+    assert largest_difference(*seen) == 0
+
+
+def test_a_step_without_gradient_changes_nothing_and_is_logged(policy, tmp_path):
+    steps = {0: random_rows(9), 1: [replace(row, advantage=0.0) for row in random_rows(9)], 2: []}
+    seen = []
+
+    def collect(step, model):
+        seen.append({name: p.clone() for name, p in model.named_parameters()})
+        return steps.get(step, steps[0]), {"reward": float(step)}
+
+    config = configure(train__steps=4, train__kl=0.0, train__weight_decay=0.1)
+    trainer, tape = make_trainer(policy, tmp_path, config, collect)
+    trainer.train()
+    assert largest_difference(seen[0], seen[1]) > 0
+    assert largest_difference(seen[1], seen[2]) == largest_difference(seen[2], seen[3]) == 0
+    assert largest_difference(seen[3], weights(trainer)) > 0
+    logged = entries(trainer)
+    assert [entry["rows/updates"] for entry in logged] == [1, 0, 0, 1]
+    assert [entry["rows/total"] for entry in logged] == [9, 9, 0, 9]
+    assert [entry["grad_norm"] > 0 for entry in logged] == [True, False, False, True]
+    assert [entry["reward"] for entry in logged] == [0, 1, 2, 3]
+    assert tape.steps[1] == tape.steps[2] == {}
+
+
+def test_the_rate_climbs_from_the_first_step(policy, tmp_path):
+    config = configure(train__steps=5, train__warmup_steps=3, train__learning_rate=0.04)
+    trainer, _ = make_trainer(policy, tmp_path, config, lambda step, model: random_rows(3))
+    trainer.train()
+    assert [entry["learning_rate"] for entry in entries(trainer)] == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.04])
+
+
+# -- collecting ---------------------------------------------------------------------------------------------------
+
+
+def sampled_rows(step, model, seed=0):
+    """Rows whose completions the policy writes itself, as in a rollout."""
+    assert not model.training and not torch.is_grad_enabled()
+    torch.manual_seed(1000 * seed + step)
+    rows = random_rows(6, seed=step)
+    prompts = torch.tensor(np.stack([row.prompt_ids[:1] for row in rows])).long()
+    written = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=4)[:, 1:]
+    return [
+        replace(row, completion_ids=ids.numpy().astype(np.int32)) for row, ids in zip(rows, written, strict=True)
+    ]
+
+
+def test_one_seed_one_policy(policy, tmp_path):
+    hashes = []
+    for number, seed in enumerate((0, 0, 1)):
+        config = configure(policy__lora_rank=4, train__steps=2, train__seed=seed, train__rows_per_update=3)
+        trainer, _ = make_trainer(policy, tmp_path / str(number), config, sampled_rows)
+        trainer.train()
+        hashes.append(fingerprint(trainer))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_metrics_under_the_trainers_names_are_refused(policy, tmp_path):
+    trainer, _ = make_trainer(policy, tmp_path, configure(), lambda step, model: (random_rows(3), {"rows/total": 1.0}))
+    with pytest.raises(ValueError, match="own names: rows/total"):
+        trainer.train()
+
+
+def test_evaluate_says_where_validation_lives(policy, tmp_path):
+    trainer, _ = make_trainer(policy, tmp_path, configure(), lambda step, model: [])
+    with pytest.raises(NotImplementedError, match="callback"):
+        trainer.evaluate()
+
+
+def test_policies_that_cannot_be_trained_as_asked_are_refused(policy, tmp_path):
+    def build(model, **overrides):
+        build_trainer(configure(**overrides), model, tiny_tokenizer(), tmp_path, lambda step, model: ([], {}))
+
+    with pytest.raises(ValueError, match="dtype=torch.float32"):
+        build(AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="does not say where it was loaded from"):
+        build(tiny_model())
+    changed = AutoModelForCausalLM.from_pretrained(policy)
+    torch.nn.init.zeros_(changed.model.norm.weight)
+    with pytest.raises(ValueError, match="differs from .* in model.norm.weight"):
+        build(changed)
+    build(tiny_model(), train__kl=0.0)
+    build(tiny_model(dtype=torch.bfloat16), policy__lora_rank=2)
+
+
+# -- checkpoints --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_resuming_equals_running_straight_through(policy, tmp_path, lora):
+    config = configure(
+        policy__lora_rank=lora, train__steps=4, train__save_every=2, train__warmup_steps=3, train__rows_per_update=3
+    )
+
+    def run(output, resume=None):
+        counter = Counter()
+
+        def collect(step, model):
+            counter.calls += step + 1
+            return sampled_rows(step, model, seed=counter.calls)
+
+        trainer, _ = make_trainer(policy, output, config, collect, [counter])
+        trainer.train(resume)
+        return trainer, counter
+
+    straight, counted = run(tmp_path / "a")
+    assert last_complete_checkpoint(tmp_path / "a") == tmp_path / "a" / "checkpoint-4"
+    resumed, recounted = run(tmp_path / "b", tmp_path / "a" / "checkpoint-2")
+    assert fingerprint(resumed) == fingerprint(straight)
+    assert counted.calls == recounted.calls == 1 + 2 + 3 + 4
+    assert entries(resumed) == entries(straight)
+
+
+def test_only_complete_checkpoints_count_and_old_ones_go(policy, tmp_path):
+    config = configure(train__steps=4, train__save_every=1, train__save_total_limit=2, train__kl=0.0)
+    trainer, _ = make_trainer(policy, tmp_path, config, lambda step, model: random_rows(3), [Counter()])
+    (tmp_path / "checkpoint-2").mkdir()
+    (tmp_path / "checkpoint-2" / "left_over").touch()  # of a run that died while saving
+    assert last_complete_checkpoint(tmp_path) is None
+    trainer.train()
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
+    marker = tmp_path / "checkpoint-4" / "COMPLETE"
+    assert json.loads(marker.read_text())["step"] == 4
+    marker.unlink()
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    with pytest.raises(CheckpointError, match="checkpoint-4 has no COMPLETE marker"):
+        make_trainer(policy, tmp_path, config, lambda step, model: [])[0].train(tmp_path / "checkpoint-4")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(policy, tmp_path):
+    trainer, _ = make_trainer(policy, tmp_path, configure(train__kl=0.0), lambda step, model: random_rows(3))
+    trainer.train()
+    folder = tmp_path / "checkpoint-1"
+    deeper = tiny_policy(tmp_path / "deeper", layers=3)
+    for other, lora in ((deeper, 0), (policy, 4)):
+        config = configure(train__kl=0.0, policy__lora_rank=lora)
+        with pytest.raises(CheckpointError, match="another architecture.*same policy.model"):
+            make_trainer(other, tmp_path / "x", config, lambda step, model: [])[0].train(folder)
+
+
+# -- several processes --------------------------------------------------------------------------------------------
+
+
+@cache
+def free_of_launchers() -> dict[str, str]:
+    dropped = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    return {k: v for k, v in os.environ.items() if k not in dropped} | {"OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_equal_one(policy, tmp_path):
+    from distributed_trainer import RUN, collect, config
+
+    one, tape = make_trainer(policy, tmp_path / "one", config(), collect, [Counter()])
+    one.train()
+    shutil.copytree(tmp_path / "one" / f"checkpoint-{RUN['resume']}", tmp_path / "start")
+
+    script = Path(__file__).with_name("distributed_trainer.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    done = subprocess.run(
+        [*command, str(policy), str(tmp_path)], env=free_of_launchers(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+
+    found = torch.load(tmp_path / "two.pt")
+    for mine, theirs in zip(tape.steps, found["gradients"], strict=True):
+        assert mine.keys() == theirs.keys()
+        if mine:
+            scale = max(1.0, *(float(g.abs().max()) for g in mine.values()))
+            assert largest_difference(mine, theirs) < 1e-6 * scale
+    assert largest_difference(weights(one), found["weights"]) < 1e-6
+    assert largest_difference(weights(one), found["resumed"]) < 1e-6
+    for mine, theirs in zip(entries(one), found["entries"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine.keys() - {"rows/padding_waste"}:  # each rank pads to its own longest row
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-4, abs=1e-6), name
+    assert re.fullmatch(r"collect must return the same rows on every rank, but at step 0: "
+                        r"rank 0: 5 rows \(\w{8}\), rank 1: 4 rows \(\w{8}\)", found["mismatch"])  # fmt: skip
