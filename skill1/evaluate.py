@@ -24,7 +24,7 @@ from skill1.prompts import make_prompts
 from skill1.records import Rollout, Task
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
-from skill1.stats import bootstrap_mean, wilson
+from skill1.stats import success_rate, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +106,20 @@ def outcomes(todo: Sequence[Job], rollouts: Sequence[Rollout], config: Config, s
 def summarise(frame: pd.DataFrame) -> dict[str, Any]:
     """Success of one evaluation: rate, n, Wilson and game-bootstrap 95 % intervals, overall and per category.
 
-    "interval" is the bootstrap over games (passes of a game are not independent); "wilson" treats every episode as
-    independent and is the narrower one when games differ in difficulty.
+    "interval" is the one over games (`stats.success_rate`; passes of a game are not independent); "wilson" treats every
+    episode as independent and is the narrower one when games differ in difficulty.
     """
 
     def rate(part: pd.DataFrame) -> dict[str, Any]:
         naive = wilson(int(part["won"].sum()), len(part))
-        entry = {"success": naive.value, "n": len(part), "games": part["game"].nunique(), "wilson": [naive.low, naive.high]}
-        if entry["games"] > 1:
-            over_games = bootstrap_mean(part["won"].astype(float), part["game"])
-            entry["interval"] = [over_games.low, over_games.high]
-        else:
-            entry["interval"] = entry["wilson"]
-        return entry
+        over_games = success_rate(part["won"], part["game"])
+        return {
+            "success": naive.value,
+            "n": len(part),
+            "games": over_games.n,
+            "wilson": [naive.low, naive.high],
+            "interval": [over_games.low, over_games.high],
+        }
 
     overall = rate(frame) | {
         "passes": int(frame["pass"].nunique()),
@@ -151,6 +152,7 @@ def evaluate_run(
     engine: str | None = None,
     batch: int | None = None,
     progress: bool = True,
+    reuse: bool = False,
 ) -> list[Evaluation]:
     """Evaluate a checkpoint of a run and store the outcomes in the run directory.
 
@@ -158,10 +160,15 @@ def evaluate_run(
         library: "final" (the library of the evaluated checkpoint), "none", or "step:N" (that checkpoint's library).
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
         data, engine, batch: override environment.data, environment.engine, policy.generate_batch.
+        reuse: take the outcomes stored by an earlier call for the same step, library, split, games and passes instead
+            of playing them again. Stored outcomes do not say on which data and engine they were played, so `reuse`
+            cannot be combined with overriding these.
 
     Raises:
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
     """
+    if reuse and (data or engine):
+        raise ConfigError("stored outcomes cannot be reused with another environment.data or environment.engine")
     run = RunDirectory.open(path)
     config = run.config
     config = replace(
@@ -175,43 +182,63 @@ def evaluate_run(
     if step is None:
         latest = run.latest_checkpoint()
         step = latest.step if latest else 0
-    if step:
-        model, tokenizer = load_model(config.policy, str(run.checkpoint(step).path))
-    else:
-        model, tokenizer = load_model(config.policy)
-    policy = Policy(
+    label, at = _library_step(config, library, step)
+    kind = f"evaluation_{label}"
+    environment = make_environment(config.environment)
+    todo = {
+        split: jobs(environment.tasks(split), config.evaluation.passes) for split in splits or config.evaluation.splits
+    }
+    stored = run.evaluations(kind) if reuse else pd.DataFrame({"step": [], "split": []})
+    frames = {split: stored[(stored["step"] == step) & (stored["split"] == split)] for split in todo}
+    missing = [split for split in todo if not _holds(frames[split], todo[split])]
+    if missing:
+        policy = _policy(run, config, step)
+        skills = _library(run, config, at)
+        for split in missing:
+            rollouts = play(todo[split], policy, environment, skills, config, progress=progress)
+            frames[split] = outcomes(todo[split], rollouts, config, step, label)
+            run.write_evaluation(kind, frames[split])
+    return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in frames.items()]
+
+
+def _holds(frame: pd.DataFrame, todo: Sequence[Job]) -> bool:
+    """`frame` holds the outcome of every job and nothing else."""
+    if frame.empty:
+        return False
+    return sorted(zip(frame["game"], frame["pass"])) == sorted((job.task.game, job.number) for job in todo)
+
+
+def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
+    """The policy after training step `step`."""
+    model, tokenizer = load_model(config.policy, str(run.checkpoint(step).path) if step else None)
+    return Policy(
         model.eval(),
         tokenizer,
         make_prompts(config.policy.prompts, config.environment.name),
         config.policy,
         config.rollout.max_prompt_tokens,
     )
-    skills, label = _library(run, config, library, step)
-    environment = make_environment(config.environment)
-    done = []
-    for split in splits or config.evaluation.splits:
-        todo = jobs(environment.tasks(split), config.evaluation.passes)
-        rollouts = play(todo, policy, environment, skills, config, progress=progress)
-        frame = outcomes(todo, rollouts, config, step, label)
-        run.write_evaluation(f"evaluation_{label}", frame)
-        done.append(Evaluation(split, step, label, frame, summarise(frame)))
-    return done
 
 
-def _library(run: RunDirectory, config: Config, wanted: str, step: int) -> tuple[FrozenLibrary | None, str]:
-    """The library to evaluate with and its label. A library that should exist but does not is an error."""
+def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:
+    """Label of the library to evaluate with, and the step whose checkpoint holds it (None: no library)."""
     if wanted == "none" or not config.library.enabled:
-        return None, "none"
+        return "none", None
     if wanted == "final":
-        at = step
-    elif wanted.startswith("step:") and wanted[5:].isdigit():
-        at = int(wanted[5:])
-    else:
-        raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N'")
+        return f"step{step}", step
+    if wanted.startswith("step:") and wanted[5:].isdigit():
+        return f"step{int(wanted[5:])}", int(wanted[5:])
+    raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N'")
+
+
+def _library(run: RunDirectory, config: Config, at: int | None) -> FrozenLibrary | None:
+    """The library after step `at`; before training it is empty. One that should exist but does not is an error."""
+    if at is None:
+        return None
     encoder = load_encoder(config.library.encoder)
     if at == 0:
-        return SkillLibrary(config.library, encoder).frozen(), "step0"
-    return SkillLibrary.load(run.checkpoint(at).path / "library", config.library, encoder).frozen(), f"step{at}"
+        return SkillLibrary(config.library, encoder).frozen()
+    return SkillLibrary.load(run.checkpoint(at).path / "library", config.library, encoder).frozen()
 
 
 def report(evaluation: Evaluation) -> dict[str, Any]:

@@ -9,6 +9,7 @@ on Linux the command just runs.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
 _PR_SET_PDEATHSIG = 1
@@ -67,6 +70,48 @@ def launch_torchrun(
         command = bound_command([*torchrun, *worker])
     threads = str(max(1, (os.cpu_count() or 1) // nproc))
     _stream(command, {"OMP_NUM_THREADS": threads} | dict(os.environ) | dict(environment or {}), on_line)
+
+
+def launch_training(
+    directory: Path,
+    *,
+    preset: str = "nano",
+    variant: str = "full",
+    overrides: Mapping[str, Any] | None = None,
+    nproc: int = 1,
+    on_line: Callable[[str], None] = print,
+) -> None:
+    """`skill1 train` in processes of its own: starts the run, continues one that stopped, leaves a finished one alone.
+
+    Args:
+        directory: run directory.
+        overrides: dotted field name -> value.
+
+    Raises:
+        ConfigError: a wrong name or value.
+        RunError: the directory holds something else, or a run with another configuration.
+        LaunchError: training failed.
+    """
+    # not at the top: every bound process starts by importing this module, and these take seconds
+    from skill1.config import load_config
+    from skill1.runs import RunDirectory
+
+    config = load_config(preset, variant, overrides)
+    exists = (directory / "config.json").exists()
+    if exists:
+        run = RunDirectory.open(directory)
+        run.check_config(config)
+        latest = run.latest_checkpoint()
+        if latest is not None and latest.step == config.train.steps:
+            return
+    sets = [word for name, value in (overrides or {}).items() for word in ("--set", f"{name}={_word(value)}")]
+    words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
+    launch_torchrun([*words, *(["--resume"] if exists else [])], nproc, on_line)
+
+
+def _word(value: Any) -> str:
+    """A configuration value as `--set` reads it."""
+    return json.dumps(list(value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _stream(command: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:

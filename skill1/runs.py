@@ -127,10 +127,7 @@ class RunDirectory:
             ConfigError: config.json is unreadable.
         """
         run = cls.open(path)
-        changed = diff(run.config, config)
-        if changed:
-            listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
-            raise RunError(f"{path} was started with another configuration ({listing}): use the same or another name")
+        run.check_config(config)
         recorded = run.manifest()["data_hash"]
         if recorded != data_hash:
             raise RunError(f"{path} was started on other data (hash {recorded}, now {data_hash}): restore the data")
@@ -152,6 +149,15 @@ class RunDirectory:
             known = sorted(p.parent.name for p in path.parent.glob("*/config.json"))
             raise RunError(f"there is no run at {path} (runs in {path.parent}: {', '.join(known) or 'none'})")
         return cls(path, read_config(path / "config.json"))
+
+    def check_config(self, config: Config) -> None:
+        """Raises RunError, with the differences, if the run was started with another configuration."""
+        changed = diff(self.config, config)
+        if changed:
+            listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
+            raise RunError(
+                f"{self.path} was started with another configuration ({listing}): use the same or another name"
+            )
 
     def close(self) -> None:
         """Give the run back to other writers."""

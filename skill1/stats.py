@@ -2,7 +2,7 @@
 
 Which function for which question:
     one run, one split, one pass              `wilson`
-    several passes, or several training seeds `bootstrap_mean`
+    several passes, or several training seeds `success_rate` (0/1 outcomes), `bootstrap_mean` (any)
     two variants on the same games            `paired_difference`, for one pass `mcnemar_exact`
     several comparisons                       `holm` on their p values
     planning                                  `smallest_detectable_difference`
@@ -13,7 +13,7 @@ Rates are shares in [0, 1]. Everything is deterministic: what draws takes a `see
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ class Estimate:
     p_value: float | None = None
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Estimate:
+def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:
     """Success rate of `n` independent episodes with the Wilson score interval.
 
     Raises:
@@ -94,6 +94,27 @@ def bootstrap_mean(
         raise ValueError(f"seed {means.index[row]} has no value for game {means.columns[column]!r}")
     method = "bootstrap over games" if seeds is None else "bootstrap over seeds and games"
     return _bootstrap(means.to_numpy(), level, resamples, seed, method)
+
+
+def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+    """Mean success over games with its interval: `bootstrap_mean`, or Wilson over games where resampling is blind.
+
+    Resampling games that all have the same rate (all lost, all won, or a single game) gives an interval of width 0;
+    Wilson's, with each game as one observation, says what so few games can say.
+
+    Args:
+        won: (M,) outcomes 0 or 1, one per episode.
+        games, seeds: see `bootstrap_mean`.
+
+    Raises:
+        ValueError: see `bootstrap_mean`.
+    """
+    outcomes = pd.Series(_numbers(won, "won"))
+    rates = outcomes.groupby(np.asarray(games)).mean()
+    if rates.nunique() > 1:
+        return bootstrap_mean(outcomes, games, seeds, level=level)
+    over_games = wilson(rates.sum(), len(rates), level)
+    return replace(over_games, method="Wilson over games")
 
 
 def paired_difference(

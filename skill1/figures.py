@@ -1,0 +1,411 @@
+"""Figures, drawn from stored runs and evaluations only (method section 7).
+
+Rates are dots with 95 % intervals, learning curves are raw (no smoothing), every variant has one colour-blind-safe
+colour everywhere, published values are hollow. `save` writes png and pdf whose bytes depend on the data alone.
+Figures are made without pyplot: they belong to nobody but the caller.
+
+Differs from the paper in: "selection precision" (Figure 3a) is shown as all three means of U that it may stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from skill1.config import VARIANTS
+from skill1.envs.alfworld.data import CATEGORIES
+from skill1.journal import Journal
+from skill1.runs import RunDirectory
+from skill1.stats import Estimate, success_rate, wilson
+
+# seaborn's "colorblind" hues; the order of drawing is that of VARIANTS, full first.
+VARIANT_COLOURS: dict[str, str] = dict(
+    zip(VARIANTS, ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161"), strict=True)
+)
+_BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
+_DPI = 300
+_OVERALL = "Overall"
+_SPLITS = {"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _themed(function: Callable[P, T]) -> Callable[P, T]:
+    """Run with our theme, whatever the caller's matplotlib settings are, and leave those alone."""
+
+    @wraps(function)
+    def themed(*args: P.args, **kwargs: P.kwargs) -> T:
+        theme = {
+            **matplotlib.rcParamsDefault,
+            **sns.axes_style("ticks"),
+            **sns.plotting_context("paper"),
+            "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same bytes on every machine
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "pdf.fonttype": 42,
+        }
+        theme.pop("backend")
+        with matplotlib.rc_context(theme):
+            return function(*args, **kwargs)
+
+    return themed
+
+
+@_themed
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    paths = [folder / f"{name}.{kind}" for kind in metadata]
+    for path, fixed in zip(paths, metadata.values(), strict=True):
+        figure.savefig(path, dpi=_DPI, metadata=fixed)
+    return paths
+
+
+@_themed
+def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
+    """Training reward of every step (thin, raw) and validation success (dots with 95 % intervals).
+
+    Runs of one variant share its colour. A dot is one run's Wilson interval, or, over several seeds, the mean with the
+    bootstrap over seeds and games; only steps that all seeds of the variant have validated get one.
+
+    Raises:
+        ValueError: no runs.
+    """
+    if not runs:
+        raise ValueError("no runs to draw")
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    games: set[int] = set()
+    for variant in [v for v in VARIANTS if any(run.config.variant == v for run in runs)]:
+        own = [run for run in runs if run.config.variant == variant]
+        colour = VARIANT_COLOURS[variant]
+        for run in own:
+            metrics = run.metrics()
+            if len(metrics):
+                axes.plot(metrics["step"], 100 * metrics["reward"], color=colour, linewidth=0.7, alpha=0.6)
+        points = _validation(own)
+        games |= {estimate.n for estimate in points.values()}
+        seeds = f" ({len(own)} seeds)" if len(own) > 1 else ""
+        _dots(axes, list(points), list(points.values()), (colour, "o"), variant + seeds, line=True)
+    episodes = {run.config.rollout.tasks_per_step * run.config.rollout.group_size for run in runs}
+    axes.plot([], [], color="0.4", linewidth=0.7, label=f"training reward, raw ({_several(episodes)} episodes a step)")
+    validation = f"validation: {_several(games)} games" if games else "no validation"
+    axes.set(xlabel="training step", ylabel=f"success (%; {validation}, 95 % interval)")
+    _percent(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, axes, columns=2)
+    return figure
+
+
+@_themed
+def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, float] | None = None) -> Figure:
+    """Success per category and overall, a column per split: dots with 95 % intervals over games.
+
+    Args:
+        frames: label -> outcomes (columns of `runs.EVALUATION_SCHEMA`), in the order of drawing.
+        published: category or "Overall" -> published success rate in percent, drawn as hollow markers.
+
+    Raises:
+        ValueError: no outcomes.
+    """
+    splits = _splits_of(frames)
+    figure = Figure(figsize=(0.6 + 3.3 * len(splits), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(splits), squeeze=False)[0]
+    for axes, split in zip(panels, splits, strict=True):
+        parts = {label: frame[frame["split"] == split] for label, frame in frames.items()}
+        present = set(pd.concat(parts.values())["category"])
+        names = [c for c in CATEGORIES.values() if c in present] + sorted(present - set(CATEGORIES.values()))
+        rows = [_OVERALL, *names]
+        for (label, part), shift in zip(parts.items(), _shifts(len(parts)), strict=True):
+            groups = {_OVERALL: part, **dict(tuple(part.groupby("category")))}
+            shown = [name for name in rows if name in groups and len(groups[name])]
+            estimates = [_rate(groups[name]) for name in shown]
+            positions = [rows.index(name) + shift for name in shown]
+            _dots(axes, positions, estimates, _style(part), label, horizontal=True)
+        if published:
+            shown = [name for name in rows if name in published]
+            axes.plot(
+                [published[name] for name in shown],
+                [rows.index(name) for name in shown],
+                "o",
+                markerfacecolor="none",
+                markeredgecolor="black",
+                label="published",
+            )
+        reference = next(iter(parts.values()))
+        games = {_OVERALL: reference, **dict(tuple(reference.groupby("category")))}
+        labels = [f"{name}\nn = {games[name]['game'].nunique()}" if name in games else name for name in rows]
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.axhline(0.5, color="0.8", linewidth=0.8)
+        axes.set(xlim=(-3, 103), title=_SPLITS.get(split, split), xlabel=f"success (%; {_size(reference)})")
+        _percent(axes.xaxis)
+    _legend(figure, panels[0])
+    return figure
+
+
+@_themed
+def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
+    """Success before and after training, with and without the library, on every split: dots with 95 % intervals.
+
+    Args:
+        frames: label -> outcomes (columns of `runs.EVALUATION_SCHEMA`), in the order of drawing.
+
+    Raises:
+        ValueError: no outcomes.
+    """
+    splits = _splits_of(frames)
+    figure = Figure(figsize=(6.0, 1.2 + 1.15 * len(splits)), layout="constrained")
+    axes = figure.subplots()
+    for (label, frame), shift in zip(frames.items(), _shifts(len(frames)), strict=True):
+        parts = [frame[frame["split"] == split] for split in splits]
+        estimates = [_rate(part) for part in parts]
+        positions = [row + shift for row in range(len(splits))]
+        _dots(axes, positions, estimates, _style(frame), label, horizontal=True, size=7)
+        for position, estimate in zip(positions, estimates, strict=True):
+            axes.annotate(
+                f"{100 * estimate.value:.1f} %",
+                (100 * estimate.high, position),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                color="0.25",
+            )
+    reference = next(iter(frames.values()))
+    sizes = [f"{_SPLITS.get(s, s)}\n{_size(reference[reference['split'] == s])}" for s in splits]
+    axes.set_yticks(range(len(splits)), sizes)
+    axes.set_ylim(len(splits) - 0.5, -0.5)
+    axes.set(xlim=(-3, 112), xlabel="success (%), 95 % interval over games")
+    axes.set_xticks(range(0, 101, 20))
+    _legend(figure, axes)
+    return figure
+
+
+@_themed
+def library_growth(run: RunDirectory) -> Figure:
+    """The library's size and its distinct strategies, and what every step admitted, merged and retired.
+
+    Raises:
+        ValueError: the run has no library.
+        LibraryError: it has not trained a step yet, or its journal is damaged.
+    """
+    trace = library_trace(run)
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colour = VARIANT_COLOURS[run.config.variant]
+    left.plot(trace["step"], trace["size"], color=colour, label="skills")
+    left.plot(trace["step"], trace["distinct"], color=colour, linestyle="--", label="distinct strategies")
+    if trace["size"].max() >= 0.8 * run.config.library.capacity:
+        left.axhline(run.config.library.capacity, color="0.6", linewidth=0.8, label="capacity")
+    for name, shade, style in zip(("admitted", "merged", "retired"), _shades(3), ("-", "--", ":"), strict=True):
+        right.plot(trace["step"], trace[name], color=shade, linestyle=style, label=name)
+    left.set(xlabel="training step", ylabel="skills in the library")
+    episodes = run.config.rollout.tasks_per_step * run.config.rollout.group_size
+    right.set(xlabel="training step", ylabel=f"skills per step (of {episodes} episodes)")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+    return figure
+
+
+@_themed
+def utilities(run: RunDirectory) -> Figure:
+    """What the two signals of the outcome do: utilities and U_hat, NDCG, and the shares that feed distillation.
+
+    Raises:
+        ValueError: the run has no library.
+    """
+    _require_library(run)
+    metrics = run.metrics()
+    episodes = run.config.rollout.tasks_per_step * run.config.rollout.group_size
+    figure = Figure(figsize=(9.6, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    means = {
+        "library/mean_utility": "U, whole library",
+        "selection/utility_retrieved": "U, retrieved",
+        "selection/utility_selected": "U, selected",
+        "u_hat": r"$\hat{U}$",
+    }
+    _lines(left, metrics, means)
+    left.axhline(run.config.library.initial_utility, color="0.8", linewidth=0.8)
+    colour = VARIANT_COLOURS[run.config.variant]
+    if "ndcg/mean" in metrics:
+        mean, spread = metrics["ndcg/mean"], metrics["ndcg/std"].fillna(0.0)
+        middle.fill_between(
+            metrics["step"],
+            (mean - spread).clip(0, 1),
+            (mean + spread).clip(0, 1),
+            color=colour,
+            alpha=0.2,
+            linewidth=0,
+            label="one standard deviation",
+        )
+        middle.plot(metrics["step"], mean, color=colour, label="mean")
+    shares = {
+        "selection/selected_share": "with a skill",
+        "distill_positive_rate": r"$r - \hat{U} > 0$",
+        "reward": "won",
+    }
+    _lines(right, metrics, shares)
+    left.set(ylabel="mean utility")
+    middle.set(ylabel="NDCG of the ranking")
+    right.set(ylabel=f"share of the step's episodes (n = {episodes})")
+    for axes in (left, middle, right):
+        axes.set(xlabel="training step", ylim=(-0.03, 1.03))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return figure
+
+
+def library_trace(run: RunDirectory) -> pd.DataFrame:
+    """The library after every step, from the run's journal.
+
+    Returns:
+        Columns step, size, distinct (different strategies among the skills), admitted, merged, retired (in the step).
+
+    Raises:
+        ValueError: the run has no library.
+        LibraryError: it has not trained a step yet, or its journal is damaged.
+    """
+    _require_library(run)
+    strategies: dict[str, str] = {}
+    rows = []
+    for event in Journal(run.library_dir / "journal.jsonl").events():
+        strategies.update((skill.id, skill.strategy) for skill in event.admitted)
+        for skill in event.retired:
+            del strategies[skill]
+        counts = (len(event.admitted), len(event.merged), len(event.retired))
+        rows.append((event.step, len(strategies), len(set(strategies.values())), *counts))
+    return pd.DataFrame(rows, columns=["step", "size", "distinct", "admitted", "merged", "retired"])
+
+
+# -- parts --------------------------------------------------------------------------------------------------------
+
+
+def _require_library(run: RunDirectory) -> None:
+    if not run.config.library.enabled:
+        raise ValueError(f"run {run.name} (variant {run.config.variant}) has no library to draw")
+
+
+def _validation(runs: Sequence[RunDirectory]) -> dict[int, Estimate]:
+    """Step -> validation success of the runs of one variant."""
+    frames = [run.evaluations("validation") for run in runs]
+    steps = set.intersection(*(set(frame["step"]) for frame in frames))
+    points = {}
+    for step in sorted(steps):
+        at = pd.concat([frame[frame["step"] == step] for frame in frames])
+        if len(runs) == 1:
+            points[step] = wilson(int(at["won"].sum()), len(at))
+        else:
+            points[step] = success_rate(at["won"], at["game"], at["seed"])
+    return points
+
+
+def _rate(frame: pd.DataFrame) -> Estimate:
+    return success_rate(frame["won"], frame["game"])
+
+
+def _style(frame: pd.DataFrame) -> tuple[str, str]:
+    """Colour and marker of an evaluation: before training, trained with its library withheld, or its variant's own."""
+    first = frame.iloc[0]
+    if first["step"] == 0:
+        return _BEFORE
+    if first["library"] == "none" and VARIANTS[first["variant"]].get("library.enabled", True):
+        return _WITHHELD
+    return VARIANT_COLOURS[first["variant"]], "o"
+
+
+def _splits_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    empty = [label for label, frame in frames.items() if frame.empty]
+    if not frames or empty:
+        raise ValueError(f"no outcomes to draw: {', '.join(empty) or 'no frames'}")
+    present = {split for frame in frames.values() for split in frame["split"]}
+    return [s for s in _SPLITS if s in present] + sorted(present - set(_SPLITS))
+
+
+def _dots(
+    axes: Axes,
+    positions: Sequence[float],
+    estimates: Sequence[Estimate],
+    style: tuple[str, str],
+    label: str,
+    *,
+    horizontal: bool = False,
+    line: bool = False,
+    size: float = 5,
+) -> None:
+    """Estimates in percent at `positions`, with their intervals."""
+    colour, marker = style
+    value = np.array([100 * e.value for e in estimates])  # (n,)
+    # rounding can put a bound of 0 or 100 % a hair on the wrong side of the value
+    below = np.maximum(value - [100 * e.low for e in estimates], 0)
+    above = np.maximum([100 * e.high for e in estimates] - value, 0)
+    spread = np.array([below, above])  # (2, n)
+    x, y = (value, positions) if horizontal else (positions, value)
+    axes.errorbar(
+        x,
+        y,
+        **{"xerr" if horizontal else "yerr": spread},
+        fmt=marker,
+        linestyle="-" if line else "none",
+        color=colour,
+        markersize=size,
+        linewidth=1.3,
+        label=label,
+        clip_on=False,
+    )
+
+
+def _lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
+    styles = ("-", "--", ":", "-.")
+    for (name, label), shade, style in zip(names.items(), _shades(len(names)), styles):
+        if name in metrics:
+            axes.plot(metrics["step"], metrics[name], color=shade, linestyle=style, label=label)
+
+
+def _shades(count: int) -> list[tuple[float, float, float]]:
+    """Quantities of one run: shades of one ramp, so that they are never taken for variants."""
+    return sns.color_palette("flare", count)
+
+
+def _shifts(count: int) -> np.ndarray:
+    """(count,) offsets that put `count` dots side by side within a row of height 1."""
+    return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / count)
+
+
+def _size(frame: pd.DataFrame) -> str:
+    passes = frame["pass"].nunique()
+    return f"n = {frame['game'].nunique()} games, {passes} {'pass' if passes == 1 else 'passes'}"
+
+
+def _several(numbers: set[int]) -> str:
+    return " or ".join(f"n = {n}" if i == 0 else str(n) for i, n in enumerate(sorted(numbers)))
+
+
+def _percent(axis: matplotlib.axis.Axis) -> None:
+    axis.axes.set(**{f"{axis.axis_name}lim": (-3, 103)})
+    axis.set_major_locator(MaxNLocator(steps=[2, 2.5, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
+
+
+def _legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
