@@ -7,9 +7,12 @@ worlds it is trained and evaluated on (`demonstrations.py`).
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -23,6 +26,31 @@ from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import facts
 from skill1.nano import END, make_model, make_tokenizer, vocabulary
+
+
+MANIFEST = "warm_start.json"
+_FINGERPRINT_GAMES = 24
+_CARD = """# Nano policy
+
+A Qwen2-architecture language model with {parameters:,} parameters and a word-level tokenizer, trained from scratch on
+{demonstrations:,} expert demonstrations in generated household games (`skill1 warmstart`). It is the starting point of
+the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
+names the task's object and this home, and to ignore others); it knows nothing about the homes it is trained on later.
+
+* Made by `skill1 warmstart --out data/nano-policy` (configuration and versions in `warm_start.json`; weights are
+  reproducible on the same machine and versions, floating-point order aside).
+* Training time: {seconds} s on {threads} CPU thread(s).
+* Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer instead of the saved one.
+* Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).
+"""
+
+
+def fingerprint(config: WarmStartConfig) -> str:
+    """SHA-256 of the vocabulary and of the first games' demonstrations: changes when the code that made them does."""
+    digest = hashlib.sha256(json.dumps(nano_tokenizer().get_vocab(), sort_keys=True).encode())
+    for row in demonstrations(replace(config, games=min(config.games, _FINGERPRINT_GAMES))):
+        digest.update(f"{row.stage}\t{row.prompt}\t{row.answer}\n".encode())
+    return digest.hexdigest()
 
 
 def common_places() -> Mapping[str, frozenset[str]]:
@@ -148,8 +176,21 @@ def warm_start(config: WarmStartConfig, out: Path) -> None:
             dataloader_pin_memory=torch.cuda.is_available(),
         ),
     )
+    started = time.perf_counter()
     trainer.train()
+    seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "warm_start.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+    manifest = {
+        "warm_start": asdict(config),
+        "fingerprint": fingerprint(config),
+        "model_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "parameters": model.num_parameters(),
+        "demonstrations": len(data),
+        "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
+    }
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (out / "README.md").write_text(_CARD.format(**manifest))
