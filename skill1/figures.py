@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -92,7 +93,9 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
     games: set[int] = set()
-    for variant in [v for v in VARIANTS if any(run.config.variant == v for run in runs)]:
+    variants = [v for v in VARIANTS if any(run.config.variant == v for run in runs)]
+    beside = 0.05 * max(run.config.train.steps for run in runs)  # dots of one step side by side
+    for variant, shift in zip(variants, beside * _shifts(len(variants)), strict=True):
         own = [run for run in runs if run.config.variant == variant]
         colour = VARIANT_COLOURS[variant]
         for run in own:
@@ -102,13 +105,14 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
         points = _validation(own)
         games |= {estimate.n for estimate in points.values()}
         seeds = f" ({len(own)} seeds)" if len(own) > 1 else ""
-        _dots(axes, list(points), list(points.values()), (colour, "o"), variant + seeds, line=True)
+        at = [step + shift for step in points]
+        _dots(axes, at, list(points.values()), (colour, "o"), variant + seeds, line=True)
     episodes = {run.config.rollout.tasks_per_step * run.config.rollout.group_size for run in runs}
     axes.plot([], [], color="0.4", linewidth=0.7, label=f"training reward, raw ({_several(episodes)} episodes a step)")
-    validation = f"validation: {_several(games)} games" if games else "no validation"
-    axes.set(xlabel="training step", ylabel=f"success (%; {validation}, 95 % interval)")
+    validation = f"{_several(games)} games, 95 % interval" if games else "none"
+    axes.set(xlabel="training step", ylabel=f"success (%)\nvalidation: {validation}")
     _percent(axes.yaxis)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole(axes.xaxis)
     _legend(figure, axes, columns=2)
     return figure
 
@@ -154,7 +158,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axhline(0.5, color="0.8", linewidth=0.8)
-        axes.set(xlim=(-3, 103), title=_SPLITS.get(split, split), xlabel=f"success (%; {_size(reference)})")
+        axes.set(xlim=(-3, 103), title=_SPLITS.get(split, split), xlabel=f"success (%), 95 % interval\n{_size(reference)}")
         _percent(axes.xaxis)
     _legend(figure, panels[0])
     return figure
@@ -220,8 +224,8 @@ def library_growth(run: RunDirectory) -> Figure:
     right.set(xlabel="training step", ylabel=f"skills per step (of {episodes} episodes)")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
+        _whole(axes.xaxis)
+        _whole(axes.yaxis)
         axes.legend()
     return figure
 
@@ -237,7 +241,7 @@ def utilities(run: RunDirectory) -> Figure:
     metrics = run.metrics()
     episodes = run.config.rollout.tasks_per_step * run.config.rollout.group_size
     figure = Figure(figsize=(9.6, 3.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    left, middle, right = figure.subplots(1, 3, sharex=True)
     means = {
         "library/mean_utility": "U, whole library",
         "selection/utility_retrieved": "U, retrieved",
@@ -267,10 +271,10 @@ def utilities(run: RunDirectory) -> Figure:
     _lines(right, metrics, shares)
     left.set(ylabel="mean utility")
     middle.set(ylabel="NDCG of the ranking")
-    right.set(ylabel=f"share of the step's episodes (n = {episodes})")
+    right.set(ylabel=f"share of episodes (n = {episodes} a step)")
     for axes in (left, middle, right):
         axes.set(xlabel="training step", ylim=(-0.03, 1.03))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _whole(axes.xaxis)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
@@ -406,6 +410,17 @@ def _percent(axis: matplotlib.axis.Axis) -> None:
     axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
 
 
-def _legend(figure: Figure, axes: Axes, columns: int = 3) -> None:
+def _whole(axis: matplotlib.axis.Axis) -> None:
+    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def _legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """One legend above all panels: dots with intervals first, lines and hollow markers behind."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
+    order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
+    figure.legend(
+        [handles[i] for i in order],
+        [labels[i] for i in order],
+        loc="outside upper center",
+        ncols=min(columns, len(labels)),
+    )
