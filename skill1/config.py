@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -258,6 +258,11 @@ def field_names() -> list[str]:
     ]
 
 
+def _may_be_none(section: str, leaf: str) -> bool:
+    kind = type(getattr(Config(), section))
+    return type(None) in get_args(get_type_hints(kind)[leaf])
+
+
 def load_config(
     preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None
 ) -> Config:
@@ -276,7 +281,8 @@ def load_config(
     for layer in (PRESETS[preset], VARIANTS[variant], overrides or {}):
         for name, value in layer.items():
             section, leaf = closest(name, known, "configuration field").split(".")
-            tree.setdefault(section, {})[leaf] = None if value in ("none", "None") and leaf != "report_to" else value
+            absent = value in ("none", "None") and _may_be_none(section, leaf)
+            tree.setdefault(section, {})[leaf] = None if absent else value
     return _validate(Config, tree)
 
 

@@ -18,3 +18,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data folder (expected {folder.name} under ../shared beside the repository)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny generated ALFWorld world: 12 train, 6 valid_seen, 6 valid_unseen games."""
+    from nano_runs import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an untrained nano policy, 32 wide, 1 layer."""
+    from nano_runs import make_nano
+
+    return make_nano(tmp_path_factory.mktemp("nano"))

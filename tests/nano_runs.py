@@ -1,0 +1,94 @@
+"""A tiny generated world, an untrained nano policy and configurations for them, shared by the skill loop's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from skill1.config import Config, PolicyConfig, load_config
+from skill1.envs.alfworld.environment import AlfworldEnvironment, make_environment
+from skill1.envs.alfworld.generate import generate
+from skill1.nano import make_model
+from skill1.policy import Policy, load_model
+from skill1.prompts import make_prompts
+from skill1.records import Lesson, Rollout, Task
+from skill1.warmstart import nano_tokenizer
+
+WORLD = dict(train=12, valid_seen=6, valid_unseen=6, homes=3, unseen_homes=2, receptacles=10, objects=8)
+
+
+def make_world(folder: Path) -> Path:
+    generate(folder, seed=5, **WORLD)
+    return folder
+
+
+def make_nano(folder: Path, *, width: int = 32, layers: int = 1, seed: int = 0) -> Path:
+    tokenizer = nano_tokenizer()
+    make_model(tokenizer, width=width, layers=layers, heads=2, seed=seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def configure(world: Path, nano: Path, variant: str = "full", preset: str = "nano", **overrides: Any) -> Config:
+    """Two groups of three, four actions, the hash encoder; `a__b` stands for `a.b`."""
+    return load_config(preset, variant, settings(world, nano, preset) | {k.replace("__", "."): v for k, v in overrides.items()})
+
+
+def settings(world: Path, nano: Path, preset: str = "nano") -> dict[str, Any]:
+    """The overrides of `configure`, as `--set` could say them."""
+    nano_policy = {
+        "policy.prompts": "compact",
+        "policy.dtype": "float32",
+        "policy.gradient_checkpointing": False,
+        "rollout.max_prompt_tokens": 512,
+        "rollout.max_query_tokens": 8,
+        "rollout.max_rerank_tokens": 8,
+        "rollout.max_act_tokens": 4,
+        "rollout.max_distill_tokens": 8,
+    }
+    return nano_policy | {
+        "policy.model": str(nano),
+        "environment.data": str(world),
+        "environment.max_steps": 4,
+        "library.encoder": "hash",
+        "rollout.tasks_per_step": 2,
+        "rollout.group_size": 3,
+        "train.steps": 4,
+        "train.warmup_steps": 0,
+        "train.save_every": 2,
+        "train.validate_every": 2,
+        "train.validation_tasks": 4,
+    }
+
+
+def load_policy(config: Config) -> Policy:
+    model, tokenizer = load_model(config.policy)
+    prompts = make_prompts(config.policy.prompts, config.environment.name)
+    return Policy(model.eval(), tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)
+
+
+def environment(config: Config) -> AlfworldEnvironment:
+    return make_environment(config.environment)
+
+
+def success(desc: str, strategy: str, instruction: str = "put a mug in shelf.") -> Rollout:
+    """A won rollout without turns that teaches a library one lesson."""
+    return Rollout(
+        task=Task("alfworld", "train", "train/none/none", "Pick"), instruction=instruction, group=0, index=0, query="",
+        turns=(), candidates=(), ranking=(), ranking_parsed=True, selected=None, skill="", skill_similarity=float("nan"),
+        outcome=1.0, score=1.0, steps=0, lesson=Lesson(desc, strategy),
+    )  # fmt: skip
+
+
+def contents(rollout: Rollout) -> tuple[Any, ...]:
+    """All of a rollout in a form that `==` compares by value."""
+    turns = tuple(
+        (t.stage, t.prompt_ids.tolist(), t.completion_ids.tolist(), t.logprobs.tolist(), t.text, t.value, t.well_formed,
+         t.admissible, t.observation)
+        for t in rollout.turns
+    )  # fmt: skip
+    return (
+        rollout.task, rollout.instruction, rollout.group, rollout.index, rollout.query, turns, rollout.candidates,
+        rollout.ranking, rollout.ranking_parsed, rollout.selected, rollout.skill, repr(rollout.skill_similarity),
+        rollout.outcome, rollout.score, rollout.steps, rollout.lesson,
+    )  # fmt: skip
