@@ -6,8 +6,8 @@ STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 
-# Small models on few cores: more threads than this only get in each other's way.
-export OMP_NUM_THREADS ?= 2
+# Waiting threads that spin make two processes on two cores five times slower.
+export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help install demo test lab clean-venv
@@ -38,6 +38,8 @@ $(STAMP): pyproject.toml Makefile
 demo: $(STAMP)
 	$(BIN)/skill1 demo --seed $(SEED)
 
+# Tests are many small tensors in several processes: one thread each.
+test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(BIN)/python -m pytest
 

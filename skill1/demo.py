@@ -21,8 +21,11 @@ from typing import Any
 import psutil
 
 from skill1.batch import run_notebook
+from skill1.comparison import BEFORE, WITH_LIBRARY, WITHHELD
 from skill1.config import load_config
+from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.generate import generate
+from skill1.runs import RunDirectory
 
 NOTEBOOKS = Path("notebooks")
 RESULTS = Path("results/demo")
@@ -88,6 +91,9 @@ def demo(seed: int, nproc: int | None = None) -> Path:
         if not given:
             with meter.phase("generate"):
                 data = str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **WORLD).out.resolve())
+        # ALFWorld's splits are separate downloads: evaluate those that are there, and say so
+        splits = [split for split in load_config("nano").evaluation.splits if GameTree.open(data).has(split)]
+        print(f"splits to evaluate: {', '.join(splits)}", flush=True)
         with meter.phase("train"):
             run_notebook(
                 NOTEBOOKS / "01_train.ipynb",
@@ -106,7 +112,7 @@ def demo(seed: int, nproc: int | None = None) -> Path:
             run_notebook(
                 NOTEBOOKS / "02_evaluate.ipynb",
                 home / "02_evaluate.ipynb",
-                {"run": str(run), "passes": PASSES},
+                {"run": str(run), "passes": PASSES, "splits": splits},
                 progress=True,
             )
     summary = _summary(run, seed, given or "generated", meter)
@@ -118,13 +124,34 @@ def demo(seed: int, nproc: int | None = None) -> Path:
 
 
 def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
-    """Before/after rates with intervals from the evaluation notebook's own summary, and what the run cost."""
-    evaluated = json.loads((run / "summary.json").read_text())
+    """Rates (0-1) before and after, the library's use in training, and what the demo cost.
+
+    The top level is valid_seen; the other split has the same entries under its name. Before training the library is
+    empty, so both entries of `before` are the same evaluation.
+    """
+    evaluated = json.loads((run / "summary.json").read_text())["evaluations"]
+    splits = {
+        split: {
+            "before": {"library": evaluated[BEFORE][split], "no_library": evaluated[BEFORE][split]},
+            "after": {"library": evaluated[WITH_LIBRARY][split], "no_library": evaluated[WITHHELD][split]},
+        }
+        for split in evaluated[BEFORE]
+    }
+    metrics = RunDirectory.open(run).metrics()
     return {
         "seed": seed,
         "data": data,
-        "preset": load_config("nano").preset,
-        **evaluated,
+        **splits.pop("valid_seen"),
+        **splits,
+        "library_use": {
+            name: [round(float(v), 4) for v in metrics[column]]
+            for name, column in {
+                "episodes_with_skill": "selection/selected_share",
+                "mean_utility": "library/mean_utility",
+                "ndcg_mean": "ndcg/mean",
+                "ndcg_std": "ndcg/std",
+            }.items()
+        },
         "seconds": meter.seconds,
         "peak_memory_mb": round(meter.peak / 2**20),
     }

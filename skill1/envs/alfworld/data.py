@@ -90,6 +90,10 @@ class GameTree:
             )
         return tuple(known[i] for i in chosen)
 
+    def has(self, split: str) -> bool:
+        """Whether there is a folder of that split."""
+        return (self.folder / split).is_dir()
+
     def path(self, game: str) -> Path:
         """The game file of an id. Raises DataError if it is not there."""
         path = self.folder / game / _GAME
