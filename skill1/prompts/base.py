@@ -81,7 +81,8 @@ def history_of(trajectory: Sequence[Exchange], window: int) -> tuple[Exchange, .
     return tuple(trajectory[-window:]) if window else ()
 
 
-def complete_ranking(ids: Sequence[int], count: int) -> tuple[tuple[int, ...], bool]:
+def complete_ranking(written: Sequence[str], count: int) -> tuple[tuple[int, ...], bool]:
     """1-based ids as written -> (0-based permutation, whether any id was valid)."""
-    ranked = list(dict.fromkeys(i - 1 for i in ids if 1 <= i <= count))
+    positions = {str(i + 1): i for i in range(count)}
+    ranked = list(dict.fromkeys(positions[word] for word in written if word in positions))
     return tuple(ranked + [i for i in range(count) if i not in ranked]), bool(ranked)

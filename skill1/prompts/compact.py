@@ -131,7 +131,7 @@ class CompactPrompts:
         return Parsed(text.strip() or compact(start.instruction), bool(text.strip()))
 
     def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
-        return complete_ranking([int(i) for i in text.replace(",", " ").split() if i.isdigit()], count)
+        return complete_ranking(text.replace(",", " ").split(), count)
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         words = text.split()

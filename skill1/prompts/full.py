@@ -131,7 +131,7 @@ class FullPrompts:
         return Parsed(value or start.instruction, bool(tagged))
 
     def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
-        return complete_ranking([int(i) for i in re.findall(r"\d+", _tag("rank", text) or "")], count)
+        return complete_ranking(re.findall(r"\d+", _tag("rank", text) or ""), count)
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         tagged = _tag("action", text)
@@ -143,7 +143,8 @@ class FullPrompts:
             return None
         try:
             fields = json.loads(found.group(0))
-        except json.JSONDecodeError:
+            json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair ("\\ud800") could not be stored
+        except (ValueError, RecursionError):  # not JSON, not Unicode, nested without end
             return None
         head = fields.get("description_head")
         lessons = [(label, fields.get(key)) for key, label in _LESSONS]
