@@ -18,6 +18,7 @@ from skill1.stats import (
     mcnemar_exact,
     paired_difference,
     smallest_detectable_difference,
+    success_rate,
     wilson,
 )
 
@@ -306,3 +307,16 @@ def test_estimates_are_frozen() -> None:
     with pytest.raises(AttributeError):
         wilson(1, 2).value = 0.0  # type: ignore[misc]
     assert Estimate(0.5, 0.4, 0.6, 10, 0.95, "x").p_value is None
+
+
+def test_success_rate_over_games_is_the_bootstrap_where_games_differ() -> None:
+    won, games = [1, 1, 0, 1, 0, 0], ["a", "a", "b", "b", "c", "c"]
+    assert success_rate(won, games) == bootstrap_mean(won, games)
+
+
+@pytest.mark.parametrize("won, equivalent", [([0, 0, 0, 0], 0), ([1, 1, 1, 1], 2), ([1, 0, 0, 1], 1)])
+def test_success_rate_of_equal_games_is_wilson_over_games(won: list[int], equivalent: int) -> None:
+    """Two games, two passes: a resample could only repeat the same rate."""
+    rate, expected = success_rate(won, ["a", "a", "b", "b"]), wilson(equivalent, 2)
+    assert (rate.value, rate.low, rate.high, rate.n) == (expected.value, expected.low, expected.high, 2)
+    assert rate.method == "Wilson over games"
