@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from skill1.evaluate import evaluate_run, summarise
-from skill1.runs import RunDirectory
+from skill1.runs import RunDirectory, RunError
 from skill1.stats import paired_difference, success_rate, wilson
 
 BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
@@ -44,10 +44,14 @@ def evaluate_arms(
         Label -> outcomes of all splits (columns of `runs.EVALUATION_SCHEMA`), in the order of drawing.
 
     Raises:
-        see `evaluate.evaluate_run`.
+        RunError: the run has no complete checkpoint: there is no "after".
+        Otherwise see `evaluate.evaluate_run`.
     """
+    run = RunDirectory.open(path)
+    if run.latest_checkpoint() is None:
+        raise RunError(f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)")
     arms: dict[str, dict[str, Any]] = {BEFORE: {"step": 0}} if baseline else {}
-    if RunDirectory.open(path).config.library.enabled:
+    if run.config.library.enabled:
         arms |= {WITH_LIBRARY: {}, WITHHELD: {"library": "none"}}
     else:
         arms |= {WITHOUT: {}}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
@@ -226,7 +227,8 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
     Raises:
         ConfigError, DataError, RunError, LibraryError, CheckpointError: see the messages; nothing is overwritten.
     """
-    state = PartialState()
+    # without `cpu`, accelerate takes every process of a machine without a GPU for the only one
+    state = PartialState(cpu=not torch.cuda.is_available())
     if config.rollout.tasks_per_step < state.num_processes:
         raise ConfigError(
             f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
