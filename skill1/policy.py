@@ -8,12 +8,14 @@ cumulative distribution give exact samples and cost nothing at a vocabulary of 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -117,6 +119,19 @@ class Policy:
                 out[i] = completion
         return [completion for completion in out if completion is not None]
 
+    @contextmanager
+    def _bare_generation(self) -> Iterator[None]:
+        """Without the model's own generation settings: `generate` takes from them whatever it is not told.
+
+        Qwen2.5-7B-Instruct's hold repetition_penalty=1.05, with which the samples would not be the policy's.
+        """
+        own = self.model.generation_config
+        self.model.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            self.model.generation_config = own
+
     def _sample(
         self, prompts: list[list[int]], seeds: list[Seed], temperature: float, max_new_tokens: int
     ) -> list[Completion]:
@@ -128,17 +143,18 @@ class Policy:
             mask[row, width - len(prompt) :] = 1
         uniforms = np.stack([stream(seed, max_new_tokens) for seed in seeds])
         sampler = _SeededSampling(torch.from_numpy(uniforms).to(device), temperature)
-        generated = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=GenerationConfig(
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                pad_token_id=self._pad,
-                eos_token_id=sorted(self._ends),
-            ),
-            logits_processor=LogitsProcessorList([sampler]),
-        )
+        with self._bare_generation():
+            generated = self.model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    pad_token_id=self._pad,
+                    eos_token_id=sorted(self._ends),
+                ),
+                logits_processor=LogitsProcessorList([sampler]),
+            )
         new = generated[:, width:].cpu().numpy().astype(np.int32)  # (B, T)
         logprobs = torch.stack(sampler.logprobs, dim=1).cpu().numpy()  # (B, T)
         lengths = [next((t + 1 for t, i in enumerate(row) if i in self._ends), len(row)) for row in new.tolist()]
@@ -165,7 +181,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
     name = model or config.model
     folder = Path(name)
     # "org/name" is a hub id unless its first part is a folder here: then it is a path that does not exist
-    if not folder.is_dir() and (folder.is_absolute() or folder.parts[0] in (".", "..") or Path(folder.parts[0]).is_dir()):
+    if not folder.is_dir() and (name.startswith((".", "/")) or Path(folder.parts[0]).is_dir()):
         raise ConfigError(
             f"policy.model: there is no folder {name!r}; name an existing model folder or hub id, or make a nano policy "
             f"with `skill1 warmstart --out {name}`"
@@ -174,7 +190,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
     try:
         tokenizer = load_tokenizer(name)
         loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({str(error).splitlines()[0]})") from error
     return loaded, tokenizer
 
