@@ -34,3 +34,11 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nano_runs import make_nano
 
     return make_nano(tmp_path_factory.mktemp("nano"))
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a nano policy after seconds of warm start."""
+    from nano_runs import make_warm
+
+    return make_warm(tmp_path_factory.mktemp("warm"))

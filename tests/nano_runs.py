@@ -12,7 +12,7 @@ from skill1.nano import make_model
 from skill1.policy import Policy, load_model
 from skill1.prompts import make_prompts
 from skill1.records import Lesson, Rollout, Task
-from skill1.warmstart import nano_tokenizer
+from skill1.warmstart import nano_tokenizer, warm_start
 
 WORLD = dict(train=12, valid_seen=6, valid_unseen=6, homes=3, unseen_homes=2, receptacles=10, objects=8)
 
@@ -26,6 +26,15 @@ def make_nano(folder: Path, *, width: int = 32, layers: int = 1, seed: int = 0) 
     tokenizer = nano_tokenizer()
     make_model(tokenizer, width=width, layers=layers, heads=2, seed=seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_warm(folder: Path) -> Path:
+    """A nano policy after seconds of warm start: it writes well-formed and ill-formed answers of every stage."""
+    shape = {"width": 48, "layers": 2, "heads": 2}
+    short = {"games": 60, "epochs": 3.0, "learning_rate": 6e-3, "rows_per_step": 32, "receptacles_high": 11}
+    config = load_config("nano", overrides={f"warm_start.{name}": value for name, value in (shape | short).items()})
+    warm_start(config.warm_start, folder)
     return folder
 
 
