@@ -257,3 +257,6 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
     trainer.train(resume_from_checkpoint=latest.path if latest else None)
     if run is not None:
         run.close()
+    if state.num_processes > 1:  # or one rank's exit can abort another that still holds connections to it
+        state.wait_for_everyone()
+        state.destroy_process_group()

@@ -57,11 +57,11 @@ def test_the_tour_shows_what_it_promises(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, world: Path, nano: Path) -> dict[str, Any]:
-    """Parameters of an executed 01_train; `out` is its run directory."""
+    """Parameters of a 01_train executed on two processes; `out` is its run directory."""
     folder = tmp_path_factory.mktemp("notebooks")
     overrides = settings(world, nano) | {"train.steps": STEPS}
     data = overrides.pop("environment.data")
-    parameters = {"out": str(folder / "run"), "seed": 3, "data": data, "overrides": overrides}
+    parameters = {"out": str(folder / "run"), "seed": 3, "nproc": 2, "data": data, "overrides": overrides}
     run_notebook(NOTEBOOKS / "01_train.ipynb", folder / "01_train.ipynb", parameters)
     return parameters
 
@@ -100,7 +100,7 @@ def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) ->
 
     (run.checkpoint_dir(STEPS) / COMPLETE).unlink()  # as if stopped in the middle of writing it
     lines: list[str] = []
-    launch_training(**same, on_line=lines.append)
+    launch_training(**same, nproc=1, on_line=lines.append)  # on fewer processes than before: the same numbers
     assert lines
     assert [session["from_step"] for session in run.manifest()["sessions"]] == [0, 2]
     assert len(manifest["sessions"]) == 1
