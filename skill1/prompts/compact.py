@@ -9,7 +9,8 @@ The same four stages and the same information as `full`, worded for a word-level
     distill  mug home cabinet_6 drawer_4 shelf_3 | mug in cabinet_3 home cabinet_6 drawer_4 shelf_3
 
 "home" lists the three receptacle types with the highest numbers: the part of the first observation by which a home is
-recognised when it is visited again.
+recognised when it is visited again. The room list starts at the place after the current one, so that searching on is
+reading on. The task stands last, where a small model finds it.
 
 Differs from the paper in: no reasoning text; the admissible list is shortened to what the task can need (no `go to`:
 the room list says where one can go; `take` only of the task's object type); a failed task's distillation is the same
@@ -29,8 +30,8 @@ from skill1.records import Lesson
 
 WRITE = "<write>"
 MARKS = (
-    "<query>", "<rerank>", "<act>", "<distill>", "<home>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>",
-    "<can>", "<skill>", "<cand>", "<traj>", "<ref>", WRITE, ":", ";", ">", ",", "|", "none", "start", "home", "in",
+    "<query>", "<rerank>", "<act>", "<distill>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>", "<can>",
+    "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", ",", "|", "none", "start", "home", "in",
     "success", "failure",
 )  # fmt: skip
 _FILLER = frozenset(
@@ -71,6 +72,12 @@ def home(start: Observation) -> str:
     return " ".join(f"{kind}_{counts[kind]}" for kind in top)
 
 
+def _onward(places: list[str], here: list[str]) -> list[str]:
+    """The room list read from where one stands: the place after the current one comes first, the current one last."""
+    after = max((places.index(place) for place in here), default=-1) + 1
+    return places[after:] + places[:after]
+
+
 def _spaced(entity: str) -> str:
     return entity.replace("_", " ")
 
@@ -82,11 +89,11 @@ class CompactPrompts:
         return tokenizer.encode(text, add_special_tokens=False)
 
     def query(self, start: Observation) -> str:
-        return f"<query> {compact(start.instruction)} <home> {home(start)} {WRITE}"
+        return f"<query> home {home(start)} <task> {compact(start.instruction)} {WRITE}"
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
         shown = " ; ".join(f"{i} : {s}" for i, s in enumerate(strategies, start=1))
-        return f"<rerank> {compact(start.instruction)} <home> {home(start)} <cand> {shown} {WRITE}"
+        return f"<rerank> <task> {compact(start.instruction)} home {home(start)} <cand> {shown} {WRITE}"
 
     def act(self, context: ActContext) -> str:
         start, now = context.start, context.observation
@@ -101,10 +108,10 @@ class CompactPrompts:
                 can.append(" ".join(words))
         past = " ; ".join(f"{self._observation(o, start)} > {compact(a)}" for o, a in context.history)
         return (
-            f"<act> {compact(start.instruction)} <home> {home(start)} <room> {' '.join(places)} <hist> {past or 'none'} "
-            f"<step> {context.steps} <at> {' '.join(here) or 'none'} <hold> {' '.join(held) or 'none'} "
-            f"<obs> {self._observation(now.text, start)} <can> {' ; '.join(can) or 'none'} "
-            f"<skill> {context.skill or 'none'} {WRITE}"
+            f"<act> home {home(start)} <room> {' '.join(_onward(places, here))} <hist> {past or 'none'} "
+            f"<step> {context.steps} <obs> {self._observation(now.text, start)} <at> {' '.join(here) or 'none'} "
+            f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} <skill> {context.skill or 'none'} "
+            f"<task> {compact(start.instruction)} {WRITE}"
         )
 
     @staticmethod
@@ -116,8 +123,8 @@ class CompactPrompts:
     ) -> str:
         shown = f"<ref> {self._actions(reference)} " if reference is not None else ""
         return (
-            f"<distill> {compact(start.instruction)} <home> {home(start)} {shown}<traj> {self._actions(trajectory)} "
-            f"{'success' if won else 'failure'} {WRITE}"
+            f"<distill> home {home(start)} {shown}<traj> {self._actions(trajectory)} "
+            f"{'success' if won else 'failure'} <task> {compact(start.instruction)} {WRITE}"
         )
 
     @staticmethod
