@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +40,15 @@ VALIDATION_SPLIT = "valid_seen"
 
 
 def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:
-    """The tasks of a step: consecutive pieces of an endless stream of permutations of `tasks`, one per epoch."""
+    """The tasks of a step: consecutive pieces of an endless stream of permutations of `tasks`, one per epoch.
+
+    `Task.seed` is the epoch: a task that ends one epoch and begins the next in the same step is not sampled twice alike.
+    """
     chosen = []
     for position in range(step * count, (step + 1) * count):
         epoch, offset = divmod(position, len(tasks))
-        chosen.append(tasks[np.random.default_rng((seed, epoch)).permutation(len(tasks))[offset]])
+        task = tasks[np.random.default_rng((seed, epoch)).permutation(len(tasks))[offset]]
+        chosen.append(replace(task, seed=epoch))
     return chosen
 
 
