@@ -12,9 +12,10 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import nn
+if TYPE_CHECKING:  # readers of runs need not wait for torch
+    from torch import nn
 
 MARKER = "COMPLETE"  # in checkpoint-N: {"step": N, "architecture": {...}}
 
@@ -33,12 +34,6 @@ class CheckpointState(Protocol):
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be resumed from. The message names the folder, the reason and the fix."""
-
-
-def last_complete_checkpoint(output_dir: Path) -> Path | None:
-    """The complete checkpoint-N with the highest N; None without one."""
-    complete = complete_checkpoints(output_dir)
-    return complete[-1] if complete else None
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:
@@ -61,7 +56,7 @@ def check_resumable(folder: Path, architecture: dict[str, Any]) -> None:
     """
     marker = _read(folder)
     if marker is None:
-        raise CheckpointError(f"{folder} has no {MARKER} marker: it was not finished; use last_complete_checkpoint")
+        raise CheckpointError(f"{folder} has no {MARKER} marker: it was not finished; use a complete one")
     if marker["architecture"] != architecture:
         raise CheckpointError(
             f"{folder} holds another architecture: {_describe(marker['architecture'])}, but this run has "

@@ -36,11 +36,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skill1.checkpoints import complete_checkpoints, remove_checkpoint
 from skill1.config import Config, diff, read_config, save_config
 from skill1.records import Rollout
 from skill1.rollout_log import read_rollouts, write_rollouts
 
-COMPLETE = "COMPLETE"  # written last by the trainer
 EVALUATION_SCHEMA = pa.schema(
     [
         ("variant", pa.string()),
@@ -280,8 +280,7 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Complete checkpoints, ascending."""
-        steps = [step for step in self._checkpoint_steps() if (self.checkpoint_dir(step) / COMPLETE).is_file()]
-        return [Checkpoint(step, self.checkpoint_dir(step)) for step in steps]
+        return [Checkpoint(int(folder.name.partition("-")[2]), folder) for folder in complete_checkpoints(self.path)]
 
     def latest_checkpoint(self) -> Checkpoint | None:
         return found[-1] if (found := self.checkpoints()) else None
@@ -295,10 +294,6 @@ class RunDirectory:
         return found[step]
 
     # ---------------------------------------------------------------- internals
-
-    def _checkpoint_steps(self) -> list[int]:
-        matches = (re.fullmatch(r"checkpoint-(\d+)", p.name) for p in self.path.iterdir())
-        return sorted(int(m[1]) for m in matches if m)
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("w")
@@ -334,9 +329,9 @@ class RunDirectory:
             for file in folder.glob("*step_*.parquet"):
                 if int(file.stem.rpartition("step_")[2]) > step:
                     file.unlink()
-        complete = {c.step for c in self.checkpoints()}
-        for other in set(self._checkpoint_steps()) - complete:
-            _remove_checkpoint(self.checkpoint_dir(other))
+        complete = {checkpoint.path for checkpoint in self.checkpoints()}
+        for folder in set(self.path.glob("checkpoint-*")) - complete:
+            remove_checkpoint(folder)
 
 
 def describe_session() -> dict[str, Any]:
@@ -395,11 +390,6 @@ def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _remove_checkpoint(folder: Path) -> None:
-    (folder / COMPLETE).unlink(missing_ok=True)  # first: a half-removed checkpoint must not look whole
-    shutil.rmtree(folder)
 
 
 def _ranges(steps: Sequence[int]) -> str:

@@ -14,7 +14,8 @@ from nano_runs import settings
 from skill1.batch import run_notebook
 from skill1.comparison import evaluate_arms
 from skill1.launch import launch_training
-from skill1.runs import COMPLETE, RunDirectory, RunError
+from skill1.checkpoints import MARKER
+from skill1.runs import RunDirectory, RunError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 STORED = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -98,7 +99,7 @@ def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) ->
     with pytest.raises(RunError, match="train.steps: the run has 4, now 5"):
         launch_training(same["directory"], overrides=same["overrides"] | {"train.steps": 5})
 
-    (run.checkpoint_dir(STEPS) / COMPLETE).unlink()  # as if stopped in the middle of writing it
+    (run.checkpoint_dir(STEPS) / MARKER).unlink()  # as if stopped in the middle of writing it
     lines: list[str] = []
     launch_training(**same, nproc=1, on_line=lines.append)  # on fewer processes than before: the same numbers
     assert lines

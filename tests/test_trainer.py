@@ -38,7 +38,7 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
 import skill1.trl_config
-from skill1.checkpoints import CheckpointError, last_complete_checkpoint
+from skill1.checkpoints import CheckpointError, complete_checkpoints
 from skill1.planning import Shape, plan_updates
 from skill1.trainer import PRIVATE_API, build_trainer
 
@@ -331,7 +331,7 @@ def test_resuming_equals_running_straight_through(policy, tmp_path, lora):
         return trainer, counter
 
     straight, counted = run(tmp_path / "a")
-    assert last_complete_checkpoint(tmp_path / "a") == tmp_path / "a" / "checkpoint-4"
+    assert complete_checkpoints(tmp_path / "a")[-1] == tmp_path / "a" / "checkpoint-4"
     resumed, recounted = run(tmp_path / "b", tmp_path / "a" / "checkpoint-2")
     assert fingerprint(resumed) == fingerprint(straight)
     assert counted.calls == recounted.calls == 1 + 2 + 3 + 4
@@ -343,13 +343,13 @@ def test_only_complete_checkpoints_count_and_old_ones_go(policy, tmp_path):
     trainer, _ = make_trainer(policy, tmp_path, config, lambda step, model: random_rows(3), [Counter()])
     (tmp_path / "checkpoint-2").mkdir()
     (tmp_path / "checkpoint-2" / "left_over").touch()  # of a run that died while saving
-    assert last_complete_checkpoint(tmp_path) is None
+    assert complete_checkpoints(tmp_path) == []
     trainer.train()
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-4"]
     marker = tmp_path / "checkpoint-4" / "COMPLETE"
     assert json.loads(marker.read_text())["step"] == 4
     marker.unlink()
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert complete_checkpoints(tmp_path)[-1] == tmp_path / "checkpoint-3"
     with pytest.raises(CheckpointError, match="checkpoint-4 has no COMPLETE marker"):
         make_trainer(policy, tmp_path, config, lambda step, model: [])[0].train(tmp_path / "checkpoint-4")
 
