@@ -14,6 +14,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from safetensors import SafetensorError, safe_open
+
 if TYPE_CHECKING:  # readers of runs need not wait for torch
     from torch import nn
 
@@ -50,7 +52,7 @@ def mark_complete(folder: Path, step: int, architecture: dict[str, Any]) -> None
 
 
 def check_resumable(folder: Path, architecture: dict[str, Any]) -> None:
-    """Raise CheckpointError unless the checkpoint is complete and of this architecture.
+    """Raise CheckpointError unless the checkpoint is complete, of this architecture, and its weights are whole files.
 
     transformers alone would only warn of missing weights, and train on from a mixture.
     """
@@ -62,6 +64,14 @@ def check_resumable(folder: Path, architecture: dict[str, Any]) -> None:
             f"{folder} holds another architecture: {_describe(marker['architecture'])}, but this run has "
             f"{_describe(architecture)}; use the same policy.model and policy.lora_rank, or a new run"
         )
+    for weights in folder.glob("*.safetensors"):
+        try:
+            with safe_open(weights, "pt"):
+                pass
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{weights} is damaged ({error}): restore it, or remove {folder} to resume from the one before"
+            ) from error
 
 
 def remove_checkpoint(folder: Path) -> None:

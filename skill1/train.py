@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -217,7 +218,8 @@ class _RunCallback(TrainerCallback):
         self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", 0)), refresh=False)
         self._bar.update(1)
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def close(self) -> None:
+        """End the progress bar's line, also when training ends with an error."""
         if self._bar is not None:
             self._bar.close()
 
@@ -240,28 +242,24 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
             "every process plays whole groups"
         )
     model, tokenizer = load_model(config.policy)
-    run = None
-    if state.is_main_process:
-        games = make_environment(config.environment).games
-        opening = RunDirectory.resume if resume else RunDirectory.create
-        run = opening(directory, config, content_hash(games.games(config.environment.train_split)))
-    experience = Experience(config, tokenizer, run)
-    trainer = build_trainer(
-        config,
-        model,
-        tokenizer,
-        directory,
-        experience.collect,
-        stateful=[experience],
-        callbacks=[_RunCallback(experience, run)],
-    )
-    state.wait_for_everyone()
-    latest = RunDirectory.open(directory).latest_checkpoint() if resume else None
-    if latest is None:
-        experience.start()
-    trainer.train(resume_from_checkpoint=latest.path if latest else None)
-    if run is not None:
-        run.close()
+    with ExitStack() as ending:  # after an error too: a notebook can go on with the same run
+        run = None
+        if state.is_main_process:
+            games = make_environment(config.environment).games
+            opening = RunDirectory.resume if resume else RunDirectory.create
+            run = opening(directory, config, content_hash(games.games(config.environment.train_split)))
+            ending.callback(run.close)
+        experience = Experience(config, tokenizer, run)
+        callback = _RunCallback(experience, run)
+        ending.callback(callback.close)
+        trainer = build_trainer(
+            config, model, tokenizer, directory, experience.collect, stateful=[experience], callbacks=[callback]
+        )
+        state.wait_for_everyone()
+        latest = RunDirectory.open(directory).latest_checkpoint() if resume else None
+        if latest is None:
+            experience.start()
+        trainer.train(resume_from_checkpoint=latest.path if latest else None)
     if state.num_processes > 1:  # or one rank's exit can abort another that still holds connections to it
         state.wait_for_everyone()
         state.destroy_process_group()

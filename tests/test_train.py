@@ -51,7 +51,7 @@ def forked(act: Callable[[], None], output: Path | None = None) -> int:
             act()
             status = 0
         except SystemExit as end:
-            status = end.code
+            status = end.code or 0
         except BaseException:
             traceback.print_exc()
         finally:
@@ -292,7 +292,7 @@ def test_two_processes_do_the_work_of_one(world, warm, tmp_path):
 
 
 def test_fewer_groups_than_processes_is_an_error(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(skill1.train, "PartialState", lambda: type("State", (), {"num_processes": 3})())
+    monkeypatch.setattr(skill1.train, "PartialState", lambda **_: type("State", (), {"num_processes": 3})())
     with pytest.raises(skill1.train.ConfigError, match="rollout.tasks_per_step=2 is less than the 3 processes"):
         train(config, tmp_path / "run")
 
@@ -430,7 +430,20 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, short):
     weights = out / "checkpoint-2" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-50])
     status, printed = command(tmp_path, out, short, "--resume")
-    assert "checkpoint-2" in refused(printed, status)
+    assert f"{weights} is damaged" in refused(printed, status)
+
+
+def test_a_failed_run_can_go_on_in_the_same_process(config, straight, tmp_path):
+    def twice() -> None:
+        skill1.train.make_environment = easy_environment
+        own, skill1.train.credit = skill1.train.credit, None
+        with pytest.raises(TypeError):
+            train(config, tmp_path / "run")
+        skill1.train.credit = own
+        train(config, tmp_path / "run", resume=True)
+
+    assert forked(twice) == 0
+    assert record(tmp_path / "run", 4) == record(straight, 4)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, short):
