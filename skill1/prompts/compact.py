@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -47,6 +48,7 @@ _SHOWN = ("open", "take", "move", "put", "clean", "heat", "cool", "use")
 _HOME_TYPES = 3
 
 
+@lru_cache(maxsize=1 << 16)  # a rollout says the same few thousand things again and again
 def compact(text: str) -> str:
     """Environment text or command -> content words and entity tokens, without repeats of the word just said."""
     joined = _ENTITY.sub(r"\1_\2", text.lower().replace("go to ", "go_to "))
