@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 from itertools import islice
 
 import pytest
@@ -276,18 +277,30 @@ def test_a_home_is_known_by_its_three_highest_numbers():
     assert home(START) == "shelf_3 cabinet_2 fridge_1"
 
 
+def sections(prompt: str) -> dict[str, str]:
+    """<mark> -> the text up to the next mark; the order of the sections is free."""
+    words = re.split(r"(<[a-z]+>)", prompt)
+    return {mark: text.strip() for mark, text in zip(words[1::2], words[2::2], strict=True)}
+
+
 def test_the_compact_act_prompt_has_all_its_parts():
     trajectory = [*PAIRS, ("You open the cabinet 1. The cabinet 1 is open. In it, you see nothing.", "go to shelf 2")]
-    prompt = COMPACT.act(ActContext(START, COMPACT.skill_block(["mug in shelf_2"]), 3, history_of(trajectory, 2), AT_SHELF))
-    assert prompt == (
-        "<act> put clean mug fridge <home> shelf_3 cabinet_2 fridge_1 "
-        "<room> cabinet_2 cabinet_1 fridge_1 shelf_3 shelf_2 shelf_1 "
-        "<hist> cabinet_1 closed > open cabinet_1 ; open cabinet_1 open nothing > go_to shelf_2 "
-        "<step> 3 <at> shelf_2 <hold> none <obs> shelf_2 cup_1 mug_3 <can> take mug_3 shelf_2 "
-        "<skill> mug in shelf_2 <write>"
-    )
-    first = COMPACT.act(ActContext(START, "", 0, (), START))
-    assert "<hist> none <step> 0 <at> none <hold> none <obs> start <can> none <skill> none <write>" in first
+    skill = COMPACT.skill_block(["mug in shelf_2", "cup in shelf_1"])
+    prompt = COMPACT.act(ActContext(START, skill, 3, history_of(trajectory, 2), AT_SHELF))
+    parts = sections(prompt)
+    assert prompt.startswith("<act>") and prompt.endswith("<write>")
+    assert parts["<skill>"] == "mug in shelf_2 ; cup in shelf_1"
+    assert parts["<hist>"] == "cabinet_1 closed > open cabinet_1 ; open cabinet_1 open nothing > go_to shelf_2"
+    assert (parts["<step>"], parts["<at>"], parts["<hold>"]) == ("3", "shelf_2", "none")
+    assert parts["<obs>"] == "shelf_2 cup_1 mug_3"
+    assert sorted(parts["<room>"].split()) == sorted(room(START))
+    can = parts["<can>"].split(" ; ")
+    assert "take mug_3 shelf_2" in can and "take cup_1 shelf_2" not in can
+    assert "put clean mug fridge" in prompt and "shelf_3 cabinet_2 fridge_1" in prompt  # task and home
+    first = sections(COMPACT.act(ActContext(START, "", 0, (), START)))
+    assert [first[mark] for mark in ("<hist>", "<step>", "<at>", "<hold>", "<obs>", "<skill>")] == [
+        "none", "0", "none", "none", "start", "none",
+    ]  # fmt: skip
 
 
 def test_what_is_held_and_what_can_be_done_with_it():
@@ -296,24 +309,23 @@ def test_what_is_held_and_what_can_be_done_with_it():
         ("clean mug 3 with sinkbasin 1", "examine mug 3", "examine shelf 1", "move mug 3 to shelf 1"),
         TASK,
     )
-    prompt = COMPACT.act(ActContext(START, "", 9, (), now))
-    assert "<at> shelf_1 <hold> mug_3 " in prompt
-    assert "<can> clean mug_3 sinkbasin_1 ; move mug_3 shelf_1 <skill>" in prompt
+    parts = sections(COMPACT.act(ActContext(START, "", 9, (), now)))
+    assert (parts["<at>"], parts["<hold>"]) == ("shelf_1", "mug_3")
+    assert parts["<can>"] == "clean mug_3 sinkbasin_1 ; move mug_3 shelf_1"
 
 
 def test_the_other_compact_prompts():
-    head = "put clean mug fridge <home> shelf_3 cabinet_2 fridge_1"
-    assert COMPACT.query(START) == f"<query> {head} <write>"
-    assert COMPACT.rerank(START, ["mug in shelf_1", "cup in shelf_2"]) == (
-        f"<rerank> {head} <cand> 1 : mug in shelf_1 ; 2 : cup in shelf_2 <write>"
-    )
-    taken = "<traj> go_to cabinet_1 ; open cabinet_1"
-    assert COMPACT.distill(START, True, PAIRS, None) == f"<distill> {head} {taken} success <write>"
-    assert COMPACT.distill(START, False, PAIRS, PAIRS[:1]) == (
-        f"<distill> {head} <ref> go_to cabinet_1 {taken} failure <write>"
-    )
-    for mark in ("<query>", "<rerank>", "<act>", "<distill>", "<ref>", "<cand>"):
-        assert mark in MARKS
+    query, rerank = COMPACT.query(START), COMPACT.rerank(START, ["mug in shelf_1", "cup in shelf_2"])
+    won, lost = COMPACT.distill(START, True, PAIRS, None), COMPACT.distill(START, False, PAIRS, PAIRS[:1])
+    for stage, prompt in (("query", query), ("rerank", rerank), ("distill", won), ("distill", lost)):
+        assert prompt.startswith(f"<{stage}>") and prompt.endswith("<write>")
+        assert "put clean mug fridge" in prompt and "shelf_3 cabinet_2 fridge_1" in prompt
+        assert set(sections(prompt)) <= set(MARKS)
+    assert "1 : mug in shelf_1 ; 2 : cup in shelf_2" in rerank
+    assert "go_to cabinet_1 ; open cabinet_1" in won and "<ref>" not in won
+    assert "success" in won.split() and "failure" not in won.split()
+    assert "failure" in lost.split() and "success" not in lost.split()
+    assert sections(lost)["<ref>"] == "go_to cabinet_1"
 
 
 @pytest.mark.parametrize(
