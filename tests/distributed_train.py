@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from nano_runs import forked
 
 import skill1.train
-from skill1.config import EnvironmentConfig, load_config
+from skill1.config import Config, EnvironmentConfig, load_config
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.base import Step
@@ -33,6 +35,18 @@ class EasyEnvironment(AlfworldEnvironment):
 
 def easy_environment(config: EnvironmentConfig) -> EasyEnvironment:
     return EasyEnvironment(GameTree.open(config.data), config.max_steps)
+
+
+def run(config: Config, directory: Path, resume: bool = False, sabotage: Callable[[], None] | None = None) -> int:
+    """Train in a process of its own, with `sabotage` done to it first; its exit status, negative for a signal."""
+
+    def act() -> None:
+        skill1.train.make_environment = easy_environment
+        if sabotage is not None:
+            sabotage()
+        skill1.train.train(config, directory, resume)
+
+    return forked(act)
 
 
 def main(directory: Path, preset: str, variant: str, overrides: dict) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from skill1.config import Config, PolicyConfig, load_config
 from skill1.envs.alfworld.environment import AlfworldEnvironment, make_environment
@@ -101,3 +107,28 @@ def contents(rollout: Rollout) -> tuple[Any, ...]:
         rollout.ranking, rollout.ranking_parsed, rollout.selected, rollout.skill, repr(rollout.skill_similarity),
         rollout.outcome, rollout.score, rollout.steps, rollout.lesson,
     )  # fmt: skip
+
+
+def forked(act: Callable[[], None], output: Path | None = None) -> int:
+    """Run `act` in a process of its own (without the imports' 10 s); its exit status, negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            if output is not None:
+                file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+                os.dup2(file, 1)
+                os.dup2(file, 2)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            torch.set_num_threads(1)  # an OpenMP pool does not survive a fork
+            act()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from distributed_train import easy_environment
+from distributed_train import easy_environment, run
 from hypothesis import given
 from hypothesis import strategies as st
-from nano_runs import configure, contents, make_nano, settings
+from nano_runs import configure, contents, forked, make_nano, settings
 from safetensors.torch import load_file
 
 import skill1.train
@@ -34,41 +33,6 @@ from skill1.runs import RunDirectory
 from skill1.train import Experience, step_tasks, train
 
 OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
-
-
-def forked(act: Callable[[], None], output: Path | None = None) -> int:
-    """Run `act` in a process of its own (without the imports' 10 s); its exit status, negative for a signal."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            if output is not None:
-                file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            torch.set_num_threads(1)  # an OpenMP pool does not survive a fork
-            act()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def run(config, directory: Path, resume: bool = False, sabotage: Callable[[], None] | None = None) -> int:
-    def act() -> None:
-        skill1.train.make_environment = easy_environment
-        if sabotage is not None:
-            sabotage()
-        train(config, directory, resume)
-
-    return forked(act)
 
 
 def record(directory: Path, last: int) -> dict[str, object]:

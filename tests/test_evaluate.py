@@ -1,0 +1,212 @@
+"""Evaluation: fixed per-game seeds, whatever the batch; a library that is read and never written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed_train import easy_environment, run
+from nano_runs import configure, environment, load_policy, success
+
+from skill1 import cli, evaluate
+from skill1.config import ConfigError
+from skill1.encoder import HashEncoder
+from skill1.evaluate import evaluate_run, jobs, outcomes, play, summarise
+from skill1.library import SkillLibrary
+from skill1.runs import RunDirectory, RunError
+from skill1.stats import success_rate, wilson
+
+
+@pytest.fixture(scope="module")
+def trained(world, warm, tmp_path_factory) -> Path:
+    """A run of two steps with a checkpoint after each."""
+    directory = tmp_path_factory.mktemp("evaluated") / "run"
+    config = configure(
+        world, warm, train__steps=2, train__save_every=1, train__validate_every=0, environment__max_steps=6,
+        rollout__group_size=8, rollout__max_distill_tokens=16, evaluation__temperature=1.0, evaluation__passes=2,
+    )  # fmt: skip
+    assert run(config, directory) == 0
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def easy(monkeypatch):
+    monkeypatch.setattr(evaluate, "make_environment", easy_environment)
+
+
+def frames(directory: Path, **options) -> dict[str, pd.DataFrame]:
+    return {e.split: e.frame for e in evaluate_run(directory, progress=False, **options)}
+
+
+def test_the_result_does_not_depend_on_the_batch(trained):
+    whole = frames(trained)
+    assert list(whole) == ["valid_seen", "valid_unseen"]
+    for size in (1, 5, 64):
+        for split, frame in frames(trained, batch=size).items():
+            pd.testing.assert_frame_equal(frame, whole[split])
+    for split, frame in whole.items():
+        assert len(frame) == 12 and sorted(frame["pass"].unique()) == [0, 1] and set(frame["split"]) == {split}
+        assert frame["game"].nunique() == 6
+    both = pd.concat(whole.values())
+    assert 0 < both["won"].mean() < 1 and both["steps"].nunique() > 1
+
+
+def test_passes_differ_and_the_first_is_the_same_however_many_there_are(trained):
+    two, one = frames(trained, passes=2)["valid_seen"], frames(trained, passes=1)["valid_seen"]
+    first, second = (two[two["pass"] == n].reset_index(drop=True) for n in (0, 1))
+    pd.testing.assert_frame_equal(first, one)
+    columns = ["steps", "won", "invalid_actions", "inadmissible_actions"]
+    assert not first[columns].equals(second[columns])
+
+
+def test_outcomes_are_stored_with_what_they_depend_on(trained):
+    [found] = evaluate_run(trained, splits=["valid_seen"], passes=1, progress=False)
+    assert (found.split, found.step, found.library) == ("valid_seen", 2, "step2")
+    stored = RunDirectory.open(trained).evaluations("evaluation_step2")
+    mine = stored[stored["split"] == "valid_seen"].reset_index(drop=True)
+    assert mine["game"].tolist() == sorted(found.frame["game"])
+    assert mine.set_index("game")["won"].to_dict() == found.frame.set_index("game")["won"].to_dict()
+    assert mine[["variant", "seed", "step", "library"]].drop_duplicates().values.tolist() == [["full", 0, 2, "step2"]]
+
+
+@pytest.mark.parametrize(
+    "library, step, label", [("final", None, "step2"), ("final", 1, "step1"), ("final", 0, "step0"),
+                             ("none", None, "none"), ("step:1", 2, "step1"), ("step:0", 1, "step0")]
+)  # fmt: skip
+def test_the_library_asked_for_is_used(trained, monkeypatch, library, step, label):
+    seen = []
+    own = evaluate.play
+
+    def watched(todo, policy, environment, skills, config, **kwargs):
+        rollouts = own(todo, policy, environment, skills, config, **kwargs)
+        seen.append((None if skills is None else len(skills), rollouts))
+        return rollouts
+
+    monkeypatch.setattr(evaluate, "play", watched)
+    [found] = evaluate_run(trained, splits=["valid_seen"], passes=1, library=library, step=step, progress=False)
+    [(size, rollouts)] = seen
+    assert found.library == label and found.step == (2 if step is None else step)
+    stages = {t.stage for r in rollouts for t in r.turns}
+    if label == "none":
+        assert size is None and stages == {"act"}
+    elif label == "step0":
+        assert size == 0 and stages == {"query", "act"}
+    else:
+        checkpoint = RunDirectory.open(trained).checkpoint(int(label[-1])).path / "library"
+        config = RunDirectory.open(trained).config.library
+        assert size == len(SkillLibrary.load(checkpoint, config, HashEncoder())) > 0
+        assert stages == ({"query", "rerank", "act"} if size > 1 else {"query", "act"})
+        assert all(r.selected for r in rollouts) and all(r.lesson is None for r in rollouts)
+
+
+def test_the_policy_of_the_step_asked_for_is_used(trained):
+    def played(step):
+        return frames(trained, library="none", step=step)["valid_seen"].drop(columns=["step"])
+
+    assert played(2).equals(played(2))
+    with_steps = [evaluate._policy(RunDirectory.open(trained), RunDirectory.open(trained).config, n) for n in (0, 1, 2)]
+    norms = {float(p.model.model.embed_tokens.weight.detach().double().sum()) for p in with_steps}
+    assert len(norms) == 3 and not any(p.model.training for p in with_steps)
+
+
+def test_evaluation_changes_nothing_in_the_run(trained):
+    def written() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in trained.rglob("*") if p.is_file() and "evaluations" not in p.parts}
+
+    before = written()
+    frames(trained, passes=1)
+    assert written() == before
+
+
+def test_a_frozen_library_stays_as_it_is(world, warm):
+    config = configure(world, warm, evaluation__temperature=1.0)
+    library = SkillLibrary(config.library, HashEncoder())
+    library.learn([success(f"look for thing {i}", f"it is on shelf_{i}") for i in range(4)], 1)
+    before, frozen = library.state_hash(), library.frozen()
+    env = easy_environment(config.environment)
+    todo = jobs(env.tasks("valid_seen"), 2)
+    rollouts = play(todo, load_policy(config), env, frozen, config)
+    assert any(r.outcome for r in rollouts) and all(r.candidates for r in rollouts)
+    assert library.state_hash() == before and library.frozen() is frozen
+    assert [s.count for s in frozen] == [1] * 4
+    assert [r.task for r in rollouts] == [job.task for job in todo]
+    assert [r.index for r in rollouts] == [job.number for job in todo]
+
+
+def test_skills_can_be_given_per_job(world, warm):
+    config = configure(world, warm, policy__generate_batch=4)
+    env = environment(config)
+    todo = jobs(env.tasks("valid_seen"), 1)
+    given = [f"mug in shelf_{i + 1}" if i % 2 else "" for i in range(len(todo))]
+    rollouts = play(todo, load_policy(config), env, None, config, skills=given)
+    assert [r.skill for r in rollouts] == given
+
+
+def test_the_summary_by_hand():
+    rows = [("a", "Pick", 0, True, 1.0, 4), ("a", "Pick", 1, True, 1.0, 6), ("b", "Pick", 0, False, 0.0, 20),
+            ("b", "Pick", 1, True, 1.0, 10), ("c", "Look", 0, False, 0.5, 20), ("c", "Look", 1, False, 0.0, 20)]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["game", "category", "pass", "won", "score", "steps"])
+    found = summarise(frame)
+    assert found["success"] == 0.5 and (found["n"], found["games"], found["passes"]) == (6, 3, 2)
+    assert found["score"] == pytest.approx(3.5 / 6) and found["steps"] == pytest.approx(80 / 6)
+    naive, over_games = wilson(3, 6), success_rate(frame["won"], frame["game"])
+    assert found["wilson"] == [naive.low, naive.high] and found["interval"] == [over_games.low, over_games.high]
+    assert found["interval"][0] <= 0.5 <= found["interval"][1]
+    assert {k: (v["success"], v["n"], v["games"]) for k, v in found["categories"].items()} == {
+        "Pick": (0.75, 4, 2), "Look": (0.0, 2, 1),
+    }  # fmt: skip
+    json.dumps(found)
+
+
+def test_rows_of_outcomes(world, warm):
+    config = configure(world, warm, "no_library", train__seed=3)
+    env = environment(config)
+    todo = jobs(env.tasks("valid_seen")[:2], 2)
+    assert [(job.task.game, job.number) for job in todo] == [(t.game, n) for n in (0, 1) for t in env.tasks("valid_seen")[:2]]
+    rollouts = [replace(success("d", "s"), task=job.task, outcome=float(i == 0), score=0.5, steps=i) for i, job in enumerate(todo)]
+    frame = outcomes(todo, rollouts, config, 7, "step7")
+    assert frame["won"].tolist() == [True, False, False, False] and frame["steps"].tolist() == [0, 1, 2, 3]
+    assert frame["pass"].tolist() == [0, 0, 1, 1] and frame["category"].tolist() == [j.task.category for j in todo]
+    for name, value in {"variant": "no_library", "seed": 3, "step": 7, "library": "step7", "score": 0.5}.items():
+        assert frame[name].unique().tolist() == [value]
+
+
+def test_stored_outcomes_are_reused(trained, monkeypatch):
+    fresh = frames(trained, passes=1, splits=["valid_unseen"])["valid_unseen"]
+    monkeypatch.setattr(evaluate, "play", None)
+    again = frames(trained, passes=1, splits=["valid_unseen"], reuse=True)["valid_unseen"]
+    assert again.set_index("game")["steps"].to_dict() == fresh.set_index("game")["steps"].to_dict()
+    with pytest.raises(TypeError):  # other passes are not stored: they would be played
+        frames(trained, passes=3, splits=["valid_unseen"], reuse=True)
+    with pytest.raises(ConfigError, match="cannot be reused"):
+        frames(trained, reuse=True, data="elsewhere")
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"library": "finale"}, ConfigError, "library 'finale': use 'final', 'none' or 'step:N'"),
+        ({"library": "step:x"}, ConfigError, "library 'step:x'"),
+        ({"library": "step:9"}, RunError, "no complete checkpoint-9"),
+        ({"step": 9}, RunError, "no complete checkpoint-9"),
+    ],
+)
+def test_wrong_options_are_refused(trained, options, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_run(trained, progress=False, **options)
+
+
+def test_the_command_prints_a_line_per_split(trained, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", "--out", str(trained), "--passes", "1", "--library", "none"])
+    assert not ended.value.code
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["split"], line["library"], line["step"], line["n"]) for line in lines] == [
+        ("valid_seen", "none", 2, 6), ("valid_unseen", "none", 2, 6),
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["evaluate", "--out", str(trained), "--split", "valid_sen"])
+    assert ended.value.code == 2 and "valid_sen" in capsys.readouterr().err
