@@ -72,7 +72,8 @@ class Demonstrator:
         yield from self._play(game, self._draw_skill(known), known)
         yield from self._first_moves(game, known)
         yield Demonstration("query", self._prompts.query(start), self._prompts.write_query(goal.target, start))
-        yield from self._rerank(known)
+        for _ in range(self._config.reranks):
+            yield from self._rerank(known)
         self._pool.append(known)
 
     # -- act and distill --------------------------------------------------------------------------------------------
@@ -135,7 +136,11 @@ class Demonstrator:
     # -- select -----------------------------------------------------------------------------------------------------
 
     def _rerank(self, known: _Known) -> Iterator[Demonstration]:
-        """Candidates in random order, the relevant one (if any) to be put first."""
+        """Up to `candidates` skills of which the relevant one (if any) is to be put first, the others left in order.
+
+        Half of the time the order is random, so that content decides; half of the time the relevant skill comes first,
+        as retrieval mostly has it.
+        """
         rng = self._rng
         if len(self._pool) < 8:
             return
@@ -145,7 +150,8 @@ class Demonstrator:
             foreign = self._foreign(known)
             if foreign is not None:
                 candidates.append(foreign)
-        rng.shuffle(candidates)
+        if rng.random() < 0.5:
+            rng.shuffle(candidates)
         order = sorted(range(count), key=lambda i: not self._relevant(candidates[i], known))
         prompt = self._prompts.rerank(known.start, [c.skill for c in candidates])
         yield Demonstration("rerank", prompt, " , ".join(str(i + 1) for i in order))

@@ -12,9 +12,9 @@ The same four stages and the same information as `full`, worded for a word-level
 recognised when it is visited again. The room list starts at the place after the current one, so that searching on is
 reading on. The task stands last, where a small model finds it.
 
-Differs from the paper in: no reasoning text; the admissible list is shortened to what the task can need (no `go to`:
-the room list says where one can go; `take` only of the task's object type); a failed task's distillation is the same
-format as a success's.
+Differs from the paper in: no reasoning text; the admissible list is shortened to what the task can need: `take` only of
+the object type the task names, `go to` only the first receptacle of a type it names (the room list says where else one
+can go).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WORD = re.compile(r"[a-z_]+_\d+|[a-z_]+|\d+")
 _TWO = {"take": "from", "move": "to", "clean": "with", "heat": "with", "cool": "with", "slice": "with"}
 _ONE = ("open", "close", "use", "examine")
 _BARE = ("look", "inventory")
-_SHOWN = ("open", "take", "move", "put", "clean", "heat", "cool", "use")
+_SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
 _HOME_TYPES = 3
 
 
@@ -103,10 +103,11 @@ class CompactPrompts:
         here, held, can = [], [], []
         wanted = set(compact(start.instruction).split())
         for command in now.admissible:
-            words = compact(command).split()
-            if words[0] == "examine":
-                (here if words[1] in places else held).append(words[1])
-            elif words[0] in _SHOWN and (words[0] != "take" or words[1].rsplit("_", 1)[0] in wanted):
+            verb, *things = words = compact(command).split()
+            kind, _, number = things[0].rpartition("_") if things else ("", "", "")
+            if verb == "examine":
+                (here if things[0] in places else held).append(things[0])
+            elif verb in _SHOWN or (kind in wanted and (verb == "take" or (verb == "go_to" and number == "1"))):
                 can.append(" ".join(words))
         past = " ; ".join(f"{self._observation(o, start)} > {compact(a)}" for o, a in context.history)
         return (
