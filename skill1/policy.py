@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils.logging import disable_progress_bar
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.prompts import PromptSet
@@ -178,6 +179,8 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
     Raises:
         ConfigError: the folder does not exist or holds no model.
     """
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # transformers' bars, one per file read or written, would flood logs and notebooks
     name = model or config.model
     folder = Path(name)
     # "org/name" is a hub id unless its first part is a folder here: then it is a path that does not exist
