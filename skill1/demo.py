@@ -8,11 +8,12 @@ that was interrupted continues; a finished one is not run again. With `$ALFWORLD
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,17 +73,28 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def demo(seed: int, nproc: int | None = None) -> Path:
+def demo(
+    seed: int,
+    *,
+    nproc: int | None = None,
+    world: Mapping[str, int] = WORLD,
+    overrides: Mapping[str, Any] | None = None,
+    passes: int = PASSES,
+    results: Path = RESULTS,
+) -> Path:
     """Run the demo; returns the path of its `summary.json`.
 
     Args:
         nproc: training processes; by default two where there are two cores.
+        world: sizes of the generated games (`envs.alfworld.generate.Parameters`).
+        overrides: configuration fields over the nano preset's.
+        passes: evaluation passes over all games of a split.
 
     Raises:
         DataError, ConfigError, RunError: see the messages; what was done so far is kept and continued next time.
     """
     given = os.environ.get("ALFWORLD_DATA")
-    home = RESULTS / (f"seed{seed}" if not given else f"seed{seed}-alfworld_data")
+    home = results / (f"seed{seed}" if not given else f"seed{seed}-alfworld_data")
     meter = _Meter()
     processes = nproc or min(2, os.cpu_count() or 1)
     run = (home / "run").resolve()
@@ -90,7 +102,7 @@ def demo(seed: int, nproc: int | None = None) -> Path:
         data = given
         if not given:
             with meter.phase("generate"):
-                data = str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **WORLD).out.resolve())
+                data = str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **world).out)
         # ALFWorld's splits are separate downloads: evaluate those that are there, and say so
         splits = [split for split in load_config("nano").evaluation.splits if GameTree.open(data).has(split)]
         print(f"splits to evaluate: {', '.join(splits)}", flush=True)
@@ -105,6 +117,7 @@ def demo(seed: int, nproc: int | None = None) -> Path:
                     "seed": seed,
                     "nproc": processes,
                     "data": str(Path(data).resolve()),
+                    "overrides": dict(overrides or {}),
                 },
                 progress=True,
             )
@@ -112,15 +125,24 @@ def demo(seed: int, nproc: int | None = None) -> Path:
             run_notebook(
                 NOTEBOOKS / "02_evaluate.ipynb",
                 home / "02_evaluate.ipynb",
-                {"run": str(run), "passes": PASSES, "splits": splits},
+                {"run": str(run), "passes": passes, "splits": splits},
                 progress=True,
             )
-    summary = _summary(run, seed, given or "generated", meter)
+    _keep_costs(home / "summary.json", meter)
+    summary = _summary(run, seed, "$ALFWORLD_DATA" if given else "generated", meter)
     (home / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    shutil.copytree(run / "figures", RESULTS / "figures", dirs_exist_ok=True)
+    shutil.copytree(run / "figures", results / "figures", dirs_exist_ok=True)
     for name in ("01_train.ipynb", "02_evaluate.ipynb", "summary.json"):
-        shutil.copy2(home / name, RESULTS / name)
-    return RESULTS / "summary.json"
+        shutil.copy2(home / name, results / name)
+    return results / "summary.json"
+
+
+def _keep_costs(summary: Path, meter: _Meter) -> None:
+    """A phase that was finished by an earlier call takes no time now: keep what it cost then."""
+    if summary.exists():
+        earlier = json.loads(summary.read_text())
+        meter.seconds = {name: max(now, earlier["seconds"].get(name, 0.0)) for name, now in meter.seconds.items()}
+        meter.peak = max(meter.peak, earlier["peak_memory_mb"] * 2**20)
 
 
 def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
@@ -137,14 +159,17 @@ def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
         }
         for split in evaluated[BEFORE]
     }
-    metrics = RunDirectory.open(run).metrics()
+    opened = RunDirectory.open(run)
+    metrics = opened.metrics()
     return {
         "seed": seed,
         "data": data,
+        "data_hash": opened.manifest()["data_hash"],
+        "steps": len(metrics),
         **splits.pop("valid_seen"),
         **splits,
         "library_use": {
-            name: [round(float(v), 4) for v in metrics[column]]
+            name: [None if math.isnan(v) else round(float(v), 4) for v in metrics[column]]
             for name, column in {
                 "episodes_with_skill": "selection/selected_share",
                 "mean_utility": "library/mean_utility",

@@ -1,0 +1,38 @@
+"""The demo, whole, at a size of seconds: papermill, training, evaluation, figures, `summary.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from nano_runs import settings
+
+from skill1.demo import demo
+
+
+def test_demo_leaves_notebooks_figures_and_a_summary(
+    world: Path, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(world))
+    overrides = settings(world, nano) | {"train.steps": 2}
+    overrides.pop("environment.data")
+    choices = {"nproc": 1, "overrides": overrides, "passes": 2, "results": tmp_path}
+
+    summary = json.loads(demo(4, **choices).read_text())
+
+    assert summary["seed"] == 4 and summary["data"] == "$ALFWORLD_DATA" and summary["steps"] == 2
+    for moment in ("before", "after"):
+        for library in ("library", "no_library"):
+            entry = summary[moment][library]
+            assert entry["n"] == 12 and entry["games"] == 6
+            assert 0 <= entry["interval"][0] <= entry["success"] <= entry["interval"][1] <= 1
+            assert sum(part["n"] for part in entry["categories"].values()) == 12
+    assert summary["before"]["library"] == summary["before"]["no_library"]
+    assert set(summary["valid_unseen"]) == {"before", "after"}
+    assert set(summary["seconds"]) == {"train", "evaluate"} and summary["peak_memory_mb"] > 100
+    for name in ("01_train.ipynb", "02_evaluate.ipynb", "figures/summary.png", "figures/learning_curve.pdf"):
+        assert (tmp_path / name).is_file()
+
+    again = json.loads(demo(4, **choices).read_text())  # finished: nothing runs, the costs are those of the first time
+    assert again == summary
