@@ -8,6 +8,7 @@ cumulative distribution give exact samples and cost nothing at a vocabulary of 1
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
