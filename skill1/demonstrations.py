@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from skill1.config import WarmStartConfig
-from skill1.envs.alfworld.engine import NOTHING, Episode
+from skill1.envs.alfworld.engine import Episode
 from skill1.envs.alfworld.game import Game
 from skill1.envs.base import Observation
 from skill1.expert import Expert, read_goal, slip
@@ -97,8 +97,7 @@ class Demonstrator:
             trajectory.append((now.text, done))
             now = Observation(episode.step(done), (), start.instruction)
             now = Observation(now.text, tuple(c for c in episode.admissible if c != "help"), start.instruction)
-            if now.text != NOTHING:
-                expert.moved(done, now)
+            expert.moved(done, now)
         answer = "none"
         if expert.found:
             answer = self._prompts.write_lesson(known.target, expert.found, start)

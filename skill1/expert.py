@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from skill1.envs.alfworld.engine import NOTHING
 from skill1.envs.base import Observation
 from skill1.prompts.compact import compact, room
 
@@ -89,9 +90,13 @@ class Expert:
 
     def moved(self, command: str, now: Observation) -> None:
         """Update the expert's memory after `command` was executed (by itself or by noise) and `now` was seen."""
-        if now.text == "Nothing happens.":
-            return
         words = compact(command).split()
+        if now.text == NOTHING:
+            if words[0] == "go_to":  # in published homes: the place stands where one is already, so it is within reach
+                self._at = words[1]
+                self._hint = None if self._hint == self._at else self._hint
+                self._return_to = None if self._return_to == self._at else self._return_to
+            return
         if words[0] == "go_to":
             self._at = words[1]
             if self._at == self._hint:
@@ -109,15 +114,17 @@ class Expert:
         elif words[0] in ("move", "put") and self.goal.kind == "two" and _kind(words[2]) == self.goal.place:
             self._return_to = self.found
         if words[0] in ("go_to", "open") and any(_kind(w) == self.goal.target for w in compact(now.text).split()):
-            self._seen = self._at
+            self._seen = None if self._is_goal(self._at) else self._at
 
     def _search(self, commands: Mapping[str, Sequence[str]]) -> str:
         for command, words in commands.items():
-            if words[0] == "take" and _kind(words[1]) == self.goal.target:
-                delivered = self.goal.kind in ("put", "two") and _kind(words[2]) == self.goal.place
-                if not delivered:
-                    return command
+            if words[0] == "take" and _kind(words[1]) == self.goal.target and not self._is_goal(words[2]):
+                return command
         return self._open(commands) or self._go(self._seen or self._hint or self._return_to or self._next())
+
+    def _is_goal(self, place: str) -> bool:
+        """What lies there is where it must be: it is not to be taken."""
+        return self.goal.kind in ("put", "two") and _kind(place) == self.goal.place
 
     def _next(self) -> str:
         if self._at is None:
