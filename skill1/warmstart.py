@@ -63,9 +63,7 @@ def common_places() -> Mapping[str, frozenset[str]]:
 def nano_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of everything ALFWorld's games can say."""
     known = facts()
-    objects = {kind for kinds in known.holds.values() for kind in kinds}
-    objects |= {lamp for room in known.rooms.values() for lamp in room.lamps}
-    return make_tokenizer(vocabulary((r.lower() for r in known.holds), (o.lower() for o in objects)))
+    return make_tokenizer(vocabulary((r.lower() for r in known.holds), (thing.lower() for thing in known.things)))
 
 
 def demonstrations(config: WarmStartConfig) -> Iterator[Demonstration]:

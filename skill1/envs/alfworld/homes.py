@@ -69,6 +69,7 @@ class Facts:
     actions: Mapping[str, frozenset[str]]  # "Heatable" -> object types, ...
     openable: frozenset[str]
     containers: frozenset[str]  # object types that are themselves receptacles (bowl, mug, ...)
+    things: frozenset[str]  # every type a published game can name, receptacles included
     rooms: Mapping[str, Room]
     seen_plans: Mapping[str, tuple[int, ...]]  # room -> ALFRED's training floor plans
     unseen_plans: Mapping[str, tuple[int, ...]]  # room -> ALFRED's held-out floor plans
@@ -139,6 +140,7 @@ def facts() -> Facts:
         actions={name: frozenset(kinds) for name, kinds in constants.VAL_ACTION_OBJECTS.items()},
         openable=frozenset(constants.OPENABLE_CLASS_LIST),
         containers=frozenset(constants.MOVABLE_RECEPTACLES),
+        things=frozenset(constants.OBJECTS_SET),
         rooms=rooms,
         seen_plans=by_room(constants.TRAIN_SCENE_NUMBERS),
         unseen_plans=by_room(constants.TEST_SCENE_NUMBERS),

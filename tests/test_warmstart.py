@@ -1,0 +1,436 @@
+"""The nano policy's teacher: expert, demonstrations, vocabulary, warm start, and the probe of skill following."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tarfile
+from dataclasses import replace
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nano_runs import configure, environment, load_policy
+
+from skill1.config import load_config
+from skill1.demonstrations import Demonstrator, observe
+from skill1.envs.alfworld.data import GameTree
+from skill1.envs.alfworld.engine import NOTHING, Episode
+from skill1.envs.alfworld.game import Game
+from skill1.envs.alfworld.generate import make_games
+from skill1.envs.alfworld.homes import TASK_TYPES, facts
+from skill1.envs.base import DataError
+from skill1.expert import Expert, Goal, read_goal, slip
+from skill1.nano import END
+from skill1.policy import Completion, load_model
+from skill1.probe import ARMS, _draw, _judge, first_place, probe, teach
+from skill1.prompts import ActContext, CompactPrompts, history_of
+from skill1.prompts.compact import compact, home, room
+from skill1.rollout import SkillLoop
+from skill1.warmstart import _WarmStartTrainer, collate, common_places, demonstrations, nano_tokenizer, tokenize
+
+PROMPTS = CompactPrompts()
+COMMON = common_places()
+
+
+@pytest.fixture(scope="module")
+def games():
+    """60 generated games of all task types, with the habitual place of their target as an entity token."""
+    made = make_games(11, train=60, valid_seen=0, valid_unseen=0, homes=8, unseen_homes=1, receptacles=16)
+    return [(Game.parse(g.game_dict), g.habitual.replace(" ", "_")) for g in made]
+
+
+@pytest.fixture(scope="module")
+def real_games(shared_data, tmp_path_factory):
+    """100 published games."""
+    folder = tmp_path_factory.mktemp("real")
+    with tarfile.open(shared_data / "alfworld" / "valid_seen.tar.xz") as tar:
+        tar.extractall(folder, filter="data")
+    tree = GameTree(folder)
+    files = tree.games("valid_seen")
+    return [tree.game(files[i].id) for i in sorted(random.Random(0).sample(range(len(files)), 100))]
+
+
+def play(game: Game, steps: int, hint: str | None = None) -> list[tuple[str, str]] | None:
+    """The expert's (observation, command) pairs if it wins within `steps`."""
+    episode = Episode(game)
+    now = start = observe(episode)
+    expert, trajectory = Expert(start, COMMON, hint), []
+    while not episode.won and len(trajectory) < steps:
+        command = expert.act(now)
+        trajectory.append((now.text, command))
+        episode.step(command)
+        now = observe(episode)
+        expert.moved(command, now)
+    return trajectory if episode.won else None
+
+
+# -- expert -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_expert_wins_nearly_all_generated_games(games):
+    won = [play(game, 50) for game, _ in games]
+    assert {read_goal(game.instruction).kind for game, _ in games} == {"put", "two", "clean", "heat", "cool", "look"}
+    assert np.mean([w is not None for w in won]) >= 0.95
+
+
+def test_the_expert_wins_most_published_games(real_games):
+    won = [play(game, 50) for game in real_games[::3]]
+    assert np.mean([w is not None for w in won]) >= 0.9
+
+
+def test_the_expert_never_goes_where_it_stands(real_games, games):
+    """In published homes places stand together, and going from one to the other is refused."""
+    refused = 0
+    for game in [*real_games[::3], *(game for game, _ in games)]:
+        episode = Episode(game)
+        now = observe(episode)
+        expert, last = Expert(now, COMMON), None
+        for _ in range(50):
+            if episode.won:
+                break
+            command = expert.act(now)
+            assert command != last or now.text != NOTHING
+            episode.step(command)
+            now, last = observe(episode), command
+            refused += now.text == NOTHING
+            expert.moved(command, now)
+    assert refused > 3
+
+
+def test_a_hint_is_followed_first_and_then_given_up(games):
+    followed = 0
+    for (game, _), seed in zip(games[:20], range(20), strict=True):
+        start = observe(Episode(game))
+        blind = Expert(start, COMMON).act(start)
+        for place in random.Random(seed).sample(room(start), 3):
+            assert Expert(start, COMMON, place).act(start) == f"go to {place.replace('_', ' ')}"
+            followed += f"go to {place.replace('_', ' ')}" != blind
+        wrong = next(p for p in room(start) if not _holds(game, p))
+        trajectory = play(game, 60, wrong)
+        visits = [command for _, command in trajectory or ()]
+        assert trajectory and visits[0] == f"go to {wrong.replace('_', ' ')}"
+    assert followed > 30
+
+
+def _holds(game: Game, place: str) -> bool:
+    episode = Episode(game)
+    episode.step(f"go to {place.replace('_', ' ')}")
+    episode.step(f"open {place.replace('_', ' ')}")
+    return any(c.startswith(f"take {read_goal(game.instruction).target} ") for c in episode.admissible)
+
+
+def test_a_true_hint_makes_the_search_shorter(games):
+    def steps(with_hint: bool) -> list[int]:
+        return [len(play(game, 60, place if with_hint else None) or range(60)) for game, place in games]
+
+    assert np.mean(steps(True)) < np.mean(steps(False)) - 1
+
+
+def test_a_hint_for_a_place_that_is_not_there_is_ignored(games):
+    start = observe(Episode(games[0][0]))
+    assert Expert(start, COMMON, "garden_9").act(start) == Expert(start, COMMON).act(start)
+
+
+KINDS = {
+    "pick_and_place_simple": "put", "look_at_obj_in_light": "look", "pick_clean_then_place_in_recep": "clean",
+    "pick_heat_then_place_in_recep": "heat", "pick_cool_then_place_in_recep": "cool", "pick_two_obj_and_place": "two",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", TASK_TYPES)
+def test_every_task_sentence_is_read(task):
+    templates = facts().goals[task]["templates"]
+    assert templates
+    for template in templates:
+        for target, place in (("mug", "diningtable"), ("butterknife", "garbagecan"), ("cd", "toiletpaperhanger")):
+            sentence = template.format(obj=target, recep=place, toggle="desklamp", mrecep="")
+            where = "desklamp" if task == "look_at_obj_in_light" else place
+            assert read_goal(sentence) == Goal(KINDS[task], target, where)
+
+
+def test_other_sentences_are_refused():
+    with pytest.raises(ValueError, match="not a task sentence.*'bake a cake'"):
+        read_goal("bake a cake")
+
+
+def test_slips_are_commands_of_the_room(games):
+    start = observe(Episode(games[0][0]))
+    slips = [slip(start, start, random.Random(i)) for i in range(200)]
+    assert 0.1 < np.mean([s not in start.admissible for s in slips]) < 0.5  # some are impossible
+    assert all(s.split(" ", 1)[0] in ("go", "open", "close", "take") for s in slips)
+
+
+# -- demonstrations ---------------------------------------------------------------------------------------------------
+
+
+def demonstrate(games, **changed):
+    """Per game: (game, habitual place, first observation, its demonstrations)."""
+    config = load_config("nano", overrides={f"warm_start.{k}": v for k, v in changed.items()}).warm_start
+    demonstrator = Demonstrator(config, COMMON, seed=1)
+    return [(game, place, observe(Episode(game)), list(demonstrator.demonstrate(game, place))) for game, place in games]
+
+
+def test_a_relevant_skill_names_the_habitual_place_and_is_followed(games):
+    for game, place, start, rows in demonstrate(games[:20], relevant_share=1.0, foreign_share=0.0, first_moves=0):
+        target = read_goal(game.instruction).target
+        acts = [row for row in rows if row.stage == "act"]
+        assert acts and all(f"<skill> {target} in {place} home {home(start)}" in row.prompt for row in acts)
+        assert acts[0].answer == f"go_to {place}"
+
+
+def test_a_foreign_skill_is_shown_and_ignored(games):
+    shown = 0
+    for game, place, start, rows in demonstrate(games[:20], relevant_share=0.0, foreign_share=1.0, first_moves=0):
+        first = next(row for row in rows if row.stage == "act")
+        assert first.answer == compact(Expert(start, COMMON).act(start))
+        assert f"{read_goal(game.instruction).target} in {place} home {home(start)}" not in first.prompt
+        shown += "<skill> none" not in first.prompt
+    assert shown > 10
+
+
+def test_first_moves_come_in_pairs_that_only_reading_the_skill_tells_apart(games):
+    relevant = foreign = 0
+    for game, _, start, rows in demonstrate(games[:30], relevant_share=0.0, foreign_share=0.0, first_moves=2):
+        target = read_goal(game.instruction).target
+        skilled = [row for row in rows if row.stage == "act" and "<skill> none" not in row.prompt]
+        for row in skilled:
+            words = row.prompt.partition("<skill> ")[2].split()
+            if words[0] == target and f"home {home(start)}" in row.prompt.partition("<skill>")[2]:
+                assert row.answer == f"go_to {words[2]}"
+                relevant += 1
+            else:
+                assert row.answer == compact(Expert(start, COMMON).act(start))
+                foreign += 1
+    assert relevant == 60 and foreign > 40
+
+
+def test_the_relevant_candidate_is_ranked_first(games):
+    asked = 0
+    for game, place, start, rows in demonstrate(games, rerank_relevant=1.0, reranks=2):
+        for row in (row for row in rows if row.stage == "rerank"):
+            candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
+            ranking, parsed = PROMPTS.parse_rerank(row.answer, len(candidates))
+            assert parsed and len(row.answer.split(" , ")) == len(candidates)
+            best = candidates[ranking[0]].partition(" : ")[2]
+            target = read_goal(game.instruction).target
+            assert best.startswith(f"{target} in ") and best.endswith(f"home {home(start)}")
+            asked += 1
+    assert asked == 2 * (len(games) - 8)  # the pool of foreign skills must fill first
+
+
+def test_the_other_answers_are_what_the_parsers_expect(games):
+    lessons = 0
+    for game, _, start, rows in demonstrate(games[:30]):
+        target = read_goal(game.instruction).target
+        [query] = [row for row in rows if row.stage == "query"]
+        assert query.answer == f"{target} home {home(start)}"
+        [distill] = [row for row in rows if row.stage == "distill"]
+        lesson = PROMPTS.parse_distill(distill.answer)
+        if lesson is None:
+            assert distill.answer == "none"
+            continue
+        lessons += 1
+        assert lesson.desc == query.answer
+        found = lesson.strategy.removeprefix(f"{target} in ").partition(" home ")[0]
+        taken = [row.answer for row in rows if row.stage == "act" and row.answer.startswith(f"take {target}_")]
+        assert any(answer.endswith(f" {found}") for answer in taken) or found in distill.prompt
+        for row in (row for row in rows if row.stage == "act"):
+            assert PROMPTS.parse_action(row.answer, ()).well_formed
+    assert lessons > 20
+
+
+def test_demonstrations_know_only_the_vocabulary_and_repeat_exactly():
+    config = load_config("nano", overrides={"warm_start.games": 50, "warm_start.games_per_world": 10}).warm_start
+    rows = list(demonstrations(config))
+    assert {row.stage for row in rows} == {"query", "rerank", "act", "distill"}
+    data = tokenize(iter(rows), nano_tokenizer())  # raises on an unknown word
+    assert len(data) == len(rows) and max(data["length"]) < 512
+    end = nano_tokenizer().eos_token_id
+    assert all(ids[-1] == end and ids.count(end) == 1 for ids in data["input_ids"])
+    assert list(islice(demonstrations(config), 300)) == rows[:300]
+
+
+def test_no_answer_goes_where_the_player_stands(games):
+    acts = [row for *_, rows in demonstrate(games, noise=0.3) for row in rows if row.stage == "act"]
+    for row in acts:
+        here = row.prompt.partition("<at> ")[2].partition(" <")[0].split()
+        assert row.answer.removeprefix("go_to ") not in here
+    assert len(acts) > 500
+
+
+def test_an_unknown_word_is_refused():
+    row = next(demonstrations(load_config("nano", overrides={"warm_start.games": 1}).warm_start))
+    with pytest.raises(ValueError, match="outside the nano vocabulary in: .*unicorn_1"):
+        tokenize(iter([replace(row, answer="take unicorn_1")]), nano_tokenizer())
+
+
+def test_the_vocabulary_covers_published_games(real_games):
+    assert len(real_games) == 100
+    tokenizer = nano_tokenizer()
+    seen = set()
+    for game in real_games:
+        episode = Episode(game)
+        start = now = observe(episode)
+        trajectory = []
+        texts = [PROMPTS.query(start)]
+        for command in game.walkthrough:
+            texts.append(PROMPTS.act(ActContext(start, "", len(trajectory), history_of(trajectory, 2), now)))
+            texts += [compact(c) for c in now.admissible]
+            trajectory.append((now.text, command))
+            episode.step(command)
+            now = observe(episode)
+        assert episode.won
+        texts.append(PROMPTS.distill(start, True, trajectory, None))
+        unknown = {w for text in texts for w in text.split()} - tokenizer.get_vocab().keys()
+        assert not unknown, (game.instruction, unknown)
+        seen |= {w for text in texts for w in text.split()}
+    assert len(seen) > 300
+
+
+# -- warm start -------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano):
+    model, tokenizer = load_model(load_config("nano", overrides={"policy.model": str(nano)}).policy)
+    texts = [("<query> mug <write>", "mug home shelf_1"), ("<act> put mug shelf <skill> none <write>", "look")]
+    rows = []
+    for prompt, answer in texts:
+        ids = tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")
+        rows.append({"input_ids": ids[0] + ids[1], "prompt": len(ids[0]), "length": len(ids[0]) + len(ids[1])})
+    answers, prompts = [], []
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            logp = torch.log_softmax(model(ids).logits[0, :-1], dim=-1)
+        losses = (-logp[torch.arange(len(ids[0]) - 1), ids[0, 1:]]).tolist()
+        prompts += losses[: row["prompt"] - 1]
+        answers += losses[row["prompt"] - 1 :]
+    batch = collate(rows, tokenizer.pad_token_id)
+    for share in (0.0, 0.3):
+        loss = _WarmStartTrainer.compute_loss(SimpleNamespace(_prompt_loss=share), model, batch)
+        assert loss.item() == pytest.approx(np.mean(answers) + share * np.mean(prompts), rel=1e-5)
+
+
+def test_a_short_warm_start_lowers_the_loss_and_saves_a_model(nano, warm):
+    config = load_config("nano", overrides={"warm_start.games": 5, "warm_start.seed": 99}).warm_start
+
+    def loss(folder) -> float:
+        model, tokenizer = load_model(load_config("nano", overrides={"policy.model": str(folder)}).policy)
+        data = tokenize(demonstrations(config), tokenizer)
+        batch = collate(list(data), tokenizer.pad_token_id)
+        with torch.no_grad():
+            return float(_WarmStartTrainer.compute_loss(SimpleNamespace(_prompt_loss=0.0), model, batch))
+
+    assert loss(nano) == pytest.approx(math.log(len(nano_tokenizer())), abs=0.5)  # uniform over the vocabulary
+    assert loss(warm) < loss(nano) - 1.5
+    assert json.loads((warm / "warm_start.json").read_text())
+
+
+# -- probe ------------------------------------------------------------------------------------------------------------
+
+
+class Follower:
+    """Goes first to the place its skill names, then looks around."""
+
+    prompts = PROMPTS
+
+    def generate(self, texts, seeds, *, temperature, max_new_tokens):
+        answers = []
+        for text in texts:
+            skill = text.partition("<skill> ")[2].split()
+            first = "<step> 0 " in text and skill[0] != "none"
+            answers.append(f"go_to {skill[2]}" if first else "look")
+        none = np.zeros(0, np.int32)
+        return [Completion(none, none, np.zeros(0, np.float32), answer) for answer in answers]
+
+
+def test_walkthroughs_teach_where_the_target_was(world, warm):
+    env = environment(configure(world, warm))
+    tasks = env.tasks("train")
+    taught = teach(env, tasks)
+    assert len(taught) == len(tasks)
+    for task, fact in zip(tasks, taught, strict=True):
+        taken = next(c for c in env.games.game(task.game).walkthrough if c.startswith(f"take {fact.target} "))
+        assert taken.endswith(f" from {fact.place.replace('_', ' ')}")
+        assert fact.skill == f"{fact.target} in {fact.place} home {fact.home}"
+
+
+def test_the_arms_are_what_they_are_called(world, warm):
+    env = environment(configure(world, warm))
+    known: dict = {}
+    for fact in teach(env, env.tasks("train")):
+        known.setdefault((fact.target, fact.home), []).append(fact)
+    assert len({target for target, _ in known}) > 2 and len({at for _, at in known}) > 1
+    for key in known:
+        for seed in range(5):
+            drawn = _draw(known, key, random.Random(seed))
+            assert drawn["none"] is None and drawn["relevant"] in known[key]
+            same = {
+                arm: (fact.target == key[0], fact.home == key[1]) for arm, fact in drawn.items() if fact is not None
+            }
+            expected = {"relevant": (True, True), "irrelevant": (False, False), "other_object": (False, True),
+                        "other_home": (True, False)}  # fmt: skip
+            assert same == {arm: expected[arm] for arm in same} and {"relevant", "irrelevant"} <= set(same)
+
+
+def test_a_policy_that_follows_blindly_is_seen_to(world, warm):
+    config = configure(world, warm)
+    report = probe(Follower(), environment(config), config, split="valid_seen", passes=2)
+    assert set(report.arms) == set(ARMS) and report.frame["pass"].nunique() == 2
+    followed = {arm: values["followed"].value for arm, values in report.arms.items()}
+    assert followed["relevant"] == 1.0 and followed["none"] == 0.0
+    assert report.gate["following: relevant - none"].value == 1.0
+    assert report.gate["following an irrelevant skill: irrelevant - none"].value == 1.0
+    assert report.gate["success: relevant - none"].value == 0.0 and not report.passed
+    json.dumps(report.to_json())
+
+
+def test_a_real_policy_can_be_probed(world, warm):
+    config = configure(world, warm)
+    first, second = (
+        probe(load_policy(config), environment(config), config, split="valid_seen", passes=1).frame for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(first, second)
+    assert first.groupby("arm").size().nunique() == 1
+
+
+def test_homes_without_train_games_cannot_be_probed(world, warm):
+    config = configure(world, warm)
+    with pytest.raises(DataError, match="no game of valid_unseen has a train game"):
+        probe(Follower(), environment(config), config, split="valid_unseen", passes=1)
+
+
+def test_the_gate_wants_following_and_gain():
+    def frame(follow: float, gain: float, irrelevant: float) -> pd.DataFrame:
+        rows = []
+        for game in range(50):
+            for arm in ARMS:
+                u = game / 50
+                win = {"none": 0.3, "relevant": 0.3 + gain, "irrelevant": 0.3 + irrelevant}.get(arm, 0.3)
+                rows.append(
+                    {"arm": arm, "game": f"g{game}", "pass": 0, "won": float(u < win), "steps": 5,
+                     "followed": float(arm == "relevant" and u < follow), "followed_irrelevant": 0.0}
+                )  # fmt: skip
+        return pd.DataFrame(rows)
+
+    assert _judge(frame(0.9, 0.4, 0.0)).passed
+    assert not _judge(frame(0.1, 0.4, 0.0)).passed
+    assert not _judge(frame(0.9, 0.0, 0.0)).passed
+    assert not _judge(frame(0.9, 0.4, 0.4)).passed  # any skill helps as much: its content does not
+    report = _judge(frame(0.9, 0.4, 0.1))
+    assert report.gate["success: relevant - irrelevant"].value == pytest.approx(0.3)
+    assert report.arms["relevant"]["success"].value == pytest.approx(0.7)
+
+
+def test_the_first_place_is_the_first_move(world, warm):
+    config = configure(world, warm)
+    env = environment(config)
+    tasks = env.tasks("valid_seen")[:2]
+    loop = SkillLoop(Follower(), env, None, config, temperature=1.0, retrieval="greedy", distill=False)
+    moved, stayed = loop.run(tasks, [0, 0], [0, 0], (0,), skills=["mug in shelf_1", ""])
+    assert first_place(moved) == "shelf_1" and first_place(stayed) is None
