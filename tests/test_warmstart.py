@@ -295,36 +295,40 @@ def test_the_vocabulary_covers_published_games(real_games):
 # -- warm start -------------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano):
-    model, tokenizer = load_model(load_config("nano", overrides={"policy.model": str(nano)}).policy)
+def losses(model, row) -> tuple[list[float], list[float]]:
+    """Next-token losses of a row's prompt and of its answer, from one unpadded forward pass."""
+    ids = torch.tensor([row["input_ids"]])
+    with torch.no_grad():
+        logp = torch.log_softmax(model(ids).logits[0, :-1], dim=-1)
+    each = (-logp[torch.arange(len(ids[0]) - 1), ids[0, 1:]]).tolist()
+    return each[: row["prompt"] - 1], each[row["prompt"] - 1 :]
+
+
+def load(folder):
+    return load_model(load_config("nano", overrides={"policy.model": str(folder)}).policy)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share):
+    model, tokenizer = load(nano)
     texts = [("<query> mug <write>", "mug home shelf_1"), ("<act> put mug shelf <skill> none <write>", "look")]
     rows = []
     for prompt, answer in texts:
         ids = tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")
         rows.append({"input_ids": ids[0] + ids[1], "prompt": len(ids[0]), "length": len(ids[0]) + len(ids[1])})
-    answers, prompts = [], []
-    for row in rows:
-        ids = torch.tensor([row["input_ids"]])
-        with torch.no_grad():
-            logp = torch.log_softmax(model(ids).logits[0, :-1], dim=-1)
-        losses = (-logp[torch.arange(len(ids[0]) - 1), ids[0, 1:]]).tolist()
-        prompts += losses[: row["prompt"] - 1]
-        answers += losses[row["prompt"] - 1 :]
-    batch = collate(rows, tokenizer.pad_token_id)
-    for share in (0.0, 0.3):
-        loss = _WarmStartTrainer.compute_loss(SimpleNamespace(_prompt_loss=share), model, batch)
-        assert loss.item() == pytest.approx(np.mean(answers) + share * np.mean(prompts), rel=1e-5)
+    prompts, answers = (np.concatenate(parts) for parts in zip(*(losses(model, row) for row in rows), strict=True))
+    config = load_config("nano", overrides={"warm_start.prompt_loss": share, "warm_start.prompt_sample": 1.0}).warm_start
+    trainer = SimpleNamespace(_config=config, accelerator=SimpleNamespace(unwrap_model=lambda wrapped: wrapped))
+    loss = _WarmStartTrainer.compute_loss(trainer, model, collate(rows, tokenizer.pad_token_id))
+    assert loss.item() == pytest.approx(np.mean(answers) + share * np.mean(prompts), rel=1e-5)
 
 
 def test_a_short_warm_start_lowers_the_loss_and_saves_a_model(nano, warm):
-    config = load_config("nano", overrides={"warm_start.games": 5, "warm_start.seed": 99}).warm_start
+    config = load_config("nano", overrides={"warm_start.games": 3, "warm_start.seed": 99}).warm_start
 
     def loss(folder) -> float:
-        model, tokenizer = load_model(load_config("nano", overrides={"policy.model": str(folder)}).policy)
-        data = tokenize(demonstrations(config), tokenizer)
-        batch = collate(list(data), tokenizer.pad_token_id)
-        with torch.no_grad():
-            return float(_WarmStartTrainer.compute_loss(SimpleNamespace(_prompt_loss=0.0), model, batch))
+        model, tokenizer = load(folder)
+        return float(np.mean([x for row in tokenize(demonstrations(config), tokenizer) for x in losses(model, row)[1]]))
 
     assert loss(nano) == pytest.approx(math.log(len(nano_tokenizer())), abs=0.5)  # uniform over the vocabulary
     assert loss(warm) < loss(nano) - 1.5
