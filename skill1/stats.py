@@ -48,7 +48,9 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: expected n >= 1 and 0 <= successes <= n")
     low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    return Estimate(successes / n, float(low), float(high), int(n), level, "Wilson")
+    rate = float(successes / n)
+    # rounding puts the bound of 0 of n at 3e-17 and of n of n as much below 1
+    return Estimate(rate, min(float(low), rate), max(float(high), rate), int(n), level, "Wilson")
 
 
 def bootstrap_mean(
