@@ -43,7 +43,7 @@ VALIDATION_SPLIT = "valid_seen"
 def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:
     """The tasks of a step: consecutive pieces of an endless stream of permutations of `tasks`, one per epoch.
 
-    `Task.seed` is the epoch: a task that ends one epoch and begins the next in the same step is not sampled twice alike.
+    `Task.seed` is the epoch: a task that ends one epoch and begins the next within a step is not sampled twice alike.
     """
     chosen = []
     for position in range(step * count, (step + 1) * count):

@@ -46,10 +46,11 @@ def make_warm(folder: Path) -> Path:
 
 def configure(world: Path, nano: Path, variant: str = "full", preset: str = "nano", **overrides: Any) -> Config:
     """Two groups of three, four actions, the hash encoder; `a__b` stands for `a.b`."""
-    return load_config(preset, variant, settings(world, nano, preset) | {k.replace("__", "."): v for k, v in overrides.items()})
+    changed = {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_config(preset, variant, settings(world, nano) | changed)
 
 
-def settings(world: Path, nano: Path, preset: str = "nano") -> dict[str, Any]:
+def settings(world: Path, nano: Path) -> dict[str, Any]:
     """The overrides of `configure`, as `--set` could say them."""
     nano_policy = {
         "policy.prompts": "compact",
@@ -90,8 +91,8 @@ def success(desc: str, strategy: str, instruction: str = "put a mug in shelf.") 
     """A won rollout without turns that teaches a library one lesson."""
     return Rollout(
         task=Task("alfworld", "train", "train/none/none", "Pick"), instruction=instruction, group=0, index=0, query="",
-        turns=(), candidates=(), ranking=(), ranking_parsed=True, selected=None, skill="", skill_similarity=float("nan"),
-        outcome=1.0, score=1.0, steps=0, lesson=Lesson(desc, strategy),
+        turns=(), candidates=(), ranking=(), ranking_parsed=True, selected=None, skill="",
+        skill_similarity=float("nan"), outcome=1.0, score=1.0, steps=0, lesson=Lesson(desc, strategy),
     )  # fmt: skip
 
 

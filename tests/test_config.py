@@ -115,7 +115,7 @@ def test_an_override_takes_the_type_of_its_field(name, text, value):
     [
         ({"preset": "relaesed"}, "unknown preset 'relaesed'; did you mean 'released'? (known: nano, paper, released)"),
         ({"variant": "no_distilation"}, "did you mean 'no_distillation'?"),
-        ({"overrides": {"library.topk": 1}}, "unknown configuration field 'library.topk'; did you mean 'library.top_k'?"),
+        ({"overrides": {"library.topk": 1}}, "field 'library.topk'; did you mean 'library.top_k'?"),
         ({"overrides": {"train": 1}}, "unknown configuration field 'train'"),
         ({"overrides": {"preset": "nano"}}, "unknown configuration field 'preset'"),
         ({"preset": "xyzzy"}, "unknown preset 'xyzzy' (known:"),

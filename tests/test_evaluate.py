@@ -107,7 +107,8 @@ def test_the_policy_of_the_step_asked_for_is_used(trained):
         return frames(trained, library="none", step=step)["valid_seen"].drop(columns=["step"])
 
     assert played(2).equals(played(2))
-    with_steps = [evaluate._policy(RunDirectory.open(trained), RunDirectory.open(trained).config, n) for n in (0, 1, 2)]
+    run = RunDirectory.open(trained)
+    with_steps = [evaluate._policy(run, run.config, n) for n in (0, 1, 2)]
     norms = {float(p.model.model.embed_tokens.weight.detach().double().sum()) for p in with_steps}
     assert len(norms) == 3 and not any(p.model.training for p in with_steps)
 
@@ -146,8 +147,14 @@ def test_skills_can_be_given_per_job(world, warm):
 
 
 def test_the_summary_by_hand():
-    rows = [("a", "Pick", 0, True, 1.0, 4), ("a", "Pick", 1, True, 1.0, 6), ("b", "Pick", 0, False, 0.0, 20),
-            ("b", "Pick", 1, True, 1.0, 10), ("c", "Look", 0, False, 0.5, 20), ("c", "Look", 1, False, 0.0, 20)]  # fmt: skip
+    rows = [
+        ("a", "Pick", 0, True, 1.0, 4),
+        ("a", "Pick", 1, True, 1.0, 6),
+        ("b", "Pick", 0, False, 0.0, 20),
+        ("b", "Pick", 1, True, 1.0, 10),
+        ("c", "Look", 0, False, 0.5, 20),
+        ("c", "Look", 1, False, 0.0, 20),
+    ]
     frame = pd.DataFrame(rows, columns=["game", "category", "pass", "won", "score", "steps"])
     found = summarise(frame)
     assert found["success"] == 0.5 and (found["n"], found["games"], found["passes"]) == (6, 3, 2)
@@ -165,8 +172,12 @@ def test_rows_of_outcomes(world, warm):
     config = configure(world, warm, "no_library", train__seed=3)
     env = environment(config)
     todo = jobs(env.tasks("valid_seen")[:2], 2)
-    assert [(job.task.game, job.number) for job in todo] == [(t.game, n) for n in (0, 1) for t in env.tasks("valid_seen")[:2]]
-    rollouts = [replace(success("d", "s"), task=job.task, outcome=float(i == 0), score=0.5, steps=i) for i, job in enumerate(todo)]
+    expected = [(t.game, n) for n in (0, 1) for t in env.tasks("valid_seen")[:2]]
+    assert [(job.task.game, job.number) for job in todo] == expected
+    rollouts = [
+        replace(success("d", "s"), task=job.task, outcome=float(i == 0), score=0.5, steps=i)
+        for i, job in enumerate(todo)
+    ]
     frame = outcomes(todo, rollouts, config, 7, "step7")
     assert frame["won"].tolist() == [True, False, False, False] and frame["steps"].tolist() == [0, 1, 2, 3]
     assert frame["pass"].tolist() == [0, 0, 1, 1] and frame["category"].tolist() == [j.task.category for j in todo]

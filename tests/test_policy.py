@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,11 @@ from skill1.policy import Policy, PromptTooLong, _SeededSampling, load_model, lo
 from skill1.prompts import CompactPrompts
 from skill1.warmstart import nano_tokenizer
 
-PROMPTS = [f"<act> {' '.join(['go_to', 'shelf_1', 'mug_2', 'open'] * n)} {mark} <write>" for n in (1, 5, 11, 2) for mark in
-           ("fridge_1", "cabinet_7", "none")]  # fmt: skip
+PROMPTS = [
+    f"<act> {' '.join(['go_to', 'shelf_1', 'mug_2', 'open'] * n)} {mark} <write>"
+    for n in (1, 5, 11, 2)
+    for mark in ("fridge_1", "cabinet_7", "none")
+]
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +100,14 @@ def test_temperature_zero_is_greedy(policy):
 
 def test_an_answer_ends_with_the_end_token_or_at_the_limit(policy):
     end = policy.tokenizer.eos_token_id
+    written = policy.generate(PROMPTS, seeds(len(PROMPTS)), temperature=1.0, max_new_tokens=8)
+    common = Counter(i for c in written for i in c.ids.tolist()).most_common(1)[0][0]
+    weight = policy.model.model.embed_tokens.weight
     with torch.no_grad():
-        saved = policy.model.model.embed_tokens.weight.clone()
-        policy.model.model.embed_tokens.weight[end] = 0.7 * saved[policy.tokenizer.convert_tokens_to_ids("mug_1")]
+        saved = weight.clone()
+        weight[end] = saved[common]  # as likely as the commonest word
         found = policy.generate(PROMPTS * 20, seeds(20 * len(PROMPTS)), temperature=1.5, max_new_tokens=8)
-        policy.model.model.embed_tokens.weight.copy_(saved)
+        weight.copy_(saved)
     ended = [c for c in found if c.ids[-1] == end]
     assert ended and len(ended) < len(found)
     for c in found:
@@ -157,8 +165,9 @@ def test_the_models_own_generation_settings_do_not_touch_sampling(policy):
     own = policy.model.generation_config
     ends = dict(eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id)
     policy.model.generation_config = GenerationConfig(
-        **ends, do_sample=True, repetition_penalty=3.0, temperature=0.1, top_k=1, no_repeat_ngram_size=1, min_new_tokens=9
-    )
+        **ends, do_sample=True, repetition_penalty=3.0, temperature=0.1, top_k=1, no_repeat_ngram_size=1,
+        min_new_tokens=9,
+    )  # fmt: skip
     try:
         again = policy.generate(PROMPTS, seeds(len(PROMPTS)), temperature=1.0, max_new_tokens=12)
         assert policy.model.generation_config.repetition_penalty == 3.0
@@ -219,7 +228,7 @@ def test_weights_are_float32_for_full_fine_tuning(world, nano):
 def test_a_word_level_tokenizer_reloads_exactly(nano):
     saved, again = nano_tokenizer(), load_tokenizer(str(nano))
     assert again.get_vocab() == saved.get_vocab()
-    text = "<act> put clean mug fridge <home> shelf_3 : 1 ; go_to desk_1 <write>"
+    text = "<act> put clean mug fridge <hist> shelf_3 : 1 ; go_to desk_1 <write>"
     assert again.encode(text) == saved.encode(text) and again.unk_token_id not in again.encode(text)
     assert again.decode(again.encode(text)) == text
     assert (again.padding_side, again.pad_token, again.eos_token) == ("left", saved.pad_token, END)

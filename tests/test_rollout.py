@@ -91,7 +91,8 @@ def scripted(paper):
 
 
 def test_every_stage_is_recorded(paper, scripted):
-    paper = replace(paper, environment=replace(paper.environment, max_steps=len(list(scripted.walkthroughs.values())[0])))
+    longest = len(list(scripted.walkthroughs.values())[0])
+    paper = replace(paper, environment=replace(paper.environment, max_steps=longest))
     skills = library(paper, 3)
     won, lost = play(paper, scripted, skills, size=1, seed=(4, 9))
     env = environment(paper)

@@ -293,7 +293,7 @@ def test_every_ablation_trains(world, warm, tmp_path, preset, variant, stages):
     if variant == "no_distillation":
         library = record(tmp_path / "run", 2)
         assert all(r.lesson.desc and ";" in r.lesson.strategy or r.steps == 1 for r in rollouts) and library["library"]
-    start, end = load_file(warm / "model.safetensors"), load_file(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
+    start, end = (load_file(at / "model.safetensors") for at in (warm, tmp_path / "run" / "checkpoint-2"))
     assert any(not torch.equal(start[name], end[name]) for name in end)
 
 

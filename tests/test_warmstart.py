@@ -317,8 +317,9 @@ def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share):
         ids = tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")
         rows.append({"input_ids": ids[0] + ids[1], "prompt": len(ids[0]), "length": len(ids[0]) + len(ids[1])})
     prompts, answers = (np.concatenate(parts) for parts in zip(*(losses(model, row) for row in rows), strict=True))
-    config = load_config("nano", overrides={"warm_start.prompt_loss": share, "warm_start.prompt_sample": 1.0}).warm_start
-    trainer = SimpleNamespace(_config=config, accelerator=SimpleNamespace(unwrap_model=lambda wrapped: wrapped))
+    config = load_config("nano", overrides={"warm_start.prompt_loss": share, "warm_start.prompt_sample": 1.0})
+    accelerator = SimpleNamespace(unwrap_model=lambda wrapped: wrapped)
+    trainer = SimpleNamespace(_config=config.warm_start, accelerator=accelerator)
     loss = _WarmStartTrainer.compute_loss(trainer, model, collate(rows, tokenizer.pad_token_id))
     assert loss.item() == pytest.approx(np.mean(answers) + share * np.mean(prompts), rel=1e-5)
 
