@@ -1,6 +1,6 @@
 """Cost of the native engine beside the installed ALFWorld package, on the same games in one run.
 
-Run on one thread: OMP_NUM_THREADS=1 python benchmarks/alfworld_engines.py --data DIR
+Run on one thread: OMP_NUM_THREADS=1 python benchmarks/alfworld.py --data DIR
 Both engines play the same commands on the same games; every observation, admissible list and win is compared on the
 way. CPU seconds (process time), memory as growth of the process's resident set, each engine in a process of its own.
 The package's episodes for the memory and 128-episode figures are fewer (--package-episodes) and scaled up linearly.
@@ -14,15 +14,18 @@ import json
 import multiprocessing
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psutil
 
-from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.engine import Episode
-from skill1.envs.alfworld.environment import EngineEpisode
+sys.path.pop(0)  # this script's folder, in which its own name would stand for the alfworld package
+
+from skill1.envs.alfworld.data import GameTree  # noqa: E402
+from skill1.envs.alfworld.engine import Episode  # noqa: E402
+from skill1.envs.alfworld.environment import EngineEpisode  # noqa: E402
 
 Play = dict[str, list[Any]]
 
