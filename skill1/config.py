@@ -206,6 +206,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "policy.generate_batch": 128,
         "environment.max_steps": 18,
         "library.encoder": "pinned",
+        # measured: compact descriptions are all alike (cosines .85-1.0), so with w = 0.6 and c = 1.0 every retrieval of a
+        # short run is an exploration of fresh, irrelevant skills (results/LOG.md)
+        "library.similarity_weight": 0.9,
+        "library.exploration": 0.1,
         "rollout.tasks_per_step": 8,
         "rollout.group_size": 8,
         "rollout.max_prompt_tokens": 512,
@@ -213,6 +217,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_rerank_tokens": 16,
         "rollout.max_act_tokens": 8,
         "rollout.max_distill_tokens": 32,
+        "credit.rerank_baseline": "batch_mean",  # measured: at this learning rate NDCG >= .9 reinforces any ranking
         "credit.invalid_penalty": 0.1,
         "credit.max_penalised": 5,
         "credit.penalise_inadmissible": True,
