@@ -35,7 +35,8 @@ _CARD = """# Nano policy
 A Qwen2-architecture language model with {parameters:,} parameters and a word-level tokenizer, trained from scratch on
 {demonstrations:,} expert demonstrations in generated household games (`skill1 warmstart`). It is the starting point of
 the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
-names the task's object and this home, and to ignore others); it knows nothing about the homes it is trained on later.
+names the task's object and this home, and to ignore others; it follows others too often, `skill1 probe` measures it).
+It knows nothing about the homes it is trained on later.
 
 * Made by `skill1 warmstart --out data/nano-policy` (configuration and versions in `warm_start.json`; weights are
   reproducible on the same machine and versions, floating-point order aside).
