@@ -226,7 +226,7 @@ def library_growth(run: RunDirectory) -> Figure:
         axes.set_ylim(bottom=0)
         _whole(axes.xaxis)
         _whole(axes.yaxis)
-        axes.legend()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
 
