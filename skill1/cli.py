@@ -256,7 +256,7 @@ def evaluate(
 @cli.command()
 @_config_options
 @click.option("--split", default="valid_seen", show_default=True, help="split whose homes are in train")
-@click.option("--passes", default=1, show_default=True, type=click.IntRange(min=1), help="passes over all games")
+@click.option("--passes", default=3, show_default=True, type=click.IntRange(min=1), help="passes over all games")
 def probe(preset: str, variant: str, overrides: dict[str, str], split: str, passes: int) -> int:
     """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
     config = _config(preset, variant, overrides)

@@ -210,6 +210,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         # short run is an exploration of fresh, irrelevant skills (results/LOG.md)
         "library.similarity_weight": 0.9,
         "library.exploration": 0.1,
+        "library.similarity_floor": 0.95,  # measured: another home or object is below it, and misleads this small policy
         "rollout.tasks_per_step": 8,
         "rollout.group_size": 8,
         "rollout.max_prompt_tokens": 512,
