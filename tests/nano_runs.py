@@ -47,7 +47,10 @@ def make_warm(folder: Path) -> Path:
 def configure(world: Path, nano: Path, variant: str = "full", preset: str = "nano", **overrides: Any) -> Config:
     """Two groups of three, four actions, the hash encoder; `a__b` stands for `a.b`."""
     changed = {name.replace("__", "."): value for name, value in overrides.items()}
-    return load_config(preset, variant, settings(world, nano) | changed)
+    given = settings(world, nano)
+    if preset != "nano":
+        del given["library.similarity_floor"]  # the preset's own is the subject
+    return load_config(preset, variant, given | changed)
 
 
 def settings(world: Path, nano: Path) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def settings(world: Path, nano: Path) -> dict[str, Any]:
         "environment.data": str(world),
         "environment.max_steps": 4,
         "library.encoder": "hash",
+        "library.similarity_floor": None,  # an untrained policy's words have nothing in common
         "rollout.tasks_per_step": 2,
         "rollout.group_size": 3,
         "train.steps": 4,

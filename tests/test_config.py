@@ -7,7 +7,7 @@ import math
 from dataclasses import fields, is_dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skill1.config import (
@@ -157,6 +157,7 @@ def test_all_wrong_values_are_named_at_once():
         load_config("nano", overrides={"train.steps": 0, "library.top_k": 0})
 
 
+@settings(deadline=None)
 @given(
     preset=st.sampled_from(sorted(PRESETS)),
     variant=st.sampled_from(sorted(VARIANTS)),
