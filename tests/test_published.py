@@ -1,0 +1,139 @@
+"""The published numbers: complete, sourced, consistent where they claim to be."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+
+import pandas as pd
+import pytest
+from scipy.stats import ttest_ind_from_stats
+
+from skill1.config import VARIANTS, ConfigError
+from skill1.envs.alfworld.data import CATEGORIES
+from skill1.published import _GAMES, COLUMNS, OVERALL, averages, inconsistencies, published, tables
+
+EVERYTHING = [OVERALL, *CATEGORIES.values()]
+
+
+def value(*names: str, **where: str) -> float:
+    return published(*names, **where)["value"].item()
+
+
+def test_every_value_is_sourced_typed_and_there_once() -> None:
+    frame = published()
+    assert list(frame) == [*COLUMNS, "label"] and set(frame["label"]) == {"published"}
+    assert set(frame["table"]) == set(tables()) == {"table1", "table2", "table3", "text", "retroagent", "skillrl"}
+    assert frame["value"].notna().all() and frame["unit"].str.len().all() and frame["metric"].str.len().all()
+    papers = {"retroagent": "2603.08561", "skillrl": "2602.08234"}
+    for table, sources in frame.groupby("table")["source"]:
+        assert sources.str.startswith(f"arXiv {papers.get(table, '2605.06130')}").all()
+    numbered = frame["table"].str.match(r"table\d")
+    titles = frame["table"].str.replace("table", "Table ")
+    assert all(title in source for title, source in zip(titles[numbered], frame["source"][numbered], strict=True))
+    assert not frame.duplicated(["table", "method", "variant", "benchmark", "category", "metric", "step"]).any()
+    assert set(frame["variant"]) <= {"", *VARIANTS} and set(frame["category"]) <= {"", *EVERYTHING}
+    assert set(frame["benchmark"]) == {"alfworld", "webshop"}
+    assert frame.loc[frame["unit"] == "%", "value"].between(0, 100).all()
+
+
+def test_tables_are_complete() -> None:
+    counts = Counter(zip(published("table1")["method"], published("table1")["metric"], strict=True))
+    assert len(counts) == 30 and all(n == {"success": 8, "score": 1}[metric] for (_, metric), n in counts.items())
+    for name, group in published("table2").groupby("variant"):
+        assert sorted(group["category"]) == sorted(EVERYTHING), name
+    assert set(published("table2")["variant"]) == set(VARIANTS) - {"grpo", "gigpo"}
+    cost = published("table3")
+    assert set(cost["step"]) == {20, 60, 100} and Counter(cost["metric"]) == {"step_time": 15, "library_size": 12}
+    assert cost.loc[cost["metric"] == "library_size", "value"].max() == 5000
+
+
+def test_full_of_table_2_is_skill1_of_table_1() -> None:
+    first = published("table1", method="Skill1", benchmark="alfworld").set_index("category")["value"]
+    second = published("table2", variant="full").set_index("category")["value"]
+    pd.testing.assert_series_equal(first.sort_index(), second.sort_index())
+
+
+def test_the_same_value_in_two_places_is_the_same() -> None:
+    for method in ("Skill1", "RetroAgent"):
+        table = value("table1", method=method, benchmark="alfworld", category=OVERALL)
+        assert value("text", method=method, metric="success") == table
+    assert value("skillrl", metric="success", benchmark="alfworld") == 89.9
+    for benchmark, gain in (("alfworld", 18.3), ("webshop", 15.4)):
+        own = {m: value("retroagent", metric="success", benchmark=benchmark, method=m)
+               for m in ("GRPO", "RetroAgent (RL-trained)")}  # fmt: skip
+        assert own["RetroAgent (RL-trained)"] - own["GRPO"] == pytest.approx(gain)
+        assert value("retroagent", metric="gain_over_grpo", benchmark=benchmark) == gain
+
+
+def test_averages_by_hand() -> None:
+    rows = averages().set_index(["table", "variant", "method"])
+    assert len(rows) == 22
+    full = rows.loc[("table1", "full", "Skill1")]
+    assert full["over_categories"] == pytest.approx((100 + 98.6 + 97.3 + 99.2 + 96.1 + 96) / 6)
+    weighted = (35 * 100 + 13 * 98.6 + 27 * 97.3 + 16 * 99.2 + 25 * 96.1 + 24 * 96) / 140
+    assert full["over_games"] == pytest.approx(weighted) == pytest.approx(97.876, abs=1e-3)
+    assert full["published"] == 97.5
+    no_library = rows.loc[("table2", "no_library", "Skill1")]
+    assert no_library["over_categories"] == pytest.approx((96.7 + 71.5 + 94.9 + 70.7 + 71.5 + 65.5) / 6)
+
+
+def test_weights_are_the_games_of_valid_seen(shared_data) -> None:
+    with tarfile.open(shared_data / "alfworld" / "valid_seen.tar.xz") as archive:
+        listing = archive.getnames()
+    games = [name.split("/") for name in listing if name.endswith("game.tw-pddl")]
+    kinds = [CATEGORIES[kind] for *_, task, _, _ in games if (kind := task.partition("-")[0]) in CATEGORIES]
+    assert Counter(kinds) == _GAMES
+
+
+def test_inconsistencies_are_found_by_arithmetic() -> None:
+    found = inconsistencies().set_index(["claim", "how"])["difference"]
+    assert found.to_dict() == {
+        ("gain over GiGPO in the text", "Table 1: Skill1 - GiGPO"): pytest.approx(0.2),
+        ("Skill1 overall", "its six categories, weighted by valid_seen's games"): pytest.approx(0.38),
+        ("Skill1 overall", "its six categories, unweighted"): pytest.approx(0.37),
+        ("GRPO, Table 1", "Table 2: no library, which is plain GRPO"): pytest.approx(3.3),
+    }
+
+
+def test_the_published_p_value_is_within_rounding() -> None:
+    deviations = [value("text", method=m, metric="success_std") for m in ("Skill1", "RetroAgent")]
+    means = [value("text", method=m, metric="success") for m in ("Skill1", "RetroAgent")]
+    seeds = int(value("text", method="Skill1", metric="seeds"))
+    corners = [
+        ttest_ind_from_stats(
+            means[0] + a, deviations[0] + b, seeds, means[1] - a, deviations[1] + c, seeds, equal_var=False
+        ).pvalue
+        for a, b, c in itertools.product((-0.05, 0.05), repeat=3)
+    ]
+    assert min(corners) < value("text", metric="welch_p_over_retroagent") < max(corners)
+
+
+@pytest.mark.parametrize(
+    "names, where, message",
+    [
+        (("tabel2",), {}, "unknown published table 'tabel2'; did you mean 'table2'?"),
+        ((), {"varient": "full"}, "unknown column to filter by 'varient'; did you mean 'variant'?"),
+        (("table2",), {"variant": "no_libary"}, "unknown published variant 'no_libary'; did you mean 'no_library'?"),
+        (("table1",), {"method": "SkilRL"}, "did you mean 'SkillRL'?"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_closest(names, where, message) -> None:
+    with pytest.raises(ConfigError) as error:
+        published(*names, **where)
+    assert message in str(error.value)
+
+
+def test_frames_are_the_callers_own() -> None:
+    frame = published("table2")
+    frame["value"] = 0.0
+    assert value("table2", variant="full", category=OVERALL) == 97.5
+
+
+def test_found_from_any_folder(tmp_path) -> None:
+    code = "from skill1.published import published; print(len(published('table2')))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["49"]
