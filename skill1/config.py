@@ -104,6 +104,10 @@ class CreditConfig:
     penalise_inadmissible: bool = _knob(False, "switch", "released checks the form only")
     scale_by_std: bool = _knob(True, "switch", "paper (Eq. 12)")
     token_mean: Literal["trajectory", "batch"] = _knob("trajectory", "token average", "paper (Eq. 13); released batch")
+    estimator: Literal["grpo", "gigpo"] = _knob("grpo", "advantage", "paper (Eq. 12); gigpo is arXiv 2505.10978, Eq. 8")
+    gigpo_omega: float = _knob(1.0, "weight of the step advantage", "arXiv 2505.10978", ge=0)
+    gigpo_gamma: float = _knob(0.95, "discount per step", "arXiv 2505.10978", ge=0, le=1)
+    gigpo_statistics: Literal["episode", "row"] = _knob("episode", "mean and std over", "ours; verl-agent takes rows")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -234,7 +238,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What each ablation lays over `full` (method section 5), whatever the preset.
+# What each ablation and baseline lays over `full` (method section 5), whatever the preset.
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "no_library": {"library.enabled": False},
@@ -243,6 +247,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lambda1_0": {"credit.lambda1": 0.0},
     "lambda2_0": {"credit.lambda2": 0.0},
     "lambdas_0": {"credit.lambda1": 0.0, "credit.lambda2": 0.0},
+    "grpo": {"library.enabled": False},  # the baseline's name for no_library, which is plain GRPO: the same run
+    "gigpo": {"library.enabled": False, "credit.estimator": "gigpo"},
 }
 
 

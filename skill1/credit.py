@@ -1,7 +1,7 @@
 """One outcome, four credits: rollouts in, weighted rows out (method sections 3 and 5; the paper's Eq. 4-13).
 
-Pure: nothing is read but stages, flags and numbers of the rollouts, never a text. Each equation is a function of
-arrays; `credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
+Pure: nothing is read but stages, flags and numbers of the rollouts, never a text (GiGPO compares observations for
+equality). Each equation is a function of arrays, those that compare within groups in `advantages`, GiGPO's in `gigpo`; `credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
 
 The trainer's loss is the mean over all rows of (token mean of the row's clipped surrogate with `advantage * weight`).
 `row_weights` chooses the weights so that this mean is exactly Eq. 11 with the token mean of Eq. 13.
@@ -16,6 +16,7 @@ Differs from the paper in:
     * A stage whose lambda is 0 gives no rows: its text is generated and used, its loss (and its KL) is off.
     * `rerank_credit="return"` is the released code: lambda1 * NDCG joins the trajectory's return and the rerank row is
       one more row of the trajectory, with the trajectory's advantage.
+    * `estimator="gigpo"` is a baseline's credit: act rows get A_E + omega * A_S, rows of all other stages A_E alone.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from typing import Literal
 
 import numpy as np
 
+from skill1.advantages import NO_SPREAD, group_advantages, rerank_advantages
 from skill1.config import CreditConfig
+from skill1.credit_checks import check_rollouts
+from skill1.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
 from skill1.records import STAGES, Rollout, Row, Stage, Turn
-
-NO_SPREAD = 1e-8  # below this a standard deviation or an ideal DCG is rounding noise
-
 
 def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
     """Eq. 6: agreement of a ranking with the order of the utilities, in [0, 1].
@@ -89,43 +90,6 @@ def returns(outcomes: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config
 def distill_rewards(outcomes: np.ndarray, u_hats: np.ndarray, parsed: np.ndarray) -> np.ndarray:
     """Eq. 7: r - U_hat, and 0 where the distilled text did not parse. All (N,), `parsed` bool."""
     return np.where(parsed, outcomes - u_hats, 0.0)
-
-
-def group_advantages(rewards: np.ndarray, groups: np.ndarray, scale_by_std: bool) -> np.ndarray:
-    """Eq. 10 and 12: rewards centred on their group's mean and divided by its unbiased std; 0 without spread.
-
-    Args:
-        rewards: (N,) one per rollout, in any order.
-        groups: (N,) group of each rollout.
-        scale_by_std: False leaves them centred only.
-
-    Returns:
-        (N,) advantages; they sum to 0 over each group.
-
-    Raises:
-        ValueError: a group has fewer than two rollouts.
-    """
-    result = np.zeros(len(rewards))
-    for group in np.unique(groups):
-        members = groups == group
-        if members.sum() < 2:
-            raise ValueError(f"group {group} has one rollout: a group advantage needs at least two")
-        spread = rewards[members].std(ddof=1)
-        if spread >= NO_SPREAD:
-            centred = rewards[members] - rewards[members].mean()
-            result[members] = centred / spread if scale_by_std else centred
-    return result
-
-
-def rerank_advantages(ndcgs: np.ndarray, baseline: Literal["none", "batch_mean"]) -> np.ndarray:
-    """Eq. 9: REINFORCE weighs a ranking by its NDCG, without a baseline in the paper.
-
-    Args:
-        ndcgs: (N,), nan for a rollout without a ranking, which stays nan and is left out of the mean.
-    """
-    if baseline == "none" or np.isnan(ndcgs).all():
-        return ndcgs
-    return ndcgs - np.nanmean(ndcgs)
 
 
 def row_weights(
@@ -203,18 +167,12 @@ def credit(
     """
     if config.rerank_credit == "return" and config.rerank_baseline != "none":
         raise ValueError("rerank_baseline has no effect with rerank_credit='return': set it to 'none'")
-    _check_groups(rollouts)
-    for rollout in rollouts:
-        _check_rollout(rollout, selection=selection, distillation=distillation)
+    stepwise = config.estimator == "gigpo"
+    if stepwise and selection and config.rerank_baseline != "none":
+        raise ValueError("rerank_baseline has no effect with estimator='gigpo': set it to 'none'")
+    check_rollouts(rollouts, selection=selection, distillation=distillation)
     columns = _columns(rollouts, config)
-    util = group_advantages(columns.returns, columns.groups, config.scale_by_std)  # (N,)
-    advantages = {"query": util, "act": util, "rerank": util}
-    if config.rerank_credit == "loss":
-        advantages["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
-    if distillation:
-        parsed = np.array([r.turns_of("distill")[0].well_formed for r in rollouts])
-        rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed)
-        advantages["distill"] = group_advantages(rewards, columns.groups, config.scale_by_std)
+    by_stage = _episode_credit(rollouts, columns, config)
 
     off = {stage for stage, factor in (("rerank", config.lambda1), ("distill", config.lambda2)) if factor == 0}
     calls = [
@@ -223,8 +181,12 @@ def credit(
         for position, turn in enumerate(rollout.turns)
         if turn.stage not in off
     ]
+    stages = [turn.stage for _, _, turn in calls]
+    advantages = np.array([by_stage[stage][i] for stage, (i, _, _) in zip(stages, calls, strict=True)])  # (M,)
+    if stepwise:
+        advantages[np.array(stages) == "act"] += config.gigpo_omega * _step_credit(rollouts, config)
     weights = row_weights(
-        [turn.stage for _, _, turn in calls],
+        stages,
         np.array([i for i, _, _ in calls]),
         np.array([len(turn.completion_ids) for _, _, turn in calls]),
         config,
@@ -235,19 +197,52 @@ def credit(
             completion_ids=turn.completion_ids,
             logprobs=turn.logprobs,
             stage=turn.stage,
-            advantage=float(advantages[turn.stage][i]),
+            advantage=float(advantage),
             weight=float(weight),
             group=rollouts[i].group,
             rollout=i,
             turn=position,
         )
-        for (i, position, turn), weight in zip(calls, weights, strict=True)
+        for (i, position, turn), advantage, weight in zip(calls, advantages, weights, strict=True)
     ]
+
+
+def _episode_credit(
+    rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig
+) -> dict[Stage, np.ndarray]:
+    """Stage -> (N,) advantage of each rollout's rows of that stage; for a stage that it lacks, a value not used."""
+    if config.estimator == "gigpo":
+        steps = np.array([len(r.turns_of("act")) for r in rollouts])
+        util = episode_advantages(
+            columns.returns, columns.groups, steps, config.gigpo_statistics, config.scale_by_std
+        )
+        return dict.fromkeys(STAGES, util)
+    util = group_advantages(columns.returns, columns.groups, config.scale_by_std)
+    by_stage = dict.fromkeys(STAGES, util)
+    if config.rerank_credit == "loss":
+        by_stage["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
+    parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
+    rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed)
+    by_stage["distill"] = group_advantages(rewards, columns.groups, config.scale_by_std)
+    return by_stage
+
+
+def _step_credit(rollouts: Sequence[Rollout], config: CreditConfig) -> np.ndarray:
+    """GiGPO's A_S of all act turns, in order."""
+    taken = [
+        discounted_returns(step_rewards(r.outcome, _invalid(r, config), config), config.gigpo_gamma) for r in rollouts
+    ]
+    return step_advantages(
+        np.concatenate(taken),
+        np.repeat([r.group for r in rollouts], [len(part) for part in taken]),
+        [turn.observation for r in rollouts for turn in r.turns_of("act")],
+        config.scale_by_std,
+    )
 
 
 def _columns(rollouts: Sequence[Rollout], config: CreditConfig) -> _Columns:
     outcomes = np.array([r.outcome for r in rollouts], dtype=float)
-    invalid = np.array([_invalid(r, config) for r in rollouts])
+    invalid = np.array([_invalid(r, config).sum() for r in rollouts])
     ndcgs = np.array([_rerank_credit(r) for r in rollouts])
     return _Columns(
         groups=np.array([r.group for r in rollouts]),
@@ -258,11 +253,14 @@ def _columns(rollouts: Sequence[Rollout], config: CreditConfig) -> _Columns:
     )
 
 
-def _invalid(rollout: Rollout, config: CreditConfig) -> int:
-    """Invalid actions; one that is both ill-formed and inadmissible counts once."""
-    return sum(
-        not turn.well_formed or (config.penalise_inadmissible and not turn.admissible)
-        for turn in rollout.turns_of("act")
+def _invalid(rollout: Rollout, config: CreditConfig) -> np.ndarray:
+    """(T,) bool, which actions are invalid; one that is both ill-formed and inadmissible counts once."""
+    return np.array(
+        [
+            not turn.well_formed or (config.penalise_inadmissible and not turn.admissible)
+            for turn in rollout.turns_of("act")
+        ],
+        dtype=bool,
     )
 
 
@@ -272,52 +270,6 @@ def _rerank_credit(rollout: Rollout) -> float:
     if not calls:
         return math.nan
     return ndcg(rollout.ranking, [c.utility for c in rollout.candidates]) if calls[0].well_formed else 0.0
-
-
-def _check_groups(rollouts: Sequence[Rollout]) -> None:
-    if not rollouts:
-        raise ValueError("no rollouts: a step needs at least one group of two")
-    groups: dict[int, list[Rollout]] = {}
-    for rollout in rollouts:
-        groups.setdefault(rollout.group, []).append(rollout)
-    sizes = {group: len(members) for group, members in groups.items()}
-    if len(set(sizes.values())) > 1 or min(sizes.values()) < 2:
-        raise ValueError(f"groups must have one common size >= 2, got rollouts per group {sizes}")
-    for group, members in groups.items():
-        if len({r.task for r in members}) > 1:
-            raise ValueError(f"group {group} mixes tasks {sorted({r.task.game for r in members})}")
-        if len({r.index for r in members}) < len(members):
-            raise ValueError(f"group {group} holds an index twice: {sorted(r.index for r in members)}")
-
-
-def _check_rollout(rollout: Rollout, *, selection: bool, distillation: bool) -> None:
-    name = f"rollout {rollout.index} of group {rollout.group} ({rollout.task.game})"
-    if not rollout.turns_of("act"):
-        raise ValueError(f"{name} has no act turns")
-    if not math.isfinite(rollout.outcome):
-        raise ValueError(f"{name} has outcome {rollout.outcome}: expected a finite number")
-    if not all(math.isfinite(c.utility) for c in rollout.candidates):
-        raise ValueError(f"{name} has candidates of utility {[c.utility for c in rollout.candidates]}: expected finite")
-    known = [c.skill for c in rollout.candidates]
-    if rollout.selected is not None and rollout.selected not in known:
-        raise ValueError(f"{name} selected {rollout.selected!r}, which is not among its candidates {known}")
-    expected: dict[Stage, bool] = {
-        "query": selection,
-        "rerank": selection and len(known) >= 2,
-        "distill": distillation,
-    }
-    for stage, present in expected.items():
-        if len(rollout.turns_of(stage)) != present:
-            raise ValueError(
-                f"{name} has {len(rollout.turns_of(stage))} {stage} turns, expected {int(present)} with "
-                f"selection={selection}, distillation={distillation} and {len(known)} candidates"
-            )
-    for turn in rollout.turns:
-        length = len(turn.completion_ids)
-        if not length:
-            raise ValueError(f"{name} has an empty {turn.stage} completion: it needs at least its end token")
-        if len(turn.logprobs) != length or not np.isfinite(turn.logprobs).all():
-            raise ValueError(f"{name} has a {turn.stage} turn of {length} tokens without {length} finite log-probs")
 
 
 # Name -> meaning. `success/<category>` is added for every category among the rollouts.

@@ -29,9 +29,14 @@ from skill1.journal import Journal
 from skill1.runs import RunDirectory
 from skill1.stats import Estimate, success_rate, wilson
 
-# seaborn's "colorblind" hues; the order of drawing is that of VARIANTS, full first.
+# seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and a dark violet for gigpo; the order
+# of drawing is that of VARIANTS, full first.
 VARIANT_COLOURS: dict[str, str] = dict(
-    zip(VARIANTS, ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161"), strict=True)
+    zip(
+        VARIANTS,
+        ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161", "#5c5c5c", "#6a3d9a"),
+        strict=True,
+    )
 )
 _BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
 _DPI = 300

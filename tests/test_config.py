@@ -37,7 +37,7 @@ def test_the_defaults_are_table_6():
         "evaluation.temperature": 0.4, "credit.lambda1": 0.3, "credit.lambda2": 0.3, "library.top_k": 5,
         "library.similarity_weight": 0.6, "library.exploration": 1.0, "library.ema": 0.05, "library.capacity": 5000,
         "library.encoder": "sentence-transformers/all-MiniLM-L6-v2", "environment.max_steps": 50,
-        "environment.history": 2, "credit.rerank_credit": "loss", "credit.u_hat": "max",
+        "environment.history": 2, "credit.rerank_credit": "loss", "credit.u_hat": "max", "credit.estimator": "grpo",
     }  # fmt: skip
     assert {name: paper[name] for name in table} == table
     assert load_config("paper") == Config()
@@ -61,6 +61,8 @@ def test_the_released_preset_is_the_authors_scripts():
         ("lambda1_0", {"credit.lambda1": 0.0}),
         ("lambda2_0", {"credit.lambda2": 0.0}),
         ("lambdas_0", {"credit.lambda1": 0.0, "credit.lambda2": 0.0}),
+        ("grpo", {"library.enabled": False}),
+        ("gigpo", {"library.enabled": False, "credit.estimator": "gigpo"}),
     ],
 )
 def test_an_ablation_differs_from_full_by_its_switches_alone(variant, switches):
@@ -71,7 +73,7 @@ def test_an_ablation_differs_from_full_by_its_switches_alone(variant, switches):
 
 def test_no_ablation_is_left_untested():
     assert set(VARIANTS) == {
-        "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0",
+        "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "grpo", "gigpo",
     }  # fmt: skip
 
 
