@@ -17,7 +17,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def run_notebook(
     parameters: Mapping[str, Any] | None = None,
     *,
     again: bool = False,
+    free: Collection[str] = (),
     progress: bool = False,
 ) -> Path:
     """Execute `notebook`, in its own folder, into `output` and return `output`.
@@ -79,6 +80,7 @@ def run_notebook(
     Args:
         parameters: name -> value; a string is converted to the type of the notebook's default.
         again: run also when `output` is finished already.
+        free: names of parameters that do not change the result; a finished output may have other values of them.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -87,16 +89,12 @@ def run_notebook(
             or source; or a failed cell (with its error; the output keeps what was executed).
     """
     source = _read_notebook(notebook)
-    defaults = _parameter_defaults(source, notebook)
-    given = {
-        name: convert(name, value, defaults[closest(name, defaults, f"parameter of {notebook.name}")])
-        for name, value in (parameters or {}).items()
-    }
+    defaults, given = _parameters(source, notebook, parameters or {})
     _refuse_shell_commands(source, notebook)
-    stamp = {"source": _source_hash(source), "parameters": {**defaults, **given}}
+    stamp = _make_stamp(source, defaults, given)
     output = output.resolve()
     _make_writable(output.parent)
-    if not again and _is_finished(output, stamp):
+    if not again and _has_stamp(output, stamp, free):
         return output
     try:
         papermill.execute_notebook(
@@ -113,13 +111,29 @@ def run_notebook(
     except papermill.PapermillExecutionError as error:
         traceback = _ANSI.sub("", "\n".join(error.traceback))
         raise RunError(
-            f"{notebook.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}\n{traceback}\n"
-            f"What was executed is in {output}"
+            f"{notebook.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}\n"
+            f"What was executed is in {output}\n{traceback}"
         ) from None
     except DeadKernelError as error:
         raise RunError(f"the kernel of {notebook.name} died (killed, or out of memory?): {error}") from error
     _stamp(output, stamp, notebook)
     return output
+
+
+def is_finished(
+    notebook: Path, output: Path, parameters: Mapping[str, Any] | None = None, *, free: Collection[str] = ()
+) -> bool:
+    """Whether `run_notebook` with the same words has nothing to do. Raises as it does, before it runs anything."""
+    source = _read_notebook(notebook)
+    return _has_stamp(output, _make_stamp(source, *_parameters(source, notebook, parameters or {})), free)
+
+
+def stamp_of(output: Path) -> dict[str, Any] | None:
+    """The parameters and the source's hash of a finished output; None if it is absent or unfinished."""
+    try:
+        return nbformat.read(output, as_version=4).metadata.get(_STAMP)
+    except (FileNotFoundError, nbformat.reader.NotJSONError):  # absent, or torn by a killed run
+        return None
 
 
 def convert(name: str, value: Any, default: Any) -> Any:
@@ -178,6 +192,17 @@ def _read_notebook(path: Path) -> nbformat.NotebookNode:
         raise RunError(f"{path} is not a notebook: {error}") from error
 
 
+def _parameters(
+    notebook: nbformat.NotebookNode, path: Path, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The defaults of the `parameters` cell, and `given` in their types."""
+    defaults = _parameter_defaults(notebook, path)
+    return defaults, {
+        name: convert(name, value, defaults[closest(name, defaults, f"parameter of {path.name}")])
+        for name, value in given.items()
+    }
+
+
 def _parameter_defaults(notebook: nbformat.NotebookNode, path: Path) -> dict[str, Any]:
     """Name -> default of the cell tagged `parameters` (none without such a cell)."""
     cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
@@ -224,28 +249,28 @@ def _refuse_shell_commands(notebook: nbformat.NotebookNode, path: Path) -> None:
             )
 
 
-def _source_hash(notebook: nbformat.NotebookNode) -> str:
+def _make_stamp(
+    notebook: nbformat.NotebookNode, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
     sources = [[cell.cell_type, cell.source] for cell in notebook.cells]
-    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    source = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    return {"source": source, "parameters": {**defaults, **given}}
 
 
-def _is_finished(output: Path, stamp: Mapping[str, Any]) -> bool:
+def _has_stamp(output: Path, stamp: Mapping[str, Any], free: Collection[str]) -> bool:
     """True if `output` is finished with this stamp, False if absent or unfinished. RunError with another stamp."""
-    try:
-        found = nbformat.read(output, as_version=4).metadata.get(_STAMP)
-    except (FileNotFoundError, nbformat.reader.NotJSONError):  # absent, or torn by a killed run
-        return False
+    found = stamp_of(output)
     if found is None:
         return False
     changed = [
         f"{name} = {found['parameters'].get(name)!r}, now {value!r}"
         for name, value in stamp["parameters"].items()
-        if found["parameters"].get(name) != value
+        if name not in free and found["parameters"].get(name) != value
     ]
     if found["source"] != stamp["source"]:
         changed.append("another version of the notebook")
     if changed:
-        raise RunError(f"{output} was already run with {'; '.join(changed)}: choose another name, or run it --again")
+        raise RunError(f"{output} was already run with {'; '.join(changed)}: choose another name, or run it --again, or remove it")
     return True
 
 

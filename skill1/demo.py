@@ -21,14 +21,13 @@ from typing import Any
 
 import psutil
 
-from skill1.batch import run_notebook
 from skill1.comparison import BEFORE, WITH_LIBRARY, WITHHELD
 from skill1.config import load_config
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.generate import generate
+from skill1.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.runs import RunDirectory
 
-NOTEBOOKS = Path("notebooks")
 RESULTS = Path("results/demo")
 WORLD = {"train": 480, "valid_seen": 120, "valid_unseen": 72, "homes": 16, "unseen_homes": 6, "receptacles": 18}
 PASSES = 4
@@ -73,6 +72,11 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
+def nano_world(seed: int, sizes: Mapping[str, int] = WORLD) -> str:
+    """Folder of the generated games that the nano preset plays; made once."""
+    return str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **sizes).out)
+
+
 def demo(
     seed: int,
     *,
@@ -96,43 +100,34 @@ def demo(
     given = os.environ.get("ALFWORLD_DATA")
     home = results / (f"seed{seed}" if not given else f"seed{seed}-alfworld_data")
     meter = _Meter()
-    processes = nproc or min(2, os.cpu_count() or 1)
-    run = (home / "run").resolve()
     with meter.watching():
         data = given
         if not given:
             with meter.phase("generate"):
-                data = str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **world).out)
+                data = nano_world(seed, world)
         # ALFWorld's splits are separate downloads: evaluate those that are there, and say so
         splits = [split for split in load_config("nano").evaluation.splits if GameTree.open(data).has(split)]
         print(f"splits to evaluate: {', '.join(splits)}", flush=True)
+        experiment = Experiment(
+            home=portable(home),
+            preset="nano",
+            variant="full",
+            seed=seed,
+            data=portable(Path(data)),
+            overrides=dict(overrides or {}),
+            passes=passes,
+            splits=tuple(splits),
+            nproc=nproc or min(2, os.cpu_count() or 1),
+        )
         with meter.phase("train"):
-            run_notebook(
-                NOTEBOOKS / "01_train.ipynb",
-                home / "01_train.ipynb",
-                {
-                    "out": str(run),
-                    "preset": "nano",
-                    "variant": "full",
-                    "seed": seed,
-                    "nproc": processes,
-                    "data": str(Path(data).resolve()),
-                    "overrides": dict(overrides or {}),
-                },
-                progress=True,
-            )
+            experiment.train(progress=True)
         with meter.phase("evaluate"):
-            run_notebook(
-                NOTEBOOKS / "02_evaluate.ipynb",
-                home / "02_evaluate.ipynb",
-                {"run": str(run), "passes": passes, "splits": splits},
-                progress=True,
-            )
+            experiment.evaluate(progress=True)
     _keep_costs(home / "summary.json", meter)
-    summary = _summary(run, seed, "$ALFWORLD_DATA" if given else "generated", meter)
+    summary = _summary(experiment.run, seed, "$ALFWORLD_DATA" if given else "generated", meter)
     (home / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    shutil.copytree(run / "figures", results / "figures", dirs_exist_ok=True)
-    for name in ("01_train.ipynb", "02_evaluate.ipynb", "summary.json"):
+    shutil.copytree(experiment.run / "figures", results / "figures", dirs_exist_ok=True)
+    for name in (TRAIN, EVALUATE, "summary.json"):
         shutil.copy2(home / name, results / name)
     return results / "summary.json"
 

@@ -296,11 +296,7 @@ class RunDirectory:
     # ---------------------------------------------------------------- internals
 
     def _take_lock(self) -> None:
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is writing {self.path}: wait for it or stop it") from None
+        self._lock = lock_folder(self.path)
 
     def _start_session(self, from_step: int, data_hash: str) -> None:
         file = self.path / "manifest.json"
@@ -332,6 +328,21 @@ class RunDirectory:
         complete = {checkpoint.path for checkpoint in self.checkpoints()}
         for folder in set(self.path.glob("checkpoint-*")) - complete:
             remove_checkpoint(folder)
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Become the only writer of `folder` until the returned file is closed or this process ends.
+
+    Raises:
+        RunError: another process is.
+    """
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunError(f"another process is writing {folder}: wait for it or stop it") from None
+    return lock
 
 
 def describe_session() -> dict[str, Any]:
