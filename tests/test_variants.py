@@ -1,0 +1,193 @@
+"""Every variant on real rollouts of one policy: its rows differ from `full`'s exactly as method section 5 says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed_train import easy_environment
+from nano_runs import configure, contents, forked, load_policy, settings, success
+from safetensors.torch import load_file
+
+import skill1.train
+from skill1 import cli
+from skill1.config import VARIANTS, Config, load_config
+from skill1.credit import credit
+from skill1.encoder import HashEncoder
+from skill1.gigpo import discounted_returns, step_advantages
+from skill1.library import LearnReport, SkillLibrary
+from skill1.prompts.compact import compact
+from skill1.records import Rollout, Row
+from skill1.rollout import SkillLoop
+from skill1.runs import RunDirectory
+
+LESSONS = [("look for a mug", "mugs are in shelf 1"), ("look for an apple", "apples are in fridge 1"),
+           ("put things away", "open what is closed")]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Batch:
+    config: Config
+    rollouts: list[Rollout]
+    rows: list[Row]
+    learnt: LearnReport | None
+
+
+@pytest.fixture(scope="module")
+def batches(world: Path, warm: Path) -> dict[str, Batch]:
+    """Two groups of six, the same tasks and seeds for every variant, some episodes won."""
+
+    def play(variant: str) -> Batch:
+        config = configure(world, warm, variant, environment__max_steps=5, rollout__max_distill_tokens=16)
+        policy, environment = load_policy(config), easy_environment(config.environment)
+        library = SkillLibrary(config.library, HashEncoder()) if config.library.enabled else None
+        if library is not None:
+            library.learn([success(*lesson) for lesson in LESSONS], 1)
+            proven = library.retrieve(["mug"], "greedy")[0][:1]  # so that not every order is perfect
+            library.learn([replace(success(*LESSONS[0]), candidates=proven)] * 9, 2)
+        loop = SkillLoop(policy, environment, library, config, temperature=1.0, retrieval="ucb", distill=True)
+        tasks = environment.tasks("train")
+        named = [(group, index) for group in range(2) for index in range(6)]
+        rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0))
+        skilled = library is not None
+        rows = credit(
+            rollouts,
+            config.credit,
+            selection=skilled and config.rollout.selection,
+            distillation=skilled and config.rollout.distillation,
+        )
+        return Batch(config, rollouts, rows, library.learn(rollouts, 3) if skilled else None)
+
+    return {variant: play(variant) for variant in VARIANTS}
+
+
+def stages(batch: Batch) -> set[str]:
+    return {row.stage for row in batch.rows}
+
+
+def shares(batch: Batch, left_out: set[str] = frozenset()) -> dict[tuple[int, int], tuple[float, float]]:
+    """(rollout, turn) -> advantage, and weight per row of the step: what the row adds to the objective of Eq. 11."""
+    return {
+        (row.rollout, row.turn): (row.advantage, row.weight / len(batch.rows))
+        for row in batch.rows
+        if row.stage not in left_out
+    }
+
+
+def test_the_batch_has_something_to_credit(batches):
+    full = batches["full"]
+    outcomes = np.array([r.outcome for r in full.rollouts]).reshape(2, 6)
+    assert (0 < outcomes.mean(axis=1)).all() and (outcomes.mean(axis=1) < 1).all()
+    assert stages(full) == {"query", "rerank", "act", "distill"}
+    assert all(any(row.advantage for row in full.rows if row.stage == stage) for stage in stages(full))
+
+
+@pytest.mark.parametrize(
+    "variant, off", [("lambda1_0", {"rerank"}), ("lambda2_0", {"distill"}), ("lambdas_0", {"rerank", "distill"})]
+)
+def test_a_lambda_of_zero_takes_the_stages_rows_and_nothing_else(batches, variant, off):
+    full, ablated = batches["full"], batches[variant]
+    assert [contents(r) for r in ablated.rollouts] == [contents(r) for r in full.rollouts]  # generated and used
+    assert ablated.learnt.event == full.learnt.event  # and admitted
+    found, expected = shares(ablated), shares(full, off)
+    assert found.keys() == expected.keys() and len(expected) < len(full.rows)
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(value)
+
+
+def test_no_library_is_acting_alone(batches):
+    bare = batches["no_library"]
+    assert bare.learnt is None and stages(bare) == {"act"}
+    assert len(bare.rows) == sum(r.steps for r in bare.rollouts)
+    for rollout in bare.rollouts:
+        assert (rollout.query, rollout.skill, rollout.selected, rollout.candidates) == ("", "", None, ())
+    shown = [r.turns_of("act")[0].prompt_ids for r in batches["full"].rollouts]
+    for with_skill, rollout in zip(shown, bare.rollouts, strict=True):
+        assert len(rollout.turns_of("act")[0].prompt_ids) < len(with_skill)
+
+
+def test_grpo_is_no_library_by_another_name(batches):
+    assert VARIANTS["grpo"] == VARIANTS["no_library"]
+    one, other = batches["grpo"], batches["no_library"]
+    assert [contents(r) for r in one.rollouts] == [contents(r) for r in other.rollouts]
+    assert shares(one) == shares(other)
+
+
+def test_gigpo_adds_the_step_advantage_to_grpo(batches):
+    gigpo, grpo = batches["gigpo"], batches["grpo"]
+    assert [contents(r) for r in gigpo.rollouts] == [contents(r) for r in grpo.rollouts]
+    invalid = [[not t.well_formed or not t.admissible for t in r.turns_of("act")] for r in grpo.rollouts]
+    rewards = [np.array([-0.1 * bad for bad in flags]) for flags in invalid]  # five steps: within the cap of five
+    for reward, rollout in zip(rewards, grpo.rollouts, strict=True):
+        reward[-1] += rollout.outcome
+    steps = step_advantages(
+        np.concatenate([discounted_returns(reward, 0.95) for reward in rewards]),
+        np.array([r.group for r in grpo.rollouts for _ in r.turns]),
+        [t.observation for r in grpo.rollouts for t in r.turns],
+        True,
+    )
+    before = np.array([row.advantage for row in grpo.rows])
+    np.testing.assert_allclose([row.advantage for row in gigpo.rows], before + steps, atol=1e-9)
+    assert (steps != 0).any() and (steps == 0).any()
+    assert [row.weight for row in gigpo.rows] == [row.weight for row in grpo.rows]
+    firsts = {group: {r.turns[0].observation for r in grpo.rollouts if r.group == group} for group in (0, 1)}
+    assert all(len(seen) == 1 for seen in firsts.values()) and firsts[0] != firsts[1]
+
+
+def test_no_selection_takes_the_first_that_the_task_text_finds(batches):
+    batch = batches["no_selection"]
+    assert stages(batch) == {"act", "distill"}
+    for rollout in batch.rollouts:
+        assert {t.stage for t in rollout.turns} == {"act", "distill"}
+        assert rollout.query == rollout.instruction
+        assert len(rollout.candidates) == 3 and rollout.selected == rollout.candidates[0].skill
+    distilled = [row.advantage for row in batch.rows if row.stage == "distill"]
+    assert len(distilled) == 12 and any(distilled)
+
+
+def test_no_distillation_admits_raw_trajectories(batches):
+    batch, full = batches["no_distillation"], batches["full"]
+    assert stages(batch) == {"query", "rerank", "act"}
+    won = [r for r in batch.rollouts if r.outcome]
+    assert won and batch.learnt.admitted + batch.learnt.merged == len(won)
+    raw = {r.lesson.strategy: [t.value for t in r.turns_of("act")] for r in won}
+    for skill in batch.learnt.event.admitted:
+        assert skill.strategy.split(" ; ") == [compact(action) for action in raw[skill.strategy]]
+    assert {s.strategy for s in batch.learnt.event.admitted} == set(raw)
+    assert {s.desc for s in batch.learnt.event.admitted} <= {r.lesson.desc for r in won}
+    assert all(len({r.lesson.desc for r in batch.rollouts if r.group == g}) == 1 for g in (0, 1))  # key = task text
+    written = {t.value for r in full.rollouts for t in r.turns_of("distill") if t.well_formed and r.outcome}
+    assert {f"{s.desc}\n{s.strategy}" for s in full.learnt.event.admitted} <= written
+
+
+def test_the_released_preset_has_no_row_for_distillation_and_one_credit_for_ranking(batches):
+    full = batches["full"]
+    rows = credit(full.rollouts, load_config("released").credit, selection=True, distillation=True)
+    assert {row.stage for row in rows} == {"query", "rerank", "act"}
+    for i in range(len(full.rollouts)):
+        assert len({row.advantage for row in rows if row.rollout == i}) == 1
+
+
+def test_gigpo_trains_from_the_command_line(world, warm, tmp_path):
+    given = settings(world, warm) | {"train.steps": 2, "train.validate_every": 0, "rollout.group_size": 6}
+    sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+
+    def act(variant: str) -> None:
+        skill1.train.make_environment = easy_environment
+        cli.main(["train", "--variant", variant, "--out", str(tmp_path / variant), *sets])
+
+    for variant in ("grpo", "gigpo"):
+        printed = tmp_path / f"{variant}.txt"
+        assert forked(partial(act, variant), printed) == 0, printed.read_text()
+    run = RunDirectory.open(tmp_path / "gigpo")
+    assert run.config.credit.estimator == "gigpo" and not run.config.library.enabled
+    metrics = run.metrics()
+    assert list(metrics["step"]) == [1, 2] and (metrics["grad_norm"] > 0).all()
+    assert [c.step for c in run.checkpoints()] == [2]
+    trained = [load_file(tmp_path / v / "checkpoint-2" / "model.safetensors") for v in ("grpo", "gigpo")]
+    start = load_file(warm / "model.safetensors")
+    for a, b in (trained, (start, trained[1])):
+        assert any((a[name] != b[name]).any() for name in a)
