@@ -93,7 +93,7 @@ def run_notebook(
     _refuse_shell_commands(source, notebook)
     stamp = _make_stamp(source, defaults, given)
     output = output.resolve()
-    _make_writable(output.parent)
+    make_writable(output.parent)
     if not again and _has_stamp(output, stamp, free):
         return output
     try:
@@ -230,7 +230,8 @@ def _parameter_defaults(notebook: nbformat.NotebookNode, path: Path) -> dict[str
     return defaults
 
 
-def _make_writable(folder: Path) -> None:
+def make_writable(folder: Path) -> None:
+    """Make the folder if it is not there. Raises RunError if that cannot be, or nothing can be written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

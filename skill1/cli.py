@@ -91,25 +91,27 @@ def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) 
     return pairs
 
 
+_preset_option = click.option("--preset", default="nano", show_default=True, help="nano, paper or released")
+_set_option = click.option(
+    "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
+)
+
+
 def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--preset, --variant and --set, as they are for every command that takes a configuration."""
-    for option in (
-        click.option(
-            "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
-        ),
-        click.option("--variant", default="full", show_default=True, help="full, or an ablation such as no_library"),
-        click.option("--preset", default="nano", show_default=True, help="nano, paper or released"),
-    ):
-        command = option(command)
-    return command
+    variant = click.option("--variant", default="full", show_default=True, help="full, or an ablation such as no_library")
+    return _preset_option(variant(_set_option(command)))
 
 
 def _config(preset: str, variant: str, overrides: dict[str, str]) -> Any:
     from skill1.config import load_config
 
-    # Lists are written as JSON: --set 'evaluation.splits=["valid_seen"]'
-    values = {name: _json_list(name, text) if text.startswith("[") else text for name, text in overrides.items()}
-    return load_config(preset, variant, values)
+    return load_config(preset, variant, _values(overrides))
+
+
+def _values(overrides: dict[str, str]) -> dict[str, Any]:
+    """Lists are written as JSON: --set 'evaluation.splits=["valid_seen"]'"""
+    return {name: _json_list(name, text) if text.startswith("[") else text for name, text in overrides.items()}
 
 
 def _json_list(name: str, text: str) -> list[Any]:
@@ -251,6 +253,59 @@ def evaluate(
     )  # fmt: skip
     for evaluation in evaluations:
         click.echo(json.dumps(report(evaluation)))
+
+
+def _names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
+    """"a,b" -> ("a", "b")"""
+    return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _seeds(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in _names(ctx, option, given))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} must be whole numbers like 0,1,2", ctx=ctx, param=option) from None
+
+
+@cli.command()
+@click.option("--name", required=True, help="the study is kept in results/NAME")
+@_preset_option
+@click.option("--variants", required=True, callback=_names, help="e.g. full,no_library")
+@click.option("--seeds", required=True, callback=_seeds, help="e.g. 0,1,2")
+@click.option("--data", type=_FOLDER, help="games folder [default: the demo's generated games]")
+@click.option("--world-seed", default=0, show_default=True, help="of the generated games")
+@click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]")
+@click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]")
+@_set_option
+@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of one run")
+@click.option("--jobs", type=click.IntRange(min=1), help="runs at a time [default: one per GPU, or per core]")
+@click.option("--dry-run", is_flag=True, help="show the plan, change nothing")
+def sweep(
+    name: str, preset: str, variants: tuple[str, ...], seeds: tuple[int, ...], data: Path | None, world_seed: int,
+    passes: int | None, splits: tuple[str, ...] | None, overrides: dict[str, str], nproc: int, jobs: int | None,
+    dry_run: bool,
+) -> int:  # fmt: skip
+    """Train and evaluate variants with several seeds; repeat the command to go on. Status 1 if a run failed."""
+    from skill1.sweep import Sweep, run_sweep
+
+    choices = Sweep(
+        folder=_place(name, None), preset=preset, variants=variants, seeds=seeds, data=data, world_seed=world_seed,
+        passes=passes, splits=splits, overrides=_values(overrides), nproc=nproc, jobs=jobs,
+    )  # fmt: skip
+    failures = run_sweep(choices, dry_run=dry_run, say=click.echo)
+    for failure in failures:
+        click.echo(str(failure), err=True)
+    return int(bool(failures))
+
+
+@cli.command()
+@click.argument("results", type=_FOLDER)
+def collect(results: Path) -> None:
+    """Write the tables of a sweep's finished runs in RESULTS; prints where they are."""
+    from skill1.study import collect as collect_tables
+
+    for file in collect_tables(results):
+        click.echo(str(file))
 
 
 @cli.command()

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -72,9 +73,20 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
+def world_folder(seed: int) -> Path:
+    """Where the generated games that the nano preset plays are, or will be."""
+    return Path("data") / f"nano-world-{seed}"
+
+
 def nano_world(seed: int, sizes: Mapping[str, int] = WORLD) -> str:
-    """Folder of the generated games that the nano preset plays; made once."""
-    return str(generate(Path("data") / f"nano-world-{seed}", seed=seed, **sizes).out)
+    """Folder of those games; generated once."""
+    folder = world_folder(seed)
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as whole:  # a kill leaves no half world
+            generate(Path(whole) / "games", seed=seed, **sizes)
+            os.rename(Path(whole) / "games", folder)
+    return str(generate(folder, seed=seed, **sizes).out)
 
 
 def demo(
