@@ -47,11 +47,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _themed(function: Callable[P, T]) -> Callable[P, T]:
+def themed(function: Callable[P, T]) -> Callable[P, T]:
     """Run with our theme, whatever the caller's matplotlib settings are, and leave those alone."""
 
     @wraps(function)
-    def themed(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         theme = {
             **matplotlib.rcParamsDefault,
             **sns.axes_style("ticks"),
@@ -66,10 +66,10 @@ def _themed(function: Callable[P, T]) -> Callable[P, T]:
         with matplotlib.rc_context(theme):
             return function(*args, **kwargs)
 
-    return themed
+    return wrapped
 
 
-@_themed
+@themed
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-@_themed
+@themed
 def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
     """Training reward of every step (thin, raw) and validation success (dots with 95 % intervals).
 
@@ -122,7 +122,7 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
     return figure
 
 
-@_themed
+@themed
 def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, float] | None = None) -> Figure:
     """Success per category and overall, a column per split: dots with 95 % intervals over games.
 
@@ -169,7 +169,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
     return figure
 
 
-@_themed
+@themed
 def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """Success before and after training, with and without the library, on every split: dots with 95 % intervals.
 
@@ -206,7 +206,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_themed
+@themed
 def library_growth(run: RunDirectory) -> Figure:
     """The library's size and its distinct strategies, and what every step admitted, merged and retired.
 
@@ -235,7 +235,7 @@ def library_growth(run: RunDirectory) -> Figure:
     return figure
 
 
-@_themed
+@themed
 def utilities(run: RunDirectory) -> Figure:
     """What the two signals of the outcome do: utilities and U_hat, NDCG, and the shares that feed distillation.
 
