@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -25,12 +24,11 @@ import psutil
 from skill1.comparison import BEFORE, WITH_LIBRARY, WITHHELD
 from skill1.config import load_config
 from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.generate import generate
 from skill1.experiment import EVALUATE, TRAIN, Experiment, portable
+from skill1.nano_world import SIZES, nano_world
 from skill1.runs import RunDirectory
 
 RESULTS = Path("results/demo")
-WORLD = {"train": 480, "valid_seen": 120, "valid_unseen": 72, "homes": 16, "unseen_homes": 6, "receptacles": 18}
 PASSES = 4
 
 
@@ -73,27 +71,11 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def world_folder(seed: int) -> Path:
-    """Where the generated games that the nano preset plays are, or will be."""
-    return Path("data") / f"nano-world-{seed}"
-
-
-def nano_world(seed: int, sizes: Mapping[str, int] = WORLD) -> str:
-    """Folder of those games; generated once."""
-    folder = world_folder(seed)
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as whole:  # a kill leaves no half world
-            generate(Path(whole) / "games", seed=seed, **sizes)
-            os.rename(Path(whole) / "games", folder)
-    return str(generate(folder, seed=seed, **sizes).out)
-
-
 def demo(
     seed: int,
     *,
     nproc: int | None = None,
-    world: Mapping[str, int] = WORLD,
+    world: Mapping[str, int] = SIZES,
     overrides: Mapping[str, Any] | None = None,
     passes: int = PASSES,
     results: Path = RESULTS,

@@ -25,11 +25,11 @@ import pandas as pd
 
 from skill1.batch import make_writable
 from skill1.config import VARIANTS, ConfigError, flatten, load_config
-from skill1.demo import nano_world, world_folder
 from skill1.envs.alfworld.data import GameTree, content_hash
 from skill1.experiment import NOTEBOOKS, PROJECT, Experiment, portable
 from skill1.jobs import Failure, Share, execute
 from skill1.journal import replace_file
+from skill1.nano_world import nano_world, world_folder
 from skill1.runs import RunError, lock_folder
 from skill1.study import PHASES, SWEEP, collect, finished, home, read_asked, read_seconds
 
