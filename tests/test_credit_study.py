@@ -1,0 +1,228 @@
+"""The credit study: which arms there are, rows by hand, gradients against plain autograd, and its notebook."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from distributed_train import run as train_easily
+from nano_runs import configure, load_policy
+from nano_runs import settings as overrides
+from test_credit import rollout
+
+from skill1 import credit_study, figures
+from skill1.batch import run_notebook
+from skill1.config import VARIANTS, diff, load_config
+from skill1.credit_study import Arm, Batch
+from skill1.records import STAGES, Row
+from skill1.runs import RunDirectory, RunError
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "08_credit.ipynb"
+ROOT_HALF = math.sqrt(0.5)
+
+
+# --- Arms --------------------------------------------------------------------------------------------------------
+
+
+def test_every_switch_and_ablation_has_an_arm() -> None:
+    arms = credit_study.arms()
+    assert (arms[0].name, arms[0].credit, arms[0].without) == ("paper", load_config("paper").credit, frozenset())
+    assert len({arm.name for arm in arms}) == len(arms) == len({(arm.credit, arm.without) for arm in arms})
+    kinds = {arm.name: arm.kind for arm in arms}
+    switched = {name: b for name, (_, b) in diff(load_config("paper"), load_config("released")).items()}
+    in_credit = {name.partition(".")[2]: value for name, value in switched.items() if name.startswith("credit.")}
+    assert {name for name, kind in kinds.items() if kind == "switch"} == {f"{n} = {v}" for n, v in in_credit.items()}
+    for arm in arms:
+        if arm.kind == "switch":
+            name, _, value = arm.name.partition(" = ")
+            assert arm.credit == replace(arms[0].credit, **{name: in_credit[name]}) and value == str(in_credit[name])
+    credits = {(arm.credit, arm.without) for arm in arms}
+    off = {"no_library": {"query", "rerank", "distill"}, "no_selection": {"query", "rerank"},
+           "no_distillation": {"distill"}, "grpo": {"query", "rerank", "distill"},
+           "gigpo": {"query", "rerank", "distill"}}  # fmt: skip
+    for variant in VARIANTS:
+        assert (load_config("paper", variant).credit, frozenset(off.get(variant, ()))) in credits, variant
+    assert (load_config("released").credit, frozenset()) in credits
+    assert {arm.credit.gigpo_statistics for arm in arms if arm.credit.estimator == "gigpo"} == {"episode", "row"}
+
+
+def test_the_table_of_switches_says_what_they_act_on() -> None:
+    table = credit_study.switches().set_index("field")
+    assert len(table) == len(diff(load_config("paper"), load_config("released")))
+    assert table.loc["credit.lambda2"].tolist() == ["0.3", "0.0", "credit"]
+    assert table.loc["library.top_k"].tolist() == ["5", "3", "rollouts"]
+
+
+# --- Rows --------------------------------------------------------------------------------------------------------
+
+
+def by_hand() -> Batch:
+    """One won and one lost rollout, with U_hat .9 and .5 and NDCG .9701 and 1, as in the tests of `credit`."""
+    rollouts = (
+        rollout(index=0, outcome=1.0, utilities=(0.2, 0.9, 0.5), ranking=(1, 0, 2)),
+        rollout(index=1, outcome=0.0, utilities=(0.5, 0.4), ranking=(0, 1)),
+    )
+    return Batch(rollouts, load_config("paper"), "", "By hand")
+
+
+def test_row_statistics_by_hand() -> None:
+    table = credit_study.row_statistics(by_hand(), credit_study.arms()).set_index(["arm", "stage"])
+    assert table.loc["paper", "rows"].to_dict() == {"query": 2, "rerank": 2, "act": 4, "distill": 2}
+    means = table.loc["paper", "mean_advantage"].to_dict()
+    assert means == pytest.approx({"query": ROOT_HALF, "rerank": 0.98507, "act": ROOT_HALF, "distill": ROOT_HALF}, abs=1e-5)
+    # Weights of 10 rows: query 5 * 3/9 twice; rerank 1.5 twice; act 5 * 6/9 twice; distill 1.5 twice.
+    mass = {"query": 10 / 3 * ROOT_HALF, "rerank": 1.5 * 1.970141, "act": 20 / 3 * ROOT_HALF, "distill": 3 * ROOT_HALF}
+    share = {stage: value / sum(mass.values()) for stage, value in mass.items()}
+    assert table.loc["paper", "credit"].to_dict() == pytest.approx(share, abs=1e-6)
+    assert (table.loc["paper", "zero"] == 0).all()
+    assert table.loc["no_library", "rows"].to_dict() == {"query": 0, "rerank": 0, "act": 4, "distill": 0}
+    assert math.isnan(table.loc[("no_library", "query"), "zero"])
+    shown = credit_study.row_table(table.reset_index())
+    assert shown.loc["paper", ("rows", "act")] == 4 and shown.index[0] == "paper"
+
+
+def test_rows_without_credit_are_counted() -> None:
+    batch = replace(by_hand(), rollouts=tuple(rollout(index=i, utilities=(0.9,)) for i in range(2)))
+    table = credit_study.row_statistics(batch, credit_study.arms()[:1]).set_index("stage")
+    assert table["zero"].dropna().to_dict() == {"query": 1.0, "act": 1.0, "distill": 1.0}
+    assert table["rows"]["rerank"] == 0 and table["credit"].isna().all()
+
+
+# --- A real batch ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two steps of training; both steps' rollouts and policies are stored."""
+    path = tmp_path_factory.mktemp("credit") / "run"
+    config = configure(
+        world, warm, train__steps=2, train__save_every=1, train__validate_every=0, environment__max_steps=5,
+        rollout__group_size=6, rollout__max_distill_tokens=16,
+    )  # fmt: skip
+    assert train_easily(config, path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def batch(trained: Path) -> Batch:
+    return credit_study.stored_batch(trained)
+
+
+def test_a_stored_batch_is_the_steps_own(trained: Path, batch: Batch, warm: Path) -> None:
+    assert (batch.origin, batch.policy) == ("Step 2 of run", str(trained / "checkpoint-1"))
+    assert len(batch.rollouts) == 12 and {t.stage for r in batch.rollouts for t in r.turns} == set(STAGES)
+    first = credit_study.stored_batch(trained, step=1, groups=1)
+    assert first.policy == str(warm) and {r.group for r in first.rollouts} == {0} and len(first.rollouts) == 6
+
+
+def test_unusable_runs_are_refused(trained: Path, world: Path, warm: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run at"):
+        credit_study.stored_batch(tmp_path / "none")
+    with pytest.raises(RunError, match="no rollouts of step 7"):
+        credit_study.stored_batch(trained, step=7)
+    RunDirectory.create(tmp_path / "bare", configure(world, warm, "no_selection"), "hash").close()
+    with pytest.raises(RunError, match="a run of no_selection: the study needs all four stages"):
+        credit_study.stored_batch(tmp_path / "bare")
+    RunDirectory.create(tmp_path / "lora", configure(world, warm, policy__lora_rank=2), "hash").close()
+    with pytest.raises(RunError, match="trains adapters"):
+        credit_study.stored_batch(tmp_path / "lora")
+    run = RunDirectory.create(tmp_path / "short", configure(world, warm), "hash")
+    with pytest.raises(RunError, match="no step with both rollouts and the policy"):
+        credit_study.stored_batch(tmp_path / "short")
+    for step in (1, 2):
+        run.write_rollouts(step, RunDirectory.open(trained).read_rollouts(step))
+    run.close()
+    with pytest.raises(RunError, match="does not store the policy that played step 2; steps with theirs: 1"):
+        credit_study.stored_batch(tmp_path / "short", step=2)
+
+
+def by_autograd(batch: Batch, rows: list[Row]) -> torch.Tensor:
+    """(parameters,) the gradient of -mean over rows of advantage * weight * mean log-prob, one row at a time."""
+    model = load_policy(replace(batch.config, policy=replace(batch.config.policy, model=batch.policy))).model
+    for row in rows:
+        ids = torch.as_tensor(np.concatenate([row.prompt_ids, row.completion_ids]), dtype=torch.long)[None]
+        logits = model(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1]
+        logp = torch.log_softmax(logits, -1).gather(1, ids[0, len(row.prompt_ids) :, None])
+        (-row.advantage * row.weight / len(rows) * logp.mean()).backward()
+    return torch.cat([p.grad.flatten().double() for p in model.parameters()])
+
+
+def test_gradients_are_those_of_equation_11(batch: Batch) -> None:
+    arms = {arm.name: arm for arm in credit_study.arms()}
+    chosen = [arms[name] for name in ("paper", "rerank_credit = return", "gigpo", "no_selection")]
+    found = credit_study.gradients(batch, chosen).set_index("arm")
+    expected = {arm.name: by_autograd(batch, credit_study.arm_rows(batch, arm)) for arm in chosen}
+    paper = expected["paper"]
+    for name, gradient in expected.items():
+        assert found.loc[name, "norm"] == pytest.approx(float(gradient.norm()), rel=1e-3)
+        assert found.loc[name, "cosine"] == pytest.approx(float(gradient @ paper / gradient.norm() / paper.norm()), abs=1e-3)
+        assert found.loc[name, "ratio"] == pytest.approx(float(gradient.norm() / paper.norm()), rel=1e-3)
+    assert found.loc["paper", "cosine"] == pytest.approx(1.0) and found.loc["gigpo", "cosine"] < 0.99
+
+
+def test_a_credit_without_gradient(batch: Batch) -> None:
+    paper = credit_study.arms()[0]
+    lost = replace(batch, rollouts=tuple(replace(r, outcome=0.0) for r in batch.rollouts))
+    nothing = replace(paper.credit, invalid_penalty=0.0, lambda1=0.0, lambda2=0.0)
+    silent = Arm("silent", "switch", nothing)
+    found = credit_study.gradients(lost, [paper, silent, paper]).set_index("arm")
+    assert found.loc["silent", ["norm", "ratio"]].tolist() == [0.0, 0.0] and math.isnan(found.loc["silent", "cosine"])
+    assert found.loc["paper", "ratio"].tolist() == pytest.approx([1.0, 1.0])
+    with pytest.raises(ValueError, match="nothing in Step 2 of run has a credit other than 0"):
+        credit_study.gradients(lost, [silent])
+
+
+def test_the_study_of_a_run(trained: Path, tmp_path: Path, batch: Batch) -> None:
+    def execute(name: str) -> str:
+        given = {"run": str(trained), "groups": 0, "out": str(tmp_path / name)}
+        done = nbformat.read(run_notebook(NOTEBOOK, tmp_path / f"{name}.ipynb", given), as_version=4)
+        [output] = done.cells[-1].outputs
+        return output["data"]["text/markdown"]
+
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    text = execute("first")
+    assert execute("second") == text
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+    for kind in ("png", "pdf"):
+        drawn = [(tmp_path / name / "figures" / f"credit.{kind}").read_bytes() for name in ("first", "second")]
+        assert drawn[0] == drawn[1]
+
+    arms = credit_study.arms()
+    compared = credit_study.gradients(batch, arms).set_index("arm")
+    assert f"12 rollouts in 2 groups, {sum(r.outcome for r in batch.rollouts):.0f} won" in text
+    for name, line in compared.drop(index=["paper"]).iterrows():
+        if line["kind"] in ("switch", "released", "ablation"):
+            assert f"{name}: cosine {line['cosine']:.2f}, norm x {line['ratio']:.2f}" in text
+
+
+def test_the_figure_shows_the_table(batch: Batch) -> None:
+    arms = credit_study.arms()[:3]
+    statistics = credit_study.row_statistics(batch, arms)
+    compared = pd.DataFrame({"arm": [a.name for a in arms], "cosine": [1.0, -0.5, math.nan], "ratio": [1.0, 2.0, 0.0]})
+    left, middle, right = credit_study.draw(statistics, compared).axes
+    np.testing.assert_array_equal(left.collections[0].get_offsets()[:2, 0], [1.0, -0.5])
+    np.testing.assert_array_equal(middle.collections[0].get_offsets()[:, 0], [1.0, 2.0, 0.0])
+    assert left.get_xlim()[0] < -0.5
+    widths = np.array([bar.get_width() for bar in right.patches]).reshape(len(STAGES), 3)
+    wide = statistics.pivot(index="stage", columns="arm", values="credit").fillna(0.0)
+    np.testing.assert_allclose(widths, wide.loc[list(STAGES), [a.name for a in arms]])
+    np.testing.assert_allclose(widths.sum(axis=0), 1.0)
+
+
+def test_a_fresh_batch(warm: Path) -> None:
+    given = overrides(Path("unused"), warm)
+    del given["environment.data"]
+    small = given | {"rollout.group_size": 2, "environment.max_steps": 3}
+    batches = [credit_study.fresh_batch(seed=4, groups=1, overrides=small | {"rollout.tasks_per_step": 1}) for _ in "ab"]
+    for made in batches:
+        assert len(made.rollouts) == 2 and all(r.steps <= 3 for r in made.rollouts)
+    assert [[t.text for r in b.rollouts for t in r.turns] for b in batches[:1]] == [
+        [t.text for r in b.rollouts for t in r.turns] for b in batches[1:]
+    ]
+    assert not credit_study.row_statistics(batches[0], credit_study.arms()).empty
