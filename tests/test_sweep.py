@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from nano_runs import settings
-from study_runs import OVERRIDES, STEPS, make_notebooks, make_study, steps_done
+from stand_ins import STEPS
+from study_runs import OVERRIDES, make_notebooks, make_study, steps_done
 
 from skill1.cli import main
 from skill1.config import ConfigError
