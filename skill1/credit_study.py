@@ -360,13 +360,17 @@ def reading(batch: Batch, statistics: pd.DataFrame, compared: pd.DataFrame, gigp
         rows, part = cells.loc[(arm, stage), ["rows", "credit"]]
         return f"{int(rows)} {stage} rows with {100 * part:.0f} % of the credit" if rows else f"no {stage} rows"
 
+    def idle(arm: str) -> str:
+        return f"{100 * cells.loc[(arm, 'act'), 'zero']:.0f} %"
+
     [released] = table.index[table["kind"] == "released"]
     single = table[table["kind"] == "switch"].sort_values("cosine").index
     ablations = table[table["kind"] == "ablation"].sort_values("cosine").index
     among = gigpo.set_index("arm")
     lines = [
         f"{batch.origin}: {len(batch.rollouts)} rollouts in {len({r.group for r in batch.rollouts})} groups, {won:.0f} "
-        f"won. By the paper's credit {100 * cells.loc[(REFERENCE, 'act'), 'zero']:.0f} % of the act rows get nothing.",
+        f"won. Of the act rows, {idle(REFERENCE)} get nothing by the paper's credit, {idle(released)} by the released "
+        f"scripts' and {idle('estimator = gigpo')} by GiGPO's estimator.",
         f"The paper's credit has {share(REFERENCE, 'rerank')} and {share(REFERENCE, 'distill')}; the released scripts' "
         f"has {share(released, 'rerank')} and {share(released, 'distill')}.",
         f"Against the paper's gradient, {angle(table, released)}. Its switches one by one, the one that turns the "

@@ -179,26 +179,30 @@ def test_a_credit_without_gradient(batch: Batch) -> None:
 
 
 def test_the_study_of_a_run(trained: Path, tmp_path: Path, batch: Batch) -> None:
-    def execute(name: str) -> str:
-        given = {"run": str(trained), "groups": 0, "out": str(tmp_path / name)}
-        done = nbformat.read(run_notebook(NOTEBOOK, tmp_path / f"{name}.ipynb", given), as_version=4)
-        [output] = done.cells[-1].outputs
-        return output["data"]["text/markdown"]
-
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    text = execute("first")
-    assert execute("second") == text
+    given = {"run": str(trained), "groups": 0, "out": str(tmp_path / "out")}
+    done = nbformat.read(run_notebook(NOTEBOOK, tmp_path / "08_credit.ipynb", given), as_version=4)
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
-    for kind in ("png", "pdf"):
-        drawn = [(tmp_path / name / "figures" / f"credit.{kind}").read_bytes() for name in ("first", "second")]
-        assert drawn[0] == drawn[1]
+    drawn = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
+    assert drawn == ["credit.pdf", "credit.png"]
 
-    arms = credit_study.arms()
-    compared = credit_study.gradients(batch, arms).set_index("arm")
+    [output] = done.cells[-1].outputs
+    text = output["data"]["text/markdown"]
+    compared = credit_study.gradients(batch, credit_study.arms()).set_index("arm")
     assert f"12 rollouts in 2 groups, {sum(r.outcome for r in batch.rollouts):.0f} won" in text
     for name, line in compared.drop(index=["paper"]).iterrows():
         if line["kind"] in ("switch", "released", "ablation"):
             assert f"{name}: cosine {line['cosine']:.2f}, norm x {line['ratio']:.2f}" in text
+
+
+def test_the_same_batch_gives_the_same_bytes(batch: Batch, tmp_path: Path) -> None:
+    arms = credit_study.arms()[:4]
+    for name in ("first", "second"):
+        figure = credit_study.draw(credit_study.row_statistics(batch, arms), credit_study.gradients(batch, arms))
+        figures.save(figure, tmp_path / name, "credit")
+    for kind in ("png", "pdf"):
+        first, second = ((tmp_path / name / f"credit.{kind}").read_bytes() for name in ("first", "second"))
+        assert first == second
 
 
 def test_the_figure_shows_the_table(batch: Batch) -> None:
@@ -215,14 +219,14 @@ def test_the_figure_shows_the_table(batch: Batch) -> None:
     np.testing.assert_allclose(widths.sum(axis=0), 1.0)
 
 
-def test_a_fresh_batch(warm: Path) -> None:
-    given = overrides(Path("unused"), warm)
-    del given["environment.data"]
-    small = given | {"rollout.group_size": 2, "environment.max_steps": 3}
-    batches = [credit_study.fresh_batch(seed=4, groups=1, overrides=small | {"rollout.tasks_per_step": 1}) for _ in "ab"]
-    for made in batches:
+def test_a_fresh_batch_is_the_seeds_own(warm: Path) -> None:
+    given = overrides(Path("unused"), warm) | {"rollout.group_size": 2, "environment.max_steps": 3}
+    del given["environment.data"], given["rollout.tasks_per_step"]
+
+    def texts(seed: int) -> list[list[str]]:
+        made = credit_study.fresh_batch(seed, groups=1, overrides=given)
         assert len(made.rollouts) == 2 and all(r.steps <= 3 for r in made.rollouts)
-    assert [[t.text for r in b.rollouts for t in r.turns] for b in batches[:1]] == [
-        [t.text for r in b.rollouts for t in r.turns] for b in batches[1:]
-    ]
-    assert not credit_study.row_statistics(batches[0], credit_study.arms()).empty
+        assert credit_study.row_statistics(made, credit_study.arms())["rows"].sum()
+        return [[turn.text for turn in r.turns] for r in made.rollouts]
+
+    assert texts(4) == texts(4) != texts(5)
