@@ -271,7 +271,9 @@ def _has_stamp(output: Path, stamp: Mapping[str, Any], free: Collection[str]) ->
     if found["source"] != stamp["source"]:
         changed.append("another version of the notebook")
     if changed:
-        raise RunError(f"{output} was already run with {'; '.join(changed)}: choose another name, or run it --again, or remove it")
+        raise RunError(
+            f"{output} was already run with {'; '.join(changed)}: choose another name, or run it --again, or remove it"
+        )
     return True
 
 

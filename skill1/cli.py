@@ -99,7 +99,8 @@ _set_option = click.option(
 
 def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--preset, --variant and --set, as they are for every command that takes a configuration."""
-    variant = click.option("--variant", default="full", show_default=True, help="full, or an ablation such as no_library")
+    text = "full, or an ablation such as no_library"
+    variant = click.option("--variant", default="full", show_default=True, help=text)
     return _preset_option(variant(_set_option(command)))
 
 

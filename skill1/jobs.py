@@ -45,12 +45,17 @@ class Share:
             raise ConfigError(f"nproc = {self.nproc} needs as many GPUs, there are {len(self.devices)}")
         if self.jobs > most:
             raise ConfigError(
-                f"jobs = {self.jobs} with nproc = {self.nproc} is more than {self.cores} cores can run: use at most {most}"
+                f"jobs = {self.jobs} with nproc = {self.nproc} is more than {self.cores} cores can run: "
+                f"use at most {most}"
             )
 
     @classmethod
     def of_this_machine(cls, nproc: int = 1, jobs: int | None = None) -> Share:
-        """By default one job per `nproc` GPUs, or, without a GPU, per `nproc` cores. Raises ConfigError for too many."""
+        """By default one job per `nproc` GPUs, or, without a GPU, per `nproc` cores.
+
+        Raises:
+            ConfigError: more processes than cores, or more processes of one job than GPUs.
+        """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         devices = _devices()
         most = cores // nproc if not devices else min(cores, len(devices)) // nproc

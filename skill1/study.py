@@ -10,7 +10,7 @@ Analyses read these alone (`load`), so they work without the run directories. Eq
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -64,7 +64,8 @@ class Study:
     @property
     def run_directories(self) -> dict[tuple[str, int], Path]:
         """(variant, seed) -> run directory, as far as they are there: a committed study has none."""
-        places = {(r["variant"], r["seed"]): home(self.path, r["variant"], r["seed"]) / "run" for r in self.manifest["runs"]}
+        keys = [(run["variant"], run["seed"]) for run in self.manifest["runs"]]
+        places = {key: home(self.path, *key) / "run" for key in keys}
         return {key: place for key, place in places.items() if (place / "config.json").is_file()}
 
     def run(self, variant: str, seed: int) -> RunDirectory:
@@ -134,8 +135,8 @@ def load(folder: Path) -> Study:
     except FileNotFoundError:
         if (folder / SWEEP).exists():
             raise RunError(f"{folder} is not collected yet: run `skill1 collect {folder}`") from None
-        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{_MANIFEST}"))
-        raise RunError(f"there is no study at {folder} (studies in {folder.parent}: {', '.join(there) or 'none'})") from None
+        there = ", ".join(sorted(p.parent.name for p in folder.parent.glob(f"*/{_MANIFEST}"))) or "none"
+        raise RunError(f"there is no study at {folder} (studies in {folder.parent}: {there})") from None
     except json.JSONDecodeError as error:
         raise RunError(f"{folder / _MANIFEST} is damaged ({error}): {_advice(folder)}") from None
     if manifest.get("format") != _FORMAT:
@@ -154,7 +155,7 @@ def _evaluations(runs: Mapping[tuple[str, int], RunDirectory]) -> pa.Table:
     for run in runs.values():
         frame = run.evaluations("evaluation_*")
         if frame.empty:
-            raise RunError(f"{run.path} is finished but its evaluations are gone: remove {run.path.parent} to repeat it")
+            raise RunError(f"{run.path} is finished but has no evaluations: remove {run.path.parent} to repeat it")
         frames.append(frame)
     frame = pd.concat(frames)[EVALUATIONS.names].sort_values(list(_ORDER))
     return pa.Table.from_pandas(frame, schema=EVALUATIONS, preserve_index=False)
@@ -174,8 +175,10 @@ def _manifest(folder: Path, asked: Mapping[str, Any], runs: Mapping[tuple[str, i
     entries = []
     for (variant, seed), run in runs.items():
         sessions = run.manifest()["sessions"]
-        used = [{k: v for k, v in session.items() if k not in ("from_step", "started", "command")} for session in sessions]
-        machines += [machine for i, machine in enumerate(used) if machine not in machines + used[:i]]
+        used = [{k: v for k, v in s.items() if k not in ("from_step", "started", "command")} for s in sessions]
+        for machine in used:
+            if machine not in machines:
+                machines.append(machine)
         entries.append(
             {
                 "variant": variant,
@@ -189,7 +192,7 @@ def _manifest(folder: Path, asked: Mapping[str, Any], runs: Mapping[tuple[str, i
                 ],
             }
         )
-    missing = {variant: [s for s in sorted(seeds) if (variant, s) not in runs] for variant, seeds in asked["runs"].items()}
+    missing = {v: [s for s in sorted(seeds) if (v, s) not in runs] for v, seeds in asked["runs"].items()}
     return {
         "format": _FORMAT,
         "name": folder.resolve().name,
@@ -221,7 +224,8 @@ def _read(file: Path, wanted: pa.Schema) -> pd.DataFrame:
     except (pa.ArrowInvalid, OSError) as error:
         raise RunError(f"{file} is corrupt ({error}): {_advice(file.parent)}") from None
     if missing := [field.name for field in wanted if field not in table.schema]:
-        raise RunError(f"{file} lacks the columns {', '.join(missing)}, or they have other types: {_advice(file.parent)}")
+        columns = ", ".join(missing)
+        raise RunError(f"{file} lacks the columns {columns}, or they have other types: {_advice(file.parent)}")
     if not table.num_rows:
         raise RunError(f"{file} is empty: {_advice(file.parent)}")
     return table.to_pandas()

@@ -68,6 +68,8 @@ class Sweep:
             raise ConfigError(f"{own[0]} is set by the sweep: use {_OWN_FIELDS[own[0]]}")
         if self.nproc < 1 or (self.jobs is not None and self.jobs < 1):
             raise ConfigError(f"nproc = {self.nproc} and jobs = {self.jobs} must be at least 1")
+        if self.world_seed and self.data is not None:
+            raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
         if self.preset != "nano" and self.data is None:
             raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data $ALFWORLD_DATA")
 

@@ -1,7 +1,7 @@
 """What the stand-ins for 01_train and 02_evaluate do: leave what a run leaves, within a second and without a model.
 
-A `pause<step>` file beside a run holds it after that step, a `fail` file makes its next step fail, and `steps.txt` lists
-every step that was run, also by attempts that were killed. (Imports little: each kernel of a test's sweep waits for it.)
+A `pause<step>` file beside a run holds it after that step, a `fail` file makes its next step fail, `steps.txt` lists
+every step that was run, also by attempts that were killed. (Imports little: every kernel of a sweep waits for it.)
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_help_lists_the_commands_without_loading_torch():
     script = "import sys; from skill1.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
-    for command in ("demo", "generate", "replay", "warmstart", "train", "evaluate", "probe", "notebook"):
+    for command in ("demo", "generate", "replay", "warmstart", "train", "evaluate", "sweep", "collect", "probe", "notebook"):
         assert f"\n  {command} " in done.stdout
 
 
@@ -62,6 +62,11 @@ def test_the_module_and_the_installed_command_are_the_same():
         ("train", "give the run either as --name NAME (results/NAME) or as --out DIR"),
         ("train --name x --out y", "give the run either as --name NAME"),
         ("evaluate --name nope", "there is no run at results/nope (runs in results: none)"),
+        ("sweep --name x --variants full,no_librari --seeds 0", "did you mean 'no_library'?"),
+        ("sweep --name x --variants full --seeds 0,b", "'0,b' must be whole numbers like 0,1,2"),
+        ("sweep --name x --variants , --seeds 0", "an empty sweep: name at least one variant and one seed"),
+        ("sweep --name a/b --variants full --seeds 0", "--name a/b must be a plain name"),
+        ("collect nowhere", "nowhere holds no study (sweep.json is missing)"),
         ("notebook 02_trian", "unknown notebook in notebooks '02_trian'"),
         ("replay alfworld --games nowhere --transcripts nothing", "there is no folder nowhere"),
         ("generate alfworld --out games --habit 3", "habit=3.0: must be a probability"),

@@ -47,7 +47,11 @@ def test_evaluations_hold_every_arm_of_every_run(collected: Path) -> None:
     arms = frame.groupby(["variant", "seed", "step", "library"]).size()
     both = 2 * len(GAMES)  # passes x games
     assert arms.to_dict() == {
-        **{("full", seed, *arm): both for seed in (0, 1) for arm in ((0, "step0"), (STEPS, "none"), (STEPS, f"step{STEPS}"))},
+        **{
+            ("full", seed, step, library): both
+            for seed in (0, 1)
+            for step, library in ((0, "step0"), (STEPS, "none"), (STEPS, f"step{STEPS}"))
+        },
         **{("no_library", 0, step, "none"): both for step in (0, STEPS)},
     }
     one = frame[(frame["variant"] == "full") & (frame["seed"] == 1) & (frame["library"] == "none")]
@@ -169,5 +173,5 @@ def test_a_run_of_another_version_is_named(tmp_path: Path) -> None:
 def test_a_finished_run_without_outcomes_is_named(tmp_path: Path) -> None:
     study = make_study(tmp_path / "gone", {"full": [0]}, {"full": [0]})
     shutil.rmtree(study / "full" / "seed0" / "run" / "evaluations")
-    with pytest.raises(RunError, match="seed0/run is finished but its evaluations are gone"):
+    with pytest.raises(RunError, match="seed0/run is finished but has no evaluations"):
         collect(study)
