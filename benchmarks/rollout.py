@@ -27,6 +27,7 @@ from skill1.library import SkillLibrary  # noqa: E402
 from skill1.nano import make_model  # noqa: E402
 from skill1.policy import Policy  # noqa: E402
 from skill1.prompts import CompactPrompts  # noqa: E402
+from skill1.prompts.compact import HOME_NAMES  # noqa: E402
 from skill1.records import Lesson, Rollout  # noqa: E402
 from skill1.rollout import SkillLoop  # noqa: E402
 from skill1.warmstart import nano_tokenizer  # noqa: E402
@@ -52,8 +53,8 @@ class Stopwatch:
 
 def teach(library: SkillLibrary, rollout: Rollout) -> None:
     """Admit SKILLS skills of the form the nano policy distils."""
-    homes = [f"home cabinet_{i % 9} drawer_{i // 9}" for i in range(SKILLS)]
-    lessons = [Lesson(f"mug {home}", f"mug in shelf_{i % 7} {home}") for i, home in enumerate(homes)]
+    homes = HOME_NAMES[:SKILLS]
+    lessons = [Lesson(f"mug {home}", f"mug {home} in shelf_{i % 7}") for i, home in enumerate(homes)]
     library.learn([replace(rollout, outcome=1.0, lesson=lesson) for lesson in lessons], 1)
 
 

@@ -30,6 +30,7 @@ class Demonstration:
     """One prompt with the answer to learn."""
 
     stage: Stage
+    kind: str  # what it teaches, for the report on held-out demonstrations
     prompt: str
     answer: str
 
@@ -71,7 +72,7 @@ class Demonstrator:
         known = _Known(goal.target, habitual, start)
         yield from self._play(game, self._draw_skill(known), known)
         yield from self._first_moves(game, known)
-        yield Demonstration("query", self._prompts.query(start), self._prompts.write_query(goal.target, start))
+        yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(goal.target, start))
         for _ in range(self._config.reranks):
             yield from self._rerank(known)
         self._pool.append(known)
@@ -89,10 +90,11 @@ class Demonstrator:
         while not episode.won and len(trajectory) < config.max_steps:
             command = expert.act(now)
             context = ActContext(start, shown, len(trajectory), history_of(trajectory, config.history), now)
-            answer = compact(command)
-            copies = 1 if answer.startswith("go_to") else config.handling_copies
-            for _ in range(copies):
-                yield Demonstration("act", self._prompts.act(context), answer)
+            row = Demonstration("act", expert.doing, self._prompts.act(context), compact(command))
+            if expert.doing == "treat":
+                yield from [row] * config.treatment_copies
+            elif expert.doing != "search on" or rng.random() < config.search_share:
+                yield row
             done = slip(now, start, rng) if rng.random() < config.noise else command
             trajectory.append((now.text, done))
             now = Observation(episode.step(done), (), start.instruction)
@@ -101,7 +103,7 @@ class Demonstrator:
         answer = "none"
         if expert.found:
             answer = self._prompts.write_lesson(known.target, expert.found, start)
-        yield Demonstration("distill", self._prompts.distill(start, episode.won, trajectory, None), answer)
+        yield Demonstration("distill", "distill", self._prompts.distill(start, episode.won, trajectory, None), answer)
 
     def _first_moves(self, game: Game, known: _Known) -> Iterator[Demonstration]:
         """First decisions in pairs: a skill naming a place drawn at random, once relevant and once foreign.
@@ -119,26 +121,27 @@ class Demonstrator:
                 hint = skill.place if skill is relevant else None
                 command = Expert(start, self._common, hint=hint).act(start)
                 prompt = self._prompts.act(ActContext(start, skill.skill, 0, (), start))
-                yield Demonstration("act", prompt, compact(command))
+                kind = "first move, relevant skill" if hint else "first move, foreign skill"
+                yield Demonstration("act", kind, prompt, compact(command))
 
     def _twin(self, skill: _Known) -> _Known | None:
-        """The same place, for another object of this home or for the same object in another home."""
+        """The same place, for another object of this home, for this object in another home, or for neither."""
         if not self._pool:
             return None
         other = self._rng.choice(self._pool)
-        if self._rng.random() < 0.5:
-            twin = _Known(other.target, skill.place, skill.start)
-        else:
-            twin = _Known(skill.target, skill.place, other.start)
+        target, start = self._rng.choice(
+            ((other.target, skill.start), (skill.target, other.start), (other.target, other.start))
+        )
+        twin = _Known(target, skill.place, start)
         return None if self._relevant(twin, skill) else twin
 
     # -- select -----------------------------------------------------------------------------------------------------
 
     def _rerank(self, known: _Known) -> Iterator[Demonstration]:
-        """Up to `candidates` skills of which the relevant one (if any) is to be put first, the others left in order.
+        """Up to `candidates` skills in random order, so that content decides; the answer names the relevant one.
 
-        Half of the time the order is random, so that content decides; half of the time the relevant skill comes first,
-        as retrieval mostly has it.
+        The parser leaves the others in order of retrieval, as it does all of them when none is relevant ("1"). A longer
+        answer would be mostly tokens that decide nothing.
         """
         rng = self._rng
         if len(self._pool) < 8:
@@ -149,11 +152,11 @@ class Demonstrator:
             foreign = self._foreign(known)
             if foreign is not None:
                 candidates.append(foreign)
-        if rng.random() < 0.5:
-            rng.shuffle(candidates)
-        order = sorted(range(count), key=lambda i: not self._relevant(candidates[i], known))
+        rng.shuffle(candidates)
+        fits = [self._relevant(candidate, known) for candidate in candidates]
+        kind = "rerank, relevant " + ("listed first" if fits[0] else "listed later" if any(fits) else "absent")
         prompt = self._prompts.rerank(known.start, [c.skill for c in candidates])
-        yield Demonstration("rerank", prompt, " , ".join(str(i + 1) for i in order))
+        yield Demonstration("rerank", kind, prompt, str(fits.index(max(fits)) + 1))
 
     def _draw_skill(self, known: _Known) -> _Known | None:
         u = self._rng.random()
@@ -177,6 +180,6 @@ class Demonstrator:
 
     @staticmethod
     def _relevant(skill: _Known, known: _Known) -> bool:
-        """A skill is relevant when it names the task's object and a home with the same receptacle counts."""
+        """A skill is relevant when it names the task's object and this home."""
         write = CompactPrompts.write_query
         return write(skill.target, skill.start) == write(known.target, known.start)

@@ -18,6 +18,7 @@ from skill1.envs.base import Observation
 from skill1.prompts.compact import compact, room
 
 Kind = Literal["put", "two", "clean", "heat", "cool", "look"]
+Doing = Literal["search", "search on", "treat", "deliver"]
 _APPLIANCE = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
 _STATE_WORDS: dict[str, Kind] = {"clean": "clean", "hot": "heat", "heat": "heat", "cool": "cool"}
 
@@ -65,6 +66,7 @@ class Expert:
         self._treated = False
         self._seen: str | None = None  # where the target was seen but not yet taken
         self.found: str | None = None  # where the target was picked up first
+        self.doing: Doing = "search"  # what the last command of `act` was for
         self._return_to: str | None = None  # second object of a `two` task: look where the first one was
 
     def act(self, now: Observation) -> str:
@@ -72,12 +74,15 @@ class Expert:
         held = next((w[1] for w in commands.values() if w[0] == "examine" and w[1] not in self._ring), None)
         if held is None:
             return self._search(commands)
+        self.doing = "deliver"
         if _kind(held) != self.goal.target:
             return next((c for c, w in commands.items() if w[0] in ("move", "put")), self._go(self._next()))
         if self.goal.kind == "look":
             use = next((c for c, w in commands.items() if w[0] == "use" and _kind(w[1]) == self.goal.place), None)
+            self.doing = "treat" if use else "search on"
             return use or self._open(commands) or self._go(self._next())
         if self.goal.kind in _APPLIANCE and not self._treated:
+            self.doing = "treat"
             treat = next((c for c, w in commands.items() if w[0] == self.goal.kind), None)
             return treat or self._go(f"{_APPLIANCE[self.goal.kind]}_1")
         deliver = next(
@@ -117,10 +122,15 @@ class Expert:
             self._seen = None if self._is_goal(self._at) else self._at
 
     def _search(self, commands: Mapping[str, Sequence[str]]) -> str:
+        self.doing = "search"
         for command, words in commands.items():
             if words[0] == "take" and _kind(words[1]) == self.goal.target and not self._is_goal(words[2]):
                 return command
-        return self._open(commands) or self._go(self._seen or self._hint or self._return_to or self._next())
+        known = self._seen or self._hint or self._return_to
+        opening = self._open(commands)
+        if not opening and not known and self._at:
+            self.doing = "search on"
+        return opening or self._go(known or self._next())
 
     def _is_goal(self, place: str) -> bool:
         """What lies there is where it must be: it is not to be taken."""

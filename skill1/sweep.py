@@ -155,7 +155,7 @@ def plan_table(planned: Sequence[Planned], jobs: int) -> str:
             "variant": run.experiment.variant,
             "seed": run.experiment.seed,
             "state": run.state,
-            "minutes": "?" if run.seconds is None else f"{run.seconds / 60:.1f}",
+            "minutes": "" if run.done else "?" if run.seconds is None else f"{run.seconds / 60:.1f}",
             "estimated from": run.source,
         }
         for run in planned

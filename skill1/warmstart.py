@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -37,6 +38,13 @@ A Qwen2-architecture language model with {parameters:,} parameters and a word-le
 the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
 names the task's object and this home, and to ignore others; it follows others too often, `skill1 probe` measures it).
 It knows nothing about the homes it is trained on later.
+
+Demonstrations of {games} held-out games answered right (every token, given the ones before; of rankings, the first
+candidate):
+
+| demonstration | right | n |
+|---|---|---|
+{table}
 
 * Made by `skill1 warmstart --out data/nano-policy` (configuration and versions in `warm_start.json`; weights are
   reproducible on the same machine and versions, floating-point order aside).
@@ -102,7 +110,12 @@ def tokenize(rows: Iterator[Demonstration], tokenizer: PreTrainedTokenizerFast) 
             answer = tokenizer.encode(f"{row.answer} {END}", add_special_tokens=False)
             if unknown in prompt or unknown in answer:
                 raise ValueError(f"a word outside the nano vocabulary in: {row.prompt} {row.answer}")
-            yield {"input_ids": prompt + answer, "length": len(prompt) + len(answer), "prompt": len(prompt)}
+            yield {
+                "input_ids": prompt + answer,
+                "length": len(prompt) + len(answer),
+                "prompt": len(prompt),
+                "kind": row.kind,
+            }
 
     return Dataset.from_list(list(encoded()))
 
@@ -131,6 +144,25 @@ class MuonAdamW(torch.optim.Optimizer):
             part.step()
 
 
+@torch.no_grad()
+def score(model: PreTrainedModel, data: Dataset, rows_per_step: int, pad: int) -> dict[str, dict[str, float]]:
+    """Share of demonstrations answered right per kind: {kind: {"right": share, "n": rows}}.
+
+    An answer is right when every token is the most likely one given the demonstration's tokens before it; a ranking when
+    its first candidate is.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    for chunk in data.batch(rows_per_step):
+        batch = collate([dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)], pad)
+        ids, prompt, length = batch["input_ids"], batch["prompt"], batch["length"]  # (B, T), (B,), (B,)
+        hits = model(input_ids=ids, use_cache=False).logits[:, :-1].argmax(-1) == ids[:, 1:]  # (B, T-1)
+        position = torch.arange(1, ids.shape[1])
+        for row, kind in enumerate(chunk["kind"]):
+            last = prompt[row] + 1 if kind.startswith("rerank") else length[row]
+            right[kind].append(bool(hits[row, (position >= prompt[row]) & (position < last)].all()))
+    return {kind: {"right": round(sum(hits) / len(hits), 3), "n": len(hits)} for kind, hits in sorted(right.items())}
+
+
 class _WarmStartTrainer(SFTTrainer):
     """Next-token loss over answers plus `prompt_loss` times that over a sample of the prompts' tokens.
 
@@ -151,7 +183,8 @@ class _WarmStartTrainer(SFTTrainer):
         shown = (position < prompt[:, None]) & (torch.rand(answer.shape, device=ids.device) < self._config.prompt_sample)
 
         def loss(chosen: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.cross_entropy(causal.lm_head(states[chosen]), ids[:, 1:][chosen])
+            total = torch.nn.functional.cross_entropy(causal.lm_head(states[chosen]), ids[:, 1:][chosen], reduction="sum")
+            return total / chosen.sum().clamp(min=1)  # short prompts may have no token in the sample
 
         return loss(answer) + self._config.prompt_loss * loss(shown)
 
@@ -195,7 +228,7 @@ def warm_start(config: WarmStartConfig, out: Path) -> None:
             save_strategy="no",
             report_to="none",
             bf16=False,
-            gradient_checkpointing=False,
+            activation_checkpointing=False,
             use_cpu=not torch.cuda.is_available(),
             dataloader_pin_memory=torch.cuda.is_available(),
         ),
@@ -204,6 +237,10 @@ def warm_start(config: WarmStartConfig, out: Path) -> None:
     trainer.train()
     seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
+    held_out = tokenize(
+        demonstrations(replace(config, seed=config.seed + 1, games=config.held_out_games)), tokenizer
+    )
+    scores = score(model.eval(), held_out, config.rows_per_step, tokenizer.pad_token_id)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     manifest = {
@@ -212,9 +249,11 @@ def warm_start(config: WarmStartConfig, out: Path) -> None:
         "model_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
         "parameters": model.num_parameters(),
         "demonstrations": len(data),
+        "held_out": scores,
         "seconds": round(seconds),
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    (out / "README.md").write_text(_CARD.format(**manifest))
+    table = "\n".join(f"| {kind} | {of['right']:.2f} | {of['n']} |" for kind, of in scores.items())
+    (out / "README.md").write_text(_CARD.format(**manifest, games=config.held_out_games, table=table))

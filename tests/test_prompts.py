@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import re
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -15,7 +16,7 @@ from tiny import tiny_tokenizer
 from skill1.config import ConfigError
 from skill1.envs.base import Observation
 from skill1.prompts import ActContext, CompactPrompts, FullPrompts, history_of, make_prompts
-from skill1.prompts.compact import MARKS, compact, home, room
+from skill1.prompts.compact import HOME_NAMES, MARKS, compact, home, room
 
 FULL, COMPACT = FullPrompts(), CompactPrompts()
 FIRST = (
@@ -272,9 +273,14 @@ def test_compact_keeps_the_content_words(text, words):
     assert compact(text) == words
 
 
-def test_a_home_is_known_by_its_three_highest_numbers():
+def test_a_home_is_known_by_its_receptacles():
     assert room(START) == ["cabinet_2", "cabinet_1", "fridge_1", "shelf_3", "shelf_2", "shelf_1"]
-    assert home(START) == "shelf_3 cabinet_2 fridge_1"
+    turned = replace(START, text=START.text.replace("a cabinet 2, a cabinet 1", "a cabinet 1, a cabinet 2"))
+    other = replace(START, text=START.text.replace("a cabinet 2, ", ""))
+    assert turned.text != START.text != other.text
+    assert home(START) == home(turned) != home(other)
+    names = [home(replace(START, text=START.text.replace("cabinet 2", f"cabinet {n}"))) for n in range(2, 202)]
+    assert len(set(names)) > 170 and set(names) <= set(HOME_NAMES)  # 200 draws of 1,024: about 182 different ones
 
 
 def sections(prompt: str) -> dict[str, str]:
@@ -296,7 +302,7 @@ def test_the_compact_act_prompt_has_all_its_parts():
     assert sorted(parts["<room>"].split()) == sorted(room(START))
     can = parts["<can>"].split(" ; ")
     assert "take mug_3 shelf_2" in can and "take cup_1 shelf_2" not in can
-    assert "put clean mug fridge" in prompt and "shelf_3 cabinet_2 fridge_1" in prompt  # task and home
+    assert "put clean mug fridge" in prompt and f"<home> {home(START)} " in prompt
     first = sections(COMPACT.act(ActContext(START, "", 0, (), START)))
     assert [first[mark] for mark in ("<hist>", "<step>", "<at>", "<hold>", "<obs>", "<skill>")] == [
         "none", "0", "none", "none", "start", "none",
@@ -319,9 +325,9 @@ def test_the_other_compact_prompts():
     won, lost = COMPACT.distill(START, True, PAIRS, None), COMPACT.distill(START, False, PAIRS, PAIRS[:1])
     for stage, prompt in (("query", query), ("rerank", rerank), ("distill", won), ("distill", lost)):
         assert prompt.startswith(f"<{stage}>") and prompt.endswith("<write>")
-        assert "put clean mug fridge" in prompt and "shelf_3 cabinet_2 fridge_1" in prompt
+        assert "put clean mug fridge" in prompt and f"<home> {home(START)} " in prompt
         assert set(sections(prompt)) <= set(MARKS)
-    assert "1 : mug in shelf_1 ; 2 : cup in shelf_2" in rerank
+    assert "mug in shelf_1 : 1 ; cup in shelf_2 : 2" in rerank
     assert "go_to cabinet_1 ; open cabinet_1" in won and "<ref>" not in won
     assert "success" in won.split() and "failure" not in won.split()
     assert "failure" in lost.split() and "success" not in lost.split()
@@ -369,7 +375,7 @@ def test_games_of_the_older_text_version_are_answered_with_put():
 @pytest.mark.parametrize(
     "text, found",
     [
-        ("mug home shelf_3 | mug in shelf_2 home shelf_3", ("mug home shelf_3", "mug in shelf_2 home shelf_3")),
+        ("mug kiro | mug kiro in shelf_2", ("mug kiro", "mug kiro in shelf_2")),
         ("none", None),
         ("", None),
         ("mug | ", None),
@@ -383,15 +389,15 @@ def test_compact_distill(text, found):
 
 
 def test_compact_query():
-    parsed = COMPACT.parse_query(" mug home shelf_3 ", START)
-    assert (parsed.value, parsed.well_formed) == ("mug home shelf_3", True)
+    parsed = COMPACT.parse_query(" mug kiro ", START)
+    assert (parsed.value, parsed.well_formed) == ("mug kiro", True)
     parsed = COMPACT.parse_query(" ", START)
     assert (parsed.value, parsed.well_formed) == ("put clean mug fridge", False)
 
 
 def test_what_the_warm_start_teaches_is_what_the_parsers_read():
     found = COMPACT.parse_distill(COMPACT.write_lesson("mug", "shelf_2", START))
-    assert found.desc == COMPACT.write_query("mug", START) == "mug home shelf_3 cabinet_2 fridge_1"
+    assert found.desc == COMPACT.write_query("mug", START) == f"mug {home(START)}"
     assert found.strategy == COMPACT.write_skill("mug", "shelf_2", START)
 
 

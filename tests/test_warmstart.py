@@ -6,6 +6,7 @@ import json
 import math
 import random
 import tarfile
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from nano_runs import configure, environment, load_policy
 
 from skill1.config import load_config
@@ -31,7 +33,15 @@ from skill1.probe import ARMS, _draw, _judge, first_place, probe, teach
 from skill1.prompts import ActContext, CompactPrompts, history_of
 from skill1.prompts.compact import compact, home, room
 from skill1.rollout import SkillLoop
-from skill1.warmstart import _WarmStartTrainer, collate, common_places, demonstrations, nano_tokenizer, tokenize
+from skill1.warmstart import (
+    _WarmStartTrainer,
+    collate,
+    common_places,
+    demonstrations,
+    nano_tokenizer,
+    score,
+    tokenize,
+)
 
 PROMPTS = CompactPrompts()
 COMMON = common_places()
@@ -179,7 +189,7 @@ def test_a_relevant_skill_names_the_habitual_place_and_is_followed(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=1.0, foreign_share=0.0, first_moves=0):
         target = read_goal(game.instruction).target
         acts = [row for row in rows if row.stage == "act"]
-        assert acts and all(f"<skill> {target} in {place} home {home(start)}" in row.prompt for row in acts)
+        assert acts and all(f"<skill> {target} {home(start)} in {place} " in row.prompt for row in acts)
         assert acts[0].answer == f"go_to {place}"
 
 
@@ -188,7 +198,7 @@ def test_a_foreign_skill_is_shown_and_ignored(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=0.0, foreign_share=1.0, first_moves=0):
         first = next(row for row in rows if row.stage == "act")
         assert first.answer == compact(Expert(start, COMMON).act(start))
-        assert f"{read_goal(game.instruction).target} in {place} home {home(start)}" not in first.prompt
+        assert f"<skill> {read_goal(game.instruction).target} {home(start)} " not in first.prompt
         shown += "<skill> none" not in first.prompt
     assert shown > 10
 
@@ -199,12 +209,13 @@ def test_first_moves_come_in_pairs_that_only_reading_the_skill_tells_apart(games
         target = read_goal(game.instruction).target
         skilled = [row for row in rows if row.stage == "act" and "<skill> none" not in row.prompt]
         for row in skilled:
-            words = row.prompt.partition("<skill> ")[2].split()
-            if words[0] == target and f"home {home(start)}" in row.prompt.partition("<skill>")[2]:
-                assert row.answer == f"go_to {words[2]}"
+            skill, _, place = row.prompt.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")
+            if skill == f"{target} {home(start)}":
+                assert row.answer == f"go_to {place}" and row.kind == "first move, relevant skill"
                 relevant += 1
             else:
                 assert row.answer == compact(Expert(start, COMMON).act(start))
+                assert place in room(start) and row.kind == "first move, foreign skill"
                 foreign += 1
     assert relevant == 60 and foreign > 40
 
@@ -215,12 +226,43 @@ def test_the_relevant_candidate_is_ranked_first(games):
         for row in (row for row in rows if row.stage == "rerank"):
             candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
             ranking, parsed = PROMPTS.parse_rerank(row.answer, len(candidates))
-            assert parsed and len(row.answer.split(" , ")) == len(candidates)
-            best = candidates[ranking[0]].partition(" : ")[2]
-            target = read_goal(game.instruction).target
-            assert best.startswith(f"{target} in ") and best.endswith(f"home {home(start)}")
+            assert parsed and len(row.answer.split()) == 1 and len(ranking) == len(candidates)
+            about = f"{read_goal(game.instruction).target} {home(start)} in "
+            fits = [candidate.startswith(about) for candidate in candidates]
+            assert fits[ranking[0]]
+            assert row.kind == f"rerank, relevant listed {'first' if fits[0] else 'later'}"
             asked += 1
     assert asked == 2 * (len(games) - 8)  # the pool of foreign skills must fill first
+
+
+def test_treatments_are_repeated_and_searching_on_is_thinned(games):
+    def count(**changed):
+        rows = (row for *_, rows in demonstrate(games, noise=0.0, **changed) for row in rows)
+        return Counter(row.kind for row in rows)
+
+    once, thrice = (count(treatment_copies=n, search_share=1.0) for n in (1, 3))
+    assert thrice["treat"] == 3 * once["treat"] > 0
+    assert thrice - once == Counter({"treat": 2 * once["treat"]})
+    thinned = count(treatment_copies=1, search_share=0.5)
+    assert thinned["search on"] == pytest.approx(once["search on"] / 2, rel=0.25)
+    assert thinned["treat"] == once["treat"]
+
+
+def test_what_the_expert_is_doing(games):
+    for game, place in games[:20]:
+        episode = Episode(game)
+        now = observe(episode)
+        expert = Expert(now, COMMON, place)
+        while not episode.won:
+            verb = (command := expert.act(now)).split()[0]
+            expected = {
+                "take": {"search"}, "open": {"search", "deliver", "search on"}, "move": {"deliver"},
+                **dict.fromkeys(("clean", "heat", "cool", "use"), {"treat"}),
+            }  # fmt: skip
+            assert expert.doing in expected.get(verb, {"search", "search on", "treat", "deliver"}), command
+            episode.step(command)
+            now = observe(episode)
+            expert.moved(command, now)
 
 
 def test_the_other_answers_are_what_the_parsers_expect(games):
@@ -228,7 +270,7 @@ def test_the_other_answers_are_what_the_parsers_expect(games):
     for game, _, start, rows in demonstrate(games[:30]):
         target = read_goal(game.instruction).target
         [query] = [row for row in rows if row.stage == "query"]
-        assert query.answer == f"{target} home {home(start)}"
+        assert query.answer == f"{target} {home(start)}"
         [distill] = [row for row in rows if row.stage == "distill"]
         lesson = PROMPTS.parse_distill(distill.answer)
         if lesson is None:
@@ -236,7 +278,7 @@ def test_the_other_answers_are_what_the_parsers_expect(games):
             continue
         lessons += 1
         assert lesson.desc == query.answer
-        found = lesson.strategy.removeprefix(f"{target} in ").partition(" home ")[0]
+        found = lesson.strategy.removeprefix(f"{target} {home(start)} in ")
         taken = [row.answer for row in rows if row.stage == "act" and row.answer.startswith(f"take {target}_")]
         assert any(answer.endswith(f" {found}") for answer in taken) or found in distill.prompt
         for row in (row for row in rows if row.stage == "act"):
@@ -311,7 +353,7 @@ def load(folder):
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share):
     model, tokenizer = load(nano)
-    texts = [("<query> mug <write>", "mug home shelf_1"), ("<act> put mug shelf <skill> none <write>", "look")]
+    texts = [("<query> mug <write>", "mug kiro"), ("<act> put mug shelf <skill> none <write>", "look")]
     rows = []
     for prompt, answer in texts:
         ids = tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")
@@ -333,7 +375,27 @@ def test_a_short_warm_start_lowers_the_loss_and_saves_a_model(nano, warm):
 
     assert loss(nano) == pytest.approx(math.log(len(nano_tokenizer())), abs=0.5)  # uniform over the vocabulary
     assert loss(warm) < loss(nano) - 1.5
-    assert json.loads((warm / "warm_start.json").read_text())
+    scores = json.loads((warm / "warm_start.json").read_text())["held_out"]
+    assert {"query", "distill", "search on", "treat", "first move, relevant skill"} <= scores.keys()
+    assert all(0 <= of["right"] <= 1 and of["n"] > 0 for of in scores.values())
+
+
+def test_held_out_answers_are_right_when_every_token_is(nano):
+    """What the model itself would say is right; one token changed is not; of a ranking the first token decides."""
+    model, tokenizer = load(nano)
+    prompt = tokenizer.encode("<query> mug <write>")
+    said = list(prompt)
+    with torch.no_grad():
+        for _ in range(3):
+            said.append(int(model(torch.tensor([said])).logits[0, -1].argmax()))
+    other = said[:-1] + [(said[-1] + 1) % len(tokenizer)]
+    first = said[: len(prompt)] + [(said[len(prompt)] + 1) % len(tokenizer)] + said[len(prompt) + 1 :]
+    rows = [
+        {"input_ids": ids, "prompt": len(prompt), "length": len(ids), "kind": kind}
+        for kind, ids in (("a", said), ("a", other), ("rerank", said), ("rerank", other), ("rerank", first), ("a", said))
+    ]
+    scores = score(model, Dataset.from_list(rows), 4, tokenizer.pad_token_id)
+    assert scores == {"a": {"right": 0.667, "n": 3}, "rerank": {"right": 0.667, "n": 3}}
 
 
 # -- probe ------------------------------------------------------------------------------------------------------------
@@ -347,9 +409,8 @@ class Follower:
     def generate(self, texts, seeds, *, temperature, max_new_tokens):
         answers = []
         for text in texts:
-            skill = text.partition("<skill> ")[2].split()
-            first = "<step> 0 " in text and skill[0] != "none"
-            answers.append(f"go_to {skill[2]}" if first else "look")
+            place = text.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")[2]
+            answers.append(f"go_to {place}" if "<step> 0 " in text and place else "look")
         none = np.zeros(0, np.int32)
         return [Completion(none, none, np.zeros(0, np.float32), answer) for answer in answers]
 
@@ -362,7 +423,7 @@ def test_walkthroughs_teach_where_the_target_was(world, warm):
     for task, fact in zip(tasks, taught, strict=True):
         taken = next(c for c in env.games.game(task.game).walkthrough if c.startswith(f"take {fact.target} "))
         assert taken.endswith(f" from {fact.place.replace('_', ' ')}")
-        assert fact.skill == f"{fact.target} in {fact.place} home {fact.home}"
+        assert fact.skill == f"{fact.target} {fact.home} in {fact.place}"
 
 
 def test_the_arms_are_what_they_are_called(world, warm):

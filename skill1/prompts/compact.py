@@ -3,16 +3,18 @@
 The same four stages and the same information as `full`, worded for a word-level tokenizer: "cabinet 3" is one token
 `cabinet_3`, filler words are dropped, and the answer is bare (no tags, no reasoning), ended by the end token.
 
-    query    mug home cabinet_6 drawer_4 shelf_3
-    rerank   2 , 1 , 3
+    query    mug kiro
+    rerank   2
     act      go_to cabinet_3
-    distill  mug home cabinet_6 drawer_4 shelf_3 | mug in cabinet_3 home cabinet_6 drawer_4 shelf_3
+    distill  mug kiro | mug kiro in cabinet_3
 
-"home" lists the three receptacle types with the highest numbers: the part of the first observation by which a home is
-recognised when it is visited again. The room list starts at the place after the current one, so that searching on is
-reading on. The task stands last, where a small model finds it.
+"kiro" is a home: one of 1,024 names, drawn by a hash of the receptacles that the first observation lists, which is by
+what a home is recognised when it is visited again. The room list starts at the place after the current one, so that searching on is
+reading on. Task and home stand near the end, where a small model finds them, and before the skills: a skill names object
+and home before the place, so that whether both agree with the task is known where the place is read. A candidate's number
+stands behind it for the same reason.
 
-Differs from the paper in: no reasoning text; the admissible list is shortened to what the task can need: `take` only of
+Differs from the paper in: no reasoning text; homes have names, which spares the policy from comparing lists; the admissible list is shortened to what the task can need: `take` only of
 the object type the task names, `go to` only the first receptacle of a type it names (the room list says where else one
 can go).
 """
@@ -20,6 +22,7 @@ can go).
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -32,7 +35,7 @@ from skill1.records import Lesson
 WRITE = "<write>"
 MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>", "<can>",
-    "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", ",", "|", "none", "start", "home", "in",
+    "<skill>", "<cand>", "<traj>", "<ref>", "<task>", "<home>", WRITE, ":", ";", ">", ",", "|", "none", "start", "in",
     "success", "failure",
 )  # fmt: skip
 _FILLER = frozenset(
@@ -45,7 +48,8 @@ _TWO = {"take": "from", "move": "to", "clean": "with", "heat": "with", "cool": "
 _ONE = ("open", "close", "use", "examine")
 _BARE = ("look", "inventory")
 _SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
-_HOME_TYPES = 3
+_SYLLABLES = tuple(a + b for a in "bdgklmnr" for b in "aeio")
+HOME_NAMES = tuple(a + b for a in _SYLLABLES for b in _SYLLABLES)
 
 
 @lru_cache(maxsize=1 << 16)  # a rollout says the same few thousand things again and again
@@ -65,13 +69,8 @@ def room(start: Observation) -> list[str]:
 
 
 def home(start: Observation) -> str:
-    """The receptacle types with the highest numbers: "cabinet_6 drawer_4 shelf_3"."""
-    counts: dict[str, int] = {}
-    for entity in room(start):
-        kind, n = entity.rsplit("_", 1)
-        counts[kind] = max(counts.get(kind, 0), int(n))
-    top = sorted(counts, key=lambda kind: (-counts[kind], kind))[:_HOME_TYPES]
-    return " ".join(f"{kind}_{counts[kind]}" for kind in top)
+    """The home's name: the same for the same receptacles, whatever their order."""
+    return HOME_NAMES[zlib.crc32(" ".join(sorted(room(start))).encode()) % len(HOME_NAMES)]
 
 
 def _onward(places: list[str], here: list[str]) -> list[str]:
@@ -91,11 +90,11 @@ class CompactPrompts:
         return tokenizer.encode(text, add_special_tokens=False)
 
     def query(self, start: Observation) -> str:
-        return f"<query> home {home(start)} <task> {compact(start.instruction)} {WRITE}"
+        return f"<query> {self._task(start)} {WRITE}"
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
-        shown = " ; ".join(f"{i} : {s}" for i, s in enumerate(strategies, start=1))
-        return f"<rerank> <task> {compact(start.instruction)} home {home(start)} <cand> {shown} {WRITE}"
+        shown = " ; ".join(f"{s} : {i}" for i, s in enumerate(strategies, start=1))
+        return f"<rerank> {self._task(start)} <cand> {shown} {WRITE}"
 
     def act(self, context: ActContext) -> str:
         start, now = context.start, context.observation
@@ -111,11 +110,15 @@ class CompactPrompts:
                 can.append(" ".join(words))
         past = " ; ".join(f"{self._observation(o, start)} > {compact(a)}" for o, a in context.history)
         return (
-            f"<act> home {home(start)} <room> {' '.join(_onward(places, here))} <hist> {past or 'none'} "
-            f"<step> {context.steps} <obs> {self._observation(now.text, start)} <at> {' '.join(here) or 'none'} "
-            f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} <skill> {context.skill or 'none'} "
-            f"<task> {compact(start.instruction)} {WRITE}"
+            f"<act> <room> {' '.join(_onward(places, here))} <hist> {past or 'none'} <step> {context.steps} "
+            f"<obs> {self._observation(now.text, start)} <at> {' '.join(here) or 'none'} "
+            f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} {self._task(start)} "
+            f"<skill> {context.skill or 'none'} {WRITE}"
         )
+
+    @staticmethod
+    def _task(start: Observation) -> str:
+        return f"<task> {compact(start.instruction)} <home> {home(start)}"
 
     @staticmethod
     def _observation(text: str, start: Observation) -> str:
@@ -126,8 +129,8 @@ class CompactPrompts:
     ) -> str:
         shown = f"<ref> {self._actions(reference)} " if reference is not None else ""
         return (
-            f"<distill> home {home(start)} {shown}<traj> {self._actions(trajectory)} "
-            f"{'success' if won else 'failure'} <task> {compact(start.instruction)} {WRITE}"
+            f"<distill> {shown}<traj> {self._actions(trajectory)} {'success' if won else 'failure'} "
+            f"{self._task(start)} {WRITE}"
         )
 
     @staticmethod
@@ -168,14 +171,14 @@ class CompactPrompts:
     @staticmethod
     def write_query(target: str, start: Observation) -> str:
         """What the warm start teaches the query stage to write."""
-        return f"{target} home {home(start)}"
+        return f"{target} {home(start)}"
 
     @staticmethod
     def write_skill(target: str, place: str, start: Observation) -> str:
         """A strategy: where the object was found in which home."""
-        return f"{target} in {place} home {home(start)}"
+        return f"{target} {home(start)} in {place}"
 
     @staticmethod
     def write_lesson(target: str, place: str, start: Observation) -> str:
         """What the warm start teaches the distill stage to write."""
-        return f"{target} home {home(start)} | {target} in {place} home {home(start)}"
+        return f"{CompactPrompts.write_query(target, start)} | {CompactPrompts.write_skill(target, place, start)}"
