@@ -29,7 +29,7 @@ from skill1.credit import credit
 from skill1.encoder import load_encoder
 from skill1.envs.alfworld.environment import make_environment
 from skill1.envs.alfworld.generate import generate
-from skill1.figures import themed
+from skill1.plots import themed
 from skill1.library import SkillLibrary
 from skill1.policy import Policy, load_model
 from skill1.prompts import make_prompts

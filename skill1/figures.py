@@ -1,86 +1,27 @@
-"""Figures, drawn from stored runs and evaluations only (method section 7).
+"""Figures of single runs and evaluations, drawn from what is stored (method section 7).
 
-Rates are dots with 95 % intervals, learning curves are raw (no smoothing), every variant has one colour-blind-safe
-colour everywhere, published values are hollow. `save` writes png and pdf whose bytes depend on the data alone.
-Figures are made without pyplot: they belong to nobody but the caller.
+Learning curves are raw (no smoothing).
 
 Differs from the paper in: "selection precision" (Figure 3a) is shown as all three means of U that it may stand for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from collections.abc import Mapping, Sequence
 
-import matplotlib
-import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from skill1.config import VARIANTS
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.journal import Journal
+from skill1.plots import VARIANT_COLOURS, dots, legend, lines, percent, several, shades, shifts, themed, whole
 from skill1.runs import RunDirectory
 from skill1.stats import Estimate, success_rate, wilson
 
-# seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and a dark violet for gigpo; the order
-# of drawing is that of VARIANTS, full first.
-VARIANT_COLOURS: dict[str, str] = dict(
-    zip(
-        VARIANTS,
-        ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161", "#5c5c5c", "#6a3d9a"),
-        strict=True,
-    )
-)
 _BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
-_DPI = 300
 _OVERALL = "Overall"
 _SPLITS = {"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"}
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def themed(function: Callable[P, T]) -> Callable[P, T]:
-    """Run with our theme, whatever the caller's matplotlib settings are, and leave those alone."""
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        theme = {
-            **matplotlib.rcParamsDefault,
-            **sns.axes_style("ticks"),
-            **sns.plotting_context("paper"),
-            "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same bytes on every machine
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-            "pdf.fonttype": 42,
-        }
-        theme.pop("backend")
-        with matplotlib.rc_context(theme):
-            return function(*args, **kwargs)
-
-    return wrapped
-
-
-@themed
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }
-    paths = [folder / f"{name}.{kind}" for kind in metadata]
-    for path, fixed in zip(paths, metadata.values(), strict=True):
-        figure.savefig(path, dpi=_DPI, metadata=fixed)
-    return paths
 
 
 @themed
@@ -100,7 +41,7 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
     games: set[int] = set()
     variants = [v for v in VARIANTS if any(run.config.variant == v for run in runs)]
     beside = 0.05 * max(run.config.train.steps for run in runs)  # dots of one step side by side
-    for variant, shift in zip(variants, beside * _shifts(len(variants)), strict=True):
+    for variant, shift in zip(variants, beside * shifts(len(variants)), strict=True):
         own = [run for run in runs if run.config.variant == variant]
         colour = VARIANT_COLOURS[variant]
         for run in own:
@@ -111,14 +52,14 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
         games |= {estimate.n for estimate in points.values()}
         seeds = f" ({len(own)} seeds)" if len(own) > 1 else ""
         at = [step + shift for step in points]
-        _dots(axes, at, list(points.values()), (colour, "o"), variant + seeds, line=True)
+        dots(axes, at, list(points.values()), (colour, "o"), variant + seeds, line=True)
     episodes = {run.config.rollout.tasks_per_step * run.config.rollout.group_size for run in runs}
-    axes.plot([], [], color="0.4", linewidth=0.7, label=f"training reward, raw ({_several(episodes)} episodes a step)")
-    validation = f"{_several(games)} games, 95 % interval" if games else "none"
+    axes.plot([], [], color="0.4", linewidth=0.7, label=f"training reward, raw ({several(episodes)} episodes a step)")
+    validation = f"{several(games)} games, 95 % interval" if games else "none"
     axes.set(xlabel="training step", ylabel=f"success (%)\nvalidation: {validation}")
-    _percent(axes.yaxis)
-    _whole(axes.xaxis)
-    _legend(figure, axes, columns=2)
+    percent(axes.yaxis)
+    whole(axes.xaxis)
+    legend(figure, axes, columns=2)
     return figure
 
 
@@ -141,12 +82,12 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
         present = set(pd.concat(parts.values())["category"])
         names = [c for c in CATEGORIES.values() if c in present] + sorted(present - set(CATEGORIES.values()))
         rows = [_OVERALL, *names]
-        for (label, part), shift in zip(parts.items(), _shifts(len(parts)), strict=True):
+        for (label, part), shift in zip(parts.items(), shifts(len(parts)), strict=True):
             groups = {_OVERALL: part, **dict(tuple(part.groupby("category")))}
             shown = [name for name in rows if name in groups and len(groups[name])]
             estimates = [_rate(groups[name]) for name in shown]
             positions = [rows.index(name) + shift for name in shown]
-            _dots(axes, positions, estimates, _style(part), label, horizontal=True)
+            dots(axes, positions, estimates, _style(part), label, horizontal=True)
         if published:
             shown = [name for name in rows if name in published]
             axes.plot(
@@ -164,8 +105,8 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axhline(0.5, color="0.8", linewidth=0.8)
         axes.set(xlim=(-3, 103), title=_SPLITS.get(split, split), xlabel=f"success (%), 95 % interval\n{_size(reference)}")
-        _percent(axes.xaxis)
-    _legend(figure, panels[0])
+        percent(axes.xaxis)
+    legend(figure, panels[0])
     return figure
 
 
@@ -182,11 +123,11 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
     splits = _splits_of(frames)
     figure = Figure(figsize=(6.0, 1.2 + 1.15 * len(splits)), layout="constrained")
     axes = figure.subplots()
-    for (label, frame), shift in zip(frames.items(), _shifts(len(frames)), strict=True):
+    for (label, frame), shift in zip(frames.items(), shifts(len(frames)), strict=True):
         parts = [frame[frame["split"] == split] for split in splits]
         estimates = [_rate(part) for part in parts]
         positions = [row + shift for row in range(len(splits))]
-        _dots(axes, positions, estimates, _style(frame), label, horizontal=True, size=7)
+        dots(axes, positions, estimates, _style(frame), label, horizontal=True, size=7)
         for position, estimate in zip(positions, estimates, strict=True):
             axes.annotate(
                 f"{100 * estimate.value:.1f} %",
@@ -202,7 +143,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
     axes.set_ylim(len(splits) - 0.5, -0.5)
     axes.set(xlim=(-3, 112), xlabel="success (%), 95 % interval over games")
     axes.set_xticks(range(0, 101, 20))
-    _legend(figure, axes)
+    legend(figure, axes)
     return figure
 
 
@@ -222,15 +163,15 @@ def library_growth(run: RunDirectory) -> Figure:
     left.plot(trace["step"], trace["distinct"], color=colour, linestyle="--", label="distinct strategies")
     if trace["size"].max() >= 0.8 * run.config.library.capacity:
         left.axhline(run.config.library.capacity, color="0.6", linewidth=0.8, label="capacity")
-    for name, shade, style in zip(("admitted", "merged", "retired"), _shades(3), ("-", "--", ":"), strict=True):
+    for name, shade, style in zip(("admitted", "merged", "retired"), shades(3), ("-", "--", ":"), strict=True):
         right.plot(trace["step"], trace[name], color=shade, linestyle=style, label=name)
     left.set(xlabel="training step", ylabel="skills in the library")
     episodes = run.config.rollout.tasks_per_step * run.config.rollout.group_size
     right.set(xlabel="training step", ylabel=f"skills per step (of {episodes} episodes)")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
-        _whole(axes.xaxis)
-        _whole(axes.yaxis)
+        whole(axes.xaxis)
+        whole(axes.yaxis)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
@@ -253,7 +194,7 @@ def utilities(run: RunDirectory) -> Figure:
         "selection/utility_selected": "U, selected",
         "u_hat": r"$\hat{U}$",
     }
-    _lines(left, metrics, means)
+    lines(left, metrics, means)
     left.axhline(run.config.library.initial_utility, color="0.8", linewidth=0.8)
     colour = VARIANT_COLOURS[run.config.variant]
     if "ndcg/mean" in metrics:
@@ -273,13 +214,13 @@ def utilities(run: RunDirectory) -> Figure:
         "distill_positive_rate": r"$r - \hat{U} > 0$",
         "reward": "won",
     }
-    _lines(right, metrics, shares)
+    lines(right, metrics, shares)
     left.set(ylabel="mean utility")
     middle.set(ylabel="NDCG of the ranking")
     right.set(ylabel=f"share of episodes (n = {episodes} a step)")
     for axes in (left, middle, right):
         axes.set(xlabel="training step", ylim=(-0.03, 1.03))
-        _whole(axes.xaxis)
+        whole(axes.xaxis)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
@@ -350,82 +291,6 @@ def _splits_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
     return [s for s in _SPLITS if s in present] + sorted(present - set(_SPLITS))
 
 
-def _dots(
-    axes: Axes,
-    positions: Sequence[float],
-    estimates: Sequence[Estimate],
-    style: tuple[str, str],
-    label: str,
-    *,
-    horizontal: bool = False,
-    line: bool = False,
-    size: float = 5,
-) -> None:
-    """Estimates in percent at `positions`, with their intervals."""
-    colour, marker = style
-    value = np.array([100 * e.value for e in estimates])  # (n,)
-    # rounding can put a bound of 0 or 100 % a hair on the wrong side of the value
-    below = np.maximum(value - [100 * e.low for e in estimates], 0)
-    above = np.maximum([100 * e.high for e in estimates] - value, 0)
-    spread = np.array([below, above])  # (2, n)
-    x, y = (value, positions) if horizontal else (positions, value)
-    axes.errorbar(
-        x,
-        y,
-        **{"xerr" if horizontal else "yerr": spread},
-        fmt=marker,
-        linestyle="-" if line else "none",
-        color=colour,
-        markersize=size,
-        linewidth=1.3,
-        label=label,
-        clip_on=False,
-    )
-
-
-def _lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
-    styles = ("-", "--", ":", "-.")
-    for (name, label), shade, style in zip(names.items(), _shades(len(names)), styles):
-        if name in metrics:
-            axes.plot(metrics["step"], metrics[name], color=shade, linestyle=style, label=label)
-
-
-def _shades(count: int) -> list[tuple[float, float, float]]:
-    """Quantities of one run: shades of one ramp, so that they are never taken for variants."""
-    return sns.color_palette("flare", count)
-
-
-def _shifts(count: int) -> np.ndarray:
-    """(count,) offsets that put `count` dots side by side within a row of height 1."""
-    return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / count)
-
-
 def _size(frame: pd.DataFrame) -> str:
     passes = frame["pass"].nunique()
     return f"n = {frame['game'].nunique()} games, {passes} {'pass' if passes == 1 else 'passes'}"
-
-
-def _several(numbers: set[int]) -> str:
-    return " or ".join(f"n = {n}" if i == 0 else str(n) for i, n in enumerate(sorted(numbers)))
-
-
-def _percent(axis: matplotlib.axis.Axis) -> None:
-    axis.axes.set(**{f"{axis.axis_name}lim": (-3, 103)})
-    axis.set_major_locator(MaxNLocator(steps=[2, 2.5, 5, 10]))
-    axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
-
-
-def _whole(axis: matplotlib.axis.Axis) -> None:
-    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-
-
-def _legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend above all panels: dots with intervals first, lines and hollow markers behind."""
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside upper center",
-        ncols=min(columns, len(labels)),
-    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from skill1.config import Config, PolicyConfig, load_config
+from skill1.config import Config, load_config
 from skill1.envs.alfworld.environment import AlfworldEnvironment, make_environment
 from skill1.envs.alfworld.generate import generate
 from skill1.nano import make_model

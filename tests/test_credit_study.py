@@ -16,7 +16,7 @@ from nano_runs import configure, load_policy
 from nano_runs import settings as overrides
 from test_credit import rollout
 
-from skill1 import credit_study, figures
+from skill1 import credit_study, plots
 from skill1.batch import run_notebook
 from skill1.config import VARIANTS, diff, load_config
 from skill1.credit_study import Arm, Batch
@@ -199,7 +199,7 @@ def test_the_same_batch_gives_the_same_bytes(batch: Batch, tmp_path: Path) -> No
     arms = credit_study.arms()[:4]
     for name in ("first", "second"):
         figure = credit_study.draw(credit_study.row_statistics(batch, arms), credit_study.gradients(batch, arms))
-        figures.save(figure, tmp_path / name, "credit")
+        plots.save(figure, tmp_path / name, "credit")
     for kind in ("png", "pdf"):
         first, second = ((tmp_path / name / f"credit.{kind}").read_bytes() for name in ("first", "second"))
         assert first == second

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from skill1 import figures
+from skill1 import figures, plots
 from skill1.config import VARIANTS, load_config
 from skill1.journal import Journal, LibraryEvent
 from skill1.records import Skill
@@ -135,9 +135,9 @@ DRAWN: dict[str, Callable[..., Figure]] = {
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, run: RunDirectory, frames: dict, tmp_path: Path) -> None:
-    first = figures.save(DRAWN[name](run, frames), tmp_path / "a", name)
+    first = plots.save(DRAWN[name](run, frames), tmp_path / "a", name)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50, "lines.linewidth": 9}):  # someone else's settings
-        second = figures.save(DRAWN[name](run, frames), tmp_path / "b", name)
+        second = plots.save(DRAWN[name](run, frames), tmp_path / "b", name)
         assert matplotlib.rcParams["font.size"] == 30
     assert [p.name for p in first] == [f"{name}.png", f"{name}.pdf"]
     for one, two in zip(first, second, strict=True):
@@ -165,12 +165,12 @@ def test_learning_curve_pools_the_seeds_of_a_variant(run: RunDirectory, ablation
     mean = pd.concat([r.evaluations("validation") for r in (run, other)]).groupby("step")["won"].mean()
     assert np.allclose(dots(figure, "full (2 seeds)")[:, 1], 100 * mean)
     colours = {line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) == STEPS}
-    assert colours == {figures.VARIANT_COLOURS["full"], figures.VARIANT_COLOURS["no_selection"]}
+    assert colours == {plots.VARIANT_COLOURS["full"], plots.VARIANT_COLOURS["no_selection"]}
 
 
 def test_every_variant_has_its_own_colour() -> None:
-    assert list(figures.VARIANT_COLOURS) == list(VARIANTS)
-    assert len(set(figures.VARIANT_COLOURS.values())) == len(VARIANTS)
+    assert list(plots.VARIANT_COLOURS) == list(VARIANTS)
+    assert len(set(plots.VARIANT_COLOURS.values())) == len(VARIANTS)
 
 
 def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> None:
@@ -192,10 +192,10 @@ def test_evaluations_are_told_apart_by_what_they_are(frames: dict) -> None:
     figure = figures.demo_summary(frames)
     colours = {c.get_label(): c.lines[0].get_color() for c in figure.axes[0].containers}
     assert len(set(colours.values())) == 3
-    assert colours["after, with library"] == figures.VARIANT_COLOURS["full"]
+    assert colours["after, with library"] == plots.VARIANT_COLOURS["full"]
     plain = {"after": frames["after, library withheld"].assign(variant="no_library")}
     [container] = figures.demo_summary(plain).axes[0].containers
-    assert container.lines[0].get_color() == figures.VARIANT_COLOURS["no_library"]
+    assert container.lines[0].get_color() == plots.VARIANT_COLOURS["no_library"]
 
 
 def test_summary_names_rates_and_sizes(frames: dict) -> None:
