@@ -21,7 +21,7 @@ from skill1.stats import Estimate, success_rate, wilson
 
 _BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
 _OVERALL = "Overall"
-_SPLITS = {"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"}
+SPLITS = {"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"}
 
 
 @themed
@@ -104,7 +104,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
         axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axhline(0.5, color="0.8", linewidth=0.8)
-        axes.set(xlim=(-3, 103), title=_SPLITS.get(split, split), xlabel=f"success (%), 95 % interval\n{_size(reference)}")
+        axes.set(xlim=(-3, 103), title=SPLITS.get(split, split), xlabel=f"success (%), 95 % interval\n{_size(reference)}")
         percent(axes.xaxis)
     legend(figure, panels[0])
     return figure
@@ -138,7 +138,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
                 color="0.25",
             )
     reference = next(iter(frames.values()))
-    sizes = [f"{_SPLITS.get(s, s)}\n{_size(reference[reference['split'] == s])}" for s in splits]
+    sizes = [f"{SPLITS.get(s, s)}\n{_size(reference[reference['split'] == s])}" for s in splits]
     axes.set_yticks(range(len(splits)), sizes)
     axes.set_ylim(len(splits) - 0.5, -0.5)
     axes.set(xlim=(-3, 112), xlabel="success (%), 95 % interval over games")
@@ -288,7 +288,7 @@ def _splits_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
     if not frames or empty:
         raise ValueError(f"no outcomes to draw: {', '.join(empty) or 'no frames'}")
     present = {split for frame in frames.values() for split in frame["split"]}
-    return [s for s in _SPLITS if s in present] + sorted(present - set(_SPLITS))
+    return [s for s in SPLITS if s in present] + sorted(present - set(SPLITS))
 
 
 def _size(frame: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ Which function for which question:
     one run, one split, one pass              `wilson`
     several passes, or several training seeds `success_rate` (0/1 outcomes), `bootstrap_mean` (any)
     two variants on the same games            `paired_difference`, for one pass `mcnemar_exact`
+    the same for new training seeds           `difference_over_seeds` (bootstrap), `welch` (t over seeds)
     several comparisons                       `holm` on their p values
     planning                                  `smallest_detectable_difference`
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import permutation_test
+from scipy.stats import permutation_test, ttest_ind
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
@@ -151,6 +152,60 @@ def paired_difference(
     return Estimate(estimate.value, estimate.low, estimate.high, estimate.n, level, method, float(test.pvalue))
 
 
+def difference_over_seeds(
+    a: pd.DataFrame, b: pd.DataFrame, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """Mean of a - b for new training seeds on new games: percentile bootstrap over both sides' seeds and the games.
+
+    Each side's seeds are drawn on their own (seed 0 of one variant has nothing to do with seed 0 of another once they
+    have diverged), the games together. A side with one seed is taken as it is. Fewer than five seeds make the interval
+    somewhat too narrow.
+
+    Args:
+        a: (S_a, G) per-game means, seeds down, games across.
+        b: (S_b, G) the same for the other variant.
+
+    Raises:
+        ValueError: an empty or NaN table, one single game, or games that are not the same.
+    """
+    _check_share(level, "level")
+    _check_same_games(a.T, b.T)
+    sides = [table[a.columns].to_numpy(dtype=float) for table in (a, b)]  # (S, G) each
+    for side, name in zip(sides, ("a", "b"), strict=True):
+        _numbers(side.ravel(), name)
+    games = a.shape[1]
+    if games < 2:
+        raise ValueError("one single game: an interval over games needs at least two")
+    generator = np.random.default_rng(seed)
+    columns = _shares(generator, games, resamples)  # (B, G), the same for both sides
+    first, second = (((_shares(generator, len(side), resamples) @ side) * columns).sum(axis=1) for side in sides)  # (B,)
+    low, high = np.quantile(first - second, [(1 - level) / 2, (1 + level) / 2])
+    value = float(sides[0].mean() - sides[1].mean())
+    return Estimate(value, float(low), float(high), games, level, "bootstrap over seeds and games")
+
+
+def welch(a: Sequence[float], b: Sequence[float], *, level: float = 0.95) -> Estimate:
+    """Mean of a - b with training seeds as the unit: Welch's t interval and p value (variances may differ).
+
+    Args:
+        a, b: (S_a,), (S_b,) one mean per training seed; `n` of the estimate is S_a + S_b.
+
+    Raises:
+        ValueError: fewer than two seeds on a side, NaN values, or no spread over seeds on either side.
+    """
+    _check_share(level, "level")
+    first, second = _numbers(a, "a"), _numbers(b, "b")
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"{len(first)} and {len(second)} seeds: a t interval needs at least two on each side")
+    if np.ptp(first) == np.ptp(second) == 0:
+        raise ValueError("no spread over seeds on either side: a t interval says nothing")
+    test = ttest_ind(first, second, equal_var=False)
+    low, high = test.confidence_interval(level)
+    value = float(first.mean() - second.mean())
+    seeds = len(first) + len(second)
+    return Estimate(value, float(low), float(high), seeds, level, "Welch over seeds", float(test.pvalue))
+
+
 def mcnemar_exact(a: pd.Series, b: pd.Series) -> float:
     """Two-sided exact McNemar p value of one pass over the same games.
 
@@ -228,11 +283,15 @@ def _bootstrap(means: np.ndarray, level: float, resamples: int, seed: int, metho
     if resamples < 1:
         raise ValueError(f"resamples = {resamples}: expected at least 1")
     generator = np.random.default_rng(seed)
-    rows = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds  # (B, S)
-    columns = generator.multinomial(games, np.full(games, 1 / games), size=resamples) / games  # (B, G)
+    rows, columns = (_shares(generator, count, resamples) for count in (seeds, games))  # (B, S), (B, G)
     draws = ((rows @ means) * columns).sum(axis=1)  # (B,)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(means.mean()), float(low), float(high), games, level, method)
+
+
+def _shares(generator: np.random.Generator, count: int, resamples: int) -> np.ndarray:
+    """(resamples, count) weights of `count` units in bootstrap draws; a row sums to 1."""
+    return generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
 
 
 def _numbers(values: ArrayLike, name: str) -> np.ndarray:
