@@ -1,0 +1,190 @@
+"""How success divides over the categories: Table 1's columns for a study, gains, and how episodes were played.
+
+Differs from the paper in: rates have 95 % intervals; the rows before training are this study's own policy.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from skill1 import ablations, arms
+from skill1.ablations import compare
+from skill1.arms import REFERENCE, UNTRAINED
+from skill1.published import LABEL, OVERALL, published
+from skill1.stats import bootstrap_mean, holm
+from skill1.study import Study
+from skill1.study_tables import block, interval, points_table, wide
+
+_PLAIN = ("no_library", "grpo")  # two names of one thing: the same training without a library
+
+
+def success(study: Study) -> pd.DataFrame:
+    """`arms.rates` of the untrained policy and of every variant's own result. Raises RunError, see `arms.untrained`."""
+    return _success(study).copy()
+
+
+@lru_cache(maxsize=4)
+def _success(study: Study) -> pd.DataFrame:
+    tidy = pd.concat([arms.rates(arms.untrained(study)), ablations.success(study)], ignore_index=True)
+    return tidy.sort_values("split", key=lambda names: names.map(arms.splits(study).index), kind="stable", ignore_index=True)
+
+
+def published_success() -> pd.DataFrame:
+    """The published Table 1 on ALFWorld: columns method, category, success (%), label ("published" in every row)."""
+    frame = published("table1", benchmark="alfworld", metric="success")
+    return frame.rename(columns={"value": "success"})[["method", "category", "success", "label"]]
+
+
+def table1(study: Study) -> pd.DataFrame:
+    """Table 1's columns for the eye: a block per split with the untrained policy and every variant, then the published.
+
+    Rows (games of, from, policy): success % [95 % interval] per category, "All" last as in the paper. The first row of
+    a block has the number of games of each category. The published block names no split: its source does not.
+    """
+    tidy = success(study)
+    names = arms.categories(tidy)
+    blocks = {}
+    for split, part in tidy.groupby("split", sort=False):
+        blocks[split, "this study"] = block(part, names)
+    theirs = wide(published_success(), names, lambda row: f"{row.success:.1f}", rows="method")
+    table = pd.concat(blocks | {("not named", LABEL): theirs}, names=["games of", "from", "policy"]).fillna("")
+    return table[[*names[1:], OVERALL, "passes", "seeds"]].rename(columns={OVERALL: "All"})
+
+
+def headline(study: Study) -> list[str]:
+    """full and the same training without a library, as far as they are there; all variants if neither is."""
+    plain = [variant for variant in _PLAIN if variant in study.variants][:1]
+    return [*([REFERENCE] if REFERENCE in study.variants else []), *plain] or arms.variants(study)
+
+
+def gains(study: Study) -> pd.DataFrame:
+    """What training gained per category: the `headline` variants against the untrained policy on the same games.
+
+    Returns:
+        Columns split, variant, category, those of `ablations.compare` that apply (points; games_*: these runs;
+        both_*: new runs on new games), and games_holm: p adjusted over the categories of a variant and split.
+    """
+    return _gains(study).copy()
+
+
+@lru_cache(maxsize=4)
+def _gains(study: Study) -> pd.DataFrame:
+    after, before = arms.own(study), arms.untrained(study)
+    rows = []
+    for split in arms.splits(study):
+        start = before[before["split"] == split]
+        for variant in headline(study):
+            end = after[(after["split"] == split) & (after["variant"] == variant)]
+            for category in arms.categories(end):
+                a, b = (part if category == OVERALL else part[part["category"] == category] for part in (end, start))
+                rows.append({"split": split, "variant": variant, "category": category} | compare(a, b))
+    table = pd.DataFrame(rows).drop(columns=["seeds_low", "seeds_high", "seeds_p", "reference_seeds"])
+    table["games_holm"] = np.nan
+    tested = table[(table["category"] != OVERALL) & table["games_p"].notna()]
+    for _, part in tested.groupby(["split", "variant"]):
+        table.loc[part.index, "games_holm"] = holm(part["games_p"])
+    return table
+
+
+def gain_table(study: Study) -> pd.DataFrame:
+    """`gains` for the eye, the largest gain of a split and variant first."""
+    table = gains(study)
+    place = {split: i for i, split in enumerate(arms.splits(study))}
+    order = {variant: i for i, variant in enumerate(headline(study))}
+    table = table.sort_values(
+        ["split", "variant", "points"], key=lambda column: column.map(place | order) if column.name != "points" else -column
+    )
+    return points_table(table, ["split", "variant", "category"])
+
+
+def behaviour(study: Study) -> pd.DataFrame:
+    """How episodes were played: overall for every variant, per category for the `headline` ones and the untrained policy.
+
+    Returns:
+        Columns split, variant, category; steps (actions per episode, a lost one counts all it took), steps_low,
+        steps_high; steps_won (of won episodes alone, NaN if none); invalid (actions per episode that were ill-formed),
+        invalid_low, invalid_high; invalid_share (% of actions); games, passes, seeds. Intervals as in `arms.rates`,
+        NaN for a single game.
+    """
+    return _behaviour(study).copy()
+
+
+@lru_cache(maxsize=4)
+def _behaviour(study: Study) -> pd.DataFrame:
+    frame = pd.concat([arms.own(study), arms.untrained(study)])
+    keys = ["split", "variant", "category"]
+    groups = dict(tuple(frame.groupby(keys)))
+    groups |= {(*key, OVERALL): part for key, part in frame.groupby(keys[:2])}
+    tidy = success(study)
+    chosen = (tidy["category"] == OVERALL) | tidy["variant"].isin([UNTRAINED, *headline(study)])
+    rows = []
+    for row in tidy[chosen].itertuples():
+        part = groups[row.split, row.variant, row.category]
+        found = {"split": row.split, "variant": row.variant, "category": row.category}
+        for name, column in (("steps", "steps"), ("invalid", "invalid_actions")):
+            found |= _mean(name, part, column, row.seeds)
+        found["steps_won"] = part.loc[part["won"], "steps"].mean()
+        found["invalid_share"] = 100 * part["invalid_actions"].sum() / part["steps"].sum()
+        rows.append(found | {"games": row.games, "passes": row.passes, "seeds": row.seeds})
+    return pd.DataFrame(rows)
+
+
+def _mean(name: str, part: pd.DataFrame, column: str, seeds: int) -> dict[str, float]:
+    if part["game"].nunique() < 2:
+        return {name: float(part[column].mean()), f"{name}_low": np.nan, f"{name}_high": np.nan}
+    estimate = bootstrap_mean(part[column], part["game"], part["seed"] if seeds > 1 else None)
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def behaviour_table(study: Study) -> pd.DataFrame:
+    """`behaviour` for the eye."""
+    table = behaviour(study)
+    return pd.DataFrame(
+        {
+            "split": table["split"],
+            "variant": table["variant"],
+            "category": table["category"],
+            "steps": [_with_bounds(*row) for row in zip(table["steps"], table["steps_low"], table["steps_high"])],
+            "steps when won": table["steps_won"].map(lambda value: "" if np.isnan(value) else f"{value:.1f}"),
+            "invalid actions": [
+                _with_bounds(*row) for row in zip(table["invalid"], table["invalid_low"], table["invalid_high"])
+            ],
+            "invalid, % of actions": table["invalid_share"].map("{:.1f}".format),
+            "games": table["games"],
+            "seeds": table["seeds"],
+        }
+    ).set_index(["split", "variant", "category"])
+
+
+def reading(study: Study) -> str:
+    """What the numbers say, as Markdown, made from them alone."""
+    lines = [arms.setting(study)]
+    table, played = gains(study), behaviour(study).set_index(["split", "variant", "category"])
+    for (split, variant), part in table.groupby(["split", "variant"], sort=False):
+        overall = part[part["category"] == OVERALL].iloc[0]
+        by_category = part[part["category"] != OVERALL].sort_values("points", ascending=False)
+        sure = by_category[by_category["games_holm"] < 0.05]["category"]
+        lines.append(
+            f"{split}, {variant} against the untrained policy: {overall['points']:+.1f} points "
+            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in "
+            f"{_gain(by_category.iloc[0])}, least in {_gain(by_category.iloc[-1])}; these runs differ from it (Holm over "
+            f"{len(by_category)} categories) in {', '.join(sure) or 'no category'}."
+        )
+        after, before = (played.loc[(split, name, OVERALL)] for name in (variant, UNTRAINED))
+        lines.append(
+            f"{split}, {variant}: {after['steps']:.1f} steps an episode ({before['steps']:.1f} untrained), "
+            f"{after['invalid_share']:.1f} % of its actions invalid ({before['invalid_share']:.1f} % untrained)."
+        )
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _gain(row: pd.Series) -> str:
+    span = interval(row["both_low"], row["both_high"])
+    return f"{row['category']} ({row['points']:+.1f}{f' {span}' if span else ''}, n = {row['games']} games)"
+
+
+def _with_bounds(value: float, low: float, high: float) -> str:
+    return f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
