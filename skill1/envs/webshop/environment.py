@@ -1,0 +1,159 @@
+"""WebShop behind the vector environment protocol (method section 1): 15 steps, won is a score of 1.0.
+
+A step's reward is the purchase's graded score, 0.0 before it; an episode is done when something was bought or its steps
+are used up. Admissible actions are in page order, which on a results page is the ranking: `click[x]` for what can be
+clicked, and `search[<your query>]` where there is a search bar (any search counts as admissible there; elsewhere it
+works too, but was not offered).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from skill1.envs.base import DataError, Observation, Step
+from skill1.envs.webshop.engine import Shop
+from skill1.envs.webshop.goals import Goal, split_goals
+from skill1.envs.webshop.pages import MODES, SEARCH, SEPARATOR, Mode, State
+from skill1.envs.webshop.reward import Outcome
+from skill1.records import Task
+
+NAME = "webshop"
+SPLITS = ("train", "test")
+SEARCH_ACTION = "search[<your query>]"
+_SEARCHES = "search["
+
+
+@dataclass(slots=True)
+class _Running:
+    goal: Goal
+    state: State
+    observation: Observation
+    steps: int = 0
+    done: bool = False
+
+
+class WebshopEnvironment:
+    """Any number of shopping episodes in one process and one shop. Task ids are "<kind>/<goal number>"."""
+
+    def __init__(
+        self,
+        shop: Shop,
+        max_steps: int = 15,
+        observation: Mode | Literal["quoted"] = "text",
+        held_out: int = 500,
+        split_by: Literal["goal", "product"] = "goal",
+    ) -> None:
+        """`observation`: the original's "text" or "text_rich", or "quoted" as verl-agent shows "text" (see `quoted`).
+
+        `held_out` goals, by number or by whole products (see `split_goals`), are the split "test", the others "train".
+
+        Raises ValueError for a setting that is none, DataError if the split leaves nothing to train on.
+        """
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, not {max_steps}")
+        if observation not in (*MODES, "quoted"):
+            raise ValueError(f"observation {observation!r} must be one of {', '.join(MODES)}, quoted")
+        if split_by not in ("goal", "product") or held_out < 1:
+            raise ValueError(f"split_by {split_by!r} must be goal or product, held_out {held_out} at least 1")
+        self.shop = shop
+        self.max_steps = max_steps
+        self._observation = observation
+        self._test = split_goals(shop.goals, held_out, split_by)
+        self._running: list[_Running] = []
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """Tasks of "train" or "test" in order. Raises DataError for another split."""
+        if split not in SPLITS:
+            raise DataError(f"WebShop has no split {split!r}; it has {' and '.join(SPLITS)}")
+        chosen = (self._test if split == "test" else ~self._test).nonzero()[0]
+        categories = self.shop.categories[self.shop.goals.products[chosen]]
+        return tuple(
+            Task(NAME, split, self._id(int(number)), str(category))
+            for number, category in zip(chosen, categories, strict=True)
+        )
+
+    def reset(self, tasks: Sequence[Task]) -> list[Observation]:
+        """Start one episode per task, replacing the running ones. Raises DataError for an id that is no goal's."""
+        self.close()
+        self._running = [self._begin(task) for task in tasks]
+        return [running.observation for running in self._running]
+
+    def step(self, actions: Sequence[str | None]) -> list[Step | None]:
+        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
+
+        Raises ValueError when an action is given for a finished episode or the length does not match.
+        """
+        if len(actions) != len(self._running):
+            raise ValueError(f"{len(actions)} actions for {len(self._running)} running episodes")
+        for index, (action, running) in enumerate(zip(actions, self._running, strict=True)):
+            if action is not None and running.done:
+                raise ValueError(f"episode {index} is finished; pass None instead of the action {action!r}")
+        return [
+            None if action is None else self._advance(running, action)
+            for action, running in zip(actions, self._running, strict=True)
+        ]
+
+    def outcomes(self) -> list[Outcome | None]:
+        """The parts of every running episode's score, None where nothing was bought."""
+        return [running.state.outcome for running in self._running]
+
+    def close(self) -> None:
+        """Drop the running episodes."""
+        self._running = []
+
+    def _id(self, number: int) -> str:
+        """Padded, so that ids sort as the goals do."""
+        return f"{self.shop.goals.kind}/{number:08d}"
+
+    def _goal(self, game: str) -> Goal:
+        kind, _, number = game.partition("/")
+        goals = self.shop.goals
+        if kind != goals.kind or not number.isdecimal() or int(number) >= len(goals):
+            raise DataError(
+                f"{game!r} is no goal of this shop: it has {self._id(0)} to {self._id(len(goals) - 1)}, "
+                f"{len(goals)} {goals.kind} goals"
+            )
+        return goals[int(number)]
+
+    def _begin(self, task: Task) -> _Running:
+        goal, state = self._goal(task.game), State()
+        return _Running(goal, state, self._observe(state, goal))
+
+    def _advance(self, running: _Running, action: str) -> Step:
+        before = running.state
+        running.state = self.shop.step(before, running.goal, action)
+        admissible = _is_admissible(action, before, running)
+        running.steps += 1
+        outcome = running.state.outcome
+        running.done = outcome is not None or running.steps >= self.max_steps
+        if running.state is not before:
+            running.observation = self._observe(running.state, running.goal)
+        score = outcome.score if outcome else 0.0
+        return Step(running.observation, score, score == 1.0, running.done, admissible)
+
+    def _observe(self, state: State, goal: Goal) -> Observation:
+        mode = "text" if self._observation == "quoted" else self._observation
+        text = self.shop.observe(state, goal, mode)
+        clicks = (name for name in self.shop.clickables(state) if name != SEARCH.lower())
+        admissible = (SEARCH_ACTION,) if state.page == "index" else tuple(f"click[{name}]" for name in clicks)
+        return Observation(quoted(text, goal.text) if self._observation == "quoted" else text, admissible, goal.text)
+
+
+def quoted(text: str, instruction: str) -> str:
+    """A plain observation as verl-agent shows it: the parts after the instruction, each in single quotes.
+
+    >>> quoted("WebShop [SEP] Instruction: [SEP] buy a lamp [SEP] Search", "buy a lamp")
+    "'Search'"
+    """
+    _, found, rest = text.partition(f"{SEPARATOR}{instruction.strip()}{SEPARATOR}")
+    return SEPARATOR.join(f"'{part}'" for part in rest.split(SEPARATOR)) if found else text
+
+
+def _is_admissible(action: str, before: State, running: _Running) -> bool:
+    """Whether the action was offered, whatever the case of its argument."""
+    if action.startswith(_SEARCHES):
+        return before.page == "index" and running.state is not before
+    name, bracket, argument = action.partition("[")
+    return f"{name}{bracket}{argument.lower()}" in running.observation.admissible

@@ -1,0 +1,190 @@
+"""A catalogue ready to shop in: products, search index and goal sources, in memory or in a folder on disk.
+
+In memory, the 1,000 products of the small set take some 20 MB. The folder is for the full set: products are lines that
+are read through a memory map and parsed when looked at (the last few thousand are kept), the index's postings are
+mapped, so what stays in memory is a few numbers a product (about 60 bytes) and the pages of the map in use.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skill1.envs.base import DataError
+from skill1.envs.webshop.catalogue import HumanInstruction, Product
+from skill1.envs.webshop.goals import GoalSources, Kind, SourceCollector
+from skill1.envs.webshop.ranking import Index
+
+RECORD = "catalogue.json"  # of a stored catalogue: what it was made from
+FORMAT = 1  # raise when the folder's content changes: stored catalogues are then made anew
+_CACHED_PRODUCTS = 1 << 14
+_PRODUCTS, _OFFSETS, _RANGES, _CATEGORIES = "products.jsonl", "offsets.npy", "ranges.npy", "categories.npy"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """N products in file order and what is derived from them alone, whatever the seeds."""
+
+    products: Sequence[Product]
+    index: Index
+    ranges: np.ndarray  # (N, 2) float64 lowest and highest price, NaN for the highest where there is one price
+    categories: np.ndarray  # (N,) the products' categories
+    sources: dict[Kind, GoalSources]
+
+    def __len__(self) -> int:
+        return len(self.products)
+
+
+def build_catalogue(products: Iterable[Product]) -> Catalogue:
+    """The catalogue in memory. Raises DataError if there is no product."""
+    columns = _Columns()
+    kept: list[Product] = []
+
+    def texts() -> Iterator[str]:
+        for product in products:
+            kept.append(product)
+            columns.add(product)
+            yield product.index_text
+
+    index = Index.build(texts(), columns.asins)
+    return Catalogue(kept, index, **columns.finish())
+
+
+def store_catalogue(products: Iterable[Product], folder: Path, source: dict[str, Any]) -> Catalogue:
+    """Write the catalogue into `folder`, which appears only when it is complete, and open it.
+
+    `source` is noted in it: what it was made from. Raises DataError if there is no product, OSError if the folder cannot
+    be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}-building-", dir=folder.parent))
+    try:
+        _write(products, building, source)
+        try:
+            building.rename(folder)
+        except OSError:
+            if not (folder / RECORD).is_file():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return open_catalogue(folder)
+
+
+def open_catalogue(folder: Path) -> Catalogue:
+    """The catalogue stored in `folder`. Raises FileNotFoundError if there is none."""
+    sources = {
+        kind: GoalSources(*(np.load(folder / f"{kind}-{name}.npy") for name in GoalSources.ARRAYS))
+        for kind in ("synthetic", "human")
+    }
+    return Catalogue(
+        products=_StoredProducts(folder),
+        index=Index.load(folder),
+        ranges=np.load(folder / _RANGES),
+        categories=np.load(folder / _CATEGORIES),
+        sources=sources,
+    )
+
+
+class _Columns:
+    """What of every product is kept as numbers."""
+
+    def __init__(self) -> None:
+        self.asins: list[str] = []
+        self._ranges: list[tuple[float, float]] = []
+        self._categories: list[str] = []
+        self._sources = SourceCollector()
+
+    def add(self, product: Product) -> None:
+        self._sources.add(len(self.asins), product)
+        self.asins.append(product.asin)
+        self._ranges.append((product.prices[0], product.prices[1] if len(product.prices) > 1 else np.nan))
+        self._categories.append(product.category)
+
+    def finish(self) -> dict[str, Any]:
+        if not self.asins:
+            raise DataError("the product file holds no product (0 usable records)")
+        return {
+            "ranges": np.array(self._ranges),
+            "categories": np.array(self._categories),
+            "sources": self._sources.finish(),
+        }
+
+
+def _write(products: Iterable[Product], folder: Path, source: dict[str, Any]) -> None:
+    columns = _Columns()
+    offsets = [0]
+    with (folder / _PRODUCTS).open("wb") as lines:
+
+        def texts() -> Iterator[str]:
+            for product in products:
+                line = json.dumps(_slim(product), ensure_ascii=False, separators=(",", ":")).encode(
+                    "utf-8", errors="surrogatepass"
+                )
+                lines.write(line)
+                offsets.append(offsets[-1] + len(line))
+                columns.add(product)
+                yield product.index_text
+
+        Index.build(texts(), columns.asins, folder)
+    np.save(folder / _OFFSETS, np.array(offsets))
+    finished = columns.finish()
+    np.save(folder / _RANGES, finished["ranges"])
+    np.save(folder / _CATEGORIES, finished["categories"])
+    for kind, sources in finished["sources"].items():
+        for name in GoalSources.ARRAYS:
+            np.save(folder / f"{kind}-{name}.npy", getattr(sources, name))
+    (folder / RECORD).write_text(json.dumps(source), encoding="utf-8")
+
+
+class _StoredProducts(Sequence[Product]):
+    """Products parsed from a mapped file when they are looked at."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
+        with (folder / _PRODUCTS).open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._get = lru_cache(_CACHED_PRODUCTS)(self._parse)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, position: int) -> Product:
+        if not 0 <= position < len(self):
+            raise IndexError(f"product {position} of {len(self)}")
+        return self._get(position)
+
+    def _parse(self, position: int) -> Product:
+        line = self._map[self._offsets[position] : self._offsets[position + 1]]
+        return _product(json.loads(line.decode("utf-8", errors="surrogatepass")))
+
+
+def _slim(product: Product) -> list[Any]:
+    human = [[one.text, one.attributes, one.options] for one in product.human]
+    return [
+        product.asin, product.name, product.category, product.query, product.breadcrumb, product.description,
+        product.bullets, product.prices, product.options, product.attributes, product.instruction,
+        product.instruction_attributes, human,
+    ]  # fmt: skip
+
+
+def _product(slim: list[Any]) -> Product:
+    *texts, bullets, prices, options, attributes, instruction, asked, human = slim
+    return Product(
+        *texts,
+        tuple(bullets),
+        tuple(prices),
+        {name: tuple(values) for name, values in options.items()},
+        tuple(attributes),
+        instruction,
+        tuple(asked),
+        tuple(HumanInstruction(text, tuple(wanted), tuple(chosen)) for text, wanted, chosen in human),
+    )
