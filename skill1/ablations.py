@@ -36,7 +36,7 @@ from skill1.stats import (
     welch,
 )
 from skill1.study import Study
-from skill1.study_tables import block, interval, p_text, plural, wide, with_interval
+from skill1.study_tables import block, interval, p_text, plural, points_table, wide, with_interval
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
 _POWER = 0.8
@@ -195,6 +195,11 @@ def library_share(study: Study) -> pd.DataFrame:
     if not rows:
         raise RunError(f"{study.path} has no evaluation with the library withheld: make one with 02_evaluate")
     return pd.DataFrame(rows)
+
+
+def share_table(study: Study) -> pd.DataFrame:
+    """`library_share` for the eye."""
+    return points_table(library_share(study), ["split", "variant"])
 
 
 def mcnemar(study: Study) -> pd.DataFrame:

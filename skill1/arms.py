@@ -42,6 +42,13 @@ def splits(study: Study) -> list[str]:
     return [split for split in SPLITS if split in present] + sorted(present - set(SPLITS))
 
 
+def known_split(study: Study, split: str) -> str:
+    """`split`, if the study was evaluated on it. Raises RunError."""
+    if split not in splits(study):
+        raise RunError(f"{study.path} was not evaluated on {split!r} (it was on {', '.join(splits(study))})")
+    return split
+
+
 def categories(frame: pd.DataFrame) -> list[str]:
     """Overall, then the categories present in the order of the paper's tables."""
     present = set(frame["category"]) - {OVERALL}

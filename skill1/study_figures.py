@@ -9,7 +9,7 @@ Figure 7 shows the same training without a library and the untrained policy besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ from skill1.study import Study
 from skill1.study_tables import plural
 
 _UNTRAINED_STYLE = ("#333333", "s")
-_HOLLOW = {"markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none", "markersize": 6, "clip_on": False}
+_HOLLOW = {"markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none", "markersize": 6}
 _PAPER, _PAPER_RIVAL = "Skill1", "RetroAgent"  # methods of Figure 7
 
 
@@ -38,7 +38,8 @@ def ablation_dots(study: Study) -> Figure:
     seeds = _seed_rates(arms.own(study))
     published = ablations.published_success().query("category == @OVERALL").set_index("variant")["success"]
     names = arms.variants(study)
-    figure, panels = _by_split(study, 1.6 + 0.42 * len(names), names)
+    labels = [f"{name}\n{_seeds(study, name)}" for name in names]
+    figure, panels = _by_split(study, 1.6 + 0.42 * len(names), labels)
     for axes, split in zip(panels, arms.splits(study), strict=True):
         part = tidy[tidy["split"] == split].set_index("variant")
         for row, name in enumerate(names):
@@ -51,10 +52,9 @@ def ablation_dots(study: Study) -> Figure:
         if seeds.groupby(level=[0, 1]).size().max() > 1:
             _key(axes, "one seed", marker="|", color="0.3")
         known = [name for name in names if name in published.index]
-        axes.plot(published[known], [names.index(name) for name in known], "o", label=LABEL, **_HOLLOW)
+        axes.plot(published[known], [names.index(name) for name in known], "o", label=LABEL, clip_on=False, **_HOLLOW)
         axes.set(xlabel=f"success (%)\n{_size(part.iloc[0])}")
         percent(axes.xaxis)
-    panels[0].set_yticks(range(len(names)), [f"{name}\n{_seeds(study, name)}" for name in names])
     legend(figure, panels[0])
     return figure
 
@@ -64,7 +64,9 @@ def effect_dots(study: Study) -> Figure:
     """Every variant against full in points (`ablations.effects`): thick, these runs on new games; thin, new runs too."""
     table = ablations.effects(study)
     names = list(dict.fromkeys(table["variant"]))
-    figure, panels = _by_split(study, 1.6 + 0.42 * len(names), names)
+    of_full = plural(len(study.seeds(REFERENCE)), "seed")
+    labels = [f"{name}\n{len(study.seeds(name))} against {of_full}" for name in names]
+    figure, panels = _by_split(study, 1.6 + 0.42 * len(names), labels)
     for axes, split in zip(panels, arms.splits(study), strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         for row, effect in enumerate(table[table["split"] == split].itertuples()):
@@ -72,16 +74,14 @@ def effect_dots(study: Study) -> Figure:
             axes.plot([effect.both_low, effect.both_high], [row, row], color=colour, linewidth=1.0)
             axes.plot([effect.games_low, effect.games_high], [row, row], color=colour, linewidth=3.2)
             axes.plot(effect.points, row, "o", color=colour, markersize=6)
-            axes.plot(effect.published, row, "o", **_HOLLOW)
+            if not np.isnan(effect.published):
+                axes.plot(effect.published, row, "o", **_HOLLOW)
         _key(axes, "difference", marker="o", color="0.3")
         _key(axes, "95 %: these runs, new games", linewidth=3.2, color="0.3")
         _key(axes, "95 %: new runs, new games", linewidth=1.0, color="0.3")
         axes.plot([], [], "o", label=LABEL, **_HOLLOW)
         part = ablations.success(study).query("split == @split")
         axes.set(xlabel=f"success minus that of full (points)\n{_size(part.iloc[0])}")
-    of_full = len(study.seeds(REFERENCE))
-    labels = [f"{name}\n{len(study.seeds(name))} against {plural(of_full, 'seed')}" for name in names]
-    panels[0].set_yticks(range(len(names)), labels)
     legend(figure, panels[0])
     return figure
 
@@ -149,7 +149,8 @@ def category_spread(study: Study) -> Figure:
     rows = arms.categories(tidy)
     for axes, split in zip(panels, arms.splits(study), strict=True):
         part = tidy[tidy["split"] == split]
-        for name, shift in zip(names, shifts(len(names)), strict=True):
+        *beside, last = shifts(len(names) + 1)
+        for name, shift in zip(names, beside, strict=True):
             own = part[part["variant"] == name]
             spread = [
                 Estimate(r.success / 100, (r.success - s) / 100, (r.success + s) / 100, r.seeds, np.nan, "std over seeds")
@@ -160,10 +161,10 @@ def category_spread(study: Study) -> Figure:
         for method, marker in ((_PAPER, "o"), (_PAPER_RIVAL, "^")):
             theirs = published[published["method"] == method].set_index("category")["success"]
             known = [category for category in rows if category in theirs.index]
-            at = [rows.index(category) + 0.38 for category in known]
-            axes.plot(theirs[known], at, marker, label=f"{method}, {LABEL}", **_HOLLOW)
+            at = [rows.index(category) + last for category in known]
+            axes.plot(theirs[known], at, marker, label=f"{method}, {LABEL}", clip_on=False, **_HOLLOW)
         _category_rows(axes, rows, part)
-        axes.set(xlabel=f"success (%), mean ± standard deviation over seeds\n{_size(part.iloc[0])}")
+        axes.set(xlabel=f"success (%), mean ± std over seeds\n{_size(part.iloc[0])}")
         percent(axes.xaxis)
     legend(figure, panels[0], columns=3)
     return figure
@@ -187,20 +188,24 @@ def gain_dots(study: Study) -> Figure:
             dots(axes, places, estimates, _style(name), _seed_label(study, name), horizontal=True)
         _category_rows(axes, rows, part)
         passes = per_category.success(study).query("split == @split").iloc[0]
-        axes.set(xlabel=f"gain over the untrained policy (points), 95 % interval\n{_size(passes)}")
+        axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{_size(passes)}")
     legend(figure, panels[0])
     return figure
 
 
 @themed
 def behaviour_dots(study: Study, split: str) -> Figure:
-    """Steps and invalid actions per episode and category on one split (`per_category.behaviour`), 95 % intervals."""
+    """Steps and invalid actions per episode and category on one split (`per_category.behaviour`), 95 % intervals.
+
+    Raises:
+        RunError: the study was not evaluated on that split.
+    """
     table = per_category.behaviour(study)
-    table = table[table["split"] == split]
+    table = table[table["split"] == arms.known_split(study, split)]
     names = [*per_category.headline(study), UNTRAINED]
     rows = arms.categories(table)
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 2)
     for axes, measure, title in zip(panels, ("steps", "invalid"), ("steps per episode", "invalid actions per episode"), strict=True):
         for name, shift in zip(names, shifts(len(names)), strict=True):
             own = table[table["variant"] == name]
@@ -209,11 +214,11 @@ def behaviour_dots(study: Study, split: str) -> Figure:
             estimates = [Estimate(*(value / 100 for value in row), 0, 0.95, "") for row in bounds.itertuples(index=False)]
             places = [rows.index(category) + shift for category in own["category"]]
             dots(axes, places, estimates, _style(name), _seed_label(study, name), horizontal=True)
-        axes.set(xlabel=f"{title}, 95 % interval\n{_size(table.iloc[0])}")
+        _category_rows(axes, rows, table)
+        axes.set(xlabel=f"{title}, 95 % interval\n{_size(table.iloc[0])}", title=SPLITS.get(split, split))
         axes.set_xlim(left=0)
-    _category_rows(panels[0], rows, table)
-    panels[1].axhline(0.5, color="0.8", linewidth=0.8)
-    figure.suptitle(SPLITS.get(split, split), fontsize="medium")
+    whole(panels[0].xaxis)
+    panels[1].tick_params(labelleft=False)
     legend(figure, panels[0])
     return figure
 
@@ -222,14 +227,15 @@ def behaviour_dots(study: Study, split: str) -> Figure:
 
 
 def _by_split(study: Study, height: float, rows: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
-    """A panel per split, side by side, rows from the top."""
+    """A panel per split, side by side; `rows`, if given, are those of all panels, from the top."""
     splits = arms.splits(study)
     figure = Figure(figsize=(1.4 + 3.1 * len(splits), height), layout="constrained")
-    panels = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
+    panels = figure.subplots(1, len(splits), squeeze=False, sharex=True)[0]
     for axes, split in zip(panels, splits, strict=True):
         axes.set_title(SPLITS.get(split, split))
-    if rows:
-        panels[0].set_ylim(len(rows) - 0.5, -0.5)
+        if rows:
+            axes.set_yticks(range(len(rows)), rows if axes is panels[0] else [""] * len(rows))
+            axes.set_ylim(len(rows) - 0.5, -0.5)
     return figure, panels
 
 
@@ -293,4 +299,5 @@ def _seed_label(study: Study, name: str) -> str:
 
 
 def _size(row: pd.Series) -> str:
-    return f"n = {row['games']} games, {plural(int(row['passes']), 'pass')}".replace("passs", "passes")
+    passes = int(row["passes"])
+    return f"n = {row['games']} games, {passes} {'pass' if passes == 1 else 'passes'}"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from skill1.config import VARIANTS
-from skill1.study import Study
+from skill1.study import EVALUATIONS, Study
 
 STEPS = 30
 CATEGORIES = ("Pick", "Look", "Clean", "Heat", "Cool", "Pick2")
@@ -63,8 +65,8 @@ def make(
         ],
         "machines": [],
     }
-    columns = "variant seed step split game category pass won score steps invalid_actions library".split()
-    return Study(path, pd.concat(evaluations, ignore_index=True)[columns], pd.concat(metrics, ignore_index=True), manifest)
+    frame = pd.concat(evaluations, ignore_index=True)[EVALUATIONS.names]
+    return Study(path, frame, pd.concat(metrics, ignore_index=True), manifest)
 
 
 def outcomes(rng: np.random.Generator, split: str, chance: float, passes: int, games: int) -> pd.DataFrame:
@@ -111,7 +113,10 @@ def signals(rng: np.random.Generator, library: bool, variant: str) -> pd.DataFra
 def write(study: Study, folder: Path) -> Path:
     """The three files of a committed study; returns `folder`."""
     folder.mkdir(parents=True)
-    study.evaluations.to_parquet(folder / "evaluations.parquet", index=False)
-    study.metrics.to_parquet(folder / "metrics.parquet", index=False)
+    pq.write_table(pa.Table.from_pandas(study.evaluations, schema=EVALUATIONS), folder / "evaluations.parquet")
+    keys = [("variant", pa.string()), ("seed", pa.int64()), ("step", pa.int64())]
+    names = sorted(set(study.metrics.columns) - {name for name, _ in keys})
+    schema = pa.schema([*keys, *((name, pa.float64()) for name in names)])
+    pq.write_table(pa.Table.from_pandas(study.metrics, schema=schema), folder / "metrics.parquet")
     (folder / "manifest.json").write_text(json.dumps({**study.manifest, "name": folder.name}))
     return folder
