@@ -183,6 +183,21 @@ def generate_alfworld(out: Path, **given: int | float | None) -> None:
     click.echo(json.dumps({"out": str(report.out), "games": report.games, "task_types": report.task_types}))
 
 
+@generate.command("webshop")
+@click.option("--out", type=_FOLDER, required=True, help="folder to fill")
+@click.option("--seed", type=int, help="seed of the catalogue")
+@click.option("--products", type=int, help="products of the catalogue")
+def generate_webshop(out: Path, **given: int | None) -> None:
+    """Products, goals and instructions in the format of WebShop's."""
+    from skill1.envs.webshop.generate import generate as generate_catalogue
+
+    try:
+        report = generate_catalogue(out, **{name: value for name, value in given.items() if value is not None})
+    except (ValueError, OSError) as error:  # as above
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps({"out": str(report.out), "products": report.parameters.products, "goals": report.goals}))
+
+
 @cli.group(cls=_Group)
 def replay() -> None:
     """Replay recorded episodes on our engine."""
@@ -196,6 +211,27 @@ def replay_alfworld(games: Path, transcripts: Path) -> int:
     from skill1.envs.alfworld.replay import replay_command
 
     return replay_command(games, transcripts)
+
+
+@replay.command("webshop")
+@click.option("--data", type=_FOLDER, help="folder of the original files [default: $WEBSHOP_DATA]")
+@click.option("--transcripts", type=_FOLDER, required=True, help="jsonl.xz, recorded with the original")
+def replay_webshop(data: Path | None, transcripts: Path) -> int:
+    """Play recorded shopping; prints one JSON line of counts, status 1 on any difference."""
+    from skill1.envs.webshop.replay import replay as replay_episodes
+    from skill1.envs.webshop.replay import report_command
+
+    return report_command(replay_episodes(data, transcripts))
+
+
+@replay.command("lucene")
+@click.option("--data", type=_FOLDER, help="folder of the original files [default: $WEBSHOP_DATA]")
+@click.option("--queries", type=_FOLDER, required=True, help="jsonl.xz, Lucene's answers")
+def replay_lucene(data: Path | None, queries: Path) -> int:
+    """Ask recorded queries; prints one JSON line of counts, status 1 on any difference."""
+    from skill1.envs.webshop.replay import replay_ranking, report_command
+
+    return report_command(replay_ranking(data, queries))
 
 
 @cli.command()

@@ -24,7 +24,7 @@ Which = Literal["small", "full"]
 VARIABLE = "WEBSHOP_DATA"
 HUMAN = "items_human_ins.json"
 IN_MEMORY = 200_000_000  # bytes of a product file; larger ones are stored on disk
-_NAMES: dict[Which, tuple[str, str]] = {
+FILE_NAMES: dict[Which, tuple[str, str]] = {
     "small": ("items_shuffle_1000.json", "items_ins_v2_1000.json"),
     "full": ("items_shuffle.json", "items_ins_v2.json"),
 }
@@ -58,8 +58,8 @@ class Files:
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}; {_ADVICE}")
         if which is None:
-            which = next((name for name, (products, _) in _NAMES.items() if (folder / products).is_file()), "small")
-        products, attributes = (folder / name for name in _NAMES[which])
+            which = next((name for name, (products, _) in FILE_NAMES.items() if (folder / products).is_file()), "small")
+        products, attributes = (folder / name for name in FILE_NAMES[which])
         for path in (products, attributes):
             if not path.is_file():
                 raise DataError(f"{path} is missing (the {which} set needs it); {_ADVICE}")

@@ -90,8 +90,8 @@ class RankingReport:
     first: tuple[Mismatch, ...]
 
 
-def replay(data: str | Path, transcripts: str | Path) -> ReplayReport:
-    """Play a recording's actions on the catalogue in `data` and compare every recorded field.
+def replay(data: str | Path | None, transcripts: str | Path) -> ReplayReport:
+    """Play a recording's actions on the catalogue in `data` (None: $WEBSHOP_DATA) and compare every recorded field.
 
     Raises:
         DataError: the catalogue is missing or malformed, or the recording is unreadable, truncated, malformed or empty.
@@ -125,7 +125,7 @@ def replay(data: str | Path, transcripts: str | Path) -> ReplayReport:
     return ReplayReport(episodes, steps, purchases, found.count, tuple(found.first))
 
 
-def replay_ranking(data: str | Path, queries: str | Path) -> RankingReport:
+def replay_ranking(data: str | Path | None, queries: str | Path) -> RankingReport:
     """Ask the recorded queries on the catalogue in `data`: tokens, the order of the top 50, and scores.
 
     Raises DataError as `replay` does.

@@ -1,0 +1,343 @@
+"""A catalogue of one's own in WebShop's file format, in which every goal can be met (design: webshop, 4).
+
+Products come in families of one to four look-alikes that share a noun and two attributes and differ in the others, in
+options and price. Some attributes stand only in bullets or the description, about a tenth of the prices is missing or a
+range, and fewer than half of the products have no options. Family i is the same whatever the size of the catalogue.
+
+Differs from the paper in: the paper shops in WebShop's own catalogue, whose product texts are Amazon's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from skill1.envs.webshop.data import FILE_NAMES, HUMAN
+from skill1.envs.webshop.goods import GOODS, Goods
+
+FORMAT = 1  # raise when the same parameters give other catalogues
+SMALL = 1000  # products of the original's small set: catalogues of this size take its file names
+_SYLLABLES = (
+    "al ber cor den el far gal hol in jo kel lum mar nor or pel quin ros sol tav un vel wes yor zen ka li mo na ro sa ti va"
+).split()  # fmt: skip
+_PRAISE = "everyday essential signature original versatile modern trusted refined improved practical honest".split()
+_AUDIENCES = (
+    "for home and travel", "for the whole family", "a gift idea for friends", "for small spaces", "for every season",
+    "for weekends away", "for busy mornings", "for beginners and experts",
+)  # fmt: skip
+_PROMISES = (
+    "{Attribute} by design: you asked for it, this {noun} has it. ",
+    "{ATTRIBUTE} - chosen with care, and it shows in every {noun}. ",
+    "Made to be remembered: {attribute}, tested by people who use a {noun} daily. ",
+)
+_ASIDES = (
+    "In the box: one {noun}, a care card and a small pouch. ",
+    "{brand} answers every question about your {noun} within a day. ",
+    "Please compare the measurements before you order this {noun}. ",
+    "{Praise} quality {audience}. ",
+)
+_HUMAN = (
+    "i am looking for {noun} that is {attributes}{options}.",
+    "i need a {noun}{options}, and it should be {attributes}.",
+    "please find me {attributes} {noun}{options}.",
+    "show me something {attributes}, a {noun}{options}.",
+)
+_ASIN_DIGITS = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZ"
+_ASINS = len(_ASIN_DIGITS) ** 8
+_STRIDE = 1_103_515_245_679  # has no factor in common with the number of ids, so that no id comes twice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
+
+    seed: int = 0
+    products: int = SMALL
+
+    def __post_init__(self) -> None:
+        for name, least in {"seed": 0, "products": 1}.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}: must be an integer of at least {least}")
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedProduct:
+    """One product as the three original files hold it."""
+
+    record: dict[str, Any]  # an element of the product file's list
+    attributes: dict[str, Any]  # its entry in the attribute file
+    human: list[dict[str, Any]]  # its entry in the file of human instructions; [] has none
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """What a folder of generated products holds. Goals: how many of each kind can be posed."""
+
+    out: Path
+    parameters: Parameters
+    goals: dict[str, int]
+
+
+def make_products(seed: int, products: int) -> Iterator[GeneratedProduct]:
+    """The catalogue's products one by one."""
+    made = 0
+    family = 0
+    while True:
+        rng = random.Random(f"skill1 webshop family {seed} {family}")
+        for build in _family(rng, GOODS[family % len(GOODS)]):
+            if made == products:
+                return
+            yield build(_asin(seed, made))
+            made += 1
+        family += 1
+
+
+def generate(out: Path, **parameters: Any) -> GenerationReport:
+    """Write a catalogue's files below `out`; keywords are the fields of `Parameters`.
+
+    Writes the product, attribute and human instruction files, `DATACARD.md` and `generation.json`. Returns at once if
+    `out` already holds exactly this catalogue.
+
+    Raises ValueError for sizes that make no sense, FileExistsError if `out` holds anything else.
+    """
+    wanted = Parameters(**parameters)
+    record: dict[str, Any] = {"format": FORMAT, "parameters": asdict(wanted)}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        return _existing(out, record, wanted)
+    out.mkdir(parents=True, exist_ok=True)
+    goals = {"synthetic": 0, "human": 0}
+    names = (*file_names(wanted), HUMAN)
+    with ExitStack() as stack:
+        items, attributes, human = (stack.enter_context(_Json(out / n, m)) for n, m in zip(names, "[{{", strict=True))
+        for product in make_products(wanted.seed, wanted.products):
+            asin = product.record["asin"]
+            items.add(product.record)
+            attributes.add(product.attributes, asin)
+            if product.human:
+                human.add(product.human, asin)
+            goals["human"] += len(product.human)
+            if "instruction" in product.attributes:
+                options = product.record["customization_options"] or {}
+                goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
+    record["goals"] = goals
+    _write(out / "DATACARD.md", _datacard(wanted, goals))
+    _write(out / "generation.json", json.dumps(record, indent=1) + "\n")  # last: its presence says complete
+    return GenerationReport(out, wanted, goals)
+
+
+def file_names(parameters: Parameters) -> tuple[str, str]:
+    """Names of the product and the attribute file: those of the original's small set for 1,000 products."""
+    return FILE_NAMES["small" if parameters.products == SMALL else "full"]
+
+
+# ----------------------------------------------------------------------------------------------------------- products
+
+
+def _family(rng: random.Random, goods: Goods) -> Iterator[Callable[[str], GeneratedProduct]]:
+    """Look-alikes, each a function that makes the product once it has an id."""
+    noun = rng.choice(goods.nouns)
+    shared = rng.sample(goods.attributes, 2)
+    audience = rng.choice(_AUDIENCES)
+    for _ in range(rng.choice((1, 2, 3, 4))):
+        others = [attribute for attribute in goods.attributes if attribute not in shared]
+        attributes = shared + rng.sample(others, min(len(others), rng.choice((0, 1, 1, 2, 2, 3))))
+        rng.shuffle(attributes)
+        yield _Draft(rng, goods, noun, attributes, audience).finish
+
+
+class _Draft:
+    """One product being drawn. All draws are made here, in a fixed order; the id comes last."""
+
+    def __init__(
+        self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str
+    ) -> None:
+        self.goods, self.noun, self.attributes, self.audience = goods, noun, attributes, audience
+        self.brand = "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+        self.options = _options(rng, goods) if rng.random() < 0.55 else {}
+        in_title = [attribute for attribute in attributes if rng.random() < 0.45]
+        hidden = [attribute for attribute in attributes if attribute not in in_title]
+        self.title = self._title(rng, in_title)
+        self.pricing = _pricing(rng, goods)
+        self.bullets = [self._fill(rng, rng.choice(_PROMISES), attribute) for attribute in hidden]
+        self.bullets += [self._fill(rng, aside) for aside in rng.sample(_ASIDES, rng.randint(1, 3))]
+        rng.shuffle(self.bullets)
+        self.description = self._description(rng, hidden) if rng.random() < 0.8 else ""
+        self.empty_option = rng.random() < 0.08  # the original's files have option names without values
+        self.asked = rng.sample(attributes, rng.randint(2, min(4, len(attributes)))) if rng.random() < 0.5 else []
+        self.human = self._human(rng) if rng.random() < 0.3 else None
+
+    def finish(self, asin: str) -> GeneratedProduct:
+        """The product under its id."""
+        options: dict[str, Any] = {
+            name.title(): [
+                {"is_selected": place == 0, "is_available": True, "value": value.title(), "image": None}
+                for place, value in enumerate(values)
+            ]
+            for name, values in self.options.items()
+        }
+        if self.options and self.empty_option:
+            options["Edition"] = None
+        record = {
+            "name": self.title,
+            "full_description": self.description,
+            "pricing": self.pricing,
+            "images": [f"{asin}.jpg"],
+            "product_category": " › ".join((*self.goods.breadcrumb, self.noun.title())),
+            "average_rating": "",
+            "small_description": self.bullets,
+            "model": "",
+            "customization_options": options or "",
+            "asin": asin,
+            "category": self.goods.category,
+            "query": self.goods.query,
+            "page": 1,
+        }
+        attributes: dict[str, Any] = {"attributes": self.attributes}
+        if self.asked:
+            attributes |= {"instruction": instruction(self.goods, self.asked), "instruction_attributes": self.asked}
+        human = [] if self.human is None else [{"asin": asin, **self.human}]
+        return GeneratedProduct(record, attributes, human)
+
+    def _title(self, rng: random.Random, in_title: list[str]) -> str:
+        parts = [f"{self.brand} {rng.choice(_PRAISE)} {self.noun}", *in_title]
+        parts.append(f"{rng.choice(_PRAISE)} {self.goods.query} {self.audience}")
+        if not self.options:  # what others leave to choose is fixed
+            parts.append(rng.choice(self.goods.options[rng.choice(sorted(self.goods.options))]))
+        return ", ".join(part.title() for part in parts).replace("'S ", "'s ")
+
+    def _description(self, rng: random.Random, hidden: list[str]) -> str:
+        story = f"The {self.brand} {self.noun} was drawn up by a small workshop. "
+        praise = f"It is {' and '.join(hidden)}. " if hidden and rng.random() < 0.5 else ""
+        return f"{story}{praise}{rng.choice(_PRAISE).capitalize()} {self.audience}."
+
+    def _human(self, rng: random.Random) -> dict[str, Any]:
+        wanted = rng.sample(self.attributes, rng.randint(1, 2))
+        chosen = {name: rng.choice(values) for name, values in self.options.items() if rng.random() < 0.8}
+        values = [value.replace("/", " | ") for value in chosen.values()]
+        options = f" in {' and '.join(chosen.values())}" if chosen else ""
+        text = rng.choice(_HUMAN).format(noun=self.noun, attributes=" and ".join(wanted), options=options)
+        return {
+            "instruction": text,
+            "attributes": self.attributes,
+            "options": [f"{name}: {value}" for name, value in zip(chosen, values, strict=True)] or [""],
+            "instruction_attributes": wanted,
+            "instruction_options": values,
+            "assignment_id": "generated",
+            "worker_id": "generated",
+        }
+
+    def _fill(self, rng: random.Random, template: str, attribute: str = "") -> str:
+        return template.format(
+            noun=self.noun, brand=self.brand, audience=self.audience, Praise=rng.choice(_PRAISE).capitalize(),
+            attribute=attribute, Attribute=attribute.capitalize(), ATTRIBUTE=attribute.upper(),
+        )  # fmt: skip
+
+
+def instruction(goods: Goods, attributes: list[str]) -> str:
+    """The sentence of a synthetic goal, before options and price.
+
+    >>> instruction(GOODS[0], ["long sleeve", "slim fit", "daily wear"])
+    "Find me slim fit men's shirts with long sleeve for daily wear"
+    """
+    groups = (goods.adjectives, goods.features, goods.uses)
+    before, features, uses = (", ".join(a for a in attributes if a in group) for group in groups)
+    sentence = f"Find me {before} {goods.query}" if before else f"Find me {goods.query}"
+    return sentence + (f" with {features}" if features else "") + (f" for {uses}" if uses else "")
+
+
+def _options(rng: random.Random, goods: Goods) -> dict[str, list[str]]:
+    most = len(goods.options)
+    names = rng.sample(sorted(goods.options), max(rng.randint(1, most), rng.randint(1, most)))
+    chosen = {}
+    for name in names:
+        values = goods.options[name]
+        kept = rng.sample(values, rng.randint(2, min(len(values), 10)))
+        chosen[name] = sorted(kept, key=values.index)
+    return chosen
+
+
+def _pricing(rng: random.Random, goods: Goods) -> str:
+    price, kind, wider = rng.uniform(*goods.prices), rng.random(), rng.uniform(1.1, 1.5)
+    if kind < 0.09:
+        return ""
+    return f"${price:.2f} - ${price * wider:.2f}" if kind < 0.18 else f"${price:.2f}"
+
+
+def _asin(seed: int, number: int) -> str:
+    """A ten-character id, different for every number of a catalogue, in no order."""
+    code = (number * _STRIDE + random.Random(f"skill1 webshop ids {seed}").randrange(_ASINS)) % _ASINS
+    digits = ""
+    for _ in range(8):
+        code, digit = divmod(code, len(_ASIN_DIGITS))
+        digits += _ASIN_DIGITS[digit]
+    return f"B0{digits}"
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+class _Json:
+    """A JSON list or object written member by member: the catalogue need not fit in memory."""
+
+    def __init__(self, path: Path, mark: str) -> None:
+        self._path, self._mark = path, mark
+        self._between = f"{mark}\n"
+
+    def __enter__(self) -> _Json:
+        self._file = self._path.open("w", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        empty = f"{self._mark}\n" if self._between[0] == self._mark else ""
+        self._file.write(f"{empty}\n{']' if self._mark == '[' else '}'}\n")
+        self._file.close()
+
+    def add(self, value: Any, key: str | None = None) -> None:
+        """Append an element, or a member under its key."""
+        name = "" if key is None else f"{json.dumps(key)}: "
+        self._file.write(f"{self._between}{name}{json.dumps(value, ensure_ascii=False)}")
+        self._between = ",\n"
+
+
+def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
+    marker = out / "generation.json"
+    if not marker.is_file():
+        raise FileExistsError(f"{out} exists without a finished generation in it; delete it or choose another folder")
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    if differing := [name for name in record if found.get(name) != record[name]]:
+        raise FileExistsError(
+            f"{out} holds another generation ({', '.join(f'{n}: {found.get(n)}' for n in differing)}); "
+            "delete it or choose another folder"
+        )
+    for name in (*file_names(wanted), HUMAN):
+        if not (out / name).is_file():
+            raise FileExistsError(f"{out} lacks {name}; delete it and generate again")
+    return GenerationReport(out, wanted, found["goals"])
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _datacard(parameters: Parameters, goals: Mapping[str, int]) -> str:
+    return f"""# Generated WebShop catalogue
+
+{parameters.products} products in the file format of WebShop (Yao et al., 2022), drawn by `skill1 generate webshop` with
+seed {parameters.seed}: {goals["synthetic"]} synthetic and {goals["human"]} human-style goals. Equal parameters give equal bytes.
+
+## What is special about it
+
+* {len(GOODS)} kinds of product in 5 categories, in families of one to four look-alikes that share a noun and two attributes.
+* Every goal can reach a score of 1.0 (in the original's small catalogue 6.6 % of the synthetic goals cannot).
+* "Human" instructions are filled templates; no person wrote them.
+* Words, brands and prices are invented. No text of WebShop, of its crowd workers or of Amazon is in it.
+
+Success rates on it say nothing about success rates on the original catalogue.
+"""
