@@ -543,7 +543,7 @@ def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Pa
     for name, capacity in (("run", 5000), ("small", 6)):
         made = configure(
             world, nano, "no_distillation", environment__max_steps=5, library__capacity=capacity,
-            train__validate_every=0, rollout__tasks_per_step=4,
+            train__validate_every=0, train__steps=3, train__save_every=3, rollout__tasks_per_step=4,
         )  # fmt: skip
         assert train_easily(made, tmp_path / name) == 0
     run, small, out = tmp_path / "run", tmp_path / "small", tmp_path / "out"

@@ -1,0 +1,174 @@
+"""Figures of the library study: what they show is what the tables hold, and their bytes depend on nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from library_runs import config, play_run, rollout, write_run
+from matplotlib.figure import Figure
+
+from skill1 import library_figures as figures
+from skill1 import library_map, library_payoff, library_replay, library_study, plots
+from skill1.library_study import LibraryRun, read
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> LibraryRun:
+    """A run whose library of 20 is full from an early step on."""
+    made = config(library__capacity=20)
+    return read(play_run(tmp_path_factory.mktemp("runs") / "run", made, steps=10, right=0.4).path)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> LibraryRun:
+    """A run that shows its only skill twice and retires none."""
+    steps = [[rollout(outcome=1.0, lesson=("mug", "mug in sink"))], [rollout(["s000001"]), rollout(["s000001"], index=1)]]
+    return read(write_run(tmp_path_factory.mktemp("quiet") / "run", steps, config("lambdas_0")).path)
+
+
+def chosen(study: LibraryRun):
+    return library_payoff.extremes(study, library_payoff.payoff(study), least=2, top=3)
+
+
+def conflicts(study: LibraryRun) -> library_payoff.Conflicts:
+    return library_payoff.conflicts(study, library_study.keys(study))
+
+
+def replayed(study: LibraryRun):
+    return library_replay.counterfactual(
+        study.events, study.run.config.library, study.episodes, study.retrievals, [20, 10, 5]
+    )
+
+
+DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
+    "lives": figures.lives,
+    "conflicts": lambda study: figures.conflict(study, conflicts(study)),
+    "map": lambda study: figures.library_map(library_map.places({"full": study}), ["full"]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_bytes_depend_on_the_data_alone(name: str, study: LibraryRun, tmp_path: Path) -> None:
+    first = plots.save(DRAWN[name](study), tmp_path / "a", name)
+    with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50}):  # someone else's settings
+        second = plots.save(DRAWN[name](read(study.run.path)), tmp_path / "b", name)
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+
+
+def labels(figure: Figure, panel: int) -> list[str]:
+    return figure.axes[panel].get_legend_handles_labels()[1]
+
+
+def test_lives_shows_ages_utilities_and_the_retired(study: LibraryRun) -> None:
+    figure = figures.lives(study)
+    ages, utility, retired = figure.axes
+    assert sum(patch.get_height() for patch in ages.patches) == 20
+    age = study.steps - study.alive["admitted"]
+    at = {}  # age -> skills, over both parts of the stack
+    for patch in ages.patches:
+        at[round(patch.get_x() + patch.get_width() / 2)] = at.get(round(patch.get_x() + patch.get_width() / 2), 0) + patch.get_height()
+    assert {k: v for k, v in at.items() if v} == age.value_counts().to_dict()
+    [median] = [line for line in utility.lines if line.get_label() == "median"]
+    known = study.history[study.history["retrieved"]]
+    assert median.get_ydata()[-1] == known.loc[known["step"] == study.steps, "utility"].median()
+    gone = study.skills.dropna(subset="retired")
+    points = np.concatenate([c.get_offsets() for c in retired.collections])
+    assert sorted(map(tuple, points)) == sorted(zip(gone["retired"] - gone["admitted"], gone["utility"], strict=True))
+    idle = (gone["retrieved"] == 0).sum()
+    assert labels(figure, 2) == [f"retrieved (n = {len(gone) - idle})", f"never retrieved (n = {idle})"]
+
+
+def test_without_retirement_there_is_no_panel_of_it(quiet: LibraryRun) -> None:
+    figure = figures.lives(quiet)
+    assert len(figure.axes) == 2
+    assert labels(figure, 0) == ["retrieved (n = 1)", "never retrieved (n = 0)"]
+    colours = {patch.get_facecolor() for patch in figure.axes[0].patches}
+    assert matplotlib.colors.to_rgba(plots.VARIANT_COLOURS["lambdas_0"]) in colours
+
+
+def test_use_shows_the_table(study: LibraryRun) -> None:
+    table = library_study.concentration(study)
+    figure = figures.use(study, table)
+    drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    for label, column in (("retrieved", "retrieved_effective"), ("shown", "shown_effective")):
+        assert np.array_equal(drawn[label], table[column], equal_nan=True)
+    assert np.array_equal(figure.axes[1].lines[0].get_ydata(), 100 * table["never_retrieved"])
+
+
+def test_pays_shows_differences_and_sizes(study: LibraryRun) -> None:
+    table = chosen(study)
+    figure = figures.pays(table)
+    drawn = np.concatenate([np.column_stack(c.lines[0].get_data()) for c in figure.axes[0].containers])
+    assert np.allclose(drawn, np.column_stack([100 * table["difference"], range(len(table))]))
+    first = table.iloc[0]
+    text = figure.axes[0].get_yticklabels()[0].get_text()
+    assert text == f"{first['strategy']}  (n = {first['shown']:.0f} in {first['informative']})"
+    segment = figure.axes[0].collections[0].get_segments()[0]
+    assert np.allclose(segment[:, 0], [100 * first["low"], 100 * first["high"]])
+    with pytest.raises(ValueError, match="no skill has enough"):
+        figures.pays(table.head(0))
+
+
+def test_long_skills_are_cut(study: LibraryRun) -> None:
+    table = chosen(study).assign(strategy="look in the\nsink " * 20)
+    text = figures.pays(table).axes[0].get_yticklabels()[0].get_text().partition("  (n")[0]
+    assert len(text) == 46 and text.endswith("…") and "\n" not in text
+
+
+def test_conflict_shows_shares(study: LibraryRun, quiet: LibraryRun) -> None:
+    found = conflicts(study)
+    left, right = figures.conflict(study, found).axes
+    last = study.episodes[(study.episodes["step"] == study.steps) & (study.episodes["candidates"] > 1)]
+    inside = last.index.isin(found.candidates["episode"])
+    assert left.lines[0].get_ydata()[-1] == 100 * inside.mean()
+    heights = [[p.get_height() for p in c.patches][-1] for c in right.containers]
+    lead = found.selected.loc[found.selected["step"] == study.steps, "lead"]
+    assert heights == pytest.approx([100 * (lead > 0).mean(), 100 * (lead == 0).mean(), 100 * (lead < 0).mean()])
+    assert sum(heights) == pytest.approx(100)
+    figures.conflict(quiet, conflicts(quiet))  # one candidate at most: empty panels
+
+
+def test_smaller_shows_the_counterfactual(study: LibraryRun) -> None:
+    table = replayed(study)
+    assert table["retrievals"].is_monotonic_increasing and table["retrievals"].iloc[-1] > 0
+    lines = figures.smaller(table).axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == [list(100 * table[c]) for c in ("retrievals", "shown", "won")]
+    with pytest.raises(ValueError, match="too small to halve"):
+        figures.smaller(table.head(0))
+
+
+def test_saturated_draws_every_run_once(study: LibraryRun, tmp_path: Path) -> None:
+    other = play_run(tmp_path / "other", config(library__capacity=20, train__seed=1), steps=10, right=0.4, seed=1)
+    larger = play_run(tmp_path / "larger", config(library__capacity=40), steps=10, right=0.4)
+    curves = library_study.saturation([study.run, other, larger])
+    figure = figures.saturated(curves)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["capacity 20 (2 runs)", "capacity 40"]
+    for panel, column in enumerate(("reward", "mean_utility", "retired")):
+        drawn = [line for line in figure.axes[panel].lines if len(line.get_xdata())]
+        scale = 100 if column == "reward" else 1
+        assert np.allclose([line.get_ydata()[-1] for line in drawn], scale * curves.groupby("run", sort=False)[column].last())
+    colours = [line.get_color() for line in figure.axes[1].lines]
+    assert colours[0] == colours[1] != colours[2]
+
+
+def test_map_shows_both_runs_on_one_map(study: LibraryRun, tmp_path: Path) -> None:
+    other = read(play_run(tmp_path / "other", config("lambdas_0"), steps=6, seed=3).path)
+    spots = library_map.places({"a": study, "b": other})
+    figure = figures.library_map(spots, ["full", "lambdas_0"])
+    for axes, label, variant in zip(figure.axes, "ab", ("full", "lambdas_0"), strict=True):
+        part = spots[spots["label"] == label]
+        every, most = axes.collections
+        assert np.allclose(every.get_offsets(), part[["x", "y"]])
+        assert len(most.get_offsets()) == (part["used"] > 0).sum() > 0
+        assert tuple(most.get_facecolor()[0][:3]) == matplotlib.colors.to_rgb(plots.VARIANT_COLOURS[variant])
+    used = math.ceil(len(study.alive) / 10)
+    assert f"20 skills at {study.alive['desc'].nunique()} places\nmost used: {used} at" in figure.axes[0].get_title()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["skills", "most-used tenth, a", "most-used tenth, b"]
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
