@@ -173,7 +173,7 @@ def _event_of(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> L
 
 def _library_before(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> dict[str, Skill]:
     """The records as the retrieval of `step` saw them, by id. Their embeddings are not needed, hence no encoder is."""
-    library = SkillLibrary(run.config.library, HashEncoder())
+    library = SkillLibrary(run.config.library, HashEncoder(dimension=1))
     for event in events:
         if event.step < step:
             library.apply(event)

@@ -93,7 +93,7 @@ class Explorer(widgets.VBox):
         self.prompts = widgets.Checkbox(description="full prompts", indent=False, layout=slim)
         self.count = widgets.Label()
         self.view = widgets.HTML()
-        self._step: Step = loaded
+        self.current: Step = loaded
         self._quiet = False
         filters = widgets.HBox([self.outcome, self.skill, self.category, self.actions, self.prompts])
         filters.layout.flex_flow = "row wrap"
@@ -148,19 +148,19 @@ class Explorer(widgets.VBox):
         self.step.value = steps[-1]
 
     def _load(self) -> None:
-        self._step = load_step(self.run.value, self.step.value)
+        self.current = load_step(self.run.value, self.step.value)
         self._offer_categories()
 
     def _offer_categories(self) -> None:
-        found = sorted({e.rollout.task.category for e in self._step.episodes})
+        found = sorted({e.rollout.task.category for e in self.current.episodes})
         _offer(self.category, [(name, name) for name in (_ALL, *found)])
 
     def _offer_games(self) -> None:
         """The groups with an episode that passes the filters; the one at hand, if it still does."""
         matching = self.matching()
-        self.count.value = f"{len(matching)} of the step's {len(self._step.episodes)} episodes match"
+        self.count.value = f"{len(matching)} of the step's {len(self.current.episodes)} episodes match"
         options = []
-        for number, members in self._step.groups.items():
+        for number, members in self.current.groups.items():
             if any(e.rollout.group == number for e in matching):
                 task = members[0].rollout
                 label = f"{sum(e.won for e in members)}/{len(members)} won, {task.task.category}: {task.instruction}"
@@ -177,7 +177,7 @@ class Explorer(widgets.VBox):
 
     def matching(self) -> list[Episode]:
         """The step's episodes that pass the filters."""
-        return [e for e in self._step.episodes if self._passes(e)]
+        return [e for e in self.current.episodes if self._passes(e)]
 
     def _passes(self, episode: Episode) -> bool:
         r = episode.rollout
@@ -193,14 +193,14 @@ class Explorer(widgets.VBox):
     def _draw(self) -> None:
         chosen = [
             e
-            for e in self._step.episodes
+            for e in self.current.episodes
             if (e.rollout.group, e.rollout.index) == (self.game.value, self.rollout.value)
         ]
         if not chosen:
             self.view.value = fragment("<p>No episode of this step passes the filters.</p>")
             return
-        prompts = prompt_reader(self._step.run) if self.prompts.value else None
-        self.view.value = fragment(episode_view(self._step, chosen[0], prompts))
+        prompts = prompt_reader(self.current.run) if self.prompts.value else None
+        self.view.value = fragment(episode_view(self.current, chosen[0], prompts))
 
 
 def _offer(control: widgets.Dropdown | widgets.ToggleButtons, options: list[tuple[str, Any]]) -> None:
