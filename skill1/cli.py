@@ -91,7 +91,7 @@ def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) 
     return pairs
 
 
-_preset_option = click.option("--preset", default="nano", show_default=True, help="nano, paper or released")
+_preset_option = click.option("--preset", default="nano", show_default=True, help="nano, small, paper-lora, paper or released")
 _set_option = click.option(
     "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
 )
@@ -250,22 +250,70 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
 @_config_options
 @click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
 @click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
+@click.option("--dry-run", is_flag=True, help="check data, model, memory and batches, start nothing; status 1 if no fit")
 def train(
-    name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int
-) -> None:
+    name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int,
+    dry_run: bool,
+) -> int:  # fmt: skip
     """Train a policy into a new run directory."""
     directory = _place(name, out)
     config = _config(preset, variant, overrides)
+    if dry_run:
+        from skill1.plan.dry_run import dry_run as check_run
+        from skill1.plan.report import to_text
+
+        checked = check_run(config, directory, resume=resume, processes=nproc)
+        click.echo(to_text(checked), nl=False)
+        return int(not checked.fits)
     if nproc > 1:
         from skill1.launch import launch_torchrun
 
         sets = [word for field, value in overrides.items() for word in ("--set", f"{field}={value}")]
         words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
         launch_torchrun([*words, *(["--resume"] if resume else [])], nproc, on_line=click.echo)
-        return
+        return 0
     from skill1.train import train as run_training
 
     run_training(config, directory, resume)
+    return 0
+
+
+@cli.command()
+@_config_options
+@click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
+@click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
+@click.option("--sharded/--whole", default=None, help="weights spread by FSDP2, or whole [default: spread if several]")
+@click.option("--rate", type=float, help="peak TFLOP/s of matrix products [default: an H100's or H800's at policy.dtype]")
+@click.option("--mfu", default=0.5, show_default=True, help="share of that peak which matrix products reach")
+@click.option("--bandwidth", default=2300.0, show_default=True, help="GB/s to and from memory, as reached")
+@click.option("--link", default=150.0, show_default=True, help="GB/s from GPU to GPU, each way, as reached")
+@click.option("--host-us", default=8.0, show_default=True, help="microseconds to issue an operator")
+@click.option("--reserve", default=0.08, show_default=True, help="share of the memory kept free")
+@click.option("--turns", type=float, help="actions per episode [default: .6 of environment.max_steps]")
+@click.option("--prompt-tokens", type=int, help="of an act prompt, mean [default: by prompt set]")
+@click.option("--completion-tokens", type=int, help="of an act completion, mean [default: by prompt set]")
+@click.option("--longest", default=2.0, show_default=True, help="longest completion of a call / mean, for time")
+@click.option("--json", "as_json", is_flag=True, help="one JSON line instead of a table")
+def plan(
+    preset: str, variant: str, overrides: dict[str, str], gpus: int, memory: float, sharded: bool | None,
+    rate: float | None, mfu: float, bandwidth: float, link: float, host_us: float, reserve: float, turns: float | None,
+    prompt_tokens: int | None, completion_tokens: int | None, longest: float, as_json: bool,
+) -> int:  # fmt: skip
+    """Memory and time of a configuration on GPUs that need not be here; status 1 if it does not fit."""
+    config = _config(preset, variant, overrides)
+    from skill1.plan.machine import GB, gpu_machine
+    from skill1.plan.plan import Planner
+    from skill1.plan.report import to_json, to_text
+    from skill1.plan.workload import Assumptions
+
+    machine = gpu_machine(
+        gpus, memory * GB, dtype=config.policy.dtype, sharded=sharded, flops=None if rate is None else rate * 1e12,
+        mfu=mfu, bandwidth=bandwidth * GB, link=link * GB, host=host_us * 1e-6, reserve=reserve,
+    )  # fmt: skip
+    assumptions = Assumptions(turns, prompt_tokens, completion_tokens, longest)
+    made = Planner.of(config.policy.model).plan(config, machine, assumptions)
+    click.echo(json.dumps(to_json(made)) if as_json else to_text(made), nl=as_json)
+    return int(not made.fits)
 
 
 @cli.command()

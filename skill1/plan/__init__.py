@@ -1,0 +1,1 @@
+"""What a configuration costs in memory and time on some machine, before anything is started."""

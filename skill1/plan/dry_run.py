@@ -1,0 +1,44 @@
+"""`skill1 train --dry-run`: everything that can be checked of a run without starting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate.utils import parse_flag_from_env
+
+from skill1.config import Config, ConfigError
+from skill1.envs.alfworld.environment import make_environment
+from skill1.plan.machine import this_machine
+from skill1.plan.plan import Plan, Planner
+from skill1.policy import load_tokenizer
+from skill1.runs import RunDirectory, RunError
+
+
+def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:
+    """Check data, run directory, model and the arithmetic of ranks and lengths, and plan for this machine.
+
+    Weights are sharded if the environment asks accelerate for FSDP, as it would be in training.
+
+    Raises:
+        ConfigError, DataError, RunError: what training would stop at.
+    """
+    if resume:
+        RunDirectory.open(directory).check_config(config)
+    elif (directory / "config.json").exists():
+        raise RunError(f"{directory} already holds a run: continue it with --resume, or choose another name")
+    tasks = make_environment(config.environment).tasks(config.environment.train_split)
+    if not tasks:
+        raise ConfigError(f"environment.train_split={config.environment.train_split}: the data holds no such game")
+    planner = Planner.of(config.policy.model)
+    if planner.architecture.shipped:
+        raise ConfigError(
+            f"policy.model: {config.policy.model} is not in the hub's local cache, and the hub cannot be reached: "
+            "download it first, or plan without weights with `skill1 plan`"
+        )
+    try:
+        load_tokenizer(config.policy.model)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"policy.model: {config.policy.model!r} has no tokenizer that loads ({reason})") from error
+    sharded = processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    return planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))

@@ -1,0 +1,137 @@
+"""The machine a plan is for: a described one, or this one as measured."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+
+from skill1.config import ConfigError
+from skill1.plan.graph import Speed
+
+GB = 1e9
+# NVIDIA's H100 SXM data sheet: dense bfloat16, and float32 without tensor cores; an H800 has the same.
+_PEAK = {"bfloat16": 989e12, "float32": 67e12}
+_HOST = 8e-6  # ours: an eager transformers operator, Python included
+_SIDE = 1024  # of the matrices multiplied to measure a rate
+_COPIED = 2**26  # bytes copied to measure a bandwidth
+_ISSUED = 2000  # small operators issued to measure the cost of one
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """GPUs (or, on a CPU, processes) and what each of them does."""
+
+    name: str
+    gpus: int
+    memory: float  # bytes of each
+    flops: float  # peak operations a second of matrix products
+    mfu: float  # share of the peak that matrix products reach
+    bandwidth: float  # bytes a second to and from memory, as reached
+    link: float  # bytes a second from GPU to GPU, as reached, each way
+    host: float  # seconds to issue an operator
+    overlap: bool  # operators are issued while others run
+    reserve: float  # share of the memory left to the driver, communication and fragmentation
+    sharded: bool  # weights, gradients, optimiser and reference spread over the GPUs (FSDP2)
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1:
+            raise ConfigError(f"gpus = {self.gpus}: a plan needs at least 1")
+        for name in ("memory", "flops", "mfu", "bandwidth", "link"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name):g}: must be more than 0")
+        if self.mfu > 1 or not 0 <= self.reserve < 1 or self.host < 0:
+            raise ConfigError(
+                f"mfu = {self.mfu:g}, reserve = {self.reserve:g}, host = {self.host:g} s: the first two are shares of 1, "
+                "and nothing takes less than no time"
+            )
+
+    @property
+    def usable(self) -> float:
+        """Bytes of each GPU that the plan may fill."""
+        return self.memory * (1 - self.reserve)
+
+    @property
+    def shards(self) -> int:
+        return self.gpus if self.sharded else 1
+
+    @property
+    def speed(self) -> Speed:
+        return Speed(self.flops * self.mfu, self.bandwidth, self.host, self.overlap)
+
+
+def gpu_machine(
+    gpus: int,
+    memory: float,
+    *,
+    dtype: str = "bfloat16",
+    sharded: bool | None = None,
+    flops: float | None = None,
+    mfu: float = 0.5,
+    bandwidth: float = 2.3e12,
+    link: float = 150e9,
+    host: float = _HOST,
+    reserve: float = 0.08,
+) -> Machine:
+    """GPUs of the H100/H800 class, unless told otherwise; bandwidth .7 of the data sheet's, link .75 of an H800's.
+
+    Args:
+        memory: bytes of each.
+        dtype: `policy.dtype`, for the peak rate.
+        sharded: FSDP2; by default where there are several GPUs.
+
+    Raises:
+        ConfigError: a number that no machine has.
+    """
+    spread = gpus > 1 if sharded is None else sharded
+    return Machine(
+        "H100/H800-class GPU (assumed)", gpus, memory, _PEAK[dtype] if flops is None else flops, mfu, bandwidth, link, host, True, reserve,
+        spread,
+    )  # fmt: skip
+
+
+def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: bool = False) -> Machine:
+    """The GPUs of this machine, or its measured CPU (under a second), shared by `processes`.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
+    if torch.cuda.is_available():
+        if processes > torch.cuda.device_count():
+            raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
+        free = min(torch.cuda.mem_get_info(device)[0] for device in range(processes))
+        assumed = gpu_machine(processes, free, dtype=dtype, sharded=sharded, reserve=reserve)
+        return replace(assumed, name=f"{torch.cuda.get_device_name()} (free memory measured, rates of an H100 assumed)")
+    flops, bandwidth, host = measure_cpu(getattr(torch, dtype))
+    memory = psutil.virtual_memory().available / processes
+    name = f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)"
+    return Machine(name, processes, memory, flops, 1.0, bandwidth, bandwidth, host, False, reserve, sharded)
+
+
+def measure_cpu(dtype: torch.dtype) -> tuple[float, float, float]:
+    """Operations a second of a matrix product, bytes a second of a copy, seconds of a small operator."""
+    a, b = torch.randn(2, _SIDE, _SIDE, dtype=torch.float32).to(dtype)
+    source = torch.ones(_COPIED // 4)
+    target = torch.empty_like(source)
+    small = torch.ones(8)
+
+    def issue() -> None:
+        for _ in range(_ISSUED):
+            small + small
+
+    product = _best(lambda: a @ b)
+    copy = _best(lambda: target.copy_(source))
+    return 2 * _SIDE**3 / product, 2 * _COPIED / copy, _best(issue) / _ISSUED
+
+
+def _best(call: Callable[[], object], repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)

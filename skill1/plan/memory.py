@@ -1,0 +1,129 @@
+"""Bytes on each GPU: what is always there, and the worst moments of generation, scoring and update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from skill1.config import Config
+from skill1.plan.graph import Graph, Parameters
+from skill1.plan.machine import Machine
+from skill1.plan.workload import Workload
+
+GENERATION, SCORING, MICRO_BATCH, LONGEST_ROW = "generation", "scoring", "micro-batch", "longest row"  # phases
+_FLOAT = 4  # bytes: master weights, gradients and each of Adam's two moments
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on each GPU. The phases are totals."""
+
+    parameters: float
+    gradients: float
+    optimiser: float
+    reference: float
+    gathered: float  # sharded: blocks and embeddings while they compute
+    unsynchronised: float  # gradients before their exchange: whole ones of FSDP2's micro-batches, or DDP's buckets
+    micro_rows: int  # rows of a typical micro-batch
+    micro_batch: float  # activations of it
+    head: float  # part of them: log-probabilities and gradient of the head
+    longest_row: float  # activations of a single row of the greatest length, more than which no update takes
+    longest_tokens: int
+    generated_rows: int  # of a generate call on one GPU
+    generated_tokens: int  # width of the cache
+    cache: float  # keys and values of a generate call in which some completion reaches its limit
+    cache_longest: float  # if every prompt and completion had the greatest length
+    generating: float  # activations and cache
+    scoring: float
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Total bytes at the worst moment of each phase."""
+        kept = self.parameters + self.optimiser + self.reference
+        updating = kept + self.gradients + self.unsynchronised + self.gathered
+        return {
+            GENERATION: kept + self.gathered + self.generating,  # gradients are released after an update
+            SCORING: kept + self.scoring,
+            MICRO_BATCH: updating + self.micro_batch,
+            LONGEST_ROW: updating + self.longest_row,
+        }
+
+    @property
+    def peak(self) -> float:
+        return max(self.phases.values())
+
+
+def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Workload) -> Memory:
+    """The worst moments of a step on one GPU.
+
+    The longest completion that a call generates is taken to reach its limit; prompts have their typical length.
+    """
+    size, train, rollout = graph.parameters, config.train, config.rollout
+    lora = config.policy.lora_rank > 0
+    compute = getattr(torch, config.policy.dtype).itemsize
+    stored = size.bytes if lora else _FLOAT * size.total
+    copies_reference = train.kl > 0 and not lora
+
+    act = workload.act.lengths
+    limit = max(s.limit for s in workload.stages)
+    longest = rollout.max_prompt_tokens + limit
+    rows = typical_rows(config, workload)
+    typical = (rows, act.prompt, act.completion)
+    alone = (1, rollout.max_prompt_tokens, limit)
+    checkpointing = config.policy.gradient_checkpointing
+    update, row = graph.update(*typical, checkpointing), graph.update(*alone, checkpointing)
+
+    widest = max(workload.stages, key=lambda s: s.lengths.prompt + s.limit)
+    batch = min(config.policy.generate_batch, math.ceil(workload.episodes / machine.gpus))
+    width = widest.lengths.prompt + widest.limit
+    prefill, decode = graph.prefill(batch, widest.lengths.prompt), graph.decode(batch, width)
+    score = graph.score(rows, act.prompt, act.completion)
+    score_longest = graph.score(*alone)
+    return Memory(
+        parameters=stored / machine.shards,
+        gradients=_FLOAT * size.trained / machine.shards,
+        optimiser=2 * _FLOAT * size.trained / machine.shards,
+        reference=_FLOAT * size.total / machine.shards if copies_reference else 0.0,
+        gathered=_gathered(size, compute) if machine.shards > 1 else 0.0,
+        unsynchronised=_unsynchronised(size, machine, compute),
+        micro_rows=rows,
+        micro_batch=update.peak,
+        head=update.head,
+        longest_row=row.peak,
+        longest_tokens=longest,
+        generated_rows=batch,
+        generated_tokens=width,
+        cache=decode.cache,
+        cache_longest=decode.cache * longest / width,
+        generating=max(prefill.peak, decode.peak),
+        scoring=_scoring(config, size, machine, compute, max(score.peak, score_longest.peak)),
+    )
+
+
+def typical_rows(config: Config, workload: Workload) -> int:
+    """Rows of a micro-batch of act rows, as `planning` cuts it."""
+    act = workload.act.lengths
+    most = config.train.tokens_per_micro_batch // (act.prompt + act.completion)
+    return max(1, min(most, config.train.rows_per_micro_batch))
+
+
+def _gathered(size: Parameters, compute: int) -> float:
+    """FSDP2 gathers a block while the one before computes; embeddings and head stay gathered through the pass."""
+    return compute * (2 * size.largest_block + size.outside)
+
+
+def _unsynchronised(size: Parameters, machine: Machine, compute: int) -> float:
+    if machine.gpus == 1:
+        return 0.0
+    if machine.sharded:
+        return compute * size.trained  # no_sync keeps whole gradients, in the dtype they are reduced in
+    return _FLOAT * size.trained
+
+
+def _scoring(config: Config, size: Parameters, machine: Machine, compute: int, activations: float) -> float:
+    """TRL wraps the reference as one FSDP unit: it is gathered whole."""
+    if config.train.kl > 0 and config.policy.lora_rank == 0 and machine.shards > 1:
+        return activations + compute * size.total
+    return activations + (_gathered(size, compute) if machine.shards > 1 else 0.0)
