@@ -31,6 +31,7 @@ FILE_NAMES: dict[Which, tuple[str, str]] = {
 _CHUNK = 1 << 22  # characters read at a time
 _LARGEST_RECORD = 1 << 26  # characters; more without an end is no record
 _BLANKS = " \t\r\n"
+_AFTER = frozenset(" \t\r\n,:]}")  # what can follow a value
 _ADVICE = (
     "make a catalogue with `skill1 generate webshop --out DIR`, or fetch WebShop's files (small set: setup.sh -d small "
     f"of github.com/princeton-nlp/WebShop; full set: -d all), and name the folder here or in ${VARIABLE}"
@@ -176,6 +177,8 @@ class _Reader:
     def value(self) -> tuple[Any, str]:
         """The next value and its text."""
         self._next()
+        if self._at > _CHUNK:
+            self._window, self._before, self._at = self._window[self._at :], self._before + self._at, 0
         while True:
             try:
                 value, end = self._decode(self._window, self._at)
@@ -183,7 +186,7 @@ class _Reader:
                 if len(self._window) - self._at > _LARGEST_RECORD or not self._more():
                     raise self._error(error.msg) from error
                 continue
-            if end == len(self._window) and self._more():
+            if self._window[end : end + 1] not in _AFTER and self._more():
                 continue  # a number may go on
             text = self._window[self._at : end]
             self._at = end
@@ -205,8 +208,7 @@ class _Reader:
             chunk = self._file.read(_CHUNK)
         except UnicodeDecodeError as error:
             raise DataError(f"{self._path} is not UTF-8 text ({error}); fetch it again") from error
-        self._before += self._at
-        self._window, self._at = self._window[self._at :] + chunk, 0
+        self._window += chunk
         return bool(chunk)
 
     def _error(self, problem: str) -> DataError:
