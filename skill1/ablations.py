@@ -208,14 +208,14 @@ def mcnemar(study: Study) -> pd.DataFrame:
     Returns:
         Columns split, variant, seed, only_full (games that only full won), only_variant, p; no rows with several passes.
     """
-    frame = arms.own(study)
+    frame, others = arms.own(study), _compared(study)
     columns = ["split", "variant", "seed", "only_full", "only_variant", "p"]
     if frame["pass"].nunique() > 1:
         return pd.DataFrame(columns=columns)
     runs = {key: part.set_index("game")["won"].astype(int) for key, part in frame.groupby(["split", "variant", "seed"])}
     rows = []
     for split in arms.splits(study):
-        for variant in _compared(study):
+        for variant in others:
             for seed in sorted({*study.seeds(variant)} & {*study.seeds(REFERENCE)}):
                 one, full = runs[split, variant, seed], runs[split, REFERENCE, seed]
                 change = one.sub(full)
