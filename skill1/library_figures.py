@@ -30,15 +30,17 @@ def lives(study: LibraryRun) -> Figure:
     shade = VARIANT_COLOURS[study.run.config.variant]
     parts = {"retrieved": (age[used], shade), "never retrieved": (age[~used], _GREY)}
     labels = [f"{name} (n = {len(part)})" for name, (part, _) in parts.items()]
-    left.hist([part for part, _ in parts.values()], bins, stacked=True, color=[c for _, c in parts.values()], label=labels)
+    left.hist(
+        [part for part, _ in parts.values()], bins, stacked=True, color=[c for _, c in parts.values()], label=labels
+    )
     left.set(xlabel="age at the end (steps)", ylabel="skills")
     whole(left.yaxis)
 
     known = study.history[study.history["retrieved"]].groupby("step")["utility"]
     for low, high in _BANDS:
-        band = known.quantile([low, high]).unstack()
+        bottom, top = known.quantile(low), known.quantile(high)
         label = f"{100 * (high - low):.0f} % of them"
-        middle.fill_between(band.index, band[low], band[high], color=shade, alpha=0.22, linewidth=0, label=label)
+        middle.fill_between(bottom.index, bottom, top, color=shade, alpha=0.22, linewidth=0, label=label)
     median = known.median()
     middle.plot(median.index, median, color=shade, label="median")
     middle.axhline(config.initial_utility, color="0.6", linewidth=0.8, linestyle=":", label="at admission")
@@ -132,7 +134,7 @@ def conflict(study: LibraryRun, found: Conflicts) -> Figure:
     share = 100 * pd.Series(torn, index=episodes.index).groupby(episodes["step"]).mean()
     colour = VARIANT_COLOURS[study.run.config.variant]
     left.plot(share.index, share, color=colour)
-    left.set(xlabel="training step", ylabel=f"episodes with a conflict\n(% of n = {len(episodes)} with two candidates)")
+    left.set(xlabel="training step", ylabel=f"episodes with a conflict\n(% of n = {len(episodes)} with 2 or more)")
     chosen = found.selected
     parts = {"leads": chosen["lead"] > 0, "equal": chosen["lead"] == 0, "trails": chosen["lead"] < 0}
     start = 0.0
@@ -224,7 +226,9 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
         used = part[part["used"] > 0]
         colour = VARIANT_COLOURS[variant]
         rim = {"edgecolor": "white", "linewidth": 0.3}
-        axes.scatter(part["x"], part["y"], s=_area(part["skills"], largest), color=_GREY, alpha=0.7, label="skills", **rim)
+        axes.scatter(
+            part["x"], part["y"], s=_area(part["skills"], largest), color=_GREY, alpha=0.7, label="skills", **rim
+        )
         name = f"most-used tenth, {label}"
         axes.scatter(used["x"], used["y"], s=_area(used["used"], largest), color=colour, label=name, **rim)
         numbers = f"{part['skills'].sum()} skills at {len(part)} places\nmost used: {part['used'].sum()} at {len(used)}"
@@ -242,7 +246,7 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
 
 def _area(skills: pd.Series, largest: int) -> pd.Series:
     """Marker areas in points squared: in proportion, but never too small to be seen."""
-    return (60 * skills / largest).clip(lower=5)
+    return (60 * skills / largest).clip(lower=8)
 
 
 def _short(text: str) -> str:

@@ -70,7 +70,9 @@ def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
     descriptions = sorted(embeddings)
     if len(descriptions) < LEAST:
         raise ValueError(f"a map needs {LEAST} different descriptions, there are {len(descriptions)}")
-    spots = pd.DataFrame(_project(np.stack([embeddings[d] for d in descriptions])), columns=["x", "y"], index=descriptions)
+    spots = pd.DataFrame(
+        _project(np.stack([embeddings[d] for d in descriptions])), columns=["x", "y"], index=descriptions
+    )
     return pd.concat(frames, ignore_index=True).join(spots, on="desc")
 
 

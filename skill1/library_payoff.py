@@ -12,7 +12,6 @@ Haenszel test, whose p value is given. The comparison is with what the other rol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,7 +185,9 @@ def conflicts(study: LibraryRun, key: pd.Series) -> Conflicts:
     found["strategy"] = found["skill"].map(study.skills["strategy"])
     place = ["episode", "key"]
     found = found[found.groupby(place)["strategy"].transform("nunique") > 1]
-    rivals = found.groupby([*place, "strategy"], as_index=False)["utility"].max().sort_values("utility", ascending=False)
+    rivals = (
+        found.groupby([*place, "strategy"], as_index=False)["utility"].max().sort_values("utility", ascending=False)
+    )
     first = rivals.drop_duplicates(place)
     second = rivals[rivals.duplicated(place)].drop_duplicates(place)
     both = first.merge(second[[*place, "utility"]], on=place, suffixes=("_best", "_other"))

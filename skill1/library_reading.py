@@ -65,8 +65,8 @@ def _growth(study: LibraryRun) -> str:
             f"{_percent(gone['never_retrieved'])} never retrieved)"
         )
     return (
-        f"{study.label}: {len(study.skills)} skills were admitted in {study.steps} steps, {retired}. The library ends with "
-        f"{len(alive)}{unused}."
+        f"{study.label}: {len(study.skills)} skills were admitted in {study.steps} steps, {retired}. The library "
+        f"ends with {len(alive)}{unused}."
     )
 
 
@@ -76,17 +76,19 @@ def _use(table: pd.DataFrame) -> str:
         return "No episode was shown a skill."
     last = used.tail(math.ceil(len(used) / 5))
     return (
-        f"In the last {len(last)} steps with skills, a step showed {last['shown_uses'].mean():.0f} skills to its episodes, "
-        f"as concentrated as {last['shown_effective'].mean():.1f} equally used ones "
-        f"({last['effective_strategies'].mean():.1f} strategies); retrieval gave {last['retrieved_effective'].mean():.1f}."
+        f"In the last {len(last)} steps with skills, a step showed {last['shown_uses'].mean():.0f} skills to its "
+        f"episodes, as concentrated as {last['shown_effective'].mean():.1f} equally used ones "
+        f"({last['effective_strategies'].mean():.1f} strategies); retrieval gave "
+        f"{last['retrieved_effective'].mean():.1f}."
     )
 
 
 def _copies(row: pd.Series, merge: float) -> str:
     return (
         f"At the end {row['skills']:.0f} skills have {row['strategies']:.0f} strategies and {row['descriptions']:.0f} "
-        f"descriptions. {_percent(row['near'])} have a near neighbour, {_percent(row['near_different'])} one with another "
-        f"strategy, {_percent(row['near_equal'])} one with an equal strategy (such a lesson merges above a cosine of {merge})."
+        f"descriptions. {_percent(row['near'])} have a near neighbour, {_percent(row['near_different'])} one with "
+        f"another strategy, {_percent(row['near_equal'])} one with an equal strategy (such a lesson merges above a "
+        f"cosine of {merge})."
     )
 
 
@@ -117,8 +119,8 @@ def _conflicts(found: Conflicts) -> str:
     if not lead["episodes"]:
         return f"{text} U never differed between the selected one and its rivals."
     text += (
-        f" Where one of the conflicting was selected, U told it from its rivals in {lead['episodes']} episodes and not in "
-        f"{lead['tied']}; the one that leads in U was selected in {_percent(lead['leading'])} (at random "
+        f" Where one of the conflicting was selected, U told it from its rivals in {lead['episodes']} episodes and "
+        f"not in {lead['tied']}; the one that leads in U was selected in {_percent(lead['leading'])} (at random "
         f"{_percent(lead['chance'])})."
     )
     if found.effect is None:
@@ -132,10 +134,14 @@ def _smaller(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return []
     parts = [
-        f"{row.capacity}: {_percent(row.retrievals)} of retrievals, {_percent(row.won)} of the skills shown in won episodes"
+        f"{row.capacity}: {_percent(row.retrievals)} of retrievals, {_percent(row.won)} of the skills shown in won "
+        "episodes"
         for row in table.itertuples()
     ]
-    return [f"Replaying retirement alone at a smaller capacity, what was used later would have been gone: {'; '.join(parts)}."]
+    return [
+        "Replaying retirement alone at a smaller capacity, what was used later would have been gone: "
+        f"{'; '.join(parts)}."
+    ]
 
 
 def _saturated(table: pd.DataFrame | None) -> list[str]:
@@ -157,8 +163,8 @@ def _covered(table: pd.DataFrame) -> list[str]:
         name = label.replace("\n", ", ")
         spread = f", mean cosine distance {most['spread']:.2f} (all skills: {every['spread']:.2f})"
         lines.append(
-            f"{name}: the most-used tenth, {most['skills']} skills, has {_percent(most['uses'])} of all uses and covers "
-            f"{most['descriptions']} of {every['descriptions']} descriptions and {most['strategies']} of "
+            f"{name}: the most-used tenth, {most['skills']} skills, has {_percent(most['uses'])} of all uses and "
+            f"covers {most['descriptions']} of {every['descriptions']} descriptions and {most['strategies']} of "
             f"{every['strategies']} strategies" + (spread if most["spread"] == most["spread"] else "") + "."
         )
     return lines

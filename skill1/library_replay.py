@@ -46,7 +46,9 @@ def moments(events: Sequence[LibraryEvent], config: LibraryConfig, capacity: int
     kept = config.capacity if capacity is None else capacity
     if not 1 <= kept <= config.capacity:
         raise ValueError(f"capacity {kept}: a replay needs 1 to {config.capacity}, the capacity that was recorded")
-    library = SkillLibrary(replace(config, capacity=kept), HashEncoder(dimension=1))  # nothing is retrieved: any encoder
+    library = SkillLibrary(
+        replace(config, capacity=kept), HashEncoder(dimension=1)
+    )  # nothing is retrieved: any encoder
     for event in events:
         there = {skill.id for skill in library} | {skill.id for skill in event.admitted}
         merged = tuple(skill for skill in event.merged if skill in there)

@@ -29,20 +29,30 @@ from skill1.journal import Journal, LibraryEvent, read_snapshot
 from skill1.library_replay import moments
 from skill1.runs import RunDirectory, RunError
 
-_COLUMNS = ["task.game", "task.category", "group", "candidates", "ranking", "outcome"]  # game, category
+_COLUMNS = ["group", "candidates", "ranking", "outcome"]
 _BLOCK = 512  # descriptions whose cosines with all others are held at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LibraryRun:
-    """A run's skills and what was done with them. Steps count from 1; an episode is a row of `episodes`."""
+    """A run's skills and what was done with them. Steps count from 1.
+
+    Attributes:
+        run, events: the run and its whole journal.
+        episodes: one row each: step, group (unique in the run), outcome, candidates (their number).
+        retrievals: one row per episode and candidate: episode (row of `episodes`), step, skill, place (in retrieval
+            order, from 0), rank (in the policy's, from 0), utility (as retrieved), shown.
+        skills: every skill ever admitted, by id: desc, strategy, admitted, retired (step, nan if it stayed), utility
+            and count (at the end, or when retired), merged, retrieved and shown (times), first_retrieved (step or nan).
+        history: one row per step and skill there after it: step, skill, utility, count, age, retrieved (so far).
+    """
 
     run: RunDirectory
     events: tuple[LibraryEvent, ...]
-    episodes: pd.DataFrame  # step, group (unique in the run), game, category, outcome, candidates (number)
-    retrievals: pd.DataFrame  # episode, step, skill, place (from 0, in retrieval order), rank (from 0, best first), utility, similarity, shown
-    skills: pd.DataFrame  # by id: desc, strategy, admitted, retired, utility, count, merged, retrieved, shown, first_retrieved
-    history: pd.DataFrame  # step, skill, utility, count, age, retrieved (up to then): every skill there after every step
+    episodes: pd.DataFrame
+    retrievals: pd.DataFrame
+    skills: pd.DataFrame
+    history: pd.DataFrame
 
     @property
     def label(self) -> str:
@@ -63,7 +73,8 @@ def read(path: Path) -> LibraryRun:
     """Read a run's journal and rollouts.
 
     Raises:
-        RunError: no run there, no steps or no rollouts, a torn journal, or a journal and rollouts of different steps.
+        RunError: no run there, no steps or no rollouts, a torn journal, damaged rollouts, or a
+            journal and rollouts of different steps.
         ValueError: the run has no library.
         LibraryError: the journal is damaged, or not of this configuration.
     """
@@ -78,11 +89,13 @@ def read(path: Path) -> LibraryRun:
         raise RunError(f"{path} has not trained a step yet")
     stored, learnt = run.rollout_steps(), [event.step for event in events]
     if not stored:
-        raise RunError(f"{path} has no rollouts ({run.rollouts_dir} is empty): restore them, the use of skills is there")
+        raise RunError(
+            f"{path} has no rollouts ({run.rollouts_dir} is empty): restore them, the use of skills is there"
+        )
     if stored != learnt:
         raise RunError(
             f"{path} has rollouts of {len(stored)} steps (last {stored[-1]}) and library events of {len(learnt)} (last "
-            f"{learnt[-1]}): it is being trained (wait) or was interrupted (--resume), or rollouts were removed (restore)"
+            f"{learnt[-1]}): it is being trained (wait), was interrupted (--resume), or rollouts were removed (restore)"
         )
     episodes, retrievals = _uses(run, stored)
     recorded = [sum(len(event.updates) for event in events), len(retrievals)]
@@ -95,7 +108,11 @@ def read(path: Path) -> LibraryRun:
 def _uses(run: RunDirectory, steps: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables = []
     for step in steps:
-        table = pq.read_table(run.rollouts_file(step), columns=_COLUMNS)
+        file = run.rollouts_file(step)
+        try:
+            table = pq.read_table(file, columns=_COLUMNS)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RunError(f"{file} is corrupt ({error}): restore it") from None
         tables.append(table.append_column("step", pa.array(np.full(len(table), step))))
     table = pa.concat_tables(tables).combine_chunks()
     flat = table.drop_columns(["candidates", "ranking"]).to_pandas()
@@ -104,8 +121,6 @@ def _uses(run: RunDirectory, steps: Sequence[int]) -> tuple[pd.DataFrame, pd.Dat
         {
             "step": flat["step"],
             "group": flat["step"] * width + flat["group"],
-            "game": flat["game"],
-            "category": flat["category"],
             "outcome": flat["outcome"],
             "candidates": pc.list_value_length(table["candidates"]).to_numpy(),
         }
@@ -124,7 +139,6 @@ def _uses(run: RunDirectory, steps: Sequence[int]) -> tuple[pd.DataFrame, pd.Dat
             "place": place,
             "rank": rank,
             "utility": pc.struct_field(found, "utility").to_numpy(),
-            "similarity": pc.struct_field(found, "similarity").to_numpy(),
         }
     )
     retrievals["shown"] = True if run.config.library.inject == "all" else retrievals["rank"] == 0
@@ -145,7 +159,9 @@ def _lives(
     merged = pd.Series([skill for event in events for skill in event.merged], dtype=object).value_counts()
     by_skill = retrievals.groupby("skill")
     ids = pd.Index(sorted(last), name="skill")
-    columns = {name: [getattr(last[i], name) for i in ids] for name in ("desc", "strategy", "admitted", "utility", "count")}
+    columns = {
+        name: [getattr(last[i], name) for i in ids] for name in ("desc", "strategy", "admitted", "utility", "count")
+    }
     skills = pd.DataFrame(columns, index=ids).assign(
         retired=pd.Series(retired, dtype=float),
         merged=merged.reindex(ids, fill_value=0),
@@ -336,7 +352,10 @@ def saturation(runs: Sequence[RunDirectory]) -> pd.DataFrame:
         frame = pd.DataFrame({name: metrics[column] for name, column in columns.items()})
         frames.append(
             frame.assign(
-                run=str(run.path), capacity=run.config.library.capacity, seed=run.config.train.seed, step=metrics["step"]
+                run=str(run.path),
+                capacity=run.config.library.capacity,
+                seed=run.config.train.seed,
+                step=metrics["step"],
             )
         )
     return pd.concat(frames, ignore_index=True)

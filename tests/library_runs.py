@@ -62,7 +62,14 @@ def write_run(path: Path, steps: Sequence[Sequence[Rollout]], made: Config) -> R
 
 
 def play_run(
-    path: Path, made: Config, *, steps: int = 12, homes: int = 3, right: float = 0.7, pick: str = "random", seed: int = 0
+    path: Path,
+    made: Config,
+    *,
+    steps: int = 12,
+    homes: int = 3,
+    right: float = 0.7,
+    pick: str = "random",
+    seed: int = 0,
 ) -> RunDirectory:
     """A run of `steps` steps in `homes` homes.
 

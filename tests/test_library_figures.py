@@ -27,7 +27,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> LibraryRun:
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> LibraryRun:
     """A run that shows its only skill twice and retires none."""
-    steps = [[rollout(outcome=1.0, lesson=("mug", "mug in sink"))], [rollout(["s000001"]), rollout(["s000001"], index=1)]]
+    steps = [
+        [rollout(outcome=1.0, lesson=("mug", "mug in sink"))],
+        [rollout(["s000001"]), rollout(["s000001"], index=1)],
+    ]
     return read(write_run(tmp_path_factory.mktemp("quiet") / "run", steps, config("lambdas_0")).path)
 
 
@@ -70,9 +73,10 @@ def test_lives_shows_ages_utilities_and_the_retired(study: LibraryRun) -> None:
     ages, utility, retired = figure.axes
     assert sum(patch.get_height() for patch in ages.patches) == 20
     age = study.steps - study.alive["admitted"]
-    at = {}  # age -> skills, over both parts of the stack
+    at: dict[int, float] = {}  # age -> skills, over both parts of the stack
     for patch in ages.patches:
-        at[round(patch.get_x() + patch.get_width() / 2)] = at.get(round(patch.get_x() + patch.get_width() / 2), 0) + patch.get_height()
+        middle = round(patch.get_x() + patch.get_width() / 2)
+        at[middle] = at.get(middle, 0) + patch.get_height()
     assert {k: v for k, v in at.items() if v} == age.value_counts().to_dict()
     [median] = [line for line in utility.lines if line.get_label() == "median"]
     known = study.history[study.history["retrieved"]]
@@ -90,6 +94,19 @@ def test_without_retirement_there_is_no_panel_of_it(quiet: LibraryRun) -> None:
     assert labels(figure, 0) == ["retrieved (n = 1)", "never retrieved (n = 0)"]
     colours = {patch.get_facecolor() for patch in figure.axes[0].patches}
     assert matplotlib.colors.to_rgba(plots.VARIANT_COLOURS["lambdas_0"]) in colours
+
+
+def test_a_library_that_was_never_used_can_be_drawn(tmp_path: Path) -> None:
+    steps = [[rollout(outcome=1.0, lesson=(word, word)) for word in ("mug", "egg")], [rollout()]]
+    study = read(write_run(tmp_path / "run", steps, config()).path)
+    figure = figures.lives(study)
+    assert labels(figure, 0) == ["retrieved (n = 0)", "never retrieved (n = 2)"]
+    drawn = figures.use(study, library_study.concentration(study)).axes[1].lines[0]
+    assert drawn.get_ydata().tolist() == [100, 100]
+    figures.conflict(study, conflicts(study))
+    assert chosen(study).empty
+    table = library_replay.counterfactual(study.events, study.run.config.library, study.episodes, study.retrievals, [1])
+    assert np.isnan(figures.smaller(table).axes[0].lines[0].get_ydata()).all()
 
 
 def test_use_shows_the_table(study: LibraryRun) -> None:
@@ -152,7 +169,9 @@ def test_saturated_draws_every_run_once(study: LibraryRun, tmp_path: Path) -> No
     for panel, column in enumerate(("reward", "mean_utility", "retired")):
         drawn = [line for line in figure.axes[panel].lines if len(line.get_xdata())]
         scale = 100 if column == "reward" else 1
-        assert np.allclose([line.get_ydata()[-1] for line in drawn], scale * curves.groupby("run", sort=False)[column].last())
+        assert np.allclose(
+            [line.get_ydata()[-1] for line in drawn], scale * curves.groupby("run", sort=False)[column].last()
+        )
     colours = [line.get_color() for line in figure.axes[1].lines]
     assert colours[0] == colours[1] != colours[2]
 

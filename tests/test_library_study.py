@@ -159,6 +159,11 @@ def test_a_run_that_cannot_be_studied_says_why(hand: LibraryRun, tmp_path: Path)
     (path / "rollouts" / "step_000003.parquet").unlink()
     with pytest.raises(RunError, match="rollouts of 2 steps.*events of 3"):
         read(path)
+    path = damaged("cut")
+    file = path / "rollouts" / "step_000002.parquet"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(RunError, match="step_000002.parquet is corrupt"):
+        read(path)
     path = damaged("mixed")
     shutil.copy(path / "rollouts" / "step_000002.parquet", path / "rollouts" / "step_000003.parquet")
     with pytest.raises(RunError, match="17 uses, the rollouts 18"):
@@ -196,7 +201,9 @@ def test_concentration_by_hand(hand: LibraryRun) -> None:
     assert math.isnan(table.loc[1, "shown_entropy"])
     # step 2 shows s1, s1, s2, s2, s3; retrieves 4, 4 and 1 times
     assert table.loc[2, "shown_entropy"] == pytest.approx(-(0.8 * math.log(0.4) + 0.2 * math.log(0.2)))
-    assert table.loc[2, "retrieved_effective"] == pytest.approx(math.exp(-(8 / 9 * math.log(4 / 9) + 1 / 9 * math.log(1 / 9))))
+    assert table.loc[2, "retrieved_effective"] == pytest.approx(
+        math.exp(-(8 / 9 * math.log(4 / 9) + 1 / 9 * math.log(1 / 9)))
+    )
     assert table.loc[3, "shown_effective"] == pytest.approx(2.0) == table.loc[3, "effective_strategies"]
     assert table["never_retrieved"].tolist() == pytest.approx([1.0, 0.25, 0.25])
 
@@ -371,7 +378,9 @@ def test_three_rivals_lead_or_trail(hand: LibraryRun) -> None:
     episodes = pd.DataFrame({"group": [0], "outcome": [1.0], "candidates": [4]})
     study = replace(hand, retrievals=retrievals, skills=skills, episodes=episodes)
     found = library_payoff.conflicts(study, pd.Series("key", index=list("abcd")))
-    assert found.candidates.set_index("skill")["lead"].to_dict() == pytest.approx({"a": 0.2, "b": 0.1, "c": -0.2, "d": -0.2})
+    assert found.candidates.set_index("skill")["lead"].to_dict() == pytest.approx(
+        {"a": 0.2, "b": 0.1, "c": -0.2, "d": -0.2}
+    )
     assert found.leading() == pytest.approx({"episodes": 1, "tied": 0, "leading": 1.0, "chance": 0.5})
 
 
@@ -431,7 +440,9 @@ def test_counterfactual_by_hand(hand: LibraryRun) -> None:
     assert row["retrievals"] == pytest.approx(8 / 17)  # s000002's
     assert row["shown"] == pytest.approx(4 / 9) and row["won"] == pytest.approx(1 / 6)
     assert row["emptied"] == 0 and row["merges"] == 0
-    one = library_replay.counterfactual(hand.events, hand.run.config.library, hand.episodes, hand.retrievals, [1]).iloc[0]
+    one = library_replay.counterfactual(hand.events, hand.run.config.library, hand.episodes, hand.retrievals, [1]).iloc[
+        0
+    ]
     assert one["emptied"] == pytest.approx(1 / 9)  # the episode with s000003 alone
     with pytest.raises(ValueError, match="capacity 0"):
         list(library_replay.moments(hand.events, hand.run.config.library, 0))
@@ -466,7 +477,10 @@ def test_saturation_over_capacities(full: LibraryRun, tmp_path: Path) -> None:
     assert table["capacity"].tolist() == [12, 5000] and table["steps"].tolist() == [2, 2]
     metrics = full.run.metrics()
     assert table["reward"].iloc[0] == pytest.approx(metrics["reward"].tail(2).mean())
-    assert table["retired"].iloc[0] == pytest.approx(metrics["library/retired"].tail(2).mean()) and table["retired"].iloc[1] == 0
+    assert (
+        table["retired"].iloc[0] == pytest.approx(metrics["library/retired"].tail(2).mean())
+        and table["retired"].iloc[1] == 0
+    )
     assert table["full_from"].iloc[0] == full.skills["retired"].min() and math.isnan(table["full_from"].iloc[1])
     other = write_run(tmp_path / "other", by_hand(), config(library__top_k=3))
     with pytest.raises(ValueError, match="more than its capacity: library.top_k"):
@@ -517,7 +531,11 @@ def read_all(study: LibraryRun) -> str:
         found=library_payoff.conflicts(study, library_study.keys(study)),
         any_skill=library_payoff.any_skill(study),
         smaller=library_replay.counterfactual(
-            study.events, study.run.config.library, study.episodes, study.retrievals, library_replay.halves(len(study.alive))
+            study.events,
+            study.run.config.library,
+            study.episodes,
+            study.retrievals,
+            library_replay.halves(len(study.alive)),
         ),
         covered=library_map.coverage({study.label: study}),
     )
@@ -547,7 +565,14 @@ def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Pa
         )  # fmt: skip
         assert train_easily(made, tmp_path / name) == 0
     run, small, out = tmp_path / "run", tmp_path / "small", tmp_path / "out"
-    given = {"run": str(run), "against": str(small), "capacities": [str(small)], "replayed": [4], "least": 1, "out": str(out)}
+    given = {
+        "run": str(run),
+        "against": str(small),
+        "capacities": [str(small)],
+        "replayed": [4],
+        "least": 1,
+        "out": str(out),
+    }
     output = run_notebook(NOTEBOOK, tmp_path / "05_library.ipynb", given)
     drawn = {file.stem for file in out.iterdir()}
     names = ("growth", "lives", "use", "pays", "conflicts", "smaller", "saturation", "map")
