@@ -76,8 +76,8 @@ def test_the_item_page(play):
     shop, goal = shop_and_goal()
     state, text = play("search[brass]", "click[B000000001]")
     assert parts(text) == [
-        "Instruction:", goal.text, "Back to Search", "< Prev", "color", "navy blue", "white", "size", "10 | 12 in", "x-large",
-        "Brass Desk Lamp", "Price: $12.5", "Rating: N.A.", "Description", "Features", "Reviews", "Buy Now",
+        "Instruction:", goal.text, "Back to Search", "< Prev", "color", "navy blue", "white", "size", "10 | 12 in",
+        "x-large", "Brass Desk Lamp", "Price: $12.5", "Rating: N.A.", "Description", "Features", "Reviews", "Buy Now",
     ]  # fmt: skip
     assert shop.clickables(state) == (
         "back to search", "< prev", "description", "features", "reviews", "buy now", "navy blue", "white", "10 | 12 in",
@@ -90,7 +90,11 @@ def test_the_item_page(play):
 def test_sub_pages_and_the_way_back(play):
     shop, goal = shop_and_goal()
     item, _ = play("search[lamp]", "click[next >]", "click[next >]", "click[b000000001]", "click[white]")
-    for name, shown in (("Description", ["A lamp."]), ("Features", ["Bright light.", "Easy to clean."]), ("Reviews", [])):
+    for name, shown in (
+        ("Description", ["A lamp."]),
+        ("Features", ["Bright light.", "Easy to clean."]),
+        ("Reviews", []),
+    ):
         sub, text = play(f"click[{name}]", state=item)
         assert parts(text) == ["Instruction:", goal.text, "Back to Search", "< Prev", *shown]
         assert shop.clickables(sub) == ("back to search", "< prev")
@@ -122,8 +126,8 @@ def test_buying_ends_it(play):
     state, text = play("search[brass]", "click[b000000001]", "click[white]", "click[x-large]", "click[buy now]")
     assert state.outcome.score == 1.0 and shop.clickables(state) == ()
     assert parts(text)[:9] == [
-        "Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)", "Purchased", "asin",
-        "B000000001", "options", '{"color": "white", "size": "x-large"}',
+        "Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)", "Purchased",
+        "asin", "B000000001", "options", '{"color": "white", "size": "x-large"}',
     ]  # fmt: skip
     assert parts(text)[-4:] == ["Your score (min 0.0, max 1.0)", "1.0", "Reward Details", "None"]
     for action in ("search[lamp]", "click[buy now]", "click[back to search]"):
@@ -133,8 +137,9 @@ def test_buying_ends_it(play):
 @pytest.mark.parametrize(
     "action",
     [
-        "", "search", "search[]", "click[]", "click[search]", "Search[lamp]", " search[lamp]", "click[b000000001]", "[x]",
-        "click[back to search]", "click[buy now]", "click[search] click[search]", "search[a\nb]", "think[x] search[lamp]", "search[a[b]c]",
+        "", "search", "search[]", "click[]", "click[search]", "Search[lamp]", " search[lamp]", "click[b000000001]",
+        "[x]", "click[back to search]", "click[buy now]", "click[search] click[search]", "search[a\nb]",
+        "think[x] search[lamp]", "search[a[b]c]",
     ],
 )  # fmt: skip
 def test_anything_else_does_nothing(action):
@@ -165,15 +170,16 @@ def test_rich_observations(play):
     _, goal = shop_and_goal()
     results, text = play("search[brass]", mode="text_rich")
     assert text == (
-        f"Instruction:\n{goal.text}\n[button] Back to Search [button_]\nPage 1 (Total results: 1)\n[button] Next > [button_]\n"
-        "\n[button] B000000001 [button_]\nBrass Desk Lamp\n$12.5\n"
+        f"Instruction:\n{goal.text}\n[button] Back to Search [button_]\nPage 1 (Total results: 1)\n"
+        "[button] Next > [button_]\n\n[button] B000000001 [button_]\nBrass Desk Lamp\n$12.5\n"
     )
     item, text = play("click[b000000001]", "click[white]", mode="text_rich", state=results)
     assert text == (
-        f"You have clicked white.\nInstruction:\n{goal.text}\n[button] Back to Search [button_]\n[button] < Prev [button_]\n"
-        "color\n  [button] navy blue [button_]\n  [clicked button] white [clicked button_]\nsize\n"
-        "  [button] 10 | 12 in [button_]\n  [button] x-large [button_]\nBrass Desk Lamp\nPrice: $12.5\nRating: N.A.\n"
-        "[button] Description [button_]\n[button] Features [button_]\n[button] Reviews [button_]\n[button] Buy Now [button_]\n"
+        f"You have clicked white.\nInstruction:\n{goal.text}\n[button] Back to Search [button_]\n"
+        "[button] < Prev [button_]\ncolor\n  [button] navy blue [button_]\n  [clicked button] white [clicked button_]\n"
+        "size\n  [button] 10 | 12 in [button_]\n  [button] x-large [button_]\nBrass Desk Lamp\nPrice: $12.5\nRating: N.A.\n"
+        "[button] Description [button_]\n[button] Features [button_]\n[button] Reviews [button_]\n"
+        "[button] Buy Now [button_]\n"
     )
     assert play("click[features]", mode="text_rich", state=item)[1].endswith("\n Bright light. \n Easy to clean. \n")
     assert "\n[clicked button] B000000001 [clicked button_]\n" in play("click[< prev]", mode="text_rich", state=item)[1]

@@ -37,7 +37,9 @@ def test_tasks_of_the_splits(shop, environment):
     )
     assert [task.game for task in environment.tasks("train")] == [f"synthetic/{number:08d}" for number in (2, 3, 4)]
     by_product = WebshopEnvironment(shop, held_out=1, split_by="product")
-    products = [{shop.goals[int(task.game[-8:])].product for task in by_product.tasks(split)} for split in ("train", "test")]
+    products = [
+        {shop.goals[int(task.game[-8:])].product for task in by_product.tasks(split)} for split in ("train", "test")
+    ]
     assert products in ([{0}, {1}], [{1}, {0}])
     with pytest.raises(DataError, match="no split 'valid_seen'; it has train and test"):
         environment.tasks("valid_seen")
@@ -86,7 +88,8 @@ def test_admissible_means_offered(environment, lamp):
 
 def test_observations(shop, lamp):
     plain, rich, quotes = (
-        WebshopEnvironment(shop, observation=mode, held_out=1).reset([lamp])[0].text for mode in ("text", "text_rich", "quoted")
+        WebshopEnvironment(shop, observation=mode, held_out=1).reset([lamp])[0].text
+        for mode in ("text", "text_rich", "quoted")
     )
     goal = shop.goals[int(lamp.game[-8:])].text
     assert plain == f"WebShop [SEP] Instruction: [SEP] {goal} [SEP] Search"
@@ -124,7 +127,9 @@ def test_restarts_are_exact_whatever_runs_beside(environment, lamp):
 
 @pytest.mark.parametrize("game", ["synthetic/00000005", "synthetic/-1", "human/00000000", "7", "synthetic/x", ""])
 def test_unknown_goals_are_named(environment, game):
-    with pytest.raises(DataError, match=f"{game!r} is no goal of this shop: it has synthetic/00000000 to .*5 synthetic goals"):
+    with pytest.raises(
+        DataError, match=f"{game!r} is no goal of this shop: it has synthetic/00000000 to .*5 synthetic goals"
+    ):
         environment.reset([Task("webshop", "train", game, "garden")])
 
 

@@ -108,7 +108,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
 
     for _ in range(2):
         status, out, _ = run("--products", "20")
-        assert status == 0 and json.loads(out)["products"] == 20 and set(json.loads(out)["goals"]) == {"synthetic", "human"}
+        assert status == 0 and json.loads(out)["products"] == 20
+        assert set(json.loads(out)["goals"]) == {"synthetic", "human"}
     status, _, err = run("--products", "21")
     assert status == 2 and "shop holds another generation" in err
     (Path("shop") / "items_human_ins.json").unlink()

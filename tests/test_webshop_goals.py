@@ -24,8 +24,9 @@ def test_goals_are_drawn_as_the_original_draws_them(folder):
     assert shop.prices[:4].tolist() == [12.5, price, 100.0, 12.5]
     lamp = max(rng.sample([20.0, 30.0, 40.0, 50.0], 2))
     oak = max(rng.sample([bound for bound in (20.0, 30.0, 40.0, 50.0, 60.0) if bound > price][:4], 2))
+    with_options = "Find me easy clean table lamps with color: {}, and size: {}, and price lower than {:.2f} dollars"
     expected = [
-        f"Find me easy clean table lamps with color: {colour}, and size: {size}, and price lower than {lamp:.2f} dollars"
+        with_options.format(colour, size, lamp)
         for colour in ("navy blue", "white")
         for size in ("10 | 12 in", "x-large")
     ] + [f"Find me oak lamps, and price lower than {oak:.2f} dollars"]

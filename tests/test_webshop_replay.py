@@ -51,8 +51,8 @@ def recording(folder):
             },
             step | {
                 "action": "click[b000000003]",
-                "observation": f"{head}< Prev [SEP] Plain <b>Lamp</b> & More [SEP] Price: $100.0 [SEP] Rating: N.A. [SEP] "
-                "Description [SEP] Features [SEP] Reviews [SEP] Buy Now",
+                "observation": f"{head}< Prev [SEP] Plain <b>Lamp</b> & More [SEP] Price: $100.0 [SEP] Rating: N.A. "
+                "[SEP] Description [SEP] Features [SEP] Reviews [SEP] Buy Now",
                 "available": {
                     "has_search_bar": False,
                     "clickables": ["back to search", "< prev", "description", "features", "reviews", "buy now"],
@@ -60,12 +60,12 @@ def recording(folder):
             },
             {
                 "action": "click[buy now]", "reward": 1.0, "done": True,
-                "observation": "Thank you for shopping with us! [SEP] Your code: [SEP] None [SEP] (Paste it in your MTurk "
-                "interface.) [SEP] Purchased [SEP] asin [SEP] B000000003 [SEP] options [SEP] {} [SEP] attrs [SEP] None [SEP] "
-                "category [SEP] None [SEP] query [SEP] None [SEP] product category [SEP] None [SEP] Target [SEP] asin [SEP] "
-                "options [SEP] attrs [SEP] price upper [SEP] instuction text [SEP] category [SEP] product category [SEP] "
-                "query [SEP] Goal [SEP] None [SEP] Reward [SEP] Your score (min 0.0, max 1.0) [SEP] 1.0 [SEP] "
-                "Reward Details [SEP] None",
+                "observation": "Thank you for shopping with us! [SEP] Your code: [SEP] None [SEP] (Paste it in your "
+                "MTurk interface.) [SEP] Purchased [SEP] asin [SEP] B000000003 [SEP] options [SEP] {} [SEP] attrs "
+                "[SEP] None [SEP] category [SEP] None [SEP] query [SEP] None [SEP] product category [SEP] None [SEP] Target "
+                "[SEP] asin [SEP] options [SEP] attrs [SEP] price upper [SEP] instuction text [SEP] category [SEP] "
+                "product category [SEP] query [SEP] Goal [SEP] None [SEP] Reward [SEP] Your score (min 0.0, max 1.0) "
+                "[SEP] 1.0 [SEP] Reward Details [SEP] None",
                 "available": {"has_search_bar": False, "clickables": []},
                 "components": {
                     "r_type": 1.0, "r_att": 1.0, "w_att": 0.5, "query_match": True, "category_match": True,
@@ -129,7 +129,8 @@ def test_each_recorded_field_is_compared(folder, recording, tmp_path, capsys, st
     assert json.loads(capsys.readouterr().out) == counts | {"mismatches": 0}
     changed = copy.deepcopy(episode)
     changed["steps"][step][field] = value
-    status, out, err = run(capsys, "webshop", "--data", str(folder), "--transcripts", str(write(tmp_path, header, changed)))
+    path = write(tmp_path, header, changed)
+    status, out, err = run(capsys, "webshop", "--data", str(folder), "--transcripts", str(path))
     assert status == 1 and json.loads(out) == counts | {"mismatches": 1}
     shown = json.loads(err)
     assert (shown["where"], shown["step"], shown["field"]) == (f"goal {episode['goal_index']}", step + 1, field)
@@ -150,11 +151,11 @@ def test_the_header_the_goal_and_the_reset_are_compared(folder, recording, tmp_p
 def test_rankings_are_compared(folder, tmp_path, capsys):
     index = open_shop(folder)
     right = QUERY | {"hits": [index.products[p].asin for p in index.search("brass lamps")], "scores": [2.9]}
-    report = replay_ranking(folder, write(tmp_path, right, right | {"tokens": []}, right | {"hits": right["hits"][::-1]}))
-    assert (report.queries, report.identical) == (3, 2)
-    best = report.first[0].native[0]  # the score that was asked for
+    best = replay_ranking(folder, write(tmp_path, right)).first[0].native[0]  # the only thing not known
     scored = right | {"scores": [round(best, 4)]}
-    report = replay_ranking(folder, write(tmp_path, scored, scored | {"tokens": []}, scored | {"hits": right["hits"][::-1]}))
+    others = (scored | {"tokens": []}, scored | {"hits": right["hits"][::-1]})
+    report = replay_ranking(folder, write(tmp_path, scored, *others))
+    assert (report.queries, report.identical) == (3, 2)
     assert [found.field for found in report.first] == ["tokens", "hits"]
     (found,) = replay_ranking(folder, write(tmp_path, scored | {"scores": [best + 2e-4]})).first
     assert found.field == "scores"

@@ -61,8 +61,8 @@ HUMAN = {
 
 def write_files(folder: Path, products: Any = PRODUCTS, attributes: Any = ATTRIBUTES, human: Any = HUMAN) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {"items_shuffle_1000.json": products, "items_ins_v2_1000.json": attributes, "items_human_ins.json": human}
-    for name, content in contents.items():
+    names = ("items_shuffle_1000.json", "items_ins_v2_1000.json", "items_human_ins.json")
+    for name, content in zip(names, (products, attributes, human), strict=True):
         if content is not None:
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder

@@ -48,7 +48,7 @@ class Product:
 
     @property
     def price_tag(self) -> str:
-        """"$5.0", or "$5.0 to $7.5"."""
+        """ "$5.0", or "$5.0 to $7.5"."""
         return " to ".join(f"${price}" for price in self.prices)
 
     @property

@@ -53,7 +53,8 @@ def _cover(wanted: list[str], product: Product, chosen: dict[str, str]) -> dict[
         if name in chosen:
             continue
         for value in choices:
-            if alike(option_text(value), open_ones[0]):
-                if (found := _cover(open_ones[1:], product, {**chosen, name: value})) is not None:
-                    return found
+            if not alike(option_text(value), open_ones[0]):
+                continue
+            if (found := _cover(open_ones[1:], product, {**chosen, name: value})) is not None:
+                return found
     return None

@@ -1,9 +1,9 @@
 """The original files of a folder: which there are, how they are read, when a stored catalogue stands in for them.
 
-A folder holds `items_shuffle_1000.json` and `items_ins_v2_1000.json` (the small set: 1,000 products) or the same without
-`_1000` (the full set: 1.18 million, 5 GB), and `items_human_ins.json` for human goals. A large product file is never in
-memory as a whole: it is read record by record, once, into a catalogue on disk (see `store`), for which the attribute
-file's entries are held as texts meanwhile. For the full set that is an extrapolated 1.5 GB of memory while building.
+A folder holds `items_shuffle_1000.json` and `items_ins_v2_1000.json` (the small set: 1,000 products) or the same
+without `_1000` (the full set: 1.18 million, 5 GB), and `items_human_ins.json` for human goals. A large product file is
+never in memory as a whole: it is read record by record, once, into a catalogue on disk (see `store`), for which the
+attribute file's entries are held as texts meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from skill1.envs.base import DataError
 from skill1.envs.webshop.catalogue import read_products
@@ -91,7 +91,8 @@ def load_catalogue(files: Files, cache: Path | None = None, in_memory: int = IN_
     try:
         return store_catalogue(_products(files), folder, source)
     except OSError as error:
-        raise DataError(f"cannot write the catalogue's cache {folder}: {error.strerror}; name a folder as cache") from error
+        problem = f"cannot write the catalogue's cache {folder}: {error.strerror}"
+        raise DataError(f"{problem}; name a folder as cache") from error
 
 
 def _products(files: Files) -> Iterator[Any]:
@@ -147,7 +148,7 @@ class _Reader:
         self._at = 0  # position in the window
         self._before = 0  # characters that have left the window
 
-    def __enter__(self) -> _Reader:
+    def __enter__(self) -> Self:
         try:
             self._file = self._path.open(encoding="utf-8")
         except OSError as error:

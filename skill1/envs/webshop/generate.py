@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
 from skill1.envs.webshop.goods import GOODS, Goods
@@ -24,8 +24,9 @@ from skill1.envs.webshop.goods import GOODS, Goods
 FORMAT = 1  # raise when the same parameters give other catalogues
 SMALL = 1000  # products of the original's small set: catalogues of this size take its file names
 _SYLLABLES = (
-    "al ber cor den el far gal hol in jo kel lum mar nor or pel quin ros sol tav un vel wes yor zen ka li mo na ro sa ti va"
-).split()  # fmt: skip
+    "al ber cor den el far gal hol in jo kel lum mar nor or pel quin ros sol tav un vel wes yor zen ka li mo na ro sa "
+    "ti va"
+).split()
 _PRAISE = "everyday essential signature original versatile modern trusted refined improved practical honest".split()
 _AUDIENCES = (
     "for home and travel", "for the whole family", "a gift idea for friends", "for small spaces", "for every season",
@@ -55,7 +56,7 @@ _STRIDE = 1_103_515_245_679  # has no factor in common with the number of ids, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
+    """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError for impossible sizes."""
 
     seed: int = 0
     products: int = SMALL
@@ -155,9 +156,7 @@ def _family(rng: random.Random, goods: Goods) -> Iterator[Callable[[str], Genera
 class _Draft:
     """One product being drawn. All draws are made here, in a fixed order; the id comes last."""
 
-    def __init__(
-        self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str
-    ) -> None:
+    def __init__(self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str) -> None:
         self.goods, self.noun, self.attributes, self.audience = goods, noun, attributes, audience
         self.brand = "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
         self.options = _options(rng, goods) if rng.random() < 0.55 else {}
@@ -290,7 +289,7 @@ class _Json:
         self._path, self._mark = path, mark
         self._between = f"{mark}\n"
 
-    def __enter__(self) -> _Json:
+    def __enter__(self) -> Self:
         self._file = self._path.open("w", encoding="utf-8", newline="\n")
         return self
 
@@ -329,12 +328,14 @@ def _write(path: Path, text: str) -> None:
 def _datacard(parameters: Parameters, goals: Mapping[str, int]) -> str:
     return f"""# Generated WebShop catalogue
 
-{parameters.products} products in the file format of WebShop (Yao et al., 2022), drawn by `skill1 generate webshop` with
-seed {parameters.seed}: {goals["synthetic"]} synthetic and {goals["human"]} human-style goals. Equal parameters give equal bytes.
+{parameters.products} products in the file format of WebShop (Yao et al., 2022), drawn by `skill1 generate webshop`
+with seed {parameters.seed}: {goals["synthetic"]} synthetic and {goals["human"]} human-style goals.
+Equal parameters give equal bytes.
 
 ## What is special about it
 
-* {len(GOODS)} kinds of product in 5 categories, in families of one to four look-alikes that share a noun and two attributes.
+* {len(GOODS)} kinds of product in 5 categories, in families of one to four look-alikes that share a noun and two
+  attributes.
 * Every goal can reach a score of 1.0 (in the original's small catalogue 6.6 % of the synthetic goals cannot).
 * "Human" instructions are filled templates; no person wrote them.
 * Words, brands and prices are invented. No text of WebShop, of its crowd workers or of Amazon is in it.

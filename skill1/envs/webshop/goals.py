@@ -209,8 +209,8 @@ def split_goals(goals: Goals, held_out: int, by: Literal["goal", "product"], see
         test = np.isin(owners, products[drawn[:needed]])
     if test.all():
         raise DataError(
-            f"a test split of {held_out} goals (by {by}) leaves none of the {len(goals)} {goals.kind} goals for training; "
-            "ask for fewer or generate more products"
+            f"a test split of {held_out} goals (by {by}) leaves none of the {len(goals)} {goals.kind} goals for "
+            "training; ask for fewer or generate more products"
         )
     return test
 

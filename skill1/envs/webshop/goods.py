@@ -68,7 +68,8 @@ GOODS = (
     ),
     _goods(
         "women's dresses", "fashion > Women > Clothing > Dresses", "wrap dress, maxi dress, shift dress, sweater dress",
-        "hand wash, machine washable, loose fit, tummy hiding", "elastic waist, short sleeve, v neck, polyester spandex",
+        "hand wash, machine washable, loose fit, tummy hiding",
+        "elastic waist, short sleeve, v neck, polyester spandex",
         "daily wear, beach holidays", {"color": _COLOURS, "size": _CLOTHES}, 17, 78,
     ),
     _goods(
@@ -94,12 +95,14 @@ GOODS = (
     ),
     _goods(
         "backpacks", "fashion > Luggage & Travel Gear > Backpacks", "laptop backpack, rolltop backpack, day pack",
-        "water resistant, anti theft, light weight, carry on", "usb port, padded straps, shoe compartment, quick release",
+        "water resistant, anti theft, light weight, carry on",
+        "usb port, padded straps, shoe compartment, quick release",
         "school days, business trips", {"color": _COLOURS[:10], "size": ("15 liter", "20 liter", "28 liter")}, 21, 112,
     ),
     _goods(
         "sofas", "garden > Furniture > Living Room Furniture > Sofas", "sectional sofa, loveseat, sleeper sofa, futon",
-        "easy to assemble, mid century, stain proof, spot clean", "solid wood, faux leather, storage space, foam filling",
+        "easy to assemble, mid century, stain proof, spot clean",
+        "solid wood, faux leather, storage space, foam filling",
         "living room", {"color": _COLOURS[:9], "size": ("2 seats", "3 seats", "corner")}, 180, 970,
     ),
     _goods(
@@ -111,16 +114,23 @@ GOODS = (
         "area rugs", "garden > Home Decor > Rugs, Pads & Protectors > Area Rugs", "shag rug, runner rug, jute rug",
         "easy clean, non slip, hand woven, fade proof, machine washable", "low pile, fringed edge, soft backing",
         "living room, dining room",
-        {"color": _COLOURS, "size": ("2 ft x 3 ft", "3 ft x 5 ft", "5 ft x 8 ft"), "shape": ("round", "oval", "square")},
+        {
+            "color": _COLOURS,
+            "size": ("2 ft x 3 ft", "3 ft x 5 ft", "5 ft x 8 ft"),
+            "shape": ("round", "oval", "square"),
+        },
         18, 265,
     ),
     _goods(
-        "curtains", "garden > Home Decor > Window Treatments > Curtains", "blackout curtains, sheer panels, roman blind",
-        "machine washable, thermal insulated, noise reducing, easy install", "rod pocket, cordless lift, silver grommets",
+        "curtains", "garden > Home Decor > Window Treatments > Curtains",
+        "blackout curtains, sheer panels, roman blind",
+        "machine washable, thermal insulated, noise reducing, easy install",
+        "rod pocket, cordless lift, silver grommets",
         "living room, baby rooms", {"color": _COLOURS[:12], "size": ("42 x 45 in", "52 x 63 in", "52 x 84 in")}, 13, 92,
     ),
     _goods(
-        "console tables", "garden > Furniture > Living Room Furniture > Tables", "entry table, sofa table, hall console",
+        "console tables", "garden > Furniture > Living Room Furniture > Tables",
+        "entry table, sofa table, hall console",
         "easy to assemble, water resistant, space saving", "solid wood, storage space, metal legs, tempered glass",
         "living room, narrow halls", {"color": _WOODS, "size": ("30 inch", "42 inch", "55 inch")}, 68, 430,
     ),
@@ -161,18 +171,21 @@ GOODS = (
         "note taking", {"color": _COLOURS[:5], "style": ("32 gb", "64 gb", "128 gb")}, 72, 490,
     ),
     _goods(
-        "security cameras", "electronics > Camera & Photo > Video Surveillance", "doorbell camera, dome camera, baby cam",
+        "security cameras", "electronics > Camera & Photo > Video Surveillance",
+        "doorbell camera, dome camera, baby cam",
         "easy install, wall mounted, weather proof, 1080p hd", "motion detection, night vision, two way audio",
         "front doors", {"style": _PACKS[:3], "color": ("white", "black")}, 27, 265,
     ),
     _goods(
         "portable speakers", "electronics > Portable Audio & Video > Speakers", "bluetooth speaker, shower speaker",
-        "water resistant, hands free, easy to carry, high power", "stereo sound, usb port, wireless pairing, long battery life",
+        "water resistant, hands free, easy to carry, high power",
+        "stereo sound, usb port, wireless pairing, long battery life",
         "pool parties", {"color": _COLOURS[:10]}, 15, 185,
     ),
     _goods(
         "phone cases", "electronics > Cell Phones & Accessories > Cases", "clear phone case, wallet case, rugged case",
-        "non slip, heavy duty, shock absorbing, easy install", "wireless charging, glass screen, card holder, kickstand",
+        "non slip, heavy duty, shock absorbing, easy install",
+        "wireless charging, glass screen, card holder, kickstand",
         "car mounts", {"color": _COLOURS, "size": ("compact", "regular", "plus", "max")}, 8, 43,
     ),
     _goods(
@@ -181,7 +194,8 @@ GOODS = (
         "camping trips", {"color": _COLOURS[:6], "size": ("5000mah", "10000mah", "20000mah")}, 13, 88,
     ),
     _goods(
-        "shampoo", "beauty > Hair Care > Shampoo & Conditioner", "repair shampoo, conditioner, scalp shampoo, hair mask",
+        "shampoo", "beauty > Hair Care > Shampoo & Conditioner",
+        "repair shampoo, conditioner, scalp shampoo, hair mask",
         "sulfate free, paraben free, cruelty free", "argan oil, tea tree, rice water, shea butter",
         "damaged hair, dry hair, hair growth",
         {"size": _FLUIDS, "scent": ("coconut", "eucalyptus", "fragrance free", "citrus")}, 7, 41,
@@ -198,11 +212,13 @@ GOODS = (
     ),
     _goods(
         "lip care", "beauty > Makeup > Lips", "lip balm, lip gloss, lip mask, matte lipstick",
-        "long lasting, cruelty free, easy to apply, high pigment", "shea butter, coconut oil, natural ingredients, spf 30",
+        "long lasting, cruelty free, easy to apply, high pigment",
+        "shea butter, coconut oil, natural ingredients, spf 30",
         "chapped lips", {"color": ("nude", "berry", "cherry", "peach", "plum", "clear")}, 4, 29,
     ),
     _goods(
-        "hair extensions", "beauty > Hair Care > Hair Extensions & Wigs", "clip in extensions, ponytail, lace front wig",
+        "hair extensions", "beauty > Hair Care > Hair Extensions & Wigs",
+        "clip in extensions, ponytail, lace front wig",
         "heat friendly, high quality, easy to wear", "synthetic hair, natural hair, double weft", "hair salon",
         {"color": ("jet black", "ash blonde", "auburn", "dark brown"), "size": ("12 inch", "16 inch", "20 inch")},
         15, 165,
@@ -235,6 +251,7 @@ GOODS = (
         "coffee", "grocery > Beverages > Coffee", "ground coffee, whole bean coffee, instant coffee, cold brew pack",
         "fair trade, usda organic, low acid, single origin, shade grown", "medium roast, rich flavor, resealable bag",
         "espresso machines",
-        {"flavor name": ("house blend", "hazelnut", "french vanilla", "toffee"), "size": ("10 ounce", "2 pound")}, 8, 45,
+        {"flavor name": ("house blend", "hazelnut", "french vanilla", "toffee"), "size": ("10 ounce", "2 pound")},
+        8, 45,
     ),
 )  # fmt: skip

@@ -18,8 +18,8 @@ _TAGS = frozenset({"PNOUN", "NOUN", "PROPN"})  # the original's list, its misspe
 _FUNCTION_WORDS = frozenset(
     "a about above after all an and any are as at be been before below between both but by can do does each every for "
     "from had has have he her his how if in into is it its may more most my no nor not of off on onto or our out over "
-    "own per she so some such than that the their them then there these they this those through to too under up us very "
-    "via was we were what when where which while who will with within without you your".split()
+    "own per she so some such than that the their them then there these they this those through to too under up us "
+    "very via was we were what when where which while who will with within without you your".split()
 )
 
 

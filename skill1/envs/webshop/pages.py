@@ -1,4 +1,4 @@
-"""A session's state and how it looks: pages as lists of text nodes, what can be clicked, observations (design: webshop, 2).
+"""A session's state and how it looks: pages as text nodes, what can be clicked, observations (design: webshop, 2).
 
 The original renders HTML and reads its text nodes back; here the nodes are made directly, with the parser's rule for
 blank ones. `text` joins them; `text_rich` has one a line and marks what can be clicked.
@@ -54,7 +54,7 @@ class Node(NamedTuple):
 
 
 def clickables(state: State, products: Sequence[Product]) -> tuple[str, ...]:
-    """What can be clicked, in lower case: buttons in page order, products, option values; repeats at their first place."""
+    """What can be clicked, in lower case: buttons in page order, products, option values; repeats where first met."""
     match state.page:
         case "index":
             names = [SEARCH]

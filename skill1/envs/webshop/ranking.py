@@ -190,7 +190,7 @@ def _ranks(ids: np.ndarray) -> np.ndarray:
 
 
 def _inverse_norms(lengths: np.ndarray) -> np.ndarray:
-    """(N,) float32: 1 / (k1 (1 - b + b L / mean)), L as Lucene's byte remembers it, the mean exact over non-empty texts."""
+    """(N,) float32: 1 / (k1 (1 - b + b L / mean)), L as Lucene remembers it, the mean exact over non-empty texts."""
     mean = np.float32(lengths.sum() / max(1, np.count_nonzero(lengths)))
     kept, positions = np.unique(lengths, return_inverse=True)
     remembered = np.array([remembered_length(int(length)) for length in kept], np.float32)

@@ -3,8 +3,9 @@
 Episodes (`.jsonl.xz`): a header {source, random_seed_before_load, noun_function, n_goals, goals_sha256, drawn_prices},
 then one object an episode: goal_index, goal, reset, available0, steps [{action, observation, reward, done, available,
 and at the end components}]. The header's source says in words whether the goals are human ones ("human goals") and the
-observations rich ("observation_mode=text_rich"); otherwise they are synthetic ones and plain text. Queries: one object each: query, tokens, hits (ids of the top 50), scores (of the first ten, rounded to
-four places).
+observations rich ("observation_mode=text_rich"); otherwise they are synthetic ones and plain text.
+
+Queries: one object each: query, tokens, hits (ids of the top 50), scores (of the first ten, rounded to four places).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _HEADER = ("source", "random_seed_before_load", "noun_function", "n_goals", "goa
 _EPISODE = ("goal_index", "goal", "reset", "available0", "steps")
 _STEP = ("action", "observation", "reward", "done", "available")
 _GOAL = (
-    "asin", "category", "query", "name", "product_category", "instruction_text", "attributes", "price_upper", "goal_options"
+    "asin", "category", "query", "name", "product_category", "instruction_text", "attributes", "price_upper",
+    "goal_options",
 )  # fmt: skip
 _QUERY = ("query", "tokens", "hits", "scores")
 _SHOWN = 10

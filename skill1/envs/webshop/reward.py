@@ -18,15 +18,15 @@ from skill1.envs.webshop.goals import Goal
 
 Nouns = Callable[[str], Sequence[str]]  # a title's nouns in lower case, repeats kept
 
-# WebShop's colour words in its order: the first one found stands for an option value. WebShop, MIT (c) 2023 Princeton NLP.
+# WebShop's colour words in its order: the first found stands for an option value. WebShop, MIT (c) 2023 Princeton NLP.
 COLOURS = (
     "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo "
-    "caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal "
-    "dark denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo "
-    "ivory ivy khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor "
-    "mushroom mustard natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal rust sand "
-    "sapphire seashell silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise violet walnut "
-    "wheat white wine yellow"
+    "caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream "
+    "crystal dark denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather "
+    "indigo ivory ivy khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha "
+    "multicolor mushroom mustard natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal "
+    "rust sand sapphire seashell silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise "
+    "violet walnut wheat white wine yellow"
 ).split()
 _ALIKE = 85  # a token_set_ratio above it is a match
 _LATIN_1 = dict.fromkeys(range(0x80, 0x100))  # characters that thefuzz drops before comparing
@@ -72,7 +72,7 @@ def score(product: Product, price: float, options: Mapping[str, str], goal: Goal
 
 def alike(first: str, second: str) -> bool:
     """thefuzz's token_set_ratio above 85."""
-    return int(round(fuzz.token_set_ratio(_cleaned(first), _cleaned(second)))) > _ALIKE
+    return round(fuzz.token_set_ratio(_cleaned(first), _cleaned(second))) > _ALIKE
 
 
 def option_text(option: str | tuple[str, str]) -> str:

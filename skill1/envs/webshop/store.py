@@ -62,8 +62,8 @@ def build_catalogue(products: Iterable[Product]) -> Catalogue:
 def store_catalogue(products: Iterable[Product], folder: Path, source: dict[str, Any]) -> Catalogue:
     """Write the catalogue into `folder`, which appears only when it is complete, and open it.
 
-    `source` is noted in it: what it was made from. Raises DataError if there is no product, OSError if the folder cannot
-    be written.
+    `source` is noted in it: what it was made from. Raises DataError if there is no product, OSError if the folder
+    cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}-building-", dir=folder.parent))

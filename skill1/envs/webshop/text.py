@@ -19,7 +19,7 @@ STOP_WORDS = frozenset(
 MAX_TOKEN = 255
 _CACHED_WORDS = 1 << 18  # distinct tokens whose stems are remembered
 
-# UAX#29's word-break classes joined as in StandardTokenizer's grammar. `x` are marks that belong to the character before.
+# UAX#29's word-break classes joined as in StandardTokenizer's grammar; `x` are marks that belong to what precedes.
 _WORDS = regex.compile(
     r"""
     (?(DEFINE)
@@ -94,9 +94,7 @@ _STEP_2 = {
     "logi": "log",
 }  # fmt: skip
 _STEP_3 = {"icate": "ic", "ative": "", "alize": "al", "iciti": "ic", "ical": "ic", "ful": "", "ness": ""}
-_STEP_4 = dict.fromkeys(
-    "al ance ence er ic able ible ant ement ment ent ion ou ism ate iti ous ive ize".split(), ""
-)  # fmt: skip
+_STEP_4 = dict.fromkeys("al ance ence er ic able ible ant ement ment ent ion ou ism ate iti ous ive ize".split(), "")
 _LONGEST = max(map(len, (*_STEP_2, *_STEP_3, *_STEP_4)))
 
 
