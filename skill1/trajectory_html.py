@@ -46,6 +46,7 @@ _STYLE = """
 .s1 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .s1 .id { white-space: nowrap; overflow-wrap: normal; }
 .s1 tr.now { background: var(--now); }
+.s1 td.words { min-width: 11em; }
 .s1 td.observation { min-width: 14em; max-width: 52em; } .s1 td.answer { min-width: 11em; max-width: 40em; }
 .s1 summary { cursor: pointer; padding: 0.25em 0; }
 .s1 details.group, .s1 details.episode { border-top: 1px solid var(--line); padding: 0.15em 0; }
@@ -146,7 +147,7 @@ def _candidates(step: Step, episode: Episode) -> str:
             f'<td class="n">{i + 1}</td><td class="n place">{place[i]}</td><td class="id">{_text(candidate.skill)}</td>'
             f'<td class="n utility">{candidate.utility:.3f}</td><td class="n">{skill.count}</td>'
             f'<td class="n">{candidate.similarity:.3f}</td><td class="n score">{candidate.score:.3f}</td>'
-            f"<td>{_text(skill.desc)}</td><td>{_text(skill.strategy)}</td></tr>"
+            f'<td class="words">{_text(skill.desc)}</td><td class="words">{_text(skill.strategy)}</td></tr>'
         )
     if not r.turns_of("rerank"):
         ranked = "There was no ranking call: retrieval order."
@@ -257,8 +258,8 @@ def group_table(members: Sequence[Episode], now: Episode | None = None) -> str:
         advantage = f"{acts[0].advantage:+.3f}" if acts else ""
         rows.append(
             f'<tr class="member{" now" if e is now else ""}"><td class="n">{r.index}</td><td>{_outcome(e)}</td>'
-            f'<td class="n">{r.steps}</td><td class="id">{_skill_name(e)}</td><td>{_text(r.query)}</td>'
-            f'<td class="n">{advantage}</td><td>{escape(str(e.fate))}</td></tr>'
+            f'<td class="n">{r.steps}</td><td class="id">{_skill_name(e)}</td><td class="words">{_text(r.query)}</td>'
+            f'<td class="n">{advantage}</td><td class="words">{escape(str(e.fate))}</td></tr>'
         )
     head = _head(["rollout", "outcome", "actions", "skill", "query", "A of act", "lesson"], numbers=(0, 2, 5))
     return f'<div class="scroll"><table>{head}{"".join(rows)}</table></div>'
