@@ -45,7 +45,7 @@ def lives(study: LibraryRun) -> Figure:
     middle.plot(median.index, median, color=shade, label="median")
     middle.axhline(config.initial_utility, color="0.6", linewidth=0.8, linestyle=":", label="at admission")
     middle.set(xlabel="training step", ylabel="U of skills retrieved so far", ylim=(0, 1))
-    whole(middle.xaxis)
+    middle.set_xlim(0.5, study.steps + 0.5)
     for axes in rest:
         idle = gone["retrieved"] == 0
         for part, filled, name in ((gone[~idle], shade, "retrieved"), (gone[idle], "none", "never retrieved")):
@@ -85,6 +85,7 @@ def use(study: LibraryRun, table: pd.DataFrame) -> Figure:
     right.set(xlabel="training step", ylabel="skills never retrieved so far\n(% of those in the library)")
     percent(right.yaxis)
     for axes in (left, right):
+        axes.set_xlim(0.5, study.steps + 0.5)
         whole(axes.xaxis)
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.0, handlelength=1.6)
     return figure
