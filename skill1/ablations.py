@@ -135,7 +135,8 @@ def _effects(study: Study) -> pd.DataFrame:
     for split in arms.splits(study):
         part = dict(tuple(frame[frame["split"] == split].groupby("variant")))
         for variant in others:
-            rows.append({"split": split, "variant": variant, "kind": kind(variant)} | compare(part[variant], part[REFERENCE]))
+            keys = {"split": split, "variant": variant, "kind": kind(variant)}
+            rows.append(keys | compare(part[variant], part[REFERENCE]))
     table = pd.DataFrame(rows)
     for name in ("games", "seeds"):
         table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(_holm)
@@ -206,7 +207,7 @@ def mcnemar(study: Study) -> pd.DataFrame:
     """Exact McNemar p of every variant against full, seed by seed, where every game was played once.
 
     Returns:
-        Columns split, variant, seed, only_full (games that only full won), only_variant, p; no rows with several passes.
+        Columns split, variant, seed, only_full (games that only full won), only_variant, p; no rows for several passes.
     """
     frame, others = arms.own(study), _compared(study)
     columns = ["split", "variant", "seed", "only_full", "only_variant", "p"]
@@ -287,12 +288,14 @@ def reading(study: Study) -> str:
 
 def _missing(study: Study) -> str:
     gaps = [f"{variant} seed {', '.join(map(str, seeds))}" for variant, seeds in study.missing.items()]
-    return f"{arms.setting(study)} {'Missing: ' + '; '.join(gaps) if gaps else 'No seed that was asked for is missing'}."
+    listed = f"Missing: {'; '.join(gaps)}" if gaps else "No seed that was asked for is missing"
+    return f"{arms.setting(study)} {listed}."
 
 
 def _verdict(row: Any) -> str:
     lead = f"{row.variant} against full {row.points:+.1f} points"
-    over_games = f"these runs {interval(row.games_low, row.games_high) or 'alike in every game'}, Holm p {p_text(row.games_holm)}"
+    spread = interval(row.games_low, row.games_high) or "alike in every game"
+    over_games = f"these runs {spread}, Holm p {p_text(row.games_holm)}"
     if np.isnan(row.seeds_holm):
         few = min(row.seeds, row.reference_seeds)
         why = f"{plural(few, 'seed')} on a side" if few < 2 else "no spread over seeds"
@@ -300,7 +303,8 @@ def _verdict(row: Any) -> str:
     beyond_games = not row.both_low <= 0 <= row.both_high
     told = "told apart" if row.seeds_holm < 1 - _LEVEL and beyond_games else "not told apart"
     return (
-        f"{lead}: {told}; new runs and games {interval(row.both_low, row.both_high)}, new runs [{row.seeds_low:+.1f}, {row.seeds_high:+.1f}], Holm p "
+        f"{lead}: {told}; new runs and games {interval(row.both_low, row.both_high)}, new runs "
+        f"{interval(row.seeds_low, row.seeds_high)}, Holm p "
         f"{p_text(row.seeds_holm)} with {row.seeds} against {row.reference_seeds} seeds; {over_games}."
     )
 

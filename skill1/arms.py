@@ -69,7 +69,7 @@ def own(study: Study) -> pd.DataFrame:
 
 
 def withheld(study: Study) -> pd.DataFrame:
-    """The trained policies of variants with a library, played without it; runs that have no such evaluation are left out."""
+    """The trained policies of variants with a library, played without it; runs without such an evaluation have no rows."""
     frame = _after(study)
     return frame[(frame["library"] == "none") & frame["variant"].map(has_library).astype(bool)]
 
@@ -171,8 +171,8 @@ def _after(study: Study) -> pd.DataFrame:
     if last.nunique() > 1:
         short, long = last.idxmin(), last.idxmax()
         raise RunError(
-            f"{study.path}: {_name(*short)} was evaluated after step {last[short]}, {_name(*long)} after step {last[long]}, "
-            "which is not comparable: evaluate all of them after the same step, then `skill1 collect`"
+            f"{study.path}: {_name(*short)} was evaluated after step {last[short]}, {_name(*long)} after step "
+            f"{last[long]}, which is not comparable: evaluate all of them after the same step, then `skill1 collect`"
         )
     return frame[frame["step"] == last.max()]
 
@@ -184,13 +184,13 @@ def _alike(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
     first = None
     for key in runs:
         if key not in groups:
-            raise RunError(f"{study.path}: {_name(*key)} has no {what}: evaluate it, then `skill1 collect {study.path}`")
+            raise RunError(f"{study.path}: {_name(*key)} has no {what}: evaluate it, then run `skill1 collect`")
         played = sorted(zip(*(groups[key][name] for name in ("split", "game", "pass")), strict=True))
         first = first or played
         if played != first:
             raise RunError(
                 f"{study.path}: {_name(*key)} played other games or passes than {_name(*runs[0])} ({len(played)} and "
-                f"{len(first)} episodes of its {what}): evaluate both alike, then `skill1 collect {study.path}`"
+                f"{len(first)} episodes of its {what}): evaluate both alike, then run `skill1 collect`"
             )
     return frame
 

@@ -44,7 +44,8 @@ def shown(study: Study, wanted: Sequence[str]) -> list[str]:
     found = [variant for variant in wanted if variant in study.variants]
     if not found:
         there = ", ".join(arms.variants(study))
-        raise RunError(f"the study {study.path} has none of {', '.join(wanted)}, which this figure compares (it has {there})")
+        names = ", ".join(wanted)
+        raise RunError(f"the study {study.path} has none of {names}, which this figure compares (it has {there})")
     return found
 
 
@@ -124,7 +125,8 @@ def signal_table(study: Study) -> pd.DataFrame:
     for (metric, variant), part in signals(study).groupby(["metric", "variant"], sort=False):
         cells = {f"step {step}": _spread(at["value"].dropna()) for step, at in part.groupby("step")}
         quoted = _quoted(metric) if variant == REFERENCE else ""
-        rows.append({"signal": SIGNALS[metric], "variant": variant} | cells | {"seeds": part["seed"].nunique(), LABEL: quoted})
+        end = {"seeds": part["seed"].nunique(), LABEL: quoted}
+        rows.append({"signal": SIGNALS[metric], "variant": variant} | cells | end)
     return pd.DataFrame(rows).set_index(["signal", "variant"])
 
 
@@ -136,9 +138,13 @@ def reading(study: Study) -> str:
     own = table[table["variant"] == REFERENCE]
     for metric, part in own.groupby("metric", sort=False):
         start, end = (part[part["step"] == step]["value"].dropna() for step in (first, last))
-        ups = (part.pivot(index="seed", columns="step", values="value")[[first, last]].diff(axis=1)[last]).dropna()
+        wide = part.pivot(index="seed", columns="step", values="value")
+        ups = (wide[last] - wide[first]).dropna()
         if len(ups):
-            rose = f"{start.mean():.2f} at step {first}, {end.mean():.2f} at step {last}; it rose in {(ups > 0).sum()} of {len(ups)} seeds"
+            rose = (
+                f"{start.mean():.2f} at step {first}, {end.mean():.2f} at step {last}; "
+                f"it rose in {(ups > 0).sum()} of {len(ups)} seeds"
+            )
         else:
             rose = f"no value at step {first} or {last}"
         quoted = _quoted(metric)

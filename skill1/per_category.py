@@ -29,7 +29,8 @@ def success(study: Study) -> pd.DataFrame:
 @lru_cache(maxsize=4)
 def _success(study: Study) -> pd.DataFrame:
     tidy = pd.concat([arms.rates(arms.untrained(study)), ablations.success(study)], ignore_index=True)
-    return tidy.sort_values("split", key=lambda names: names.map(arms.splits(study).index), kind="stable", ignore_index=True)
+    order = arms.splits(study)
+    return tidy.sort_values("split", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
 def published_success() -> pd.DataFrame:
@@ -92,16 +93,13 @@ def _gains(study: Study) -> pd.DataFrame:
 def gain_table(study: Study) -> pd.DataFrame:
     """`gains` for the eye, the largest gain of a split and variant first."""
     table = gains(study)
-    place = {split: i for i, split in enumerate(arms.splits(study))}
-    order = {variant: i for i, variant in enumerate(headline(study))}
-    table = table.sort_values(
-        ["split", "variant", "points"], key=lambda column: column.map(place | order) if column.name != "points" else -column
-    )
+    blocks = table.groupby(["split", "variant"], sort=False)
+    table = pd.concat(part.sort_values("points", ascending=False, kind="stable") for _, part in blocks)
     return points_table(table, ["split", "variant", "category"])
 
 
 def behaviour(study: Study) -> pd.DataFrame:
-    """How episodes were played: overall for every variant, per category for the `headline` ones and the untrained policy.
+    """How episodes were played, overall by every variant, per category by `headline` ones and the untrained policy.
 
     Returns:
         Columns split, variant, category; steps (actions per episode, a lost one counts all it took), steps_low,
@@ -147,11 +145,9 @@ def behaviour_table(study: Study) -> pd.DataFrame:
             "split": table["split"],
             "variant": table["variant"],
             "category": table["category"],
-            "steps": [_with_bounds(*row) for row in zip(table["steps"], table["steps_low"], table["steps_high"])],
+            "steps": _with_bounds(table, "steps"),
             "steps when won": table["steps_won"].map(lambda value: "" if np.isnan(value) else f"{value:.1f}"),
-            "invalid actions": [
-                _with_bounds(*row) for row in zip(table["invalid"], table["invalid_low"], table["invalid_high"])
-            ],
+            "invalid actions": _with_bounds(table, "invalid"),
             "invalid, % of actions": table["invalid_share"].map("{:.1f}".format),
             "games": table["games"],
             "seeds": table["seeds"],
@@ -169,9 +165,9 @@ def reading(study: Study) -> str:
         sure = by_category[by_category["games_holm"] < 0.05]["category"]
         lines.append(
             f"{split}, {variant} against the untrained policy: {overall['points']:+.1f} points "
-            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in "
-            f"{_gain(by_category.iloc[0])}, least in {_gain(by_category.iloc[-1])}; these runs differ from it (Holm over "
-            f"{len(by_category)} categories) in {', '.join(sure) or 'no category'}."
+            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in {_gain(by_category.iloc[0])}, "
+            f"least in {_gain(by_category.iloc[-1])}; these runs differ from it (Holm over {len(by_category)} "
+            f"categories) in {', '.join(sure) or 'no category'}."
         )
         after, before = (played.loc[(split, name, OVERALL)] for name in (variant, UNTRAINED))
         lines.append(
@@ -186,5 +182,9 @@ def _gain(row: pd.Series) -> str:
     return f"{row['category']} ({row['points']:+.1f}{f' {span}' if span else ''}, n = {row['games']} games)"
 
 
-def _with_bounds(value: float, low: float, high: float) -> str:
-    return f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
+def _with_bounds(table: pd.DataFrame, name: str) -> list[str]:
+    columns = (table[name], table[f"{name}_low"], table[f"{name}_high"])
+    return [
+        f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
+        for value, low, high in zip(*columns, strict=True)
+    ]

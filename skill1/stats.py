@@ -178,7 +178,8 @@ def difference_over_seeds(
         raise ValueError("one single game: an interval over games needs at least two")
     generator = np.random.default_rng(seed)
     columns = _shares(generator, games, resamples)  # (B, G), the same for both sides
-    first, second = (((_shares(generator, len(side), resamples) @ side) * columns).sum(axis=1) for side in sides)  # (B,)
+    drawn = [_shares(generator, len(side), resamples) @ side for side in sides]  # (B, G) each
+    first, second = ((part * columns).sum(axis=1) for part in drawn)  # (B,)
     low, high = np.quantile(first - second, [(1 - level) / 2, (1 + level) / 2])
     value = float(sides[0].mean() - sides[1].mean())
     return Estimate(value, float(low), float(high), games, level, "bootstrap over seeds and games")

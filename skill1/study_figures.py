@@ -43,8 +43,8 @@ def ablation_dots(study: Study) -> Figure:
     for axes, split in zip(panels, arms.splits(study), strict=True):
         part = tidy[tidy["split"] == split].set_index("variant")
         for row, name in enumerate(names):
-            estimate = _estimate(part.loc[name])
-            dots(axes, [row], [estimate], (VARIANT_COLOURS[name], "o"), "_", horizontal=True, size=6)
+            span = _spans(part.loc[[name], ["success", "low", "high"]])
+            dots(axes, [row], span, (VARIANT_COLOURS[name], "o"), "_", horizontal=True, size=6)
             own = seeds.loc[split, name]
             if len(own) > 1:
                 axes.plot(own, [row + 0.25] * len(own), "|", color=VARIANT_COLOURS[name], markersize=6, alpha=0.8)
@@ -61,7 +61,7 @@ def ablation_dots(study: Study) -> Figure:
 
 @themed
 def effect_dots(study: Study) -> Figure:
-    """Every variant against full in points (`ablations.effects`): thick, these runs on new games; thin, new runs too."""
+    """Every variant against full in points (`ablations.effects`): thick: these runs, new games; thin: new runs, too."""
     table = ablations.effects(study)
     names = list(dict.fromkeys(table["variant"]))
     of_full = plural(len(study.seeds(REFERENCE)), "seed")
@@ -115,7 +115,7 @@ def u_hat_curves(study: Study) -> Figure:
 
 @themed
 def similarity_dots(study: Study) -> Figure:
-    """Figure 4: task-skill similarity at the three checkpoints (`dynamics.at_checkpoints`), mean over seeds and seeds."""
+    """Figure 4: task-skill similarity at the three checkpoints (`dynamics.at_checkpoints`), seeds and their mean."""
     names = dynamics.shown(study, dynamics.FIGURE_4_VARIANTS)
     table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names)
     steps = dynamics.checkpoints(study)
@@ -128,7 +128,8 @@ def similarity_dots(study: Study) -> Figure:
         for seed in own:
             axes.plot(places, own[seed], "o", color=colour, markersize=3, alpha=0.5, linestyle="none")
         label = f"{name} ({_seeds(study, name)})"
-        axes.plot(places, dynamics.mean_over_seeds(own), "o", color=colour, markersize=7, label=label, linestyle="-", linewidth=0.8)
+        mean = dynamics.mean_over_seeds(own)
+        axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=label)
     ends = dict(zip((0, len(steps) - 1), dynamics.published_similarity(), strict=False))
     axes.plot(list(ends), list(ends.values()), "o", label=f"{LABEL} (full)", **_HOLLOW)
     axes.plot([], [], "o", color="0.5", markersize=3, label="one seed")
@@ -141,7 +142,7 @@ def similarity_dots(study: Study) -> Figure:
 
 @themed
 def category_spread(study: Study) -> Figure:
-    """Figure 7: success per category, mean and standard deviation over seeds (`per_category.success`), beside published."""
+    """Figure 7: success per category (`per_category.success`), mean and std over seeds, and published."""
     tidy = per_category.success(study)
     published = per_category.published_success()
     names = [*per_category.headline(study), UNTRAINED]
@@ -152,12 +153,10 @@ def category_spread(study: Study) -> Figure:
         *beside, last = shifts(len(names) + 1)
         for name, shift in zip(names, beside, strict=True):
             own = part[part["variant"] == name]
-            spread = [
-                Estimate(r.success / 100, (r.success - s) / 100, (r.success + s) / 100, r.seeds, np.nan, "std over seeds")
-                for r, s in zip(own.itertuples(), own["seed_std"].fillna(0.0), strict=True)
-            ]
+            std = own["seed_std"].fillna(0.0)  # of a single run: a dot alone
+            spread = pd.DataFrame({"mean": own["success"], "low": own["success"] - std, "high": own["success"] + std})
             places = [rows.index(category) + shift for category in own["category"]]
-            dots(axes, places, spread, _style(name), _seed_label(study, name), horizontal=True)
+            dots(axes, places, _spans(spread), _style(name), _seed_label(study, name), horizontal=True)
         for method, marker in ((_PAPER, "o"), (_PAPER_RIVAL, "^")):
             theirs = published[published["method"] == method].set_index("category")["success"]
             known = [category for category in rows if category in theirs.index]
@@ -182,10 +181,9 @@ def gain_dots(study: Study) -> Figure:
         part = table[table["split"] == split]
         for name, shift in zip(names, shifts(len(names)), strict=True):
             own = part[part["variant"] == name]
-            bounds = own[["points", "both_low", "both_high"]].ffill(axis=1)  # no interval: a dot alone
-            estimates = [Estimate(*(value / 100 for value in row), 0, 0.95, "") for row in bounds.itertuples(index=False)]
+            spans = _spans(own[["points", "both_low", "both_high"]])
             places = [rows.index(category) + shift for category in own["category"]]
-            dots(axes, places, estimates, _style(name), _seed_label(study, name), horizontal=True)
+            dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
         _category_rows(axes, rows, part)
         passes = per_category.success(study).query("split == @split").iloc[0]
         axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{_size(passes)}")
@@ -206,14 +204,13 @@ def behaviour_dots(study: Study, split: str) -> Figure:
     rows = arms.categories(table)
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axes, measure, title in zip(panels, ("steps", "invalid"), ("steps per episode", "invalid actions per episode"), strict=True):
+    measures = {"steps": "steps per episode", "invalid": "invalid actions per episode"}
+    for axes, (measure, title) in zip(panels, measures.items(), strict=True):
         for name, shift in zip(names, shifts(len(names)), strict=True):
             own = table[table["variant"] == name]
-            bounds = own[[measure, f"{measure}_low", f"{measure}_high"]].ffill(axis=1)
-            # `dots` draws percent
-            estimates = [Estimate(*(value / 100 for value in row), 0, 0.95, "") for row in bounds.itertuples(index=False)]
+            spans = _spans(own[[measure, f"{measure}_low", f"{measure}_high"]])
             places = [rows.index(category) + shift for category in own["category"]]
-            dots(axes, places, estimates, _style(name), _seed_label(study, name), horizontal=True)
+            dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
         _category_rows(axes, rows, table)
         axes.set(xlabel=f"{title}, 95 % interval\n{_size(table.iloc[0])}", title=SPLITS.get(split, split))
         axes.set_xlim(left=0)
@@ -276,8 +273,12 @@ def _seed_rates(frame: pd.DataFrame) -> pd.Series:
     return per_game.groupby(level=[0, 1, 2]).mean()
 
 
-def _estimate(row: pd.Series) -> Estimate:
-    return Estimate(row["success"] / 100, row["low"] / 100, row["high"] / 100, row["games"], 0.95, row["method"])
+def _spans(values: pd.DataFrame) -> list[Estimate]:
+    """What `plots.dots` draws, of the columns value, low, high in the units of the axis; without bounds a dot alone.
+
+    `dots` takes shares and draws percent; n, level and method are not drawn.
+    """
+    return [Estimate(*row, 0, np.nan, "") for row in (values.ffill(axis=1) / 100).itertuples(index=False)]
 
 
 def _key(axes: Axes, label: str, **style: object) -> None:

@@ -1,9 +1,10 @@
-"""A collected study made of numbers, without runs: outcomes and metrics such as real runs leave, and its three files."""
+"""A collected study made of numbers, without runs: outcomes and metrics such as real runs leave, in three files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,8 @@ def outcomes(rng: np.random.Generator, split: str, chance: float, passes: int, g
     ease = np.linspace(0.25, -0.25, len(CATEGORIES))
     frame = pd.DataFrame(
         [
-            {"split": split, "game": f"{split}/g{game:03d}", "category": CATEGORIES[game % len(CATEGORIES)], "pass": number}
-            for game in range(games)
+            {"split": split, "game": f"{split}/g{game:03d}", "category": category, "pass": number}
+            for game, category in zip(range(games), cycle(CATEGORIES))
             for number in range(passes)
         ]
     )

@@ -30,7 +30,7 @@ def study() -> Study:
 
 
 def by_hand(won: dict[tuple[str, int, int, str], str], category: str = "Pick") -> Study:
-    """(variant, seed, step, library) -> one letter per game, "1" = won; one pass on valid_seen, no metrics but reward."""
+    """(variant, seed, step, library) -> one letter per game, "1" = won; one pass on valid_seen."""
     rows = [
         {
             "variant": variant, "seed": seed, "step": step, "split": "valid_seen", "game": f"g{i}",
@@ -78,10 +78,10 @@ def test_a_variants_own_result_is_with_its_library() -> None:
 @pytest.mark.parametrize(
     ("won", "message"),
     [
-        ({FULL: "10", ("no_library", 0, 0, "none"): "00"}, "no_library seed 0 has no evaluation after training with its"),
-        ({("full", 0, 9, "none"): "10", PLAIN: "10"}, "full seed 0 has no evaluation after training with its own library"),
-        ({FULL: "10", PLAIN: "100"}, "no_library seed 0 played other games or passes than full seed 0 .3 and 2 episodes"),
-        ({FULL: "10", ("no_library", 0, 5, "none"): "10"}, "no_library seed 0 was evaluated after step 5, full seed 0 after"),
+        ({FULL: "10", ("no_library", 0, 0, "none"): "00"}, "no_library seed 0 has no evaluation after training"),
+        ({("full", 0, 9, "none"): "10", PLAIN: "10"}, "full seed 0 has no evaluation after .* its own library"),
+        ({FULL: "10", PLAIN: "100"}, "no_library seed 0 played other .* full seed 0 .3 and 2 episodes"),
+        ({FULL: "10", ("no_library", 0, 5, "none"): "10"}, "no_library seed 0 .* step 5, full seed 0 after step 9"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_named(won: dict, message: str) -> None:
@@ -119,7 +119,7 @@ def test_the_untrained_policy_is_one_policy(study: Study) -> None:
     assert set(many["seeds"]) == {0} and set(one["seeds"]) == {1}
 
 
-# --- Table 2 and effects -----------------------------------------------------------------------------------------------
+# --- Table 2 and effects ---------------------------------------------------------------------------------------------
 
 
 def test_table_2_keeps_ours_and_the_published_apart(study: Study) -> None:
@@ -205,7 +205,7 @@ def test_the_reading_says_what_was_found(study: Study) -> None:
 def test_nothing_to_compare_with_is_an_error(study: Study) -> None:
     without = synthetic_study.make({"no_library": [0], "grpo": [0]}, splits=SEEN)
     for table in (ablations.effects, ablations.resolution, ablations.mcnemar):
-        with pytest.raises(RunError, match=r"no finished run of full to compare with \(it has no_library, grpo\): add it"):
+        with pytest.raises(RunError, match=r"no finished run of full .* \(it has no_library, grpo\): add it"):
             table(without)
     with pytest.raises(RunError, match="has full alone: add variants"):
         ablations.effects(synthetic_study.make({"full": [0]}, splits=SEEN))
@@ -242,7 +242,7 @@ def test_resolution_by_hand(study: Study) -> None:
     assert few[["seed_std", "if_episodes", "if_games", "if_runs"]].isna().all()
 
 
-# --- Differences over seeds ----------------------------------------------------------------------------------------------
+# --- Differences over seeds ------------------------------------------------------------------------------------------
 
 
 def table_of(*rows: list[float]) -> pd.DataFrame:
@@ -288,7 +288,7 @@ def test_tables_that_cannot_be_subtracted_are_refused() -> None:
         difference_over_seeds(good[["g0"]], good[["g0"]])
 
 
-# --- Training signals ----------------------------------------------------------------------------------------------------
+# --- Training signals ------------------------------------------------------------------------------------------------
 
 
 def test_checkpoints_are_means_over_the_last_tenth_of_each_third(study: Study) -> None:
@@ -320,7 +320,8 @@ def test_signal_table_and_reading(study: Study) -> None:
     values = dynamics.at_checkpoints(study, "u_hat", ["full"]).query("step == 30")["value"]
     assert cell["step 30"] == f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
     assert cell["seeds"] == 3 and cell["published"] == "0.91 at step 85"
-    assert f"{values.mean():.2f} at step {STEPS}; it rose in 3 of 3 seeds (published: 0.91 at step 85)" in dynamics.reading(study)
+    found = f"{values.mean():.2f} at step {STEPS}; it rose in 3 of 3 seeds (published: 0.91 at step 85)"
+    assert found in dynamics.reading(study)
     empty = replace(study, metrics=study.metrics.assign(u_hat=np.nan))
     assert "no value at step 10 or 30" in dynamics.reading(empty)
     assert dynamics.signal_table(empty).loc[(dynamics.SIGNALS["u_hat"], "full"), "step 30"] == "none"
@@ -331,11 +332,11 @@ def test_signals_that_are_not_there_are_named(study: Study) -> None:
     with pytest.raises(RunError, match="metrics.parquet has no u_hat, which training with a library logs"):
         dynamics.signals(old)
     plain = synthetic_study.make({"no_library": [0], "gigpo": [0]}, splits=SEEN)
-    with pytest.raises(RunError, match="has none of full, lambda1_0, lambdas_0, which this figure compares .it has no_library"):
+    with pytest.raises(RunError, match="none of full, lambda1_0, lambdas_0, .* .it has no_library, gigpo"):
         dynamics.signals(plain)
 
 
-# --- Categories ------------------------------------------------------------------------------------------------------------
+# --- Categories ------------------------------------------------------------------------------------------------------
 
 
 def test_table_1_has_the_papers_columns(study: Study) -> None:
@@ -380,7 +381,8 @@ def test_behaviour_by_hand() -> None:
 
 
 def test_overview_lists_what_is_there_and_what_is_not(study: Study) -> None:
-    table = arms.overview(replace(study, manifest={**study.manifest, "missing": {"no_selection": [1], "gigpo": [0, 1]}}))
+    missing = {"no_selection": [1], "gigpo": [0, 1]}
+    table = arms.overview(replace(study, manifest={**study.manifest, "missing": missing}))
     assert table.index.tolist() == ["full", "no_library", "no_selection", "grpo", "gigpo"]
     assert table.loc["no_selection", ["seeds", "missing seeds"]].tolist() == ["0, 2", "1"]
     assert table.loc["gigpo", ["seeds", "missing seeds", "steps"]].tolist() == ["none", "0, 1", ""]

@@ -105,7 +105,8 @@ def test_effect_dots_show_the_effects(study: Study, figures: dict[str, Figure]) 
         for row, effect in enumerate(table[table["split"] == split].itertuples()):
             lines = [x for x in axes.lines if x.get_color() == VARIANT_COLOURS[effect.variant] and len(x.get_xdata())]
             drawn = [x.get_xdata().tolist() for x in lines]
-            assert drawn == [[effect.both_low, effect.both_high], [effect.games_low, effect.games_high], [effect.points]]
+            spans = [[effect.both_low, effect.both_high], [effect.games_low, effect.games_high]]
+            assert drawn == [*spans, [effect.points]]
             assert all(set(x.get_ydata()) == {row} for x in lines)
             assert [[effect.published, row]] in hollow(axes)
     assert "no_selection\n1 against 2 seeds" in texts(figures["effects"])
@@ -194,7 +195,7 @@ def test_a_single_seed_and_a_single_split_are_drawn() -> None:
     assert "n = 6 games, 1 pass" in texts(study_figures.ablation_dots(small))
 
 
-# --- The notebooks, by the strict runner --------------------------------------------------------------------------------
+# --- The notebooks, by the strict runner -----------------------------------------------------------------------------
 
 
 def shown(path: Path) -> str:
@@ -205,7 +206,8 @@ def shown(path: Path) -> str:
 
 def check_figures(folder: Path, again: Path, names: list[str], compared: list[str]) -> None:
     """The study's figures are those `names`; the `compared` ones are byte by byte what this process draws."""
-    assert sorted(path.name for path in (folder / "figures").iterdir()) == [f"{n}.{kind}" for n in names for kind in ("pdf", "png")]
+    there = sorted(path.name for path in (folder / "figures").iterdir())
+    assert there == [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]
     study = load(folder)
     for name in compared:
         for path in plots.save(DRAWN[name](study), again, name):
@@ -215,7 +217,8 @@ def check_figures(folder: Path, again: Path, names: list[str], compared: list[st
 def test_notebook_03_reads_a_committed_study(study: Study, tmp_path: Path) -> None:
     folder = synthetic_study.write(study, tmp_path / "reference")
     done = run_notebook(NOTEBOOKS / "03_ablations.ipynb", tmp_path / "03.ipynb", {"study": str(folder)})
-    check_figures(folder, tmp_path / "again", ["ablations", "effects", "similarity", "training_signals", "u_hat"], ["u_hat"])
+    names = ["ablations", "effects", "similarity", "training_signals", "u_hat"]
+    check_figures(folder, tmp_path / "again", names, ["u_hat"])
     text = shown(done)
     assert ablations.reading(study).splitlines()[1] in text and dynamics.reading(study).splitlines()[1] in text
     assert "Missing: no_selection seed 1." in text
