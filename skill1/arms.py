@@ -69,7 +69,7 @@ def own(study: Study) -> pd.DataFrame:
 
 
 def withheld(study: Study) -> pd.DataFrame:
-    """The trained policies of variants with a library, played without it; runs without such an evaluation have no rows."""
+    """Trained policies of variants with a library, played without it; no rows of runs without such an evaluation."""
     frame = _after(study)
     return frame[(frame["library"] == "none") & frame["variant"].map(has_library).astype(bool)]
 
