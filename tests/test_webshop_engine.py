@@ -85,6 +85,8 @@ def test_the_item_page(play):
     )  # fmt: skip
     chosen, again = play("click[white]", "click[x-large]", "click[navy blue]", state=state)
     assert chosen.options == (("color", "navy blue"), ("size", "x-large")) and again == text  # the choice is not shown
+    for action in ("click[purple]", "click[small]", "click[next >]", "click[b000000001]"):  # not on this page
+        assert shop.step(state, goal, action) is state
 
 
 def test_sub_pages_and_the_way_back(play):
