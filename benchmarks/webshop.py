@@ -1,8 +1,8 @@
 """Cost of the WebShop environment: steps, start, memory; and its ranking on a large generated catalogue.
 
 Run on one thread: OMP_NUM_THREADS=1 python benchmarks/webshop.py [--data DIR] [--products 100000]
-Without --data a catalogue of 1,000 products is generated. Baselines of the same run: a process for every episode, as the
-original has it (here with our engine in it: one process's memory times their number), against one shop for all; and a
+Without --data a catalogue of 1,000 products is generated. Baselines of the same run: a process for every episode, as
+the original has it (here with our engine in it: one process's memory times their number), against one shop for all; and a
 plain BM25 scorer that goes over every document's term counts, whose best hits are compared on the way. CPU seconds
 (process time); memory is resident-set growth, each measurement in a process of its own; mapped pages in use count.
 """
@@ -191,7 +191,8 @@ def main() -> None:
         one = in_own_process(episodes, data, 1, 100)
         many = in_own_process(episodes, data, arguments.width, 1)
         print(f"import {one['import_s']:.2f} s, start {one['start_s']:.2f} s (wall)")
-        print(f"step {one['step_ms']:.2f} CPU ms alone, {many['step_ms']:.2f} side by side; {one['searches']:.0%} search")
+        searches = f"{one['searches']:.0%} searches"
+        print(f"step {one['step_ms']:.2f} CPU ms alone, {many['step_ms']:.2f} side by side; {searches}")
         apart = one["all_mb"] * arguments.width
         print(
             f"memory: shop {one['shop_mb']:.0f} MB, with 1 episode {one['all_mb']:.0f} MB, with {arguments.width} "
@@ -208,8 +209,8 @@ def main() -> None:
                 f"{result['open_s']:.2f} s; on disk {result['disk_mb']:.0f} MB, index {result['index_mb']:.0f} MB"
             )
             print(
-                f"memory: open {result['open_mb']:.0f} MB, after {arguments.queries} searches {result['used_mb']:.0f} MB "
-                "(mapped pages included)"
+                f"memory: open {result['open_mb']:.0f} MB, after {arguments.queries} searches {result['used_mb']:.0f} "
+                "MB (mapped pages included)"
             )
             print(
                 f"query {result['query_ms']:.2f} CPU ms, plain scorer {result['plain_query_ms']:.0f} "

@@ -179,7 +179,8 @@ def test_rich_observations(play):
     assert text == (
         f"You have clicked white.\nInstruction:\n{goal.text}\n[button] Back to Search [button_]\n"
         "[button] < Prev [button_]\ncolor\n  [button] navy blue [button_]\n  [clicked button] white [clicked button_]\n"
-        "size\n  [button] 10 | 12 in [button_]\n  [button] x-large [button_]\nBrass Desk Lamp\nPrice: $12.5\nRating: N.A.\n"
+        "size\n  [button] 10 | 12 in [button_]\n  [button] x-large [button_]\nBrass Desk Lamp\nPrice: $12.5\n"
+        "Rating: N.A.\n"
         "[button] Description [button_]\n[button] Features [button_]\n[button] Reviews [button_]\n"
         "[button] Buy Now [button_]\n"
     )

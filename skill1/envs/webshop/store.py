@@ -1,8 +1,10 @@
 """A catalogue ready to shop in: products, search index and goal sources, in memory or in a folder on disk.
 
-In memory, the 1,000 products of the small set take some 20 MB. The folder is for the full set: products are lines that
-are read through a memory map and parsed when looked at (the last few thousand are kept), the index's postings are
-mapped, so what stays in memory is a few numbers a product (about 60 bytes) and the pages of the map in use.
+In memory, the 1,000 products of the small set take some 40 MB, imports included. The folder is for the full set:
+products are lines that are read through a memory map and parsed when looked at (the last few thousand are kept), the
+index's postings are mapped too. Measured with 1.18 million generated products, whose texts are a quarter as long as the
+original's: built in 105 CPU s with 1.6 GB at most, opened in 0.03 s with 0.1 GB (0.17 GB with its 3.9 million goals,
+0.36 GB while they are shuffled, and the mapped pages in use), 18 ms a query.
 """
 
 from __future__ import annotations
