@@ -63,8 +63,8 @@ def recording(folder):
                 "observation": "Thank you for shopping with us! [SEP] Your code: [SEP] None [SEP] (Paste it in your "
                 "MTurk interface.) [SEP] Purchased [SEP] asin [SEP] B000000003 [SEP] options [SEP] {} [SEP] attrs "
                 "[SEP] None [SEP] category [SEP] None [SEP] query [SEP] None [SEP] product category [SEP] None [SEP] "
-                "Target [SEP] asin [SEP] options [SEP] attrs [SEP] price upper [SEP] instuction text [SEP] category [SEP] "
-                "product category [SEP] query [SEP] Goal [SEP] None [SEP] Reward [SEP] Your score (min 0.0, max 1.0) "
+                "Target [SEP] asin [SEP] options [SEP] attrs [SEP] price upper [SEP] instuction text [SEP] category "
+                "[SEP] product category [SEP] query [SEP] Goal [SEP] None [SEP] Reward [SEP] Your score (min 0.0, max 1.0) "
                 "[SEP] 1.0 [SEP] Reward Details [SEP] None",
                 "available": {"has_search_bar": False, "clickables": []},
                 "components": {
