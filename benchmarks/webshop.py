@@ -3,8 +3,9 @@
 Run on one thread: OMP_NUM_THREADS=1 python benchmarks/webshop.py [--data DIR] [--products 100000]
 Without --data a catalogue of 1,000 products is generated. Baselines of the same run: a process for every episode, as
 the original has it (here with our engine in it: one process's memory times their number), against one shop for all;
-and a plain BM25 scorer that goes over every document's term counts, whose best hits are compared on the way. CPU seconds
-(process time); memory is resident-set growth, each measurement in a process of its own; mapped pages in use count.
+and a plain BM25 scorer that goes over every document's term counts, whose best hits are compared on the way. CPU
+seconds (process time); memory is resident-set growth, each measurement in a process of its own; mapped pages in use
+count.
 """
 
 from __future__ import annotations

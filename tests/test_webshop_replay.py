@@ -64,8 +64,8 @@ def recording(folder):
                 "MTurk interface.) [SEP] Purchased [SEP] asin [SEP] B000000003 [SEP] options [SEP] {} [SEP] attrs "
                 "[SEP] None [SEP] category [SEP] None [SEP] query [SEP] None [SEP] product category [SEP] None [SEP] "
                 "Target [SEP] asin [SEP] options [SEP] attrs [SEP] price upper [SEP] instuction text [SEP] category "
-                "[SEP] product category [SEP] query [SEP] Goal [SEP] None [SEP] Reward [SEP] Your score (min 0.0, max 1.0) "
-                "[SEP] 1.0 [SEP] Reward Details [SEP] None",
+                "[SEP] product category [SEP] query [SEP] Goal [SEP] None [SEP] Reward [SEP] Your score (min 0.0, "
+                "max 1.0) [SEP] 1.0 [SEP] Reward Details [SEP] None",
                 "available": {"has_search_bar": False, "clickables": []},
                 "components": {
                     "r_type": 1.0, "r_att": 1.0, "w_att": 0.5, "query_match": True, "category_match": True,
