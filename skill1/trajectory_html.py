@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
-from skill1.records import STAGES, Row, Turn
+from skill1.records import STAGES, Row, Stage, Turn
 from skill1.trajectories import RULES, Case, Episode, Step
 
 Prompts = Callable[[Turn], str]  # the full prompt of a turn, decoded
@@ -113,7 +113,7 @@ def episode_body(step: Step, episode: Episode, prompts: Prompts | None = None) -
     if r.skill:
         parts += ["<h4>Skill in the act prompts</h4>", _box(r.skill, "skill")]
     parts += ["<h4>Turns</h4>", _turns(episode, prompts), "<h4>Lesson</h4>", _lesson(episode)]
-    return "\n".join([*parts, "<h4>Credit</h4>", _credit(episode)])
+    return "\n".join([*parts, "<h4>Credit</h4>", _credit(step, episode)])
 
 
 def _title(episode: Episode, size: int) -> str:
@@ -218,16 +218,14 @@ def _lesson(episode: Episode) -> str:
     return f'{shown}<p class="fate">{_capital(escape(str(episode.fate)))}.</p>'
 
 
-def _credit(episode: Episode) -> str:
+def _credit(step: Step, episode: Episode) -> str:
     """Per stage: the reward, its advantage and the weight of all its rows."""
-    r = episode.rollout
-    distill = 0.0 if r.lesson is None else r.outcome - episode.u_hat
-    rewards = {
-        "query": ("R", episode.returned),
-        "act": ("R", episode.returned),
-        "rerank": ("NDCG", episode.ndcg),
-        "distill": ("r - U&#770;, 0 if it did not parse", distill),
-    }
+    r, config = episode.rollout, step.run.config.credit
+    rewards: dict[Stage, tuple[str, float]] = dict.fromkeys(STAGES, ("R", episode.returned))
+    if config.estimator == "grpo":  # gigpo gives all stages the episode's return
+        rewards["distill"] = ("r - U&#770;, 0 if it did not parse", r.outcome - episode.u_hat if r.lesson else 0.0)
+        if config.rerank_credit == "loss":
+            rewards["rerank"] = ("NDCG", episode.ndcg)
     rows = []
     for stage in STAGES:
         turns = [row for turn, row in zip(r.turns, episode.rows, strict=True) if turn.stage == stage]

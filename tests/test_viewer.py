@@ -238,6 +238,25 @@ def test_every_fate_is_told(tmp_path: Path) -> None:
     assert str(loaded.episodes[1].fate) == "admitted as s000002"
 
 
+@pytest.mark.parametrize(
+    ("changed", "rerank"),
+    [
+        ({}, "rerankNDCG1.000+0.000"),
+        ({"credit__rerank_baseline": "none"}, "rerankNDCG1.000+1.000"),
+        ({"credit__lambda1": 0.0}, "rerankNDCG1.000not trained"),
+        ({"credit__rerank_baseline": "none", "credit__rerank_credit": "return"}, "rerankR1.300+0.707"),  # r + .3 NDCG
+    ],
+)
+def test_credit_says_what_a_stage_is_paid_for(tmp_path: Path, changed: dict[str, object], rerank: str) -> None:
+    learnt = [made(1.0, lesson=("a", "left")), made(1.0, index=1, lesson=("b", "right"))]
+    used = [made(float(i == 0), "s000001", "s000002", index=i, lesson=("a", "left")) for i in range(2)]
+    loaded = trajectories.load_step(write(tmp_path / "run", learnt, used, **changed))
+    rows = Parsed(episode_body(loaded, loaded.episodes[0])).texts("credit")
+    assert next(row for row in rows if row.startswith("rerank")).startswith(rerank)
+    distilled = next(row for row in rows if row.startswith("distill"))
+    assert distilled.startswith("distillr - U\u0302, 0 if it did not parse0.500+0.707")
+
+
 def test_the_group_stands_beside(step: Step) -> None:
     for members in step.groups.values():
         from_view = Parsed(viewer.episode_view(step, members[1]))
@@ -261,9 +280,10 @@ def test_escape_keeps_every_character() -> None:
 
 
 def test_hostile_texts_are_shown_not_run(tmp_path: Path) -> None:
-    lessons = [made(float(i == 0), index=i, lesson=(HOSTILE, HOSTILE), word=HOSTILE) for i in range(2)]
-    using = [made(float(i == 0), *["s000001"][: 1 - i], index=i, lesson=None, word=HOSTILE) for i in range(2)]
-    run = write(tmp_path / "run", lessons, using)
+    evil = {"lesson": (HOSTILE, HOSTILE), "word": HOSTILE}
+    learnt = [made(1.0, **evil), made(0.0, index=1, **evil)]
+    used = [made(1.0, "s000001", **evil), made(0.0, index=1, **evil)]
+    run = write(tmp_path / "run", learnt, used)
     out = viewer.export(run)
     text = out.read_text(encoding="utf-8")
     view = Parsed(text)
@@ -272,7 +292,8 @@ def test_hostile_texts_are_shown_not_run(tmp_path: Path) -> None:
         "table", "tr", "th", "td", "span", "section", "ol", "li", "br",
     }  # fmt: skip
     assert view.attributes <= {"lang", "charset", "http-equiv", "content", "name", "class", "id", "open", "colspan"}
-    for name in ("instruction", "game", "category", "query", "observation", "value", "skill", "strategy"):
+    stored = ("instruction", "game", "category", "query", "observation", "value", "raw", "skill", "desc", "strategy")
+    for name in stored:
         assert any(SEEN in found for found in view.texts(name)), name
     assert SEEN in "".join(view.texts("case"))
     assert "\x00" not in text and "\x1b" not in text
@@ -404,6 +425,8 @@ def test_the_explorer_follows_its_controls(path: Path, contrasting: Path, step: 
     assert opened(explorer).rollout.index == 2
     explorer.game.value = other = next(g for g in step.groups if g != step.group_of())
     assert opened(explorer).rollout.group == other and explorer.rollout.value == 2
+    told = [(e.rollout.index, "won" if e.won else "lost", e.rollout.selected or "no skill") for e in step.groups[other]]
+    assert [label for label, _ in explorer.rollout.options] == [" ".join(map(str, words)) for words in told]
     explorer.step.value = 1
     first = trajectories.load_step(path, 1).groups[other][2].rollout
     assert [t.text for t in opened(explorer).rollout.turns] == [t.text for t in first.turns]
