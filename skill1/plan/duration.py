@@ -13,7 +13,7 @@ from skill1.plan.machine import Machine
 from skill1.plan.memory import typical_rows
 from skill1.plan.workload import Stages, Workload
 
-_ADAM_TRAFFIC = 7 * 4  # bytes a parameter: reads weight, gradient, two moments; writes weight and moments
+ADAM_TRAFFIC = 7 * 4  # bytes a parameter: reads weight, gradient, two moments; writes weight and moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def estimate_duration(config: Config, graph: Graph, machine: Machine, workload: 
         [len(m.ranks[0]) * max(row_tokens[i] for i in m.ranks[0]) for m in update.micro_batches] for update in updates
     ]
     trained = [max(t / padded * passes.seconds(speed), 2 * gather) for update in tokens for t in update]
-    step_bytes = _ADAM_TRAFFIC * size.trained / machine.shards
+    step_bytes = ADAM_TRAFFIC * size.trained / machine.shards
     exchange = share * size.trained * (compute if machine.sharded else 4 * 2) / machine.link
     second = sum(sum(update) for update in tokens[1:])  # tokens whose old log-probabilities are needed
     scored = second + (sum(map(sum, tokens)) if config.train.kl > 0 else 0)

@@ -39,6 +39,7 @@ PRIVATE_API: tuple[tuple[str, str], ...] = (
 )
 
 _DEPTHS = (2, 3)  # the smallest at which one more block changes nothing but the number of inner blocks
+_IN_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm}  # of the head's gradients; torch counts the other only
 _OUTPUTS = ("log_probs", "entropy")  # as TRL's GRPOTrainer asks for
 
 
@@ -118,10 +119,15 @@ class Extended:
     def flops(self) -> float:
         return self._linear(lambda t: float(t.flops.sum()))
 
+    @property
+    def operators(self) -> float:
+        """How many are issued."""
+        return self._linear(lambda t: len(t.flops))
+
     def seconds(self, speed: Speed) -> float:
         """The roofline: an operator takes as long as its arithmetic or its traffic, whichever is longer."""
         device = self._linear(lambda t: float(np.maximum(t.flops / speed.flops, t.traffic / speed.bandwidth).sum()))
-        host = self._linear(lambda t: len(t.flops)) * speed.host
+        host = self.operators * speed.host
         return max(device, host) if speed.overlap else device + host
 
 
@@ -304,7 +310,7 @@ class _Counter(TorchDispatchMode):
         made = [t for t in tree_iter(result) if isinstance(t, torch.Tensor)]
         for tensor in made:
             self.meet(tensor)
-        operations = flop_registry.get(func.overloadpacket)
+        operations = flop_registry.get(_IN_PLACE.get(func.overloadpacket, func.overloadpacket))
         self._flops.append(float(operations(*args, **kwargs, out_val=result)) if operations else 0.0)
         read = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
         self._traffic.append(0.0 if func.is_view else float(sum(map(_nbytes, (*read, *made)))))

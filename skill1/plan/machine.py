@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import psutil
 import torch
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from skill1.config import ConfigError
-from skill1.plan.graph import Speed
+from skill1.plan.graph import Graph, Speed, Weights
 
 GB = 1e9
 # NVIDIA's H100 SXM data sheet: dense bfloat16, and float32 without tensor cores; an H800 has the same.
@@ -19,7 +20,10 @@ _PEAK = {"bfloat16": 989e12, "float32": 67e12}
 _HOST = 8e-6  # ours: an eager transformers operator, Python included
 _SIDE = 1024  # of the matrices multiplied to measure a rate
 _COPIED = 2**26  # bytes copied to measure a bandwidth
-_ISSUED = 2000  # small operators issued to measure the cost of one
+_TINY = dict(
+    vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=4, num_attention_heads=1, num_key_value_heads=1,
+    tie_word_embeddings=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,8 @@ class Machine:
                 raise ConfigError(f"{name} = {getattr(self, name):g}: must be more than 0")
         if self.mfu > 1 or not 0 <= self.reserve < 1 or self.host < 0:
             raise ConfigError(
-                f"mfu = {self.mfu:g}, reserve = {self.reserve:g}, host = {self.host:g} s: the first two are shares of 1, "
-                "and nothing takes less than no time"
+                f"mfu = {self.mfu:g}, reserve = {self.reserve:g}, host = {self.host:g} s: the first two must be shares of "
+                "1 and the last at least 0"
             )
 
     @property
@@ -88,10 +92,10 @@ def gpu_machine(
         ConfigError: a number that no machine has.
     """
     spread = gpus > 1 if sharded is None else sharded
+    rate = _PEAK[dtype] if flops is None else flops
     return Machine(
-        "H100/H800-class GPU (assumed)", gpus, memory, _PEAK[dtype] if flops is None else flops, mfu, bandwidth, link, host, True, reserve,
-        spread,
-    )  # fmt: skip
+        "H100/H800-class GPU (assumed)", gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread
+    )
 
 
 def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: bool = False) -> Machine:
@@ -112,26 +116,32 @@ def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: 
     return Machine(name, processes, memory, flops, 1.0, bandwidth, bandwidth, host, False, reserve, sharded)
 
 
-def measure_cpu(dtype: torch.dtype) -> tuple[float, float, float]:
-    """Operations a second of a matrix product, bytes a second of a copy, seconds of a small operator."""
+def measure_cpu(dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float, float]:
+    """Operations a second of a matrix product, bytes a second of a copy, seconds to issue an operator.
+
+    The last is taken from forward passes of a model so small that its operators do nothing else.
+    """
     a, b = torch.randn(2, _SIDE, _SIDE, dtype=torch.float32).to(dtype)
     source = torch.ones(_COPIED // 4)
     target = torch.empty_like(source)
-    small = torch.ones(8)
+    tiny = Qwen2Config(**_TINY)
+    model = AutoModelForCausalLM.from_config(tiny).eval()
+    operators = Graph(tiny, Weights(torch.float32, torch.float32, None)).prefill(1, 1).operators
+    token, mask = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.long)
 
+    @torch.no_grad()
     def issue() -> None:
-        for _ in range(_ISSUED):
-            small + small
+        model(input_ids=token, attention_mask=mask, use_cache=True, logits_to_keep=1)
 
-    product = _best(lambda: a @ b)
-    copy = _best(lambda: target.copy_(source))
-    return 2 * _SIDE**3 / product, 2 * _COPIED / copy, _best(issue) / _ISSUED
+    product = _best(lambda: a @ b, clock)
+    copy = _best(lambda: target.copy_(source), clock)
+    return 2 * _SIDE**3 / product, 2 * _COPIED / copy, _best(issue, clock) / operators
 
 
-def _best(call: Callable[[], object], repeats: int = 5) -> float:
+def _best(call: Callable[[], object], clock: Callable[[], float], repeats: int = 5) -> float:
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = clock()
         call()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return min(times)

@@ -1,0 +1,151 @@
+"""The planner's predictions against this machine: memory and time of an update, time of generation.
+
+Run on one thread: OMP_NUM_THREADS=1 python benchmarks/plan.py
+Randomly initialised Qwen2 models of three sizes in float32 on the CPU, trained by `RowTrainer` and sampled by `Policy`.
+The predictions use this machine's rate of matrix products, copy bandwidth and time of a small operator, measured in the
+same process just before; nothing is fitted. Memory is the growth of the resident set over a model that is there already
+(gradients, Adam, activations), measured in a process of its own with a warm start. Times are CPU seconds
+on one thread, the better of two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils.logging import disable_progress_bar
+
+sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
+
+from skill1.config import Config, load_config  # noqa: E402
+from skill1.nano import make_tokenizer  # noqa: E402
+from skill1.plan.duration import ADAM_TRAFFIC  # noqa: E402
+from skill1.plan.graph import Graph, Speed, Weights  # noqa: E402
+from skill1.plan.machine import measure_cpu  # noqa: E402
+from skill1.policy import Policy  # noqa: E402
+from skill1.prompts import make_prompts  # noqa: E402
+from skill1.records import Row  # noqa: E402
+from skill1.trainer import build_trainer  # noqa: E402
+
+SIZES = {"1M": (128, 4, 1024), "10M": (320, 7, 4096), "30M": (512, 9, 8192)}  # width, layers, vocabulary
+ROWS, PROMPT, COMPLETION = 8, 96, 32
+MICRO_BATCHES = 2  # of an update: gradients are there when the second is computed
+STEPS = 3  # the first makes the optimiser's state
+# large blocks go back to the system at once, so that the resident set is what is in use
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def architecture(width: int, layers: int, vocabulary: int) -> Qwen2Config:
+    return Qwen2Config(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=width // 32, num_key_value_heads=width // 64, max_position_embeddings=1024,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+
+
+def words(vocabulary: int) -> PreTrainedTokenizerFast:
+    return make_tokenizer(f"w{i}" for i in range(vocabulary - 3))
+
+
+def make_rows(vocabulary: int) -> list[Row]:
+    rng = np.random.default_rng(0)
+
+    def ids(count: int) -> np.ndarray:
+        return rng.integers(3, vocabulary, count).astype(np.int32)
+
+    return [
+        Row(ids(PROMPT), ids(COMPLETION), np.zeros(COMPLETION, np.float32), "act", float(rng.normal()), 1.0, i, i, 0)
+        for i in range(ROWS * MICRO_BATCHES)
+    ]
+
+
+def train(model: PreTrainedModel, config: Config) -> list[float]:
+    """Seconds of every step but the first, of MICRO_BATCHES x ROWS rows."""
+    vocabulary = model.config.vocab_size
+    marks: list[float] = []
+
+    def collect(step: int, policy: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
+        marks.append(time.process_time())
+        return make_rows(vocabulary), {}
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_trainer(config, model, words(vocabulary), Path(folder), collect).train()
+    return np.diff(marks)[1:].tolist()
+
+
+def generate(model: PreTrainedModel, config: Config) -> float:
+    vocabulary = model.config.vocab_size
+    policy = Policy(model.eval(), words(vocabulary), make_prompts("compact", "alfworld"), config.policy, PROMPT + 8)
+    texts = [" ".join(f"w{(i + j) % 500}" for j in range(PROMPT)) for i in range(ROWS)]
+    times = []
+    for repeat in range(2):
+        started = time.process_time()
+        policy.generate(texts, [(repeat, i) for i in range(ROWS)], temperature=1.0, max_new_tokens=COMPLETION)
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def resident_peak(call: Callable[[], object]) -> float:
+    """Bytes by which the resident set grew at most while `call` ran (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+    before = psutil.Process().memory_info().rss
+    call()
+    marks = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(marks["VmHWM"].split()[0]) * 1024 - before
+
+
+def measure(size: str, checkpointing: bool) -> None:
+    """Print one line per quantity."""
+    disable_progress_bar()
+    overrides = {
+        "train.steps": STEPS, "train.kl": 0.0, "train.save_every": 1000, "train.rows_per_micro_batch": ROWS,
+        "policy.gradient_checkpointing": checkpointing,
+    }  # fmt: skip
+    config = load_config("nano", overrides=overrides)
+    train(Qwen2ForCausalLM(architecture(64, 1, 256)), config)  # loads whatever a first step loads
+    shape = architecture(*SIZES[size])
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(shape)
+
+    flops, bandwidth, host = measure_cpu(torch.float32, time.process_time)
+    speed = Speed(flops, bandwidth, host, overlap=False)
+    times: list[float] = []
+    grown = resident_peak(lambda: times.extend(train(model, config)))
+    graph = Graph(shape, Weights(torch.float32, torch.float32, None))
+    passes, parameters = graph.update(ROWS, PROMPT, COMPLETION, checkpointing), graph.parameters.total
+    prefill, decode = graph.prefill(ROWS, PROMPT), graph.decode(ROWS, PROMPT + COMPLETION // 2)
+    written = prefill.seconds(speed) + (COMPLETION - 1) * decode.seconds(speed)
+    update = MICRO_BATCHES * passes.seconds(speed) + ADAM_TRAFFIC * parameters / bandwidth
+    name = f"{size} ({parameters / 1e6:.1f} M{', checkpointing' if checkpointing else ''})"
+    report(name, "memory of an update, MB", grown / 1e6, (3 * 4 * parameters + passes.peak) / 1e6)
+    report(name, "update, ms", 1e3 * min(times), 1e3 * update)
+    report(name, "generation, ms", 1e3 * generate(model, config), 1e3 * written)
+    print(f"{name:<26} rates {flops / 1e9:.1f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s, {host * 1e6:.2f} us an operator")
+
+
+def report(name: str, what: str, measured: float, predicted: float) -> None:
+    print(f"{name:<26} {what:<26} measured {measured:8.1f}  predicted {predicted:8.1f}  ratio {predicted / measured:5.2f}")
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        torch.set_num_threads(1)
+        measure(sys.argv[1], json.loads(sys.argv[2]))
+        return
+    for size in SIZES:
+        for checkpointing in ("false", "true") if size == "30M" else ("false",):
+            subprocess.run([sys.executable, "-W", "ignore", __file__, size, checkpointing], env=os.environ | ALLOCATOR, check=True)
+
+
+if __name__ == "__main__":
+    main()

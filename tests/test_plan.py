@@ -1,0 +1,238 @@
+"""The planner: parameters, memory and batches against hand-computed numbers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import Qwen2Config
+
+from skill1.cli import main
+from skill1.config import ConfigError, load_config
+from skill1.plan import graph as graphs
+from skill1.plan.architectures import SHIPPED, read_architecture, with_depth
+from skill1.plan.graph import Graph, Speed, Weights, build, count
+from skill1.plan.machine import GB, gpu_machine
+from skill1.plan.plan import Planner
+from skill1.plan.report import to_json, to_text
+from skill1.plan.workload import Assumptions, make_workload
+from skill1.trl_config import lora_config
+from tiny import tiny_model, tiny_policy
+
+FLOAT32 = Weights(torch.float32, torch.float32, None)
+SMALL = Qwen2Config(
+    vocab_size=500, hidden_size=64, intermediate_size=192, num_hidden_layers=7, num_attention_heads=4,
+    num_key_value_heads=2, tie_word_embeddings=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_policy(tmp_path_factory.mktemp("tiny"), layers=4)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's model, out of the hub's reach."""
+    shipped = SHIPPED["Qwen/Qwen2.5-7B-Instruct"]
+    return Planner(replace(read_architecture_offline(), config=shipped.config()))
+
+
+def read_architecture_offline():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        return read_architecture("Qwen/Qwen2.5-7B-Instruct")
+
+
+@pytest.mark.parametrize(
+    "model, parameters",
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 494_032_768),
+    ],
+)
+def test_the_shipped_architectures_have_the_published_numbers_of_parameters(model, parameters):
+    counted = count(build(SHIPPED[model].config(), FLOAT32))
+    assert counted.total == counted.trained == parameters
+    assert counted.bytes == 4 * parameters
+    assert counted.largest_block * SHIPPED[model].layers + counted.outside == parameters
+
+
+def test_adapters_count_as_peft_makes_them_on_a_real_model():
+    config = load_config("nano", overrides={"policy.lora_rank": 3})
+    real = get_peft_model(tiny_model(dtype=torch.bfloat16), lora_config(config))
+    counted = count(build(tiny_model().config, Weights(torch.bfloat16, torch.bfloat16, lora_config(config))))
+    assert counted.trained == real.get_nb_trainable_parameters()[0]
+    assert counted.total == tiny_model().num_parameters()
+    assert counted.bytes == 2 * counted.total + 4 * counted.trained  # adapters in float32
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_two_depths_extend_to_the_whole_depth(checkpointing):
+    graph = Graph(SMALL, FLOAT32)
+    with FakeTensorMode():
+        model = build(SMALL, FLOAT32)
+        graphs._fake(model)
+        whole = graphs._update(model, torch.float32, 3, 40, 8, checkpointing)
+    extended = graph.update(3, 40, 8, checkpointing)
+    assert extended.peak == pytest.approx(max(whole.forward_peak, whole.backward_peak), rel=1e-3)
+    assert extended.flops == whole.flops.sum()
+    assert extended.operators == pytest.approx(len(whole.flops), abs=2)
+
+
+def test_the_whole_7b_graph_does_the_operations_counted_by_hand():
+    architecture = SHIPPED["Qwen/Qwen2.5-7B-Instruct"].config()
+    with FakeTensorMode():
+        model = build(architecture, Weights(torch.bfloat16, torch.bfloat16, None))
+        graphs._fake(model)
+        trace = graphs._update(model, torch.bfloat16, 1, 64, 64, True)
+    blocks = 28 * 233_057_792
+    head = 152_064 * 3584  # on the 64 completion tokens alone; its logits are computed again, too
+    spared = 28 * 18_944 * 3584  # a block's last product need not be computed again
+    wanted = 8 * 128 * blocks - 2 * 128 * spared + 8 * 64 * head  # forward, again, and twice backward
+    assert trace.flops.sum() == pytest.approx(wanted, rel=0.01)
+
+
+def test_generation_keeps_keys_and_values_of_every_layer():
+    graph = Graph(SMALL, FLOAT32)
+    heads = 2 * 2 * 16 * 4  # keys and values x heads x dimension x bytes
+    assert graph.prefill(5, 30).cache == 7 * 5 * 30 * heads
+    assert graph.decode(5, 30).cache == 7 * 5 * 31 * heads
+    assert graph.decode(5, 30).peak >= 7 * 5 * 31 * heads
+
+
+def test_float32_weights_are_copied_and_their_cache_is_float32_under_autocast():
+    half = Weights(torch.float32, torch.bfloat16, None)
+    linear = sum(p.numel() for name, p in build(SMALL, half).named_parameters() if p.ndim == 2 and "layers" in name)
+    single, mixed = Graph(SMALL, FLOAT32), Graph(SMALL, half)
+    assert mixed.decode(1, 2).peak - single.decode(1, 2).peak > 2 * linear * 0.95
+    assert mixed.prefill(5, 30).cache == single.prefill(5, 30).cache
+
+
+def test_checkpointing_and_short_rows_cost_less_memory():
+    graph = Graph(SMALL, FLOAT32)
+    assert graph.update(4, 64, 8, True).peak < graph.update(4, 64, 8, False).peak / 2
+    assert graph.update(2, 64, 8, False).peak < 0.6 * graph.update(4, 64, 8, False).peak
+
+
+def test_a_roofline_takes_the_slower_of_arithmetic_and_traffic():
+    passes = Graph(SMALL, FLOAT32).score(4, 20, 5)
+    arithmetic = passes.seconds(Speed(1e9, 1e30, 0.0, overlap=False))
+    assert arithmetic == pytest.approx(passes.flops / 1e9)
+    issued = passes.operators * 1e-3
+    assert passes.seconds(Speed(1e9, 1e30, 1e-3, overlap=False)) == pytest.approx(arithmetic + issued)
+    assert passes.seconds(Speed(1e9, 1e30, 1e-3, overlap=True)) == pytest.approx(max(arithmetic, issued))
+
+
+def test_a_step_of_the_paper_by_hand():
+    work = make_workload(load_config("paper"), Assumptions(turns=20, prompt=500, completion=100))
+    assert {s.stage: s.rows for s in work.stages} == {"query": 256, "rerank": 256, "act": 5120, "distill": 256}
+    assert work.rows == 5888
+    assert work.completion_tokens == 256 * (40 + 20 + 150) + 5120 * 100
+    assert len(work.updates(load_config("paper"), 8)) == 23  # 5888 / 256
+    assert sum(update.size for update in work.updates(load_config("paper"), 8)) == 5888
+    bare = make_workload(load_config("paper", "no_library"), Assumptions(turns=20))
+    assert [s.stage for s in bare.stages] == ["act"]
+
+
+def test_the_paper_on_eight_gpus(paper):
+    plan = paper.plan(load_config("paper"), gpu_machine(8, 80 * GB))
+    n = 7_615_616_512
+    memory = plan.memory
+    assert memory.parameters == memory.gradients == memory.reference == 4 * n / 8
+    assert memory.optimiser == 8 * n / 8
+    assert memory.unsynchronised == 2 * n  # whole gradients in bfloat16 between micro-batches
+    assert plan.fits and plan.suggestions == ()
+    assert max(memory.phases.values()) == memory.peak
+    text, data = to_text(plan), to_json(plan)
+    assert "published" in text and "computed" in text and "7,615,616,512" in text and "shipped copy" in text
+    assert data["published"]["Skill1 full, step 100, s"] == 494 and data["label"] == "computed"
+    json.dumps(data)
+
+
+def test_a_plan_that_does_not_fit_suggests_plans_that_do(tiny):
+    planner = Planner.of(str(tiny))
+    sizes = {
+        "policy.model": str(tiny), "rollout.max_prompt_tokens": 256, "environment.max_steps": 4,
+        "train.tokens_per_micro_batch": 8192,
+    }  # fmt: skip
+    config = load_config("nano", overrides=sizes)
+    roomy = planner.plan(config, gpu_machine(1, GB))
+    assert roomy.fits
+    machine = gpu_machine(1, roomy.memory.phases["longest row"] * 1.2)
+    plan = planner.plan(config, machine)
+    assert not plan.fits and plan.suggestions
+    assert "It does not fit" in to_text(plan) and "DOES NOT FIT" in to_text(plan)
+    for suggestion in plan.suggestions:
+        changes = dict(suggestion.changes)
+        there = replace(machine, gpus=changes.pop("gpus", 1))
+        again = load_config("nano", overrides=sizes | changes)
+        mended = planner.plan(again, replace(there, sharded=there.gpus > 1))
+        assert mended.fits and mended.memory.peak == pytest.approx(suggestion.peak)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--preset papr", "unknown preset 'papr'; did you mean 'paper'?"),
+        ("--gpus 0", "gpus = 0: a plan needs at least 1"),
+        ("--memory 0", "memory = 0: must be more than 0"),
+        ("--gpus 9", "9 processes for rollout.tasks_per_step=8 groups"),
+        ("--turns 19", "turns = 19: an episode takes more than 0 and at most environment.max_steps=18"),
+        ("--set policy.model=./nowhere", "there is no folder './nowhere'"),
+        ("--set rollout.max_prompt_tokens=4096", "are more than the model's 512 positions"),
+        ("--set rollout.max_prompt_tokens=100", "is less than a typical distill prompt (128 tokens)"),
+        ("--mfu 1.5", "must be shares of 1"),
+    ],
+)
+def test_impossible_plans_are_refused(tiny, capsys, words, message):
+    model = [] if "policy.model" in words else ["--set", f"policy.model={tiny}"]
+    limits = [] if "max_prompt" in words else ["--set", "rollout.max_prompt_tokens=256"]
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *model, *limits, *words.split()])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_line_exits_with_the_verdict(tiny, capsys):
+    words = ["plan", "--set", f"policy.model={tiny}", "--set", "rollout.max_prompt_tokens=256", "--json"]
+    for memory, status in (("1", 0), ("0.0001", 1)):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--memory", memory])
+        assert (ended.value.code or 0) == status
+        assert json.loads(capsys.readouterr().out)["fits"] is (status == 0)
+
+
+def test_a_dry_run_checks_and_starts_nothing(tiny, world, tmp_path, capsys):
+    def train(*words: str) -> tuple[int, str, str]:
+        given = {"policy.model": tiny, "environment.data": world, "rollout.max_prompt_tokens": 256}
+        sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "--out", str(tmp_path / "run"), "--dry-run", *sets, *words])
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    status, out, _ = train()
+    assert status == 0 and "It fits" in out and "this CPU" in out
+    assert not list(tmp_path.iterdir())
+    for words, message in (
+        (("--set", "environment.train_split=trian"), "trian"),
+        (("--nproc", "9"), "9 processes for rollout.tasks_per_step=8 groups"),
+        (("--resume",), "there is no run at"),
+    ):
+        status, _, err = train(*words)
+        assert status == 2 and message in err
+
+
+def test_a_model_out_of_reach_is_named():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(ConfigError, match="'nobody/nothing' is no folder here, and the hub cannot be reached"):
+            read_architecture("nobody/nothing")
+    assert read_architecture_offline().shipped
+    assert with_depth(SHIPPED["Qwen/Qwen2.5-7B-Instruct"].config(), 2).num_hidden_layers == 2
