@@ -91,7 +91,9 @@ def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) 
     return pairs
 
 
-_preset_option = click.option("--preset", default="nano", show_default=True, help="nano, small, paper-lora, paper or released")
+_preset_option = click.option(
+    "--preset", default="nano", show_default=True, help="nano, small, paper-lora, paper or released"
+)
 _set_option = click.option(
     "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
 )
@@ -250,7 +252,7 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
 @_config_options
 @click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
 @click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
-@click.option("--dry-run", is_flag=True, help="check data, model, memory and batches, start nothing; status 1 if no fit")
+@click.option("--dry-run", is_flag=True, help="check data, model, memory and batches only; status 1 if no fit")
 def train(
     name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int,
     dry_run: bool,
@@ -283,7 +285,7 @@ def train(
 @click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
 @click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
 @click.option("--sharded/--whole", default=None, help="weights spread by FSDP2, or whole [default: spread if several]")
-@click.option("--rate", type=float, help="peak TFLOP/s of matrix products [default: an H100's or H800's at policy.dtype]")
+@click.option("--rate", type=float, help="peak TFLOP/s of matrix products [default: an H100's at policy.dtype]")
 @click.option("--mfu", default=0.5, show_default=True, help="share of that peak which matrix products reach")
 @click.option("--bandwidth", default=2300.0, show_default=True, help="GB/s to and from memory, as reached")
 @click.option("--link", default=150.0, show_default=True, help="GB/s from GPU to GPU, each way, as reached")

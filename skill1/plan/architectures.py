@@ -82,8 +82,8 @@ def read_architecture(model: str) -> Architecture:
         return Architecture(_read(model), f"config.json of the folder {model}", shipped=False)
     if model.startswith((".", "/")) or Path(folder.parts[0]).is_dir() or len(folder.parts) > 2:
         raise ConfigError(
-            f"policy.model: there is no folder {model!r}; name an existing model folder or hub id, or make a nano policy "
-            f"with `skill1 warmstart --out {model}`"
+            f"policy.model: there is no folder {model!r}; name an existing model folder or hub id, or make a nano "
+            f"policy with `skill1 warmstart --out {model}`"
         )
     hub = f"config.json of {model} on the hub (or its local cache)"
     try:

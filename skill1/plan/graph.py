@@ -13,6 +13,7 @@ The fake device is a CPU: the fused kernels of a GPU (attention, log-probabiliti
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,7 +184,9 @@ def build(architecture: PretrainedConfig, weights: Weights) -> nn.Module:
         model = AutoModelForCausalLM.from_config(architecture, dtype=weights.held)
         add_fused_lm_head(model, outputs=_OUTPUTS)
         if weights.adapter is not None:
-            model = get_peft_model(model, weights.adapter)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of yesterday
+                model = get_peft_model(model, weights.adapter)
     return model
 
 

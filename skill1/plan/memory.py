@@ -60,12 +60,8 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
 
     The longest completion that a call generates is taken to reach its limit; prompts have their typical length.
     """
-    size, train, rollout = graph.parameters, config.train, config.rollout
-    lora = config.policy.lora_rank > 0
+    size, rollout = graph.parameters, config.rollout
     compute = getattr(torch, config.policy.dtype).itemsize
-    stored = size.bytes if lora else _FLOAT * size.total
-    copies_reference = train.kl > 0 and not lora
-
     act = workload.act.lengths
     limit = max(s.limit for s in workload.stages)
     longest = rollout.max_prompt_tokens + limit
@@ -82,12 +78,7 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
     score = graph.score(rows, act.prompt, act.completion)
     score_longest = graph.score(*alone)
     return Memory(
-        parameters=stored / machine.shards,
-        gradients=_FLOAT * size.trained / machine.shards,
-        optimiser=2 * _FLOAT * size.trained / machine.shards,
-        reference=_FLOAT * size.total / machine.shards if copies_reference else 0.0,
-        gathered=_gathered(size, compute) if machine.shards > 1 else 0.0,
-        unsynchronised=_unsynchronised(size, machine, compute),
+        **without_activations(config, size, machine),
         micro_rows=rows,
         micro_batch=update.peak,
         head=update.head,
@@ -100,6 +91,22 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
         generating=max(prefill.peak, decode.peak),
         scoring=_scoring(config, size, machine, compute, max(score.peak, score_longest.peak)),
     )
+
+
+def without_activations(config: Config, size: Parameters, machine: Machine) -> dict[str, float]:
+    """The fields of `Memory`, in bytes, that no length or batch changes: all are there at once during an update."""
+    lora = config.policy.lora_rank > 0
+    compute = getattr(torch, config.policy.dtype).itemsize
+    stored = size.bytes if lora else _FLOAT * size.total
+    copies_reference = config.train.kl > 0 and not lora
+    return {
+        "parameters": stored / machine.shards,
+        "gradients": _FLOAT * size.trained / machine.shards,
+        "optimiser": 2 * _FLOAT * size.trained / machine.shards,
+        "reference": _FLOAT * size.total / machine.shards if copies_reference else 0.0,
+        "gathered": _gathered(size, compute) if machine.shards > 1 else 0.0,
+        "unsynchronised": _unsynchronised(size, machine, compute),
+    }
 
 
 def typical_rows(config: Config, workload: Workload) -> int:

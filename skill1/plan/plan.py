@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,15 @@ from skill1.plan.architectures import Architecture, read_architecture
 from skill1.plan.duration import Duration, estimate_duration
 from skill1.plan.graph import Graph, Parameters, Weights
 from skill1.plan.machine import Machine
-from skill1.plan.memory import GENERATION, LONGEST_ROW, MICRO_BATCH, SCORING, Memory, estimate_memory
+from skill1.plan.memory import (
+    GENERATION,
+    LONGEST_ROW,
+    MICRO_BATCH,
+    SCORING,
+    Memory,
+    estimate_memory,
+    without_activations,
+)
 from skill1.plan.workload import Assumptions, Workload, make_workload
 from skill1.trl_config import lora_config
 
@@ -88,9 +97,8 @@ class Planner:
         turned = {"policy.gradient_checkpointing": not config.policy.gradient_checkpointing}
         flipped = estimate_memory(_changed(config, turned), graph, machine, workload)
         duration = estimate_duration(config, graph, machine, workload)
-        plan = Plan(
-            config, machine, self.architecture.source, graph.parameters, memory, flipped, workload, assumptions, duration
-        )
+        source = self.architecture.source
+        plan = Plan(config, machine, source, graph.parameters, memory, flipped, workload, assumptions, duration)
         return plan if plan.fits else replace(plan, suggestions=tuple(self._suggest(plan)))
 
     def _suggest(self, plan: Plan) -> Iterator[Suggestion]:
@@ -104,15 +112,20 @@ class Planner:
     def _shrink(self, plan: Plan, change: Mapping[str, Any]) -> Suggestion | None:
         """`change` and the largest halvings of what each phase depends on that fit; None if there are none."""
         changes = dict(change)
+        config, machine = self._with(plan, changes)
+        size = self._graph(config, machine).parameters
+        if sum(without_activations(config, size, machine).values()) > machine.usable:
+            return None
         for name, phases in _KNOBS.items():
             value = _value(plan.config, name)
             least = max(s.lengths.prompt for s in plan.workload.stages) if name == _PROMPTS else 1
             values = [value, *_halves(value, least)]
-            if not self._fits(plan, changes | {name: values[-1]}, phases):
+            if self._fits(plan, changes, phases):
+                continue
+            chosen = bisect_left(values, True, key=lambda n: self._fits(plan, changes | {name: n}, phases))
+            if chosen == len(values):
                 return None
-            chosen = next(n for n in values if self._fits(plan, changes | {name: n}, phases))
-            if chosen != value:
-                changes[name] = chosen
+            changes[name] = values[chosen]
         return Suggestion(changes, self._memory(plan, changes).peak)
 
     def _fits(self, plan: Plan, changes: Mapping[str, Any], phases: tuple[str, ...]) -> bool:
@@ -120,9 +133,13 @@ class Planner:
         return all(needed[phase] <= plan.machine.usable for phase in phases)
 
     def _memory(self, plan: Plan, changes: Mapping[str, Any]) -> Memory:
-        machine = replace(plan.machine, gpus=changes["gpus"], sharded=True) if "gpus" in changes else plan.machine
-        config = _changed(plan.config, {name: value for name, value in changes.items() if name != "gpus"})
+        config, machine = self._with(plan, changes)
         return estimate_memory(config, self._graph(config, machine), machine, make_workload(config, plan.assumptions))
+
+    @staticmethod
+    def _with(plan: Plan, changes: Mapping[str, Any]) -> tuple[Config, Machine]:
+        machine = replace(plan.machine, gpus=changes["gpus"], sharded=True) if "gpus" in changes else plan.machine
+        return _changed(plan.config, {name: value for name, value in changes.items() if name != "gpus"}), machine
 
     def _graph(self, config: Config, machine: Machine) -> Graph:
         policy = config.policy

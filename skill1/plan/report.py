@@ -150,8 +150,8 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     if machine.shards > 1:
         yield "  sharded weights are gathered for every token that is written, the reference whole to be scored"
     yield (
-        f"  {machine.reserve:.0%} of the memory is left to driver, communication and fragmentation; activations are those "
-        "of CPU kernels, fused GPU kernels keep somewhat less"
+        f"  {machine.reserve:.0%} of the memory is left to driver, communication and fragmentation; activations are "
+        "those of CPU kernels, fused GPU kernels keep somewhat less"
     )
     yield (
         "  rows, turns and lengths as above; the longest completion of a call is "
