@@ -247,7 +247,7 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
 
 def _area(skills: pd.Series, largest: int) -> pd.Series:
     """Marker areas in points squared: in proportion, but never too small to be seen."""
-    return (60 * skills / largest).clip(lower=8)
+    return (80 * skills / largest).clip(lower=12)
 
 
 def _short(text: str) -> str:
