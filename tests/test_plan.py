@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import get_peft_model
+from tiny import tiny_model, tiny_policy
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import Qwen2Config
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from trl.trainer.utils import add_fused_lm_head
 
 from skill1.cli import main
 from skill1.config import ConfigError, load_config
@@ -22,7 +24,6 @@ from skill1.plan.plan import Planner
 from skill1.plan.report import to_json, to_text
 from skill1.plan.workload import Assumptions, make_workload
 from skill1.trl_config import lora_config
-from tiny import tiny_model, tiny_policy
 
 FLOAT32 = Weights(torch.float32, torch.float32, None)
 SMALL = Qwen2Config(
@@ -85,6 +86,19 @@ def test_two_depths_extend_to_the_whole_depth(checkpointing):
     assert extended.peak == pytest.approx(max(whole.forward_peak, whole.backward_peak), rel=1e-3)
     assert extended.flops == whole.flops.sum()
     assert extended.operators == pytest.approx(len(whole.flops), abs=2)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_fake_tensors_count_what_real_ones_do(checkpointing):
+    with FakeTensorMode():
+        model = build(SMALL, FLOAT32)
+        graphs._fake(model)
+        counted = graphs._update(model, torch.float32, 3, 40, 8, checkpointing)
+    real = Qwen2ForCausalLM(SMALL)
+    add_fused_lm_head(real, outputs=("log_probs", "entropy"))
+    done = graphs._update(real, torch.float32, 3, 40, 8, checkpointing)
+    assert (counted.forward_peak, counted.backward_peak) == (done.forward_peak, done.backward_peak)
+    assert counted.flops.sum() == done.flops.sum()
 
 
 def test_the_whole_7b_graph_does_the_operations_counted_by_hand():

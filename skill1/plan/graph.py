@@ -264,10 +264,18 @@ def _log_probs(
         at_head(output.last_hidden_state)
         return output
 
+    # Rows are packed to the left, so attention needs no mask. On fake tensors transformers would make one all the same,
+    # unless it is told by layer type that there is none.
+    kinds = getattr(_causal(model).config, "layer_types", None)
     hook = _causal(model).base_model.register_forward_hook(keep_completions)
     ids = torch.zeros(rows, prompt + completion, dtype=torch.long)
     with torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32):
-        output = model(input_ids=ids, shift_labels=ids[:, prompt:], fused_lm_head=True)
+        output = model(
+            input_ids=ids,
+            attention_mask=dict.fromkeys(kinds) if kinds else None,
+            shift_labels=ids[:, prompt:],
+            fused_lm_head=True,
+        )
     hook.remove()
     return output.log_probs
 

@@ -50,8 +50,8 @@ class Machine:
                 raise ConfigError(f"{name} = {getattr(self, name):g}: must be more than 0")
         if self.mfu > 1 or not 0 <= self.reserve < 1 or self.host < 0:
             raise ConfigError(
-                f"mfu = {self.mfu:g}, reserve = {self.reserve:g}, host = {self.host:g} s: the first two must be shares of "
-                "1 and the last at least 0"
+                f"mfu = {self.mfu:g}, reserve = {self.reserve:g}, host = {self.host:g} s: the first two must be shares "
+                "of 1 and the last at least 0"
             )
 
     @property
