@@ -5,8 +5,8 @@ Randomly initialised Qwen2 models of three sizes in float32 on the CPU, trained 
 The predictions use this machine's rate of matrix products, copy bandwidth and time of a small operator, measured in the
 same process just before; nothing is fitted. Times are CPU seconds on one thread, the better of two.
 
-Memory is the growth of the resident set over a model that is there already (gradients, Adam, activations), measured in a
-process of its own after a first training of another model. TRL's tile of logits is as wide as a chunk of a large
+Memory is the growth of the resident set over a model that is there already (gradients, Adam, activations), measured in
+a process of its own after a first training of another model. TRL's tile of logits is as wide as a chunk of a large
 vocabulary; what a small vocabulary leaves untouched of it is never resident on a CPU and is taken off the prediction.
 """
 

@@ -93,8 +93,9 @@ def gpu_machine(
     """
     spread = gpus > 1 if sharded is None else sharded
     rate = _PEAK[dtype] if flops is None else flops
+    name = "GPUs of the H100/H800 class (assumed)" if flops is None else "GPUs of the given rate"
     return Machine(
-        "H100/H800-class GPU (assumed)", gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread
+        name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread
     )
 
 
