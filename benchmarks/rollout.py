@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -27,7 +28,6 @@ from skill1.library import SkillLibrary  # noqa: E402
 from skill1.nano import make_model  # noqa: E402
 from skill1.policy import Policy  # noqa: E402
 from skill1.prompts import CompactPrompts  # noqa: E402
-from skill1.prompts.compact import HOME_NAMES  # noqa: E402
 from skill1.records import Lesson, Rollout  # noqa: E402
 from skill1.rollout import SkillLoop  # noqa: E402
 from skill1.warmstart import nano_tokenizer  # noqa: E402
@@ -53,7 +53,7 @@ class Stopwatch:
 
 def teach(library: SkillLibrary, rollout: Rollout) -> None:
     """Admit SKILLS skills of the form the nano policy distils."""
-    homes = HOME_NAMES[:SKILLS]
+    homes = ["".join(name) for name in islice(product(("ba", "ge", "ki", "lo"), repeat=3), SKILLS)]
     lessons = [Lesson(f"mug {home}", f"mug {home} in shelf_{i % 7}") for i, home in enumerate(homes)]
     library.learn([replace(rollout, outcome=1.0, lesson=lesson) for lesson in lessons], 1)
 

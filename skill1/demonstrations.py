@@ -19,7 +19,7 @@ from skill1.envs.base import Observation
 from skill1.expert import Expert, read_goal, slip
 from skill1.prompts import ActContext, CompactPrompts, history_of
 from skill1.prompts.base import Exchange
-from skill1.prompts.compact import compact, room
+from skill1.prompts.compact import compact, home, room
 from skill1.records import Stage
 
 _POOL = 512  # recent (object, place, home) triples from which foreign skills are drawn
@@ -72,7 +72,7 @@ class Demonstrator:
         known = _Known(goal.target, habitual, start)
         yield from self._play(game, self._draw_skill(known), known)
         yield from self._first_moves(game, known)
-        yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(goal.target, start))
+        yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(goal.target))
         for _ in range(self._config.reranks):
             yield from self._rerank(known)
         self._pool.append(known)
@@ -102,7 +102,7 @@ class Demonstrator:
             expert.moved(done, now)
         answer = "none"
         if expert.found:
-            answer = self._prompts.write_lesson(known.target, expert.found, start)
+            answer = self._prompts.write_lesson(known.target, expert.found)
         yield Demonstration("distill", "distill", self._prompts.distill(start, episode.won, trajectory, None), answer)
 
     def _first_moves(self, game: Game, known: _Known) -> Iterator[Demonstration]:
@@ -181,5 +181,4 @@ class Demonstrator:
     @staticmethod
     def _relevant(skill: _Known, known: _Known) -> bool:
         """A skill is relevant when it names the task's object and this home."""
-        write = CompactPrompts.write_query
-        return write(skill.target, skill.start) == write(known.target, known.start)
+        return (skill.target, home(skill.start)) == (known.target, home(known.start))

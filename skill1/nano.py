@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from skill1.prompts.compact import HOME_NAMES, MARKS, compact
+from skill1.prompts.compact import MARKS, compact
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
 _MANY = ("cabinet", "drawer", "shelf")  # receptacle types of which real homes have up to 30
@@ -22,7 +22,7 @@ _ENGINE_WORDS = (
 
 
 def vocabulary(receptacles: Iterable[str], objects: Iterable[str], *, many: int = 30, few: int = 8) -> list[str]:
-    """All words of compact prompts: marks, verbs, numbers, types, numbered entities, and names of homes.
+    """All words of compact prompts: marks, verbs, numbers, types, and numbered entities.
 
     Args:
         receptacles, objects: type names in lower case.
@@ -32,7 +32,7 @@ def vocabulary(receptacles: Iterable[str], objects: Iterable[str], *, many: int 
     entities = [f"{kind}_{n}" for kind in places for n in range(1, (many if kind in _MANY else few) + 1)]
     entities += [f"{kind}_{n}" for kind in things if kind not in places for n in range(1, few + 1)]
     words = [*MARKS, *_ENGINE_WORDS.split(), *compact(_ENGINE_WORDS).split(), *map(str, range(51))]
-    return list(dict.fromkeys([*words, *places, *things, *entities, *HOME_NAMES]))
+    return list(dict.fromkeys([*words, *places, *things, *entities]))
 
 
 def make_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:

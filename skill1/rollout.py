@@ -9,8 +9,11 @@ Differs from the paper in: no rerank call with fewer than two candidates.
 from __future__ import annotations
 
 import math
+import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from skill1.config import Config
@@ -90,6 +93,7 @@ class SkillLoop:
         self._retrieval = retrieval
         self._distills = distill and library is not None
         self._references = references
+        self.seconds: Counter[str] = Counter()  # wall clock of all runs: "query", "retrieve", "rerank", "act", "distill"
 
     def run(
         self,
@@ -120,38 +124,27 @@ class SkillLoop:
             self._select(episodes, self._library)
         for e, strategy in zip(episodes, skills or (), strict=False):
             e.skill = self._prompts.skill_block([strategy]) if strategy else ""
-        self._act(episodes, progress)
+        with self._timed("act"):
+            self._act(episodes, progress)
         if self._distills:
-            self._distill(episodes)
+            with self._timed("distill"):
+                self._distill(episodes)
         return [self._finish(e) for e in episodes]
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def _select(self, episodes: list[_Episode], library: SkillLibrary | FrozenLibrary) -> None:
         """Stages query and rerank, with retrieval between them (Eq. 1-3)."""
-        limits = self._config.rollout
-        for e in episodes:
-            e.query = e.start.instruction
-        if limits.selection:
-            answers = self._call(
-                episodes, "query", [self._prompts.query(e.start) for e in episodes], limits.max_query_tokens
-            )
-            for e, answer in zip(episodes, answers, strict=True):
-                parsed = self._prompts.parse_query(answer.text, e.start)
-                e.query = parsed.value
-                e.turns.append(_turn("query", answer, parsed.value, parsed.well_formed, observation=e.start.text))
+        with self._timed("query"):
+            self._query(episodes)
         if not len(library):
             return
-        for e, candidates in zip(episodes, library.retrieve([e.query for e in episodes], self._retrieval), strict=True):
-            e.candidates, e.ranking = candidates, tuple(range(len(candidates)))
-        asked = [e for e in episodes if len(e.candidates) >= 2] if limits.selection else []
-        texts = [
-            self._prompts.rerank(e.start, [library[c.skill].strategy for c in e.candidates]) for e in asked
-        ]
-        for e, answer in zip(asked, self._call(asked, "rerank", texts, limits.max_rerank_tokens), strict=True):
-            e.ranking, e.ranking_parsed = self._prompts.parse_rerank(answer.text, len(e.candidates))
-            value = ",".join(str(i + 1) for i in e.ranking)
-            e.turns.append(_turn("rerank", answer, value, e.ranking_parsed, observation=e.start.text))
+        with self._timed("retrieve"):
+            found = library.retrieve([e.query for e in episodes], self._retrieval)
+            for e, candidates in zip(episodes, found, strict=True):
+                e.candidates, e.ranking = candidates, tuple(range(len(candidates)))
+        with self._timed("rerank"):
+            self._rerank(episodes, library)
         skilled = [e for e in episodes if e.candidates]
         for e in skilled:
             ranked = [e.candidates[i].skill for i in e.ranking]
@@ -162,6 +155,31 @@ class SkillLoop:
             cosines = library.similarity([e.start.instruction for e in skilled], [e.selected for e in skilled])
             for e, cosine in zip(skilled, cosines, strict=True):
                 e.similarity = float(cosine)
+
+    def _query(self, episodes: list[_Episode]) -> None:
+        """The policy's query, or the task's sentence with selection off."""
+        for e in episodes:
+            e.query = e.start.instruction
+        if not self._config.rollout.selection:
+            return
+        texts = [self._prompts.query(e.start) for e in episodes]
+        answers = self._call(episodes, "query", texts, self._config.rollout.max_query_tokens)
+        for e, answer in zip(episodes, answers, strict=True):
+            parsed = self._prompts.parse_query(answer.text, e.start)
+            e.query = parsed.value
+            e.turns.append(_turn("query", answer, parsed.value, parsed.well_formed, observation=e.start.text))
+
+    def _rerank(self, episodes: list[_Episode], library: SkillLibrary | FrozenLibrary) -> None:
+        """The policy's ranking of two or more candidates; with selection off, retrieval's order stands."""
+        if not self._config.rollout.selection:
+            return
+        asked = [e for e in episodes if len(e.candidates) >= 2]
+        texts = [self._prompts.rerank(e.start, [library[c.skill].strategy for c in e.candidates]) for e in asked]
+        answers = self._call(asked, "rerank", texts, self._config.rollout.max_rerank_tokens)
+        for e, answer in zip(asked, answers, strict=True):
+            e.ranking, e.ranking_parsed = self._prompts.parse_rerank(answer.text, len(e.candidates))
+            value = ",".join(str(i + 1) for i in e.ranking)
+            e.turns.append(_turn("rerank", answer, value, e.ranking_parsed, observation=e.start.text))
 
     def _act(self, episodes: list[_Episode], progress: Progress | None) -> None:
         """Stage act until every episode is won or out of steps."""
@@ -217,11 +235,17 @@ class SkillLoop:
         ]
         answers = self._call(episodes, "distill", texts, self._config.rollout.max_distill_tokens)
         for e, answer in zip(episodes, answers, strict=True):
-            e.lesson = self._prompts.parse_distill(answer.text)
+            e.lesson = self._prompts.parse_distill(answer.text, e.start)
             value = f"{e.lesson.desc}\n{e.lesson.strategy}" if e.lesson else ""
             e.turns.append(_turn("distill", answer, value, e.lesson is not None, observation=e.now.text))
 
     # -- plumbing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - started
 
     def _call(self, episodes: list[_Episode], stage: Stage, texts: list[str], limit: int) -> list[Completion]:
         return self._policy.generate(

@@ -9,7 +9,7 @@ processes. Rank 0 is the library's only author: the others apply its events.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +88,7 @@ class Experience:
     def collect(self, step: int, model: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
         """Rollouts of step `step` (from 0) on all ranks -> their rows, the same on every rank, and the step's metrics."""
         config, started = self.config, time.perf_counter()
-        local = self._rollouts(step, self.policy(model))
+        local, seconds = self._rollouts(step, self.policy(model))
         played = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
         skilled = config.library.enabled
@@ -101,12 +101,13 @@ class Experience:
         metrics = credit_metrics(rollouts, config.credit) | self._learn(rollouts, step)
         if self._run is not None:
             self._run.write_rollouts(step + 1, rollouts)
+        metrics |= {f"time/{stage}": spent for stage, spent in seconds.items()}
         metrics["time/rollout"] = played - started
         metrics["time/credit_and_learn"] = time.perf_counter() - played
         return rows, metrics
 
-    def _rollouts(self, step: int, policy: Policy) -> list[Rollout]:
-        """This rank's groups."""
+    def _rollouts(self, step: int, policy: Policy) -> tuple[list[Rollout], Mapping[str, float]]:
+        """This rank's groups, and the seconds that each stage took."""
         config = self.config
         size = config.rollout.group_size
         drawn = step_tasks(self._tasks, step, config.rollout.tasks_per_step, config.train.seed)
@@ -121,12 +122,13 @@ class Experience:
             distill=True,
             references=self._references,
         )
-        return loop.run(
+        rollouts = loop.run(
             [drawn[g] for g in mine for _ in range(size)],
             groups=[g for g in mine for _ in range(size)],
             indices=[i for _ in mine for i in range(size)],
             seed=(config.train.seed, step),
         )
+        return rollouts, loop.seconds
 
     def _learn(self, rollouts: Sequence[Rollout], step: int) -> dict[str, float]:
         """Teach the library (and the references) this step's rollouts; the same event on every rank."""

@@ -28,7 +28,6 @@ from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import facts
 from skill1.nano import END, make_model, make_tokenizer, vocabulary
 
-
 MANIFEST = "warm_start.json"
 _FINGERPRINT_GAMES = 24
 _CARD = """# Nano policy
@@ -49,7 +48,7 @@ candidate):
 * Made by `skill1 warmstart --out data/nano-policy` (configuration and versions in `warm_start.json`; weights are
   reproducible on the same machine and versions, floating-point order aside).
 * Training time: {seconds} s on {threads} CPU thread(s).
-* Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer instead of the saved one.
+* Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer, not the saved one.
 * Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).
 """
 
@@ -148,8 +147,8 @@ class MuonAdamW(torch.optim.Optimizer):
 def score(model: PreTrainedModel, data: Dataset, rows_per_step: int, pad: int) -> dict[str, dict[str, float]]:
     """Share of demonstrations answered right per kind: {kind: {"right": share, "n": rows}}.
 
-    An answer is right when every token is the most likely one given the demonstration's tokens before it; a ranking when
-    its first candidate is.
+    An answer is right when every token is the most likely one given the demonstration's tokens before it; a ranking
+    when its first candidate is.
     """
     right: dict[str, list[bool]] = defaultdict(list)
     for chunk in data.batch(rows_per_step):
@@ -180,10 +179,12 @@ class _WarmStartTrainer(SFTTrainer):
         states = causal.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T-1, width)
         position = torch.arange(1, ids.shape[1], device=ids.device)
         answer = (position >= prompt[:, None]) & (position < length[:, None])  # (B, T-1)
-        shown = (position < prompt[:, None]) & (torch.rand(answer.shape, device=ids.device) < self._config.prompt_sample)
+        sampled = torch.rand(answer.shape, device=ids.device) < self._config.prompt_sample
+        shown = (position < prompt[:, None]) & sampled
 
         def loss(chosen: torch.Tensor) -> torch.Tensor:
-            total = torch.nn.functional.cross_entropy(causal.lm_head(states[chosen]), ids[:, 1:][chosen], reduction="sum")
+            logits, labels = causal.lm_head(states[chosen]), ids[:, 1:][chosen]
+            total = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
             return total / chosen.sum().clamp(min=1)  # short prompts may have no token in the sample
 
         return loss(answer) + self._config.prompt_loss * loss(shown)

@@ -12,6 +12,7 @@ from nano_runs import configure, contents, environment, load_policy, success
 
 from skill1.config import load_config
 from skill1.encoder import HashEncoder
+from skill1.envs.base import Observation
 from skill1.library import SkillLibrary
 from skill1.policy import Completion
 from skill1.prompts import CompactPrompts, FullPrompts
@@ -318,5 +319,6 @@ def test_what_a_real_policy_wrote_is_what_the_parsers_took(world, warm, warm_pol
                 assert (parsed.value, parsed.well_formed) == (turn.value, turn.well_formed)
         ranked = prompts.parse_rerank(rollout.turns_of("rerank")[0].text, 4)
         assert (rollout.ranking, rollout.ranking_parsed) == ranked
-        assert rollout.lesson == prompts.parse_distill(rollout.turns_of("distill")[0].text)
+        start = Observation(rollout.turns_of("query")[0].observation, (), rollout.instruction)
+        assert rollout.lesson == prompts.parse_distill(rollout.turns_of("distill")[0].text, start)
     assert {("act", True), ("act", False), ("rerank", True), ("rerank", False), ("query", True)} <= seen

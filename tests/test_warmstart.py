@@ -189,7 +189,7 @@ def test_a_relevant_skill_names_the_habitual_place_and_is_followed(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=1.0, foreign_share=0.0, first_moves=0):
         target = read_goal(game.instruction).target
         acts = [row for row in rows if row.stage == "act"]
-        assert acts and all(f"<skill> {target} {home(start)} in {place} " in row.prompt for row in acts)
+        assert acts and all(f"<skill> {target} here in {place} " in row.prompt for row in acts)
         assert acts[0].answer == f"go_to {place}"
 
 
@@ -198,7 +198,7 @@ def test_a_foreign_skill_is_shown_and_ignored(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=0.0, foreign_share=1.0, first_moves=0):
         first = next(row for row in rows if row.stage == "act")
         assert first.answer == compact(Expert(start, COMMON).act(start))
-        assert f"<skill> {read_goal(game.instruction).target} {home(start)} " not in first.prompt
+        assert f"<skill> {read_goal(game.instruction).target} here " not in first.prompt
         shown += "<skill> none" not in first.prompt
     assert shown > 10
 
@@ -210,7 +210,7 @@ def test_first_moves_come_in_pairs_that_only_reading_the_skill_tells_apart(games
         skilled = [row for row in rows if row.stage == "act" and "<skill> none" not in row.prompt]
         for row in skilled:
             skill, _, place = row.prompt.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")
-            if skill == f"{target} {home(start)}":
+            if skill == f"{target} here":
                 assert row.answer == f"go_to {place}" and row.kind == "first move, relevant skill"
                 relevant += 1
             else:
@@ -227,7 +227,7 @@ def test_the_relevant_candidate_is_ranked_first(games):
             candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
             ranking, parsed = PROMPTS.parse_rerank(row.answer, len(candidates))
             assert parsed and len(row.answer.split()) == 1 and len(ranking) == len(candidates)
-            about = f"{read_goal(game.instruction).target} {home(start)} in "
+            about = f"{read_goal(game.instruction).target} here in "
             fits = [candidate.startswith(about) for candidate in candidates]
             assert fits[ranking[0]]
             assert row.kind == f"rerank, relevant listed {'first' if fits[0] else 'later'}"
@@ -270,14 +270,14 @@ def test_the_other_answers_are_what_the_parsers_expect(games):
     for game, _, start, rows in demonstrate(games[:30]):
         target = read_goal(game.instruction).target
         [query] = [row for row in rows if row.stage == "query"]
-        assert query.answer == f"{target} {home(start)}"
+        assert query.answer == f"{target} here"
         [distill] = [row for row in rows if row.stage == "distill"]
-        lesson = PROMPTS.parse_distill(distill.answer)
+        lesson = PROMPTS.parse_distill(distill.answer, start)
         if lesson is None:
             assert distill.answer == "none"
             continue
         lessons += 1
-        assert lesson.desc == query.answer
+        assert lesson.desc == PROMPTS.parse_query(query.answer, start).value == f"{target} {home(start)}"
         found = lesson.strategy.removeprefix(f"{target} {home(start)} in ")
         taken = [row.answer for row in rows if row.stage == "act" and row.answer.startswith(f"take {target}_")]
         assert any(answer.endswith(f" {found}") for answer in taken) or found in distill.prompt
@@ -353,7 +353,7 @@ def load(folder):
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share):
     model, tokenizer = load(nano)
-    texts = [("<query> mug <write>", "mug kiro"), ("<act> put mug shelf <skill> none <write>", "look")]
+    texts = [("<query> mug <write>", "mug here"), ("<act> put mug shelf <skill> none <write>", "look")]
     rows = []
     for prompt, answer in texts:
         ids = tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")

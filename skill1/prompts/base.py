@@ -69,7 +69,9 @@ class PromptSet(Protocol):
         """The environment command. Ill-formed text is passed to the environment as it is."""
         ...
 
-    def parse_distill(self, text: str) -> Lesson | None: ...
+    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
+        """What the library keeps of a distillation; None if it did not parse."""
+        ...
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         """The "no distillation" ablation: the raw trajectory, keyed by the task text."""

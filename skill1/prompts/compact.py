@@ -3,20 +3,24 @@
 The same four stages and the same information as `full`, worded for a word-level tokenizer: "cabinet 3" is one token
 `cabinet_3`, filler words are dropped, and the answer is bare (no tags, no reasoning), ended by the end token.
 
-    query    mug kiro
+    query    mug here
     rerank   2
     act      go_to cabinet_3
-    distill  mug kiro | mug kiro in cabinet_3
+    distill  mug here | mug here in cabinet_3
 
-"kiro" is a home: one of 1,024 names, drawn by a hash of the receptacles that the first observation lists, which is by
-what a home is recognised when it is visited again. The room list starts at the place after the current one, so that searching on is
-reading on. Task and home stand near the end, where a small model finds them, and before the skills: a skill names object
-and home before the place, so that whether both agree with the task is known where the place is read. A candidate's number
-stands behind it for the same reason.
+Homes have names, drawn by a hash of the receptacles that the first observation lists, which is by what a home is
+recognised when it is visited again. The policy writes "here", the library keeps the name ("mug kirobe in cabinet_3"),
+and a prompt shows it as "here" in that home and as "elsewhere" in any other. Whether a skill is about this home can
+thus be read off one word; whether it is about the task's object is left to the policy.
 
-Differs from the paper in: no reasoning text; homes have names, which spares the policy from comparing lists; the admissible list is shortened to what the task can need: `take` only of
-the object type the task names, `go to` only the first receptacle of a type it names (the room list says where else one
-can go).
+The room list starts at the place after the current one, so that searching on is reading on. The task stands near the
+end, where a small model finds it, and before the skills: a skill names object and home before the place, so that
+whether both agree with the task is known where the place is read. A candidate's number stands behind it for the same
+reason.
+
+Differs from the paper in: no reasoning text; the prompts, not the policy, recognise homes; the admissible list is
+shortened to what the task can need: `take` only of the object type the task names, `go to` only the first receptacle of
+a type it names (the room list says where else one can go).
 """
 
 from __future__ import annotations
@@ -35,12 +39,12 @@ from skill1.records import Lesson
 WRITE = "<write>"
 MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>", "<can>",
-    "<skill>", "<cand>", "<traj>", "<ref>", "<task>", "<home>", WRITE, ":", ";", ">", ",", "|", "none", "start", "in",
-    "success", "failure",
+    "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", ",", "|", "none", "start", "in", "here",
+    "elsewhere", "success", "failure",
 )  # fmt: skip
 _FILLER = frozenset(
-    "a an and are arrive at from in into is it its next of on s some the them then there this to under up using with you "
-    "your see facing carrying".split()
+    "a an and are arrive at from in into is it its next of on s some the them then there this to under up using with "
+    "you your see facing carrying".split()
 )
 _ENTITY = re.compile(r"\b([a-z]+) (\d+)\b")
 _WORD = re.compile(r"[a-z_]+_\d+|[a-z_]+|\d+")
@@ -49,7 +53,7 @@ _ONE = ("open", "close", "use", "examine")
 _BARE = ("look", "inventory")
 _SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
 _SYLLABLES = tuple(a + b for a in "bdgklmnr" for b in "aeio")
-HOME_NAMES = tuple(a + b for a in _SYLLABLES for b in _SYLLABLES)
+NAME = re.compile(r"\b(?:[bdgklmnr][aeio]){3}\b")  # of a home; no word of the environment looks like one
 
 
 @lru_cache(maxsize=1 << 16)  # a rollout says the same few thousand things again and again
@@ -69,8 +73,21 @@ def room(start: Observation) -> list[str]:
 
 
 def home(start: Observation) -> str:
-    """The home's name: the same for the same receptacles, whatever their order."""
-    return HOME_NAMES[zlib.crc32(" ".join(sorted(room(start))).encode()) % len(HOME_NAMES)]
+    """The home's name, one of 32,768: the same for the same receptacles, whatever their order."""
+    number = zlib.crc32(" ".join(sorted(room(start))).encode())
+    first, second, third = (_SYLLABLES[number // 32**i % 32] for i in range(3))
+    return first + second + third
+
+
+def _pointed(text: str, start: Observation) -> str:
+    """Names of homes -> "here" or "elsewhere", as seen from `start`."""
+    here = home(start)
+    return NAME.sub(lambda name: "here" if name[0] == here else "elsewhere", text)
+
+
+def _named(text: str, start: Observation) -> str:
+    """"here" -> the name of the home, for the library."""
+    return re.sub(r"\bhere\b", home(start), text)
 
 
 def _onward(places: list[str], here: list[str]) -> list[str]:
@@ -93,7 +110,7 @@ class CompactPrompts:
         return f"<query> {self._task(start)} {WRITE}"
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
-        shown = " ; ".join(f"{s} : {i}" for i, s in enumerate(strategies, start=1))
+        shown = " ; ".join(f"{_pointed(s, start)} : {i}" for i, s in enumerate(strategies, start=1))
         return f"<rerank> {self._task(start)} <cand> {shown} {WRITE}"
 
     def act(self, context: ActContext) -> str:
@@ -113,12 +130,12 @@ class CompactPrompts:
             f"<act> <room> {' '.join(_onward(places, here))} <hist> {past or 'none'} <step> {context.steps} "
             f"<obs> {self._observation(now.text, start)} <at> {' '.join(here) or 'none'} "
             f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} {self._task(start)} "
-            f"<skill> {context.skill or 'none'} {WRITE}"
+            f"<skill> {_pointed(context.skill, start) or 'none'} {WRITE}"
         )
 
     @staticmethod
     def _task(start: Observation) -> str:
-        return f"<task> {compact(start.instruction)} <home> {home(start)}"
+        return f"<task> {compact(start.instruction)}"
 
     @staticmethod
     def _observation(text: str, start: Observation) -> str:
@@ -141,7 +158,7 @@ class CompactPrompts:
         return " ; ".join(strategies)
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
-        return Parsed(text.strip() or compact(start.instruction), bool(text.strip()))
+        return Parsed(_named(text.strip() or compact(start.instruction), start), bool(text.strip()))
 
     def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
         return complete_ranking(text.replace(",", " ").split(), count)
@@ -161,24 +178,26 @@ class CompactPrompts:
             return Parsed(" ".join([verb, *args]), True)
         return Parsed(text.strip(), False)
 
-    def parse_distill(self, text: str) -> Lesson | None:
-        desc, bar, strategy = (part.strip() for part in text.partition("|"))
+    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
+        desc, bar, strategy = (part.strip() for part in _named(text, start).partition("|"))
         return Lesson(desc, strategy) if desc and bar and strategy and "|" not in strategy else None
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(compact(start.instruction), self._actions(trajectory))
 
+    # -- what the warm start teaches ------------------------------------------------------------------------------
+
     @staticmethod
-    def write_query(target: str, start: Observation) -> str:
-        """What the warm start teaches the query stage to write."""
-        return f"{target} {home(start)}"
+    def write_query(target: str) -> str:
+        """A query: the object, in this home."""
+        return f"{target} here"
+
+    @staticmethod
+    def write_lesson(target: str, place: str) -> str:
+        """A distillation: where the object was found."""
+        return f"{target} here | {target} here in {place}"
 
     @staticmethod
     def write_skill(target: str, place: str, start: Observation) -> str:
-        """A strategy: where the object was found in which home."""
-        return f"{target} {home(start)} in {place}"
-
-    @staticmethod
-    def write_lesson(target: str, place: str, start: Observation) -> str:
-        """What the warm start teaches the distill stage to write."""
-        return f"{CompactPrompts.write_query(target, start)} | {CompactPrompts.write_skill(target, place, start)}"
+        """The strategy that the library keeps of such a lesson."""
+        return _named(f"{target} here in {place}", start)

@@ -137,7 +137,7 @@ class FullPrompts:
         tagged = _tag("action", text)
         return Parsed(text.strip() if tagged is None else tagged, bool(tagged))
 
-    def parse_distill(self, text: str) -> Lesson | None:
+    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         found = re.search(r"\{.*\}", text, re.DOTALL)
         if not found:
             return None
