@@ -99,6 +99,7 @@ class CreditConfig:
     rerank_credit: Literal["loss", "return"] = _knob("loss", "where NDCG goes", "paper; released adds it to the return")
     rerank_baseline: Literal["none", "batch_mean"] = _knob("none", "REINFORCE baseline (Eq. 9)", "paper")
     u_hat: Literal["max", "mean"] = _knob("max", "over the K candidates (Eq. 7)", "paper")
+    unparsed_distill: Literal["zero", "lost"] = _knob("zero", "reward of unreadable text", "paper; lost = as r = 0 (ours)")
     invalid_penalty: float = _knob(0.01, "subtracted from r per ill-formed action", "released (0.1 of a win of 10)", ge=0)
     max_penalised: int | None = _knob(None, "ill-formed actions counted, None = all", "ours", ge=0)
     penalise_inadmissible: bool = _knob(False, "switch", "released checks the form only")
@@ -242,11 +243,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "policy.generate_batch": 128,
         "environment.max_steps": 18,
         "library.encoder": "pinned",
-        # seen in the logs of one seed: compact descriptions are alike (nearest foreign one .89 on average), so with w = 0.6 and c = 1.0 every retrieval of a
-        # short run is an exploration of fresh, irrelevant skills (results/LOG.md)
-        "library.similarity_weight": 0.9,
-        "library.exploration": 0.1,
-        "library.similarity_floor": 0.95,  # one seed: most skills of another home or object are below it (LOG.md)
+        "library.similarity_floor": 0.95,  # only skills of this object and home: others are at .94 and below (LOG.md)
         "rollout.tasks_per_step": 8,
         "rollout.group_size": 8,
         "rollout.max_prompt_tokens": 512,
@@ -255,6 +252,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_act_tokens": 8,
         "rollout.max_distill_tokens": 32,
         "credit.rerank_baseline": "batch_mean",  # one seed: NDCG near .9 reinforces any ranking
+        "credit.unparsed_distill": "lost",  # 0 is more than a readable lesson of a lost episode earns (LOG.md)
         "credit.invalid_penalty": 0.1,
         "credit.max_penalised": 5,
         "credit.penalise_inadmissible": True,

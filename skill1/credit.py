@@ -87,9 +87,19 @@ def returns(outcomes: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config
     return result
 
 
-def distill_rewards(outcomes: np.ndarray, u_hats: np.ndarray, parsed: np.ndarray) -> np.ndarray:
-    """Eq. 7: r - U_hat, and 0 where the distilled text did not parse. All (N,), `parsed` bool."""
-    return np.where(parsed, outcomes - u_hats, 0.0)
+def distill_rewards(
+    outcomes: np.ndarray, u_hats: np.ndarray, parsed: np.ndarray, unparsed: Literal["zero", "lost"]
+) -> np.ndarray:
+    """Eq. 7: r - U_hat. Where the distilled text did not parse, 0 ("zero", paper) or -U_hat ("lost").
+
+    After a lost episode 0 is more than any readable lesson earns: the policy then learns to be unreadable. With "lost"
+    readability costs nothing there, and still pays after a win.
+
+    Args:
+        outcomes, u_hats: (N,).
+        parsed: (N,) bool.
+    """
+    return np.where(parsed, outcomes - u_hats, -u_hats if unparsed == "lost" else 0.0)
 
 
 def row_weights(
@@ -222,7 +232,7 @@ def _episode_credit(
     if config.rerank_credit == "loss":
         by_stage["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
     parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
-    rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed)
+    rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed, config.unparsed_distill)
     by_stage["distill"] = group_advantages(rewards, columns.groups, config.scale_by_std)
     return by_stage
 

@@ -192,8 +192,9 @@ def test_a_group_of_one_is_an_error() -> None:
 
 
 def test_distill_rewards() -> None:
-    rewards = distill_rewards(np.array([1.0, 0.0, 1.0]), np.array([0.4, 0.4, 0.4]), np.array([True, True, False]))
-    np.testing.assert_allclose(rewards, [0.6, -0.4, 0.0])
+    outcomes, u_hats, parsed = np.array([1.0, 0.0, 1.0, 0.0]), np.full(4, 0.4), np.array([True, True, False, False])
+    np.testing.assert_allclose(distill_rewards(outcomes, u_hats, parsed, "zero"), [0.6, -0.4, 0.0, 0.0])
+    np.testing.assert_allclose(distill_rewards(outcomes, u_hats, parsed, "lost"), [0.6, -0.4, -0.4, -0.4])
 
 
 @st.composite
