@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from skill1.cli_data import FOLDER, Group, generate, replay
+
 USER_ERROR = 2
 # By name: importing them all would cost every error message the seconds that torch takes to load.
 USER_ERRORS = frozenset(
@@ -32,25 +34,6 @@ USER_ERRORS = frozenset(
 _INTERRUPTED = 130
 _RESULTS = Path("results")
 _NOTEBOOKS = Path("notebooks")
-_FOLDER = click.Path(path_type=Path)
-_WORLD_SIZES = {
-    "seed": "seed of the world",
-    "train": "games of the split",
-    "valid_seen": "games of the split (homes of train)",
-    "valid_unseen": "games of the split (homes of its own)",
-    "homes": "floor plans of train and valid_seen",
-    "unseen_homes": "floor plans of valid_unseen",
-    "receptacles": "per home",
-    "objects": "per game",
-    "targets_per_home": "object types that a home's tasks are about",
-}
-
-
-class _Group(click.Group):
-    """Shows commands in the order of a user's way through them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -137,14 +120,14 @@ def _place(name: str | None, out: Path | None) -> Path:
 
 def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--out", type=_FOLDER, help="run directory"),
+        click.option("--out", type=FOLDER, help="run directory"),
         click.option("--name", help="run name: the directory is results/NAME"),
     ):
         command = option(command)
     return command
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="skill1")
 def cli() -> None:
     """Skill1: one policy, trained by GRPO, that selects, uses and distils skills."""
@@ -159,85 +142,12 @@ def demo(seed: int) -> None:
     run_demo(seed=seed)
 
 
-@cli.group(cls=_Group)
-def generate() -> None:
-    """Generate games of one's own."""
-
-
-def _world_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option per field of `envs.alfworld.generate.Parameters`, whose defaults hold for those left out."""
-    for name in reversed(_WORLD_SIZES):
-        command = click.option(f"--{name.replace('_', '-')}", type=int, help=_WORLD_SIZES[name])(command)
-    return click.option("--habit", type=float, help="probability that a thing lies in its habitual place")(command)
-
-
-@generate.command("alfworld")
-@click.option("--out", type=_FOLDER, required=True, help="folder to fill")
-@_world_options
-def generate_alfworld(out: Path, **given: int | float | None) -> None:
-    """Household games in the format of ALFWorld's, with homes that have habits."""
-    from skill1.envs.alfworld.generate import generate as generate_games
-
-    try:
-        report = generate_games(out, **{name: value for name, value in given.items() if value is not None})
-    except (ValueError, OSError) as error:  # sizes that make no sense, a folder that holds something else
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps({"out": str(report.out), "games": report.games, "task_types": report.task_types}))
-
-
-@generate.command("webshop")
-@click.option("--out", type=_FOLDER, required=True, help="folder to fill")
-@click.option("--seed", type=int, help="seed of the catalogue")
-@click.option("--products", type=int, help="products of the catalogue")
-def generate_webshop(out: Path, **given: int | None) -> None:
-    """Products, goals and instructions in the format of WebShop's."""
-    from skill1.envs.webshop.generate import generate as generate_catalogue
-
-    try:
-        report = generate_catalogue(out, **{name: value for name, value in given.items() if value is not None})
-    except (ValueError, OSError) as error:  # as above
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps({"out": str(report.out), "products": report.parameters.products, "goals": report.goals}))
-
-
-@cli.group(cls=_Group)
-def replay() -> None:
-    """Replay recorded episodes on our engine."""
-
-
-@replay.command("alfworld")
-@click.option("--games", type=_FOLDER, required=True, help="folder of the games, as $ALFWORLD_DATA")
-@click.option("--transcripts", type=_FOLDER, required=True, help="jsonl.xz, recorded with the reference engine")
-def replay_alfworld(games: Path, transcripts: Path) -> int:
-    """Play recorded episodes; prints one JSON line of counts, status 1 on any difference."""
-    from skill1.envs.alfworld.replay import replay_command
-
-    return replay_command(games, transcripts)
-
-
-@replay.command("webshop")
-@click.option("--data", type=_FOLDER, help="folder of the original files [default: $WEBSHOP_DATA]")
-@click.option("--transcripts", type=_FOLDER, required=True, help="jsonl.xz, recorded with the original")
-def replay_webshop(data: Path | None, transcripts: Path) -> int:
-    """Play recorded shopping; prints one JSON line of counts, status 1 on any difference."""
-    from skill1.envs.webshop.replay import replay as replay_episodes
-    from skill1.envs.webshop.replay import report_command
-
-    return report_command(replay_episodes(data, transcripts))
-
-
-@replay.command("lucene")
-@click.option("--data", type=_FOLDER, help="folder of the original files [default: $WEBSHOP_DATA]")
-@click.option("--queries", type=_FOLDER, required=True, help="jsonl.xz, Lucene's answers")
-def replay_lucene(data: Path | None, queries: Path) -> int:
-    """Ask recorded queries; prints one JSON line of counts, status 1 on any difference."""
-    from skill1.envs.webshop.replay import replay_ranking, report_command
-
-    return report_command(replay_ranking(data, queries))
+cli.add_command(generate)
+cli.add_command(replay)
 
 
 @cli.command()
-@click.option("--out", type=_FOLDER, required=True, help="folder for the policy")
+@click.option("--out", type=FOLDER, required=True, help="folder for the policy")
 @_config_options
 def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -> None:
     """Train the nano policy from expert episodes, as the starting point of reinforcement learning."""
@@ -359,7 +269,7 @@ def _seeds(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int
 @_preset_option
 @click.option("--variants", required=True, callback=_names, help="e.g. full,no_library")
 @click.option("--seeds", required=True, callback=_seeds, help="e.g. 0,1,2")
-@click.option("--data", type=_FOLDER, help="games folder [default: the demo's generated games]")
+@click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]")
 @click.option("--world-seed", default=0, show_default=True, help="of the generated games")
 @click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]")
 @click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]")
@@ -386,7 +296,7 @@ def sweep(
 
 
 @cli.command()
-@click.argument("results", type=_FOLDER)
+@click.argument("results", type=FOLDER)
 def collect(results: Path) -> None:
     """Write the tables of a sweep's finished runs in RESULTS; prints where they are."""
     from skill1.study import collect as collect_tables

@@ -18,7 +18,7 @@ class Observation:
     """What an episode shows now: `instruction` is the task's sentence, constant over the episode."""
 
     text: str
-    admissible: tuple[str, ...]  # sorted admissible commands
+    admissible: tuple[str, ...]  # admissible commands: sorted in ALFWorld, in page order in WebShop
     instruction: str
 
 
