@@ -35,7 +35,8 @@ _CARD = """# Nano policy
 A Qwen2-architecture language model with {parameters:,} parameters and a word-level tokenizer, trained from scratch on
 {demonstrations:,} expert demonstrations in generated household games (`skill1 warmstart`). It is the starting point of
 the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
-names the task's object and this home, and to ignore others; it follows others too often, `skill1 probe` measures it).
+names the task's object and this home, and to ignore others). It does ignore those of other homes, but follows those of
+another object in this home as if they were right: `skill1 probe` measures it.
 It knows nothing about the homes it is trained on later.
 
 Demonstrations of {games} held-out games answered right (every token, given the ones before; of rankings, the first

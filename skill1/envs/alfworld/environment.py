@@ -6,7 +6,7 @@ winning step and 0.0 before; an episode is done when it is won or has used its s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import Episode
 from skill1.envs.base import Observation, Step
+from skill1.envs.episodes import EpisodeEnvironment
 from skill1.records import Task
 
 NAME = "alfworld"
@@ -43,7 +44,7 @@ class _Running:
     done: bool = False
 
 
-class AlfworldEnvironment:
+class AlfworldEnvironment(EpisodeEnvironment[_Running]):
     """Any number of ALFWorld episodes in one process. Task ids are "<split>/<task>/<trial>"."""
 
     def __init__(
@@ -53,41 +54,13 @@ class AlfworldEnvironment:
 
         Raises ValueError if max_steps < 1.
         """
-        if max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, not {max_steps}")
+        super().__init__(max_steps)
         self.games = games
-        self.max_steps = max_steps
         self._start = start or (lambda games, game: Episode(games.game(game)))
-        self._running: list[_Running] = []
 
     def tasks(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split in sorted id order. Raises DataError if there are none."""
         return tuple(Task(NAME, split, game.id, game.category) for game in self.games.games(split))
-
-    def reset(self, tasks: Sequence[Task]) -> list[Observation]:
-        """Start one episode per task, replacing the running ones. Raises DataError for a missing or corrupt game."""
-        self.close()
-        self._running = [self._begin(task) for task in tasks]
-        return [running.observation for running in self._running]
-
-    def step(self, actions: Sequence[str | None]) -> list[Step | None]:
-        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
-
-        Raises ValueError when an action is given for a finished episode or the length does not match.
-        """
-        if len(actions) != len(self._running):
-            raise ValueError(f"{len(actions)} actions for {len(self._running)} running episodes")
-        for index, (action, running) in enumerate(zip(actions, self._running, strict=True)):
-            if action is not None and running.done:
-                raise ValueError(f"episode {index} is finished; pass None instead of the action {action!r}")
-        return [
-            None if action is None else self._advance(running, action)
-            for action, running in zip(actions, self._running, strict=True)
-        ]
-
-    def close(self) -> None:
-        """Drop the running episodes."""
-        self._running.clear()
 
     def _begin(self, task: Task) -> _Running:
         instruction = self.games.game(task.game).instruction

@@ -33,6 +33,7 @@ from skill1.envs.alfworld.homes import (
     numbered,
 )
 from skill1.envs.alfworld.solver import look_walkthrough, place_walkthrough
+from skill1.envs.generation import MARKER, existing_generation
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 DATA_FOLDER = "json_2.1.1"
@@ -308,20 +309,12 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     record["task_types"] = {split: dict(sorted(counts[split].items())) for split in SPLITS}
     _write(out / "homes.jsonl", "".join(json.dumps(_home_line(home)) + "\n" for home in homes))
     _write(out / "DATACARD.md", _datacard(wanted, known, homes))
-    _write(out / "generation.json", json.dumps(record, indent=1) + "\n")  # last: its presence says complete
+    _write(out / MARKER, json.dumps(record, indent=1) + "\n")
     return _report(out, wanted, record)
 
 
 def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
-    marker = out / "generation.json"
-    if not marker.is_file():
-        raise FileExistsError(f"{out} exists without a finished generation in it; delete it or choose another folder")
-    found = json.loads(marker.read_text(encoding="utf-8"))
-    if differing := [name for name in record if found.get(name) != record[name]]:
-        raise FileExistsError(
-            f"{out} holds another generation ({', '.join(f'{n}: {found.get(n)}' for n in differing)}); "
-            "delete it or choose another folder"
-        )
+    found = existing_generation(out, record)
     present = len(list((out / DATA_FOLDER).glob("*/*/*/game.tw-pddl")))
     expected = sum(getattr(wanted, split) for split in SPLITS)
     if present != expected:

@@ -8,11 +8,11 @@ works too, but was not offered).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from skill1.envs.base import DataError, Observation, Step
+from skill1.envs.episodes import EpisodeEnvironment
 from skill1.envs.webshop.engine import Shop
 from skill1.envs.webshop.goals import Goal, split_goals
 from skill1.envs.webshop.pages import MODES, SEARCH, SEPARATOR, Mode, State
@@ -34,7 +34,7 @@ class _Running:
     done: bool = False
 
 
-class WebshopEnvironment:
+class WebshopEnvironment(EpisodeEnvironment[_Running]):
     """Any number of shopping episodes in one process and one shop. Task ids are "<kind>/<goal number>"."""
 
     def __init__(
@@ -51,17 +51,14 @@ class WebshopEnvironment:
 
         Raises ValueError for a setting that is none, DataError if the split leaves nothing to train on.
         """
-        if max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, not {max_steps}")
+        super().__init__(max_steps)
         if observation not in (*MODES, "quoted"):
             raise ValueError(f"observation {observation!r} must be one of {', '.join(MODES)}, quoted")
         if split_by not in ("goal", "product") or held_out < 1:
             raise ValueError(f"split_by {split_by!r} must be goal or product, held_out {held_out} at least 1")
         self.shop = shop
-        self.max_steps = max_steps
         self._observation = observation
         self._test = split_goals(shop.goals, held_out, split_by)
-        self._running: list[_Running] = []
 
     def tasks(self, split: str) -> tuple[Task, ...]:
         """Tasks of "train" or "test" in order. Raises DataError for another split."""
@@ -74,34 +71,9 @@ class WebshopEnvironment:
             for number, category in zip(chosen, categories, strict=True)
         )
 
-    def reset(self, tasks: Sequence[Task]) -> list[Observation]:
-        """Start one episode per task, replacing the running ones. Raises DataError for an id that is no goal's."""
-        self.close()
-        self._running = [self._begin(task) for task in tasks]
-        return [running.observation for running in self._running]
-
-    def step(self, actions: Sequence[str | None]) -> list[Step | None]:
-        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
-
-        Raises ValueError when an action is given for a finished episode or the length does not match.
-        """
-        if len(actions) != len(self._running):
-            raise ValueError(f"{len(actions)} actions for {len(self._running)} running episodes")
-        for index, (action, running) in enumerate(zip(actions, self._running, strict=True)):
-            if action is not None and running.done:
-                raise ValueError(f"episode {index} is finished; pass None instead of the action {action!r}")
-        return [
-            None if action is None else self._advance(running, action)
-            for action, running in zip(actions, self._running, strict=True)
-        ]
-
     def outcomes(self) -> list[Outcome | None]:
         """The parts of every running episode's score, None where nothing was bought."""
         return [running.state.outcome for running in self._running]
-
-    def close(self) -> None:
-        """Drop the running episodes."""
-        self._running = []
 
     def _id(self, number: int) -> str:
         """Padded, so that ids sort as the goals do."""

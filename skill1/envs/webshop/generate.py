@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
 from skill1.envs.webshop.goods import GOODS, Goods
+from skill1.envs.generation import MARKER, existing_generation
 
 FORMAT = 1  # raise when the same parameters give other catalogues
 SMALL = 1000  # products of the original's small set: catalogues of this size take its file names
@@ -129,7 +130,7 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
                 goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
     record["goals"] = goals
     _write(out / "DATACARD.md", _datacard(wanted, goals))
-    _write(out / "generation.json", json.dumps(record, indent=1) + "\n")  # last: its presence says complete
+    _write(out / MARKER, json.dumps(record, indent=1) + "\n")
     return GenerationReport(out, wanted, goals)
 
 
@@ -306,15 +307,7 @@ class _Json:
 
 
 def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
-    marker = out / "generation.json"
-    if not marker.is_file():
-        raise FileExistsError(f"{out} exists without a finished generation in it; delete it or choose another folder")
-    found = json.loads(marker.read_text(encoding="utf-8"))
-    if differing := [name for name in record if found.get(name) != record[name]]:
-        raise FileExistsError(
-            f"{out} holds another generation ({', '.join(f'{n}: {found.get(n)}' for n in differing)}); "
-            "delete it or choose another folder"
-        )
+    found = existing_generation(out, record)
     for name in (*file_names(wanted), HUMAN):
         if not (out / name).is_file():
             raise FileExistsError(f"{out} lacks {name}; delete it and generate again")
