@@ -145,6 +145,14 @@ def _effects(study: Study) -> pd.DataFrame:
     return table
 
 
+def told_apart(row: Any) -> bool:
+    """Whether a row of `effects` tells the variant apart from full.
+
+    It does if Welch's p over the seeds, adjusted, is below 5 % and the two-level interval excludes 0.
+    """
+    return bool(row.seeds_holm < 1 - _LEVEL and not row.both_low <= 0 <= row.both_high)
+
+
 def effect_table(study: Study) -> pd.DataFrame:
     """`effects` for the eye."""
     rows = [
@@ -266,8 +274,7 @@ def resolution(study: Study) -> pd.DataFrame:
 def reading(study: Study) -> str:
     """What the numbers say, as Markdown, made from them alone.
 
-    A variant is called told apart from full only if Welch's p over the seeds, adjusted, is below 5 % and the two-level
-    interval excludes 0.
+    A variant is called told apart from full only if it is by `told_apart`.
     """
     lines = [_missing(study)]
     table, limits, tidy = effects(study), resolution(study), success(study)
@@ -300,8 +307,7 @@ def _verdict(row: Any) -> str:
         few = min(row.seeds, row.reference_seeds)
         why = f"{plural(few, 'seed')} on a side" if few < 2 else "no spread over seeds"
         return f"{lead}: {over_games}; {why}, so nothing is said about new training runs."
-    beyond_games = not row.both_low <= 0 <= row.both_high
-    told = "told apart" if row.seeds_holm < 1 - _LEVEL and beyond_games else "not told apart"
+    told = "told apart" if told_apart(row) else "not told apart"
     return (
         f"{lead}: {told}; new runs and games {interval(row.both_low, row.both_high)}, new runs "
         f"{interval(row.seeds_low, row.seeds_high)}, Holm p "

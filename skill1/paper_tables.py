@@ -1,0 +1,350 @@
+"""The paper's tables beside a study's: published, ours, and ours minus published.
+
+The published policy is Qwen2.5-7B on ALFWorld's games. A difference from it says what another policy did on other
+games: it is no replication gap. What two policies may share is the direction of an effect (`claims`), and a study that
+does not tell a variant apart from full has resolved no direction.
+
+Differs from the paper in: the games behind Tables 1 and 2 are not named there, so every split has rows of its own;
+Table 3 is at steps 20, 60 and 100 there, and over the first, middle and last tenth of training here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from skill1 import ablations, arms, dynamics
+from skill1.arms import REFERENCE
+from skill1.config import VARIANTS
+from skill1.published import LABEL, OVERALL, inconsistencies, published
+from skill1.study import Study
+from skill1.study_tables import interval, p_text, plural
+
+OURS, DIFFERENCE = "ours", "difference"
+LABELS = (LABEL, OURS, DIFFERENCE)
+PUBLISHED_ONLY = "published only"  # stands where a split does for what the study has not run
+MOMENTS = {"start": 20, "middle": 60, "end": 100}  # moment of training -> the step of the published Table 3
+STEP_TIME, SIZE = "seconds per step", "library size"
+STAGES = {  # stages of a step -> metric; the first five are parts of the rollout
+    name: f"time/{name}"
+    for name in ("query", "retrieve", "rerank", "act", "distill", "rollout", "credit_and_learn", "update")
+}
+SUPPORTED, CONTRADICTED, UNRESOLVED, UNTESTED = "supported", "contradicted", "not resolved", "not in this study"
+_TIMES = ("time/collect", "time/update")  # what a training step consists of
+_PUBLISHED_COST = {"step_time": STEP_TIME, "library_size": SIZE}
+_SIZE_METRIC = "library/size"
+_NOT_LOGGED, _NO_LIBRARY = "not logged", "no library"
+
+
+# -- Tables 1 and 2 ---------------------------------------------------------------------------------------------------
+
+
+def success(study: Study) -> pd.DataFrame:
+    """Every published success rate on ALFWorld beside the study's, per split.
+
+    Returns:
+        Columns table, split ("published only" where the study has no run of the variant), method, variant, category;
+        published, ours, low, high (95 % interval of ours), difference (ours - published), in percent or points; games,
+        passes, seeds (of ours). NaN where there is none.
+
+    Raises:
+        RunError: see `arms.own`.
+    """
+    ours = ablations.success(study).drop(columns="method").rename(columns={"success": OURS})  # how its interval is made
+    theirs = published("table1", "table2", benchmark="alfworld", metric="success")
+    theirs = theirs[["table", "method", "variant", "category", "value"]].rename(columns={"value": LABEL})
+    table = _per_split(study, theirs, ours, ["variant", "category"])
+    columns = ["table", "split", "method", "variant", "category", LABEL, OURS, "low", "high", DIFFERENCE]
+    return _with_difference(table)[[*columns, "games", "passes", "seeds"]]
+
+
+def table1(study: Study) -> pd.DataFrame:
+    """Table 1's columns on ALFWorld for the eye: published, ours [95 % interval] and the difference per category.
+
+    Rows (games of, method): those the study has run, per split with the number of games first, then the others.
+    """
+    return _rate_table(success(study).query("table == 'table1'"), "method")
+
+
+def table2(study: Study) -> pd.DataFrame:
+    """Table 2 for the eye, like `table1`, by variant."""
+    return _rate_table(success(study).query("table == 'table2'"), "variant")
+
+
+def webshop() -> pd.DataFrame:
+    """Table 1's columns on WebShop, published ones alone: columns (WebShop score or success, "published")."""
+    frame = published("table1", benchmark="webshop")
+    table = frame.pivot(index="method", columns="metric", values="value").loc[frame["method"].unique()]
+    columns = {name: (f"WebShop {name}", LABEL) for name in ("score", "success")}
+    return pd.DataFrame({label: table[name] for name, label in columns.items()})
+
+
+# -- Table 3 ----------------------------------------------------------------------------------------------------------
+
+
+def windows(study: Study) -> dict[str, tuple[int, int]]:
+    """Moment of training -> its first and last step: the first, middle and last tenth of training."""
+    steps, width = int(study.metrics["step"].max()), dynamics.window(study)
+    firsts = (1, (steps - width) // 2 + 1, steps - width + 1)
+    return {moment: (first, first + width - 1) for moment, first in zip(MOMENTS, firsts, strict=True)}
+
+
+def cost(study: Study) -> pd.DataFrame:
+    """What a training step cost at three moments, beside the published Table 3.
+
+    Ours is, per seed, the mean over the moment's steps (library size: its last step), then the median over the seeds.
+    A step is `time/collect` + `time/update` of the first process.
+
+    Returns:
+        Columns variant ("" for a published method that is none of ours), method, quantity ("seconds per step",
+        "library size", and the stages, in seconds), moment, published, ours, difference (ours - published), seeds
+        (with a value; 0 if none). NaN where there is none.
+    """
+    rows = []
+    for quantity, values in _quantities(study).items():
+        frame = study.metrics[["variant", "seed", "step"]].assign(value=values)
+        for moment, (first, last) in windows(study).items():
+            start = last if quantity == SIZE else first
+            of_seeds = frame[frame["step"].between(start, last)].groupby(["variant", "seed"])["value"].mean()
+            for variant, part in of_seeds.groupby("variant"):
+                rows.append((variant, quantity, moment, part.median(), part.count()))
+    keys = ["variant", "quantity", "moment"]
+    ours = pd.DataFrame(rows, columns=[*keys, OURS, "seeds"])
+    theirs = published("table3")
+    moments = {step: moment for moment, step in MOMENTS.items()}
+    theirs = theirs.assign(quantity=theirs["metric"].map(_PUBLISHED_COST), moment=theirs["step"].map(moments))
+    theirs = theirs[[*keys, "method", "value"]].rename(columns={"value": LABEL})
+    table = ours.merge(theirs, on=keys, how="outer").fillna({"seeds": 0, "method": ""})
+    orders = {"variant": [*VARIANTS, ""], "quantity": list(_quantities(study)), "moment": list(MOMENTS)}
+    table = table.sort_values(keys, key=lambda column: column.map(orders[column.name].index), ignore_index=True)
+    return _with_difference(table.astype({"seeds": int}))[["variant", "method", *keys[1:], *LABELS, "seeds"]]
+
+
+def table3(study: Study) -> pd.DataFrame:
+    """Table 3 for the eye: rows (policy, quantity), columns (moment, published or ours or difference)."""
+    tidy = cost(study)
+    return _cost_table(study, tidy[tidy["quantity"].isin([STEP_TIME, SIZE])], LABELS)
+
+
+def stage_table(study: Study) -> pd.DataFrame:
+    """Seconds of each stage of a step, for the eye; none are published. Empty: the variant has no such stage."""
+    tidy = cost(study)
+    return _cost_table(study, tidy[tidy["quantity"].isin(STAGES)], [OURS])
+
+
+# -- Figures 3 to 5 ---------------------------------------------------------------------------------------------------
+
+
+def signals(study: Study) -> pd.DataFrame:
+    """The values that the text quotes for full, beside full's here: mean over seeds at a checkpoint of `dynamics`.
+
+    Returns:
+        Columns signal, published at, ours at (what step), published, ours, difference (ours - published).
+
+    Raises:
+        RunError: the study has no full, or does not log a signal.
+    """
+    [full] = dynamics.shown(study, [REFERENCE])
+    steps = dynamics.checkpoints(study)
+    rows = []
+    for metric, title in dynamics.SIGNALS.items():
+        own = dynamics.at_checkpoints(study, metric, [full]).groupby("step")["value"].mean()
+        if metric == dynamics.SIMILARITY:
+            ends = zip(("first checkpoint", "last checkpoint"), dynamics.published_similarity(), strict=True)
+            pairs = [(at, value, step) for (at, value), step in zip(ends, (steps[0], steps[-1]), strict=True)]
+        else:
+            step, value = dynamics.published_value(metric)
+            pairs = [(f"step {step}", value, steps[-1])]
+        rows += [(title, at, f"step {step}", value, own[step]) for at, value, step in pairs]
+    return _with_difference(pd.DataFrame(rows, columns=["signal", "published at", "ours at", LABEL, OURS]))
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def claims(study: Study) -> pd.DataFrame:
+    """Each published difference from full: does the study support its direction, contradict it, or not resolve it?
+
+    Supported or contradicted needs `ablations.told_apart`; the size of a difference plays no part.
+
+    Returns:
+        Columns table (that the claim is from), split ("published only" if not tested), variant, published, ours,
+        difference (ours - published), low, high (ours; new runs, new games), all in points; p (over seeds, adjusted),
+        seeds, reference_seeds, verdict.
+
+    Raises:
+        RunError: see `ablations.effects`.
+    """
+    overall = published("table1", "table2", benchmark="alfworld", category=OVERALL, metric="success")
+    parts = []
+    for name, part in overall[overall["variant"] != ""].groupby("table"):
+        values = part.set_index("variant")["value"]
+        points = (values.drop(REFERENCE) - values[REFERENCE]).round(1)
+        parts.append(points.rename(LABEL).reset_index().assign(table=name))
+    theirs = pd.concat(parts).sort_values("table", ascending=False, kind="stable")  # the ablations first
+    effects = ablations.effects(study)
+    effects["told_apart"] = [ablations.told_apart(row) for row in effects.itertuples()]
+    names = {"points": OURS, "both_low": "low", "both_high": "high", "seeds_holm": "p"}
+    table = _per_split(study, theirs, effects.drop(columns="published").rename(columns=names), ["variant"])
+    table["verdict"] = [_verdict(row) for row in table.itertuples()]
+    columns = ["table", "split", "variant", *LABELS, "low", "high", "p", "seeds", "reference_seeds", "verdict"]
+    return _with_difference(table)[columns]
+
+
+def claim_table(study: Study) -> pd.DataFrame:
+    """`claims` for the eye."""
+    rows = [
+        {
+            "split": row.split,
+            "claim": f"{row.variant} {'below' if row.published < 0 else 'above'} full",
+            "claim of": row.table.replace("table", "Table "),
+            f"{LABEL}, points": f"{row.published:+.1f}",
+            f"{OURS}, points": _text(row.ours, "{:+.1f}"),
+            f"{OURS}, new runs and games": interval(row.low, row.high),
+            f"{OURS}, p (Holm), seeds": p_text(row.p),
+            f"{OURS}, seeds": "" if np.isnan(row.seeds) else f"{row.seeds:.0f} against {row.reference_seeds:.0f}",
+            DIFFERENCE: _text(row.difference, "{:+.1f}"),
+            "verdict": row.verdict,
+        }
+        for row in claims(study).itertuples()
+    ]
+    return pd.DataFrame(rows).set_index(["split", "claim"])
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def reading(study: Study) -> str:
+    """What the tables say, as Markdown, made from them alone."""
+    lines = [arms.setting(study)]
+    verdicts = claims(study)
+    for split in arms.splits(study):
+        part = verdicts[verdicts["split"] == split]
+        counts = [
+            f"{verdict} {len(names)}" + (f" ({', '.join(names)})" if len(names) else "")
+            for verdict in (SUPPORTED, CONTRADICTED, UNRESOLVED)
+            for names in [part.loc[part["verdict"] == verdict, "variant"]]
+        ]
+        lines.append(f"{split}: of {plural(len(part), 'published direction')} against full, {', '.join(counts)}.")
+    if len(absent := verdicts.loc[verdicts["verdict"] == UNTESTED, "variant"]):
+        lines.append(f"Published, but {UNTESTED}: {', '.join(absent)}.")
+    rates = success(study).query("table == 'table2' and variant == @REFERENCE and category == @OVERALL")
+    lines += [
+        f"{row.split}: full wins {row.ours:.1f} % [{row.low:.1f}, {row.high:.1f}] here, {row.published:.1f} % as "
+        f"published; {row.difference:+.1f} points between two policies on different games, which is no replication gap."
+        for row in rates.itertuples()
+    ]
+    lines += [_growth(study, STEP_TIME, "{:.2f} s"), _growth(study, SIZE, "{:.0f} skills")]
+    wrong = inconsistencies()["claim"]
+    lines.append(
+        f"{plural(len(wrong), 'published number')} disagree with others that are published: {', '.join(wrong)}."
+    )
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _growth(study: Study, quantity: str, show: str) -> str:
+    """How a cost of full changed from the start to the end of training."""
+    table = cost(study)
+    own = table[(table["variant"] == REFERENCE) & (table["quantity"] == quantity)].set_index("moment")
+    theirs = (
+        f"{LABEL}: {own[LABEL]['start']:g} at step {MOMENTS['start']}, {own[LABEL]['end']:g} at step {MOMENTS['end']}"
+    )
+    if not own.loc[["start", "end"], "seeds"].all():
+        return f"full, {quantity}: {_NOT_LOGGED} ({theirs})."
+    start, end = (show.format(own[OURS][moment]) for moment in ("start", "end"))
+    count = plural(int(own["seeds"].min()), "seed")
+    return f"full, {quantity}: {start} at the start of training, {end} at its end, median of {count} ({theirs})."
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _per_split(study: Study, theirs: pd.DataFrame, ours: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Published rows with ours beside them, once per split; those of variants that the study lacks once, at the end."""
+    here = theirs["variant"].isin(ours["variant"])
+    parts = [theirs[here].assign(split=split) for split in arms.splits(study)]
+    joined = pd.concat(parts).merge(ours, on=["split", *keys], how="left")
+    return pd.concat([joined, theirs[~here].assign(split=PUBLISHED_ONLY)], ignore_index=True)
+
+
+def _verdict(row: Any) -> str:
+    if row.split == PUBLISHED_ONLY:
+        return UNTESTED
+    if not row.told_apart:
+        return UNRESOLVED
+    return SUPPORTED if np.sign(row.ours) == np.sign(row.published) else CONTRADICTED
+
+
+def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{DIFFERENCE: table[OURS] - table[LABEL]})
+
+
+def _quantities(study: Study) -> Mapping[str, pd.Series]:
+    """Quantity of Table 3 -> its values, aligned with the study's metrics; NaN throughout where it is not logged."""
+    frame = study.metrics
+    sources = {*_TIMES, _SIZE_METRIC, *STAGES.values()}
+    of = {name: frame[name] if name in frame else frame["step"] * np.nan for name in sources}
+    sums = {STEP_TIME: of[_TIMES[0]] + of[_TIMES[1]], SIZE: of[_SIZE_METRIC]}
+    return sums | {stage: of[metric] for stage, metric in STAGES.items()}
+
+
+def _rate_table(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
+    names = [*arms.categories(tidy)[1:], OVERALL]
+    cells = tidy.assign(
+        **{
+            LABEL: tidy[LABEL].map("{:.1f}".format),
+            OURS: [
+                "" if np.isnan(row.ours) else f"{row.ours:.1f} [{row.low:.1f}, {row.high:.1f}]"
+                for row in tidy.itertuples()
+            ],
+            DIFFERENCE: [_text(value, "{:+.1f}") for value in tidy[DIFFERENCE]],
+        }
+    )
+    blocks = {}
+    for split, part in cells.groupby("split", sort=False):
+        table = _pivot(part, [rows], "category", names, LABELS)
+        for count in ("passes", "seeds"):
+            table[count, OURS] = part.groupby(rows)[count].first().map(lambda value: _text(value, "{:.0f}"))
+        if split != PUBLISHED_ONLY:
+            games = part.groupby("category")["games"].first()
+            first = {(name, OURS): _text(games[name], "n = {:.0f}") for name in names}
+            table = pd.concat([pd.DataFrame(first, index=["number of games"]), table])[table.columns]
+        blocks[split] = table
+    return pd.concat(blocks, names=["games of", rows]).fillna("").rename(columns={OVERALL: "All"}, level=0)
+
+
+def _cost_table(study: Study, tidy: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    shown = tidy.assign(policy=np.where(tidy["variant"] == "", tidy["method"], tidy["variant"]))
+    logged = {name for name, values in _quantities(study).items() if values.notna().any()}
+    here = shown["variant"].isin(study.variants)
+    shown[LABEL] = [_text(value, "{:g}") for value in tidy[LABEL]]
+    for label, sign in ((OURS, ""), (DIFFERENCE, "+")):
+        shown[label] = [
+            _text(value, f"{{:{sign}.{0 if quantity == SIZE else 2}f}}")
+            for value, quantity in zip(tidy[label], tidy["quantity"], strict=True)
+        ]
+    shown.loc[here & ~shown["quantity"].isin(logged), OURS] = _NOT_LOGGED
+    bare = here & ~shown["variant"].map(lambda name: name == "" or arms.has_library(name))
+    shown.loc[bare & (shown["quantity"] == SIZE), OURS] = _NO_LIBRARY
+    keys = ["policy", "quantity"]
+    table = _pivot(shown, keys, "moment", list(MOMENTS), labels).fillna("")
+    table["seeds", OURS] = shown.groupby(keys)["seeds"].min().map(lambda count: str(count) if count else "")
+    return table
+
+
+def _pivot(
+    cells: pd.DataFrame, rows: list[str], across: str, names: Sequence[str], labels: Sequence[str]
+) -> pd.DataFrame:
+    """`rows` down in their order; `names` across, and under each the `labels`."""
+    table = cells.pivot(index=rows, columns=across, values=list(labels)).swaplevel(axis=1)
+    order = cells[rows].drop_duplicates().itertuples(index=False, name=None)
+    index = [key if len(rows) > 1 else key[0] for key in order]
+    columns = pd.MultiIndex.from_product([names, labels])
+    return table.loc[index].reindex(columns=columns)
+
+
+def _text(value: float, show: str) -> str:
+    return "" if np.isnan(value) else show.format(value)

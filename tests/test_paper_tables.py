@@ -1,0 +1,236 @@
+"""The paper's tables beside a study's, against numbers worked out by hand; notebook 06 runs strictly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import synthetic_study
+from synthetic_study import STEPS
+
+from skill1 import ablations, dynamics, paper_tables
+from skill1.batch import run_notebook
+from skill1.paper_tables import CONTRADICTED, LABELS, PUBLISHED_ONLY, STAGES, SUPPORTED, UNRESOLVED, UNTESTED
+from skill1.published import published
+from skill1.runs import RunError
+from skill1.study import Study
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "06_paper.ipynb"
+SIZES = {"valid_seen": 12, "valid_unseen": 6}
+
+
+def timed(study: Study) -> Study:
+    """Seconds: collecting takes as many as the step and the seed, updating half of one; ten skills a step."""
+    frame = study.metrics
+    shared = {"time/collect": frame["step"] + frame["seed"], "time/update": 0.5, "time/act": 0.1 * frame["step"]}
+    skilled = frame["variant"].isin(["full", "no_selection", "no_distillation"])
+    own = {"library/size": 10.0 * frame["step"], "time/rerank": 0.25}
+    wanted = {name: pd.Series(values, frame.index).where(skilled) for name, values in own.items()}
+    return replace(study, metrics=frame.assign(**shared, **wanted))
+
+
+def played(won: Mapping[tuple[str, int], str]) -> Study:
+    """(variant, seed) -> one letter per game of valid_seen after training, "1" = won; one pass."""
+    runs: dict[str, list[int]] = {}
+    for variant, seed in won:
+        runs.setdefault(variant, []).append(seed)
+    size = len(next(iter(won.values())))
+    made = synthetic_study.make(runs, passes=1, splits=("valid_seen",), sizes={"valid_seen": size})
+    frame = made.evaluations.copy()
+    for (variant, seed), letters in won.items():
+        chosen = (frame["variant"] == variant) & (frame["seed"] == seed) & (frame["step"] == STEPS)
+        games = frame.loc[chosen, "game"].str[-3:].astype(int)
+        frame.loc[chosen, "won"] = [letters[game] == "1" for game in games]
+    return replace(made, evaluations=frame)
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    runs = {"full": [0, 1, 5], "grpo": [0], "no_selection": [0, 1], "lambda1_0": [0]}
+    return timed(synthetic_study.make(runs, missing={"no_selection": [2]}, sizes=SIZES))
+
+
+# --- Tables 1 and 2 --------------------------------------------------------------------------------------------------
+
+
+def test_rates_by_hand() -> None:
+    made = played({("full", 0): "110111", ("grpo", 0): "100000"})  # a game of each category, in the paper's order
+    tidy = paper_tables.success(made).set_index(["table", "variant", "category"])
+    overall = tidy.loc[("table1", "full", "Overall")]
+    assert (overall["published"], overall["ours"]) == (97.5, pytest.approx(500 / 6))
+    assert overall["difference"] == pytest.approx(500 / 6 - 97.5)
+    assert tidy.loc[("table2", "full", "Clean"), "difference"] == pytest.approx(0 - 97.3)
+    assert tidy.loc[("table1", "grpo", "Overall"), "difference"] == pytest.approx(100 / 6 - 77.6)
+    assert overall["games"] == 6 and overall["seeds"] == 1 and overall["split"] == "valid_seen"
+    table = paper_tables.table1(made)
+    row = table.loc[("valid_seen", "Skill1")]
+    assert row["All", "published"] == "97.5" and row["All", "difference"] == "-14.2"
+    assert row["All", "ours"].startswith("83.3 [") and row["Clean", "difference"] == "-97.3"
+    assert table.loc[("valid_seen", "number of games"), ("All", "ours")] == "n = 6"
+    assert table.columns.get_level_values(0)[-5:].tolist() == ["All", "All", "All", "passes", "seeds"]
+
+
+def test_what_the_study_has_not_run_is_published_only(study: Study) -> None:
+    table = paper_tables.table1(study)
+    assert table.loc["valid_unseen"].index.tolist() == ["number of games", "GRPO", "Skill1"]
+    rest = table.loc[PUBLISHED_ONLY]
+    assert len(rest) == 13 and "GiGPO" in rest.index and rest.loc["RetroAgent", ("All", "published")] == "94.9"
+    assert (rest.loc[:, [(name, label) for name, label in rest if label != "published"]] == "").all(axis=None)
+    ablation = paper_tables.table2(study)
+    assert ablation.loc["valid_seen"].index.tolist() == ["number of games", "full", "no_selection", "lambda1_0"]
+    ours = ablations.success(study).query("split == 'valid_seen' and variant == 'full' and category == 'Pick'")
+    [cell] = [f"{row.success:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in ours.itertuples()]
+    assert ablation.loc[("valid_seen", "full"), ("Pick", "ours")] == cell
+    assert ablation.loc[("valid_seen", "full"), ("seeds", "ours")] == "3"
+
+
+def test_webshop_is_published_alone() -> None:
+    table = paper_tables.webshop()
+    assert table.columns.tolist() == [("WebShop score", "published"), ("WebShop success", "published")]
+    assert table.loc["Skill1"].tolist() == [89.7, 82.9] and table.index[0] == "Zero-shot" and len(table) == 15
+
+
+def test_every_column_is_labelled_and_differences_are_ours_minus_published(study: Study) -> None:
+    for table in (paper_tables.table1, paper_tables.table2, paper_tables.table3, paper_tables.stage_table):
+        assert set(table(study).columns.get_level_values(1)) <= set(LABELS)
+    for tidy in (paper_tables.success, paper_tables.cost, paper_tables.signals, paper_tables.claims):
+        found = tidy(study)
+        pd.testing.assert_series_equal(found["difference"], found["ours"] - found["published"], check_names=False)
+        assert found["difference"].notna().any() and found["published"].notna().any()
+    quoted = published("table1", "table2", benchmark="alfworld", metric="success")
+    once = paper_tables.success(study).query("split in ('valid_seen', @PUBLISHED_ONLY)")
+    assert sorted(once["published"]) == sorted(quoted["value"])  # nothing is lost
+
+
+# --- Table 3 ---------------------------------------------------------------------------------------------------------
+
+
+def test_cost_by_hand(study: Study) -> None:
+    assert paper_tables.windows(study) == {"start": (1, 3), "middle": (14, 16), "end": (28, 30)}
+    tidy = paper_tables.cost(study).set_index(["variant", "quantity", "moment"]).sort_index(level=[0, 1])
+    tidy = tidy.reindex(["start", "middle", "end"], level="moment")
+    # means of steps 1-3, 14-16, 28-30 and half a second; seeds 0, 1 and 5: their median adds 1
+    steps = tidy.loc[("full", "seconds per step")]
+    assert steps["ours"].tolist() == pytest.approx([3.5, 16.5, 30.5])
+    assert steps["published"].tolist() == [387, 444, 494]
+    assert steps["difference"].tolist() == pytest.approx([-383.5, -427.5, -463.5])
+    assert steps["seeds"].tolist() == [3, 3, 3]
+    sizes = tidy.loc[("full", "library size")]
+    assert sizes["ours"].tolist() == [30, 160, 300] and sizes["difference"].tolist() == [-885, -3739, -4700]
+    assert tidy.loc[("grpo", "seconds per step"), "difference"].tolist() == pytest.approx([-298.5, -258.5, -267.5])
+    assert tidy.loc[("full", "act"), "ours"].tolist() == pytest.approx([0.2, 1.5, 2.9])
+    assert tidy.loc[("full", "act"), "published"].isna().all()
+    assert tidy.loc[("", "library size", "end"), ["published", "seeds", "method"]].tolist() == [83, 0, "SkillRL"]
+
+
+def test_table_3_for_the_eye(study: Study) -> None:
+    table = paper_tables.table3(study)
+    policies = table.index.get_level_values("policy")
+    assert list(dict.fromkeys(policies)) == ["full", "no_selection", "no_distillation", "lambda1_0", "grpo", "SkillRL"]
+    assert table.loc[("full", "seconds per step"), "start"].tolist() == ["387", "3.50", "-383.50"]
+    assert table.loc[("full", "library size"), "end"].tolist() == ["5000", "300", "-4700"]
+    assert table.loc[("no_distillation", "library size"), "start"].tolist() == ["2212", "", ""]  # not run
+    assert table.loc[("grpo", "library size"), ("end", "ours")] == "no library"
+    assert table.loc[("no_selection", "seconds per step"), ("seeds", "ours")] == "2"
+
+
+def test_stages_that_were_not_logged_are_said_to_be(study: Study) -> None:
+    table = paper_tables.stage_table(study)
+    assert set(table.index.get_level_values("quantity")) == set(STAGES)
+    assert table.loc[("full", "rerank"), ("end", "ours")] == "0.25"
+    assert table.loc[("grpo", "rerank"), ("end", "ours")] == ""  # logged, but it has no such stage
+    assert table.loc[("full", "query"), ("end", "ours")] == "not logged"
+    old = synthetic_study.make({"full": [0], "no_selection": [0]}, sizes=SIZES)  # no time at all
+    shown = paper_tables.table3(old)
+    assert (shown.loc[("full", "seconds per step")].xs("ours", level=1)[["start", "end"]] == "not logged").all()
+    assert shown.loc[("full", "seconds per step"), ("start", "difference")] == ""
+    assert paper_tables.cost(old).query("variant == 'full'")["seeds"].eq(0).all()
+    text = paper_tables.reading(old)
+    assert "full, seconds per step: not logged (published: 387 at step 20, 494 at step 100)." in text
+
+
+# --- Signals and claims ----------------------------------------------------------------------------------------------
+
+
+def test_signals_are_those_of_full(study: Study) -> None:
+    table = paper_tables.signals(study).set_index(["signal", "published at"])
+    row = table.loc[(dynamics.SIGNALS["u_hat"], "step 85")]
+    own = study.metrics.query("variant == 'full' and step >= 28").groupby("seed")["u_hat"].mean()
+    assert row["ours"] == pytest.approx(own.mean()) and row["difference"] == pytest.approx(own.mean() - 0.91)
+    similarity = table.loc[dynamics.SIGNALS["skill_similarity"]]
+    assert similarity["published"].tolist() == [0.51, 0.60]
+    assert similarity["ours at"].tolist() == ["step 10", "step 30"]
+
+
+def test_claims_are_supported_contradicted_unresolved_or_untested() -> None:
+    three = range(3)
+    made = played(
+        {("full", seed): "1" * 5 + "10"[seed % 2] + "0" * 6 for seed in three}
+        | {("no_library", seed): "10"[seed % 2] + "0" * 11 for seed in three}
+        | {("no_selection", seed): "1" * 11 + "10"[seed % 2] for seed in three}
+        | {("lambda1_0", seed): "1" * 5 + "01"[seed % 2] + "0" * 6 for seed in three}
+        | {("grpo", 0): "0" * 12}
+    )
+    table = paper_tables.claims(made).set_index(["table", "variant"])
+    verdicts = table["verdict"]
+    assert verdicts["table2", "no_library"] == SUPPORTED and verdicts["table2", "no_selection"] == CONTRADICTED
+    assert verdicts["table2", "lambda1_0"] == UNRESOLVED
+    assert verdicts["table1", "grpo"] == UNRESOLVED  # far below, but a single seed
+    assert verdicts["table1", "gigpo"] == verdicts["table2", "lambda2_0"] == UNTESTED
+    row = table.loc[("table2", "no_library")]
+    assert row["published"] == -16.6 and row["ours"] == pytest.approx(100 * (2 / 36 - 17 / 36))
+    assert table.loc[("table1", "gigpo"), "published"] == -6.7 and math.isnan(table.loc[("table1", "gigpo"), "ours"])
+    assert len(table) == 8  # six ablations and two baselines
+    shown = paper_tables.claim_table(made).loc[("valid_seen", "no_library below full")]
+    assert shown["published, points"] == "-16.6" and shown["ours, points"] == "-41.7"
+    assert shown["difference"] == "-25.1" and shown["ours, seeds"] == "3 against 3"
+    text = paper_tables.reading(made)
+    counts = "supported 1 (no_library), contradicted 1 (no_selection), not resolved 2 (lambda1_0, grpo)"
+    assert f"valid_seen: of 4 published directions against full, {counts}." in text
+    assert "not in this study: no_distillation, lambda2_0, lambdas_0, gigpo" in text
+    assert "full wins 47.2 % [" in text and "-50.3 points between two policies on different games" in text
+
+
+def test_the_verdict_is_the_rule_of_the_ablations(study: Study) -> None:
+    told = {(row.split, row.variant): ablations.told_apart(row) for row in ablations.effects(study).itertuples()}
+    tested = paper_tables.claims(study).query("split != @PUBLISHED_ONLY")
+    assert len(tested) == len(told) == 6  # three variants on two splits
+    for row in tested.itertuples():
+        assert (row.verdict != UNRESOLVED) == told[row.split, row.variant]
+
+
+def test_the_reading_has_the_costs(study: Study) -> None:
+    text = paper_tables.reading(study)
+    assert "full, seconds per step: 3.50 s at the start of training, 30.50 s at its end, median of 3 seeds" in text
+    assert "full, library size: 30 skills at the start of training, 300 skills at its end" in text
+    assert "published numbers disagree with others" in text and "GRPO, Table 1" in text
+
+
+def test_without_full_there_is_nothing_to_claim() -> None:
+    plain = synthetic_study.make({"no_library": [0], "grpo": [0]}, sizes=SIZES)
+    assert len(paper_tables.table1(plain)) and len(paper_tables.table3(plain))  # tables need no full
+    with pytest.raises(RunError, match="no finished run of full"):
+        paper_tables.claims(plain)
+    with pytest.raises(RunError, match="none of full"):
+        paper_tables.signals(plain)
+
+
+# --- The notebook, by the strict runner ------------------------------------------------------------------------------
+
+
+def test_notebook_06_reads_a_committed_study(study: Study, tmp_path: Path) -> None:
+    folder = synthetic_study.write(study, tmp_path / "reference")
+    done = run_notebook(NOTEBOOK, tmp_path / "06.ipynb", {"study": str(folder)})
+    cells = [cell for cell in nbformat.read(done, as_version=4).cells if cell.cell_type == "code"]
+    data = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    text = "\n".join(part for found in data for kind, part in found.items() if kind.startswith("text/"))
+    assert paper_tables.reading(study).splitlines()[1] in text and "GRPO, Table 1" in text
+    assert "published" in text and "difference" in text and "-383.50" in text
+    names = ("category_spread", "similarity", "training_signals", "u_hat")
+    there = sorted(path.name for path in (folder / "figures").iterdir())
+    assert there == [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]
