@@ -1,5 +1,8 @@
 # Every target does its own set-up: the virtual environment is (re)built when pyproject.toml or this file changes.
 SEED ?= 0
+PRESET ?= nano
+ARGS ?= $(if $(filter nano,$(PRESET)),--capacities 32$(comma)128)
+comma := ,
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -10,11 +13,12 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test lab clean-venv
+.PHONY: help install demo test reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0]  train, evaluate and plot the nano policy on this machine's CPU"
 	@echo "make test           all tests"
+	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
 	@echo "make install        only the virtual environment .venv"
 	@echo "make clean-venv     remove .venv (any target builds it again)"
@@ -42,6 +46,9 @@ demo: $(STAMP)
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+reproduce: $(STAMP)
+	$(BIN)/skill1 reproduce --preset $(PRESET) $(ARGS)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

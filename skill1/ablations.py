@@ -105,7 +105,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     of_games = paired_difference(*(table.stack().droplevel("seed") for table in (first, second))) if games > 1 else None
     blind = np.ptp(first.mean() - second.mean()) < _SAME
     of_both = None if blind else difference_over_seeds(first, second)
-    enough = min(map(len, means)) > 1 and max(np.ptp(part) for part in means) > 0
+    enough = min(map(len, means)) > 1 and max(np.ptp(part) for part in means) > _SAME
     of_seeds = welch(*means) if enough else None
     for name, estimate in (("games", of_games), ("seeds", of_seeds), ("both", of_both)):
         found |= _bounds(name, estimate)

@@ -257,39 +257,70 @@ def _names(ctx: click.Context, option: click.Parameter, given: str | None) -> tu
     return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
 
 
-def _seeds(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
+def _numbers(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
     try:
-        return tuple(int(seed) for seed in _names(ctx, option, given))
+        return tuple(int(number) for number in _names(ctx, option, given))
     except ValueError:
         raise click.BadParameter(f"{given!r} must be whole numbers like 0,1,2", ctx=ctx, param=option) from None
 
 
+def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How the runs of a study are made, where they play, and how many at a time."""
+    for option in reversed(
+        (
+            _preset_option,
+            click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
+            click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
+            click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]"),
+            click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]"),
+            _set_option,
+            click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="of one run"),
+            click.option("--jobs", type=click.IntRange(min=1), help="runs at a time [default: a GPU or core each]"),
+            click.option("--dry-run", is_flag=True, help="show the plan, change nothing"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _sweep(name: str, overrides: dict[str, str], **given: Any) -> Any:
+    from skill1.sweep import Sweep
+
+    return Sweep(folder=_place(name, None), overrides=_values(overrides), **given)
+
+
 @cli.command()
 @click.option("--name", required=True, help="the study is kept in results/NAME")
-@_preset_option
 @click.option("--variants", required=True, callback=_names, help="e.g. full,no_library")
-@click.option("--seeds", required=True, callback=_seeds, help="e.g. 0,1,2")
-@click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]")
-@click.option("--world-seed", default=0, show_default=True, help="of the generated games")
-@click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]")
-@click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]")
-@_set_option
-@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of one run")
-@click.option("--jobs", type=click.IntRange(min=1), help="runs at a time [default: one per GPU, or per core]")
-@click.option("--dry-run", is_flag=True, help="show the plan, change nothing")
-def sweep(
-    name: str, preset: str, variants: tuple[str, ...], seeds: tuple[int, ...], data: Path | None, world_seed: int,
-    passes: int | None, splits: tuple[str, ...] | None, overrides: dict[str, str], nproc: int, jobs: int | None,
-    dry_run: bool,
-) -> int:  # fmt: skip
+@click.option("--seeds", required=True, callback=_numbers, help="e.g. 0,1,2")
+@_study_options
+def sweep(dry_run: bool, **given: Any) -> int:
     """Train and evaluate variants with several seeds; repeat the command to go on. Status 1 if a run failed."""
-    from skill1.sweep import Sweep, run_sweep
+    study = _sweep(**given)
+    from skill1.sweep import run_sweep
 
-    choices = Sweep(
-        folder=_place(name, None), preset=preset, variants=variants, seeds=seeds, data=data, world_seed=world_seed,
-        passes=passes, splits=splits, overrides=_values(overrides), nproc=nproc, jobs=jobs,
-    )  # fmt: skip
-    failures = run_sweep(choices, dry_run=dry_run, say=click.echo)
+    return _report_failures(run_sweep(study, dry_run=dry_run, say=click.echo))
+
+
+@cli.command()
+@click.option("--name", help="the study is kept in results/NAME [default: the preset's name]")
+@click.option("--variants", callback=_names, help="e.g. full,no_library [default: all]")
+@click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="of the runs")
+@click.option("--capacities", default="", callback=_numbers, help="smaller libraries to train with, e.g. 32,128")
+@_study_options
+def reproduce(
+    name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any
+) -> int:
+    """A sweep over all variants, runs with smaller libraries, and every notebook on them. Status 1 if a run failed."""
+    from skill1.reproduce import STUDIED
+    from skill1.reproduce import reproduce as run_reproduction
+
+    study = _sweep(name=name or given["preset"], variants=variants or STUDIED, **given)
+    done = run_reproduction(study, capacities, dry_run=dry_run, say=click.echo)
+    return _report_failures(done.failures)
+
+
+def _report_failures(failures: Sequence[Any]) -> int:
     for failure in failures:
         click.echo(str(failure), err=True)
     return int(bool(failures))

@@ -103,6 +103,7 @@ def launch_training(
         run.check_config(config)
         latest = run.latest_checkpoint()
         if latest is not None and latest.step == config.train.steps:
+            on_line(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done")
             return
     sets = [word for name, value in (overrides or {}).items() for word in ("--set", f"{name}={_word(value)}")]
     words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]

@@ -36,6 +36,7 @@ SUPPORTED, CONTRADICTED, UNRESOLVED, UNTESTED = "supported", "contradicted", "no
 _TIMES = ("time/collect", "time/update")  # what a training step consists of
 _PUBLISHED_COST = {"step_time": STEP_TIME, "library_size": SIZE}
 _SIZE_METRIC = "library/size"
+_OPTIONAL = ("query", "retrieve", "rerank", "distill")  # stages that some variants do not have
 _NOT_LOGGED, _NO_LIBRARY = "not logged", "no library"
 
 
@@ -239,9 +240,8 @@ def reading(study: Study) -> str:
     ]
     lines += [_growth(study, STEP_TIME, "{:.2f} s"), _growth(study, SIZE, "{:.0f} skills")]
     wrong = inconsistencies()["claim"]
-    lines.append(
-        f"{plural(len(wrong), 'published number')} disagree with others that are published: {', '.join(wrong)}."
-    )
+    names = "; ".join(dict.fromkeys(wrong))
+    lines.append(f"{plural(len(wrong), 'comparison')} of published numbers with each other failed: {names}.")
     return "\n".join(f"* {line}" for line in lines)
 
 
@@ -318,21 +318,32 @@ def _rate_table(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
 
 def _cost_table(study: Study, tidy: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     shown = tidy.assign(policy=np.where(tidy["variant"] == "", tidy["method"], tidy["variant"]))
-    logged = {name for name, values in _quantities(study).items() if values.notna().any()}
-    here = shown["variant"].isin(study.variants)
     shown[LABEL] = [_text(value, "{:g}") for value in tidy[LABEL]]
     for label, sign in ((OURS, ""), (DIFFERENCE, "+")):
         shown[label] = [
             _text(value, f"{{:{sign}.{0 if quantity == SIZE else 2}f}}")
             for value, quantity in zip(tidy[label], tidy["quantity"], strict=True)
         ]
-    shown.loc[here & ~shown["quantity"].isin(logged), OURS] = _NOT_LOGGED
-    bare = here & ~shown["variant"].map(lambda name: name == "" or arms.has_library(name))
-    shown.loc[bare & (shown["quantity"] == SIZE), OURS] = _NO_LIBRARY
+    staged = _staged(study)
+    empty = tidy[OURS].isna() & tidy["variant"].isin(study.variants)
+    shown.loc[empty, OURS] = [_absent(row.variant, row.quantity, staged) for row in tidy[empty].itertuples()]
     keys = ["policy", "quantity"]
     table = _pivot(shown, keys, "moment", list(MOMENTS), labels).fillna("")
     table["seeds", OURS] = shown.groupby(keys)["seeds"].min().map(lambda count: str(count) if count else "")
     return table
+
+
+def _staged(study: Study) -> set[str]:
+    """Variants whose runs log the stages of the rollout: all of those that they have."""
+    acting = _quantities(study)["act"].notna()
+    return set(study.metrics.loc[acting, "variant"])
+
+
+def _absent(variant: str, quantity: str, staged: set[str]) -> str:
+    """What stands where a variant of the study has no value."""
+    if quantity == SIZE and not arms.has_library(variant):
+        return _NO_LIBRARY
+    return "" if quantity in _OPTIONAL and variant in staged else _NOT_LOGGED
 
 
 def _pivot(

@@ -93,6 +93,7 @@ def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) ->
     run_notebook(NOTEBOOKS / "01_train.ipynb", run.path.parent / "again.ipynb", trained)
     after = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if "figures" not in path.parts}
     assert after == before  # finished: nothing was written
+    assert f"{trained['out']} is finished: {STEPS} of {STEPS} steps are done" in shown(run.path.parent / "again.ipynb")
     assert {path: path.read_bytes() for path in figures} == figures  # and redrawn byte by byte
 
     same = training(trained)

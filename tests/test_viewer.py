@@ -150,7 +150,7 @@ def test_an_episode_shows_all_that_is_stored(step: Step) -> None:
     advantages = group_advantages(step, rewards)
     hats = [max((c.utility for c in r.candidates), default=0.0) for r in played]
     lessons = group_advantages(
-        step, {i: r.outcome - hats[i] if r.lesson else 0.0 for i, r in enumerate(played)}
+        step, {i: (r.outcome if r.lesson else 0.0) - hats[i] for i, r in enumerate(played)}  # nano: unparsed = lost
     )
     for i, (episode, r) in enumerate(zip(step.episodes, played)):
         view = Parsed(episode_body(step, episode))

@@ -1,0 +1,102 @@
+"""`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure (method sections 5-7).
+
+    results/<name>/                      every variant with every seed, and their tables (skill1.sweep)
+    results/<name>-capacity-<N>/         `full` with room for N skills, first seed: what saturation does
+    results/<name>/notebooks/*.ipynb     03 to 08, executed on these
+    results/<name>/figures/              what 03, 04 and 06 draw; 05 and 07 write into the run they look at
+
+It can be stopped at any moment and repeated: finished runs are left alone, notebooks are executed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from skill1.batch import find_notebook, run_notebook
+from skill1.config import VARIANTS, ConfigError
+from skill1.experiment import portable
+from skill1.jobs import Failure
+from skill1.runs import RunError
+from skill1.study import finished, home, read_asked
+from skill1.sweep import Sweep, run_sweep
+
+STUDIED = tuple(variant for variant in VARIANTS if variant != "grpo")  # grpo is no_library under another name
+REFERENCE, BESIDE = "full", "lambdas_0"  # the run that 05, 07 and 08 look at, and the one that its map is held against
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """What came of it."""
+
+    failures: tuple[Failure, ...]
+    notebooks: tuple[Path, ...]  # executed
+
+
+def reproduce(
+    study: Sweep, capacities: Sequence[int] = (), *, dry_run: bool = False, say: Callable[[str], None] = print
+) -> Reproduction:
+    """Run `study` and a run per capacity, then every notebook on them. `dry_run` says the plans and changes nothing.
+
+    Raises:
+        ConfigError: `study` lacks the variant `full`, or a capacity is below 1 or given twice.
+        DataError, RunError: as `run_sweep` and `run_notebook`; RunError also if a run that the notebooks read failed.
+    """
+    if REFERENCE not in study.variants:
+        raise ConfigError(f"reproduce needs the variant {REFERENCE}: the others are compared with it")
+    if len(set(capacities)) < len(capacities):
+        raise ConfigError(f"capacities {', '.join(map(str, capacities))}: one is given twice")
+    smaller = [_with_capacity(study, capacity) for capacity in capacities]
+    failures = [failure for sweep in (study, *smaller) for failure in run_sweep(sweep, dry_run=dry_run, say=say)]
+    if dry_run:
+        return Reproduction((), ())
+    return Reproduction(tuple(failures), tuple(_notebooks(study, smaller, say)))
+
+
+def _with_capacity(study: Sweep, capacity: int) -> Sweep:
+    """The reference run with another `library.capacity`."""
+    return replace(
+        study,
+        folder=study.folder.with_name(f"{study.folder.name}-capacity-{capacity}"),
+        variants=(REFERENCE,),
+        seeds=study.seeds[:1],
+        overrides={**study.overrides, "library.capacity": capacity},
+    )
+
+
+def _run(sweep: Sweep, variant: str) -> Path:
+    """The run directory of a variant with the first seed. Raises RunError if the run failed."""
+    place = home(sweep.folder, variant, sweep.seeds[0])
+    if place not in [done for _, _, done in finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}})]:
+        raise RunError(f"{place} is not finished, but the notebooks read it: see its log.txt and repeat the command")
+    return place / "run"
+
+
+def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None]) -> list[Path]:
+    """Execute the analyses. Those of the study's tables go on without the runs that failed."""
+    reference = portable(_run(study, REFERENCE))
+    folder = portable(study.folder)
+    against = portable(_run(study, BESIDE)) if BESIDE in study.variants else ""
+    parameters: dict[str, Mapping[str, Any]] = {
+        "03_ablations": {"study": folder},
+        "04_per_category": {"study": folder},
+        "05_library": {
+            "run": reference,
+            "against": against,
+            "capacities": [portable(_run(sweep, REFERENCE)) for sweep in smaller],
+        },
+        "06_paper": {"study": folder},
+        "07_trajectories": {"run": reference, "others": folder},
+        "08_credit": {"run": reference, "out": f"{folder}/credit"},
+    }
+    executed = []
+    for name, given in parameters.items():
+        if name == "03_ablations" and len(study.variants) == 1:
+            say(f"{name}: left out, there is no variant to compare {REFERENCE} with")
+            continue
+        output = study.folder / "notebooks" / f"{name}.ipynb"
+        executed.append(run_notebook(find_notebook(name, study.notebooks), output, given, again=True))
+        say(str(output))
+    return executed

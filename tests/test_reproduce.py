@@ -1,0 +1,91 @@
+"""The whole study in one call: real sweeps and kernels on stand-in notebooks that write down what they were given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from study_runs import OVERRIDES, make_notebooks
+
+from skill1.config import VARIANTS, ConfigError
+from skill1.reproduce import STUDIED, reproduce
+from skill1.runs import RunError
+from skill1.sweep import Sweep, settings_of
+
+ANALYSES = {
+    "03_ablations": "study = ''",
+    "04_per_category": "study = ''",
+    "05_library": "run = ''\nagainst = ''\ncapacities = []",
+    "06_paper": "study = ''",
+    "07_trajectories": "run = ''\nothers = ''",
+    "08_credit": "run = ''\nout = ''",
+}
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stand-ins; the analyses append their parameters to `given.jsonl` beside them."""
+    folder = make_notebooks(tmp_path_factory.mktemp("reproduce") / "notebooks")
+    for name, parameters in ANALYSES.items():
+        names = [line.partition(" =")[0] for line in parameters.splitlines()]
+        values = ", ".join(f"{n!r}: {n}" for n in names)
+        code = f"import json\nwith open('given.jsonl', 'a') as file:\n    print(json.dumps([{name!r}, {{{values}}}]), file=file)"
+        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        nbformat.write(new_notebook(cells=[first, new_code_cell(code)]), folder / f"{name}.ipynb")
+    return folder
+
+
+def sweep(folder: Path, world: Path, notebooks: Path, *variants: str) -> Sweep:
+    return Sweep(
+        folder=folder, variants=variants, seeds=(3,), data=world, overrides=OVERRIDES, passes=1, notebooks=notebooks
+    )
+
+
+def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: Path, notebooks: Path) -> None:
+    said: list[str] = []
+    study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0")
+    done = reproduce(study, [2], say=said.append)
+    assert not done.failures and [path.stem for path in done.notebooks] == list(ANALYSES)
+    given = dict(json.loads(line) for line in (notebooks / "given.jsonl").read_text().splitlines())
+    runs = {v: str(tmp_path / "study" / v / "seed3" / "run") for v in ("full", "lambdas_0")}
+    smaller = tmp_path / "study-capacity-2" / "full" / "seed3" / "run"
+    assert given == {
+        "03_ablations": {"study": str(study.folder)},
+        "04_per_category": {"study": str(study.folder)},
+        "05_library": {"run": runs["full"], "against": runs["lambdas_0"], "capacities": [str(smaller)]},
+        "06_paper": {"study": str(study.folder)},
+        "07_trajectories": {"run": runs["full"], "others": str(study.folder)},
+        "08_credit": {"run": runs["full"], "out": f"{study.folder}/credit"},
+    }
+    assert json.loads((smaller / "config.json").read_text())["library"]["capacity"] == 2
+    assert json.loads((Path(runs["full"]) / "config.json").read_text())["library"]["capacity"] == 5000
+
+
+def test_a_failed_run_that_a_notebook_reads_is_named(tmp_path: Path, world: Path, notebooks: Path) -> None:
+    study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0")
+    broken = study.folder / "lambdas_0" / "seed3"
+    broken.mkdir(parents=True)
+    (broken / "fail").touch()
+    (study.folder / "sweep.json").write_text(json.dumps({"settings": settings_of(study, world), "runs": {}}))
+    with pytest.raises(RunError, match="lambdas_0/seed3 is not finished, but the notebooks read it"):
+        reproduce(study, say=[].append)
+    assert not (study.folder / "notebooks").exists()
+
+
+def test_a_dry_run_changes_nothing(tmp_path: Path, world: Path, notebooks: Path) -> None:
+    said: list[str] = []
+    reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [2, 3], dry_run=True, say=said.append)
+    assert len(said) == 3 and not list(tmp_path.iterdir())
+
+
+def test_wrong_studies_are_refused(tmp_path: Path, world: Path, notebooks: Path) -> None:
+    with pytest.raises(ConfigError, match="needs the variant full"):
+        reproduce(sweep(tmp_path / "study", world, notebooks, "no_library"))
+    with pytest.raises(ConfigError, match="given twice"):
+        reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [2, 2])
+    with pytest.raises(ConfigError, match="library.capacity"):
+        reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [0])
+    assert set(VARIANTS) - set(STUDIED) == {"grpo"}
