@@ -13,7 +13,7 @@ import pytest
 import synthetic_study
 from synthetic_study import STEPS
 
-from skill1 import ablations, dynamics, paper_tables
+from skill1 import ablations, arms, dynamics, paper_tables
 from skill1.batch import run_notebook
 from skill1.paper_tables import CONTRADICTED, LABELS, PUBLISHED_ONLY, STAGES, SUPPORTED, UNRESOLVED, UNTESTED
 from skill1.published import published
@@ -217,10 +217,15 @@ def test_the_reading_has_the_costs(study: Study) -> None:
 
 
 def test_seeds_that_differ_by_rounding_alone_are_no_spread() -> None:
-    """Means of 0.1 summed in another order: Welch's test would find any difference significant."""
-    full = {("full", seed): "0" * seed + "1" + "0" * (9 - seed) for seed in range(3)}
-    plain = {("no_library", seed): "0" * seed + "111" + "0" * (7 - seed) for seed in range(3)}
-    made = played(full | plain)
+    """Thirds that are summed in another order: to Welch's test any difference would be significant."""
+    wins = {("full", 0): "222211", ("full", 1): "221221", ("no_library", 0): "111122", ("no_library", 1): "112211"}
+    runs, seen = {"full": [0, 1], "no_library": [0, 1]}, ("valid_seen",)
+    made = synthetic_study.make(runs, passes=3, splits=seen, sizes={"valid_seen": 6})
+    frame = made.evaluations
+    of_three = [int(wins[row.variant, row.seed][int(row.game[-3:])]) for row in frame.itertuples()]
+    made = replace(made, evaluations=frame.assign(won=frame["pass"] < of_three))
+    full = arms.by_seed(arms.own(made).query("variant == 'full'")).mean(axis=1)
+    assert full[0] != full[1] and full[0] == pytest.approx(full[1])
     table = paper_tables.claims(made).set_index("variant")
     assert math.isnan(table.loc["no_library", "p"]) and table.loc["no_library", "verdict"] == UNRESOLVED
 
