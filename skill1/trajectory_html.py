@@ -12,6 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 
+import numpy as np
+
+from skill1.credit import distill_rewards
 from skill1.records import STAGES, Row, Stage, Turn
 from skill1.trajectories import RULES, Case, Episode, Step
 
@@ -223,7 +226,10 @@ def _credit(step: Step, episode: Episode) -> str:
     r, config = episode.rollout, step.run.config.credit
     rewards: dict[Stage, tuple[str, float]] = dict.fromkeys(STAGES, ("R", episode.returned))
     if config.estimator == "grpo":  # gigpo gives all stages the episode's return
-        rewards["distill"] = ("r - U&#770;, 0 if it did not parse", r.outcome - episode.u_hat if r.lesson else 0.0)
+        one = (np.array([r.outcome]), np.array([episode.u_hat]), np.array([r.lesson is not None]))
+        unparsed = "0" if config.unparsed_distill == "zero" else "-U&#770;"
+        reward = float(distill_rewards(*one, config.unparsed_distill)[0])
+        rewards["distill"] = (f"r - U&#770;, {unparsed} if it did not parse", reward)
         if config.rerank_credit == "loss":
             rewards["rerank"] = ("NDCG", episode.ndcg)
     rows = []

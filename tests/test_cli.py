@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from skill1 import cli
+from skill1 import cli, cli_data
 from skill1.config import load_config
 from skill1.runs import RunDirectory, RunError
 
@@ -35,7 +35,8 @@ def test_help_lists_the_commands_without_loading_torch():
     script = "import sys; from skill1.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
-    for command in ("demo", "generate", "replay", "warmstart", "train", "evaluate", "sweep", "collect", "probe", "notebook"):
+    shown = "demo generate replay warmstart train plan evaluate sweep reproduce collect probe notebook"
+    for command in shown.split():
         assert f"\n  {command} " in done.stdout
 
 
@@ -109,7 +110,7 @@ def test_every_world_option_is_a_field_of_the_generator():
 
     from skill1.envs.alfworld.generate import Parameters
 
-    options = {p.name for p in cli.generate_alfworld.params} - {"out"}
+    options = {p.name for p in cli_data.generate_alfworld.params} - {"out"}
     assert options == {f.name for f in fields(Parameters)}
 
 

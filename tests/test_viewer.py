@@ -254,7 +254,7 @@ def test_credit_says_what_a_stage_is_paid_for(tmp_path: Path, changed: dict[str,
     rows = Parsed(episode_body(loaded, loaded.episodes[0])).texts("credit")
     assert next(row for row in rows if row.startswith("rerank")).startswith(rerank)
     distilled = next(row for row in rows if row.startswith("distill"))
-    assert distilled.startswith("distillr - U\u0302, 0 if it did not parse0.500+0.707")
+    assert distilled.startswith("distillr - U\u0302, -U\u0302 if it did not parse0.500+0.707")
 
 
 def test_the_group_stands_beside(step: Step) -> None:
