@@ -8,9 +8,7 @@ the game has it and without a step limit (so reward and done both say whether th
 from __future__ import annotations
 
 import json
-import lzma
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import Episode
 from skill1.envs.base import DataError
+from skill1.envs.recording import Record, read_recording
 
 _RESET = ("observation", "admissible", "won")
 _STEP = (*_RESET, "reward", "done")
@@ -55,7 +54,7 @@ def replay(games: str | Path, transcripts: str | Path) -> ReplayReport:
     tree = GameTree(games)
     played = steps = mismatches = 0
     first: list[Mismatch] = []
-    for record in _records(Path(transcripts)):
+    for record in read_recording(Path(transcripts), _check):
         episode = Episode(tree.game(record["game"]))
         played += 1
         for number, row in enumerate((record["reset"], *record["steps"])):
@@ -86,23 +85,7 @@ def replay_command(games: str | Path, transcripts: str | Path) -> int:
     return int(report.mismatches > 0)
 
 
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    number = 0
-    try:
-        with lzma.open(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                record = json.loads(line)
-                _check(record)
-                yield record
-    except OSError as error:
-        raise DataError(f"cannot read the recording {path}: {error.strerror}") from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise DataError(f"the recording {path} is not an xz file or is cut off after line {number}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the recording {path} is malformed in line {number}: {error!r}") from error
-
-
-def _check(record: Mapping[str, Any]) -> None:
+def _check(record: Record, number: int) -> None:
     if not isinstance(record["game"], str):
         raise TypeError("'game' is not a text")
     for row, names in ((record["reset"], _RESET), *((step, ("action", *_STEP)) for step in record["steps"])):

@@ -11,7 +11,6 @@ Queries: one object each: query, tokens, hits (ids of the top 50), scores (of th
 from __future__ import annotations
 
 import json
-import lzma
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from skill1.envs.base import DataError
+from skill1.envs.recording import Record, read_recording
 from skill1.envs.webshop.data import Files, load_catalogue
 from skill1.envs.webshop.engine import HITS, Shop
 from skill1.envs.webshop.goals import Goal, Kind
@@ -208,21 +208,9 @@ def _components(outcome: Outcome, goal: Goal) -> dict[str, Any]:
     return components
 
 
-def _lines(path: Path, kinds: tuple[tuple[str, ...], ...]) -> Iterator[Mapping[str, Any]]:
+def _lines(path: Path, kinds: tuple[tuple[str, ...], ...]) -> Iterator[Record]:
     """The recording's objects; the first has the fields of the first kind, the others those of the last."""
-    number = 0
-    try:
-        with lzma.open(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                record = json.loads(line)
-                _check(record, kinds[min(number, len(kinds)) - 1])
-                yield record
-    except OSError as error:
-        raise DataError(f"cannot read the recording {path}: {error.strerror}") from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise DataError(f"the recording {path} is not an xz file or is cut off after line {number}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the recording {path} is malformed in line {number}: {error!r}") from error
+    return read_recording(path, lambda record, number: _check(record, kinds[min(number, len(kinds)) - 1]))
 
 
 def _check(record: Mapping[str, Any], names: tuple[str, ...]) -> None:
