@@ -1,7 +1,7 @@
 # Every target does its own set-up: the virtual environment is (re)built when pyproject.toml or this file changes.
 SEED ?= 0
 PRESET ?= nano
-ARGS ?= $(if $(filter nano,$(PRESET)),--capacities 32$(comma)128)
+ARGS ?= $(if $(filter nano,$(PRESET)),--set train.steps=45 --capacities 32$(comma)128)
 comma := ,
 PYTHON ?= python3
 BIN := .venv/bin

@@ -80,8 +80,12 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(sweep: Sweep, tmp_path: Path
         f"data=Path({str(sweep.data)!r}), overrides={OVERRIDES}, passes=2, jobs={jobs}, "
         f"notebooks=Path({str(sweep.notebooks)!r})))"
     )
-    # kill -9 while all jobs are in their third step, which shows too that they run at the same time
-    killed([sys.executable, "-c", script], lambda: all(steps_done(place) == [1, 2, 3] for place in running))
+    # kill -9 while all jobs are in their third step, which shows too that they run at the same time, and once their
+    # cost so far is stored
+    killed(
+        [sys.executable, "-c", script],
+        lambda: all(steps_done(place) == [1, 2, 3] and read_seconds(place) for place in running),
+    )
     for place in running:
         (place / "pause3").unlink()
 
