@@ -328,11 +328,13 @@ def _report_failures(failures: Sequence[Any]) -> int:
 
 @cli.command()
 @click.argument("results", type=FOLDER)
-def collect(results: Path) -> None:
+@click.option("--into", type=FOLDER, help="copy them and the study's figures to this folder, without the runs")
+def collect(results: Path, into: Path | None) -> None:
     """Write the tables of a sweep's finished runs in RESULTS; prints where they are."""
-    from skill1.study import collect as collect_tables
+    from skill1 import study
 
-    for file in collect_tables(results):
+    files = study.collect(results)
+    for file in files if into is None else study.copy_collected(results, into):
         click.echo(str(file))
 
 

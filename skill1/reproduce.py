@@ -3,7 +3,8 @@
     results/<name>/                      every variant with every seed, and their tables (skill1.sweep)
     results/<name>-capacity-<N>/         `full` with room for N skills, first seed: what saturation does
     results/<name>/notebooks/*.ipynb     03 to 08, executed on these
-    results/<name>/figures/              what 03, 04 and 06 draw; 05 and 07 write into the run they look at
+    results/<name>/figures/              what they draw
+    results/<name>/trajectories.html     what 07 exports
 
 It can be stopped at any moment and repeated: finished runs are left alone, notebooks are executed anew.
 """
@@ -86,10 +87,11 @@ def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None
             "run": reference,
             "against": against,
             "capacities": [portable(_run(sweep, REFERENCE)) for sweep in smaller],
+            "out": f"{folder}/figures",
         },
         "06_paper": {"study": folder},
-        "07_trajectories": {"run": reference, "others": folder},
-        "08_credit": {"run": reference, "out": f"{folder}/credit"},
+        "07_trajectories": {"run": reference, "others": folder, "out": f"{folder}/trajectories.html"},
+        "08_credit": {"run": reference, "out": folder},
     }
     executed = []
     for name, given in parameters.items():

@@ -124,6 +124,24 @@ def collect(folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
+def copy_collected(folder: Path, into: Path) -> list[Path]:
+    """Copy the tables and the figures of a collected study, without its runs: what is worth committing.
+
+    Files of the same names in `into` are replaced. Returns the copies.
+
+    Raises:
+        RunError: `load` does not read the study, or `into` is the study itself.
+    """
+    load(folder)
+    if into.resolve() == folder.resolve():
+        raise RunError(f"{into} is the study itself: name another folder to copy its tables and figures to")
+    names = [_EVALUATIONS, _METRICS, _MANIFEST, *(str(p.relative_to(folder)) for p in sorted(folder.glob("figures/*")))]
+    for name in names:
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(into / name, (folder / name).read_bytes())
+    return [into / name for name in names]
+
+
 def load(folder: Path) -> Study:
     """Read a collected study; the run directories need not be there.
 

@@ -18,9 +18,9 @@ from skill1.sweep import Sweep, settings_of
 ANALYSES = {
     "03_ablations": "study = ''",
     "04_per_category": "study = ''",
-    "05_library": "run = ''\nagainst = ''\ncapacities = []",
+    "05_library": "run = ''\nagainst = ''\ncapacities = []\nout = ''",
     "06_paper": "study = ''",
-    "07_trajectories": "run = ''\nothers = ''",
+    "07_trajectories": "run = ''\nothers = ''\nout = ''",
     "08_credit": "run = ''\nout = ''",
 }
 
@@ -55,11 +55,12 @@ def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: P
     assert given == {
         "03_ablations": {"study": str(study.folder)},
         "04_per_category": {"study": str(study.folder)},
-        "05_library": {"run": runs["full"], "against": runs["lambdas_0"], "capacities": [str(smaller)]},
+        "05_library": {"run": runs["full"], "against": runs["lambdas_0"], "capacities": [str(smaller)],
+                       "out": f"{study.folder}/figures"},
         "06_paper": {"study": str(study.folder)},
-        "07_trajectories": {"run": runs["full"], "others": str(study.folder)},
-        "08_credit": {"run": runs["full"], "out": f"{study.folder}/credit"},
-    }
+        "07_trajectories": {"run": runs["full"], "others": str(study.folder), "out": f"{study.folder}/trajectories.html"},
+        "08_credit": {"run": runs["full"], "out": str(study.folder)},
+    }  # fmt: skip
     assert json.loads((smaller / "config.json").read_text())["library"]["capacity"] == 2
     assert json.loads((Path(runs["full"]) / "config.json").read_text())["library"]["capacity"] == 5000
 

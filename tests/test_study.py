@@ -13,7 +13,7 @@ from stand_ins import GAMES, STEPS
 from study_runs import make_study
 
 from skill1.runs import RunError
-from skill1.study import EVALUATIONS, collect, load
+from skill1.study import EVALUATIONS, collect, copy_collected, load
 
 FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
 
@@ -31,9 +31,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tables(collected: Path, tmp_path: Path) -> Path:
     """The three files alone, as they are committed."""
     folder = tmp_path / "reference"
-    folder.mkdir()
-    for name in FILES:
-        shutil.copy2(collected / name, folder)
+    assert copy_collected(collected, folder) == [folder / name for name in FILES]
     return folder
 
 
@@ -100,6 +98,18 @@ def test_tables_load_without_the_runs(collected: Path, tables: Path) -> None:
     assert here.run("full", 1).config.train.seed == 1
     with pytest.raises(RunError, match=r"no run directory of full seed 1 \(it has none\)"):
         there.run("full", 1)
+
+
+def test_figures_are_copied_with_the_tables_and_runs_are_not(tables: Path, tmp_path: Path) -> None:
+    for name in ("figures/a.png", "full/seed0/run/config.json"):
+        (tables / name).parent.mkdir(parents=True, exist_ok=True)
+        (tables / name).write_text(name)
+    into = tmp_path / "kept" / "study"
+    copies = copy_collected(tables, into)
+    assert [p for p in sorted(into.rglob("*")) if p.is_file()] == sorted(copies)
+    assert {p.name for p in copies} == {*FILES, "a.png"} and (into / "figures/a.png").read_text() == "figures/a.png"
+    with pytest.raises(RunError, match="is the study itself"):
+        copy_collected(tables, tables)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 500])
