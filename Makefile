@@ -42,10 +42,10 @@ $(STAMP): pyproject.toml Makefile
 demo: $(STAMP)
 	$(BIN)/skill1 demo --seed $(SEED)
 
-# Tests are many small tensors in several processes: one thread each.
+# Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them.
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 reproduce: $(STAMP)
 	$(BIN)/skill1 reproduce --preset $(PRESET) $(ARGS)
