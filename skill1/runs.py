@@ -17,16 +17,10 @@ half-written step is redone and never mixed. One process writes a run (rank 0); 
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,6 +33,7 @@ from skill1.checkpoints import complete_checkpoints, remove_checkpoint
 from skill1.config import Config, diff, read_config, save_config
 from skill1.records import Rollout
 from skill1.rollout_log import read_rollouts, write_rollouts
+from skill1.session import describe_session
 
 EVALUATION_SCHEMA = pa.schema(
     [
@@ -250,27 +245,11 @@ class RunDirectory:
         Raises:
             RunError: other columns or types, several splits or steps, or a (game, pass) twice.
         """
-        if set(frame.columns) != set(EVALUATION_SCHEMA.names):
-            raise RunError(f"evaluation columns are {sorted(frame.columns)}, must be {sorted(EVALUATION_SCHEMA.names)}")
-        if frame[["split", "step"]].drop_duplicates().shape[0] != 1:
-            raise RunError("an evaluation file holds exactly one split at one step")
-        if frame.duplicated(["game", "pass"]).any():
-            raise RunError("an evaluation holds each (game, pass) once")
-        try:
-            table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise RunError(f"evaluation column of the wrong type: {error}") from error
-        path = self.evaluations_dir / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
-        os.replace(partial, path)
-        return path
+        return write_outcomes(self.evaluations_dir, kind, frame)
 
     def evaluations(self, kind: str) -> pd.DataFrame:
         """All outcomes of a kind (or glob pattern, "evaluation*"), ordered by step, split, game and pass; may be empty."""
-        files = sorted(self.evaluations_dir.glob(f"{kind}.*.step_*.parquet"))
-        table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
-        return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()
+        return read_outcomes(self.evaluations_dir, kind)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -329,6 +308,32 @@ class RunDirectory:
             remove_checkpoint(folder)
 
 
+def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
+    """See `RunDirectory.write_evaluation`; `folder` is where evaluations are kept."""
+    if set(frame.columns) != set(EVALUATION_SCHEMA.names):
+        raise RunError(f"evaluation columns are {sorted(frame.columns)}, must be {sorted(EVALUATION_SCHEMA.names)}")
+    if frame[["split", "step"]].drop_duplicates().shape[0] != 1:
+        raise RunError("an evaluation file holds exactly one split at one step")
+    if frame.duplicated(["game", "pass"]).any():
+        raise RunError("an evaluation holds each (game, pass) once")
+    try:
+        table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise RunError(f"evaluation column of the wrong type: {error}") from error
+    path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
+    partial = path.with_suffix(".partial")
+    pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
+    os.replace(partial, path)
+    return path
+
+
+def read_outcomes(folder: Path, kind: str) -> pd.DataFrame:
+    """See `RunDirectory.evaluations`."""
+    files = sorted(folder.glob(f"{kind}.*.step_*.parquet"))
+    table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
+    return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()
+
+
 def lock_folder(folder: Path) -> IO[str]:
     """Become the only writer of `folder` until the returned file is closed or this process ends.
 
@@ -342,42 +347,6 @@ def lock_folder(folder: Path) -> IO[str]:
         lock.close()
         raise RunError(f"another process is writing {folder}: wait for it or stop it") from None
     return lock
-
-
-def describe_session() -> dict[str, Any]:
-    """What a result depends on besides configuration and data: code, versions, machine. JSON-able."""
-    import torch  # not at the top: readers of runs need not wait for it
-
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "git": _git_state(Path(__file__).parent),
-        "python": platform.python_version(),
-        "packages": _installed_versions(),
-        "platform": platform.platform(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None when the package is not in a git checkout."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-
-    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, text=True)
-
-    commit = ask("rev-parse", "HEAD")
-    if commit.returncode != 0:
-        return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no").stdout)}
-
-
-def _installed_versions() -> dict[str, str]:
-    """Every installed distribution, as `pip freeze` would list it."""
-    return dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name))
 
 
 def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
