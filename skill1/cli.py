@@ -345,7 +345,7 @@ def collect(results: Path, into: Path | None) -> None:
 def probe(preset: str, variant: str, overrides: dict[str, str], split: str, passes: int) -> int:
     """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
     config = _config(preset, variant, overrides)
-    from skill1.envs.alfworld.environment import make_environment
+    from skill1.envs.make import make_environment
     from skill1.policy import Policy, load_model
     from skill1.probe import probe as run_probe
     from skill1.prompts import make_prompts

@@ -41,19 +41,37 @@ class PolicyConfig:
     lora_rank: int = _knob(0, "rank, 0 = full fine-tuning", "paper (full)", ge=0)
     lora_alpha: int = _knob(32, "scale numerator", "ours", gt=0)
     gradient_checkpointing: bool = _knob(True, "switch", "released")
+    backend: Literal["transformers", "continuous", "vllm", "vllm_server"] = _knob(
+        "transformers", "what writes", "ours; the paper's verl uses vLLM"
+    )
     generate_batch: int = _knob(256, "prompts per generate call", "ours", gt=0)
+    cache_tokens: int = _knob(131072, "tokens of keys and values, continuous", "ours; 256 prompts of 512", gt=0)
+    vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
+    vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class EnvironmentConfig:
     """Where the tasks come from."""
 
-    name: Literal["alfworld"] = _knob("alfworld", "environment", "paper")
-    engine: Literal["native", "textworld"] = _knob("native", "text engine", "ours; textworld is the reference package")
-    data: str | None = _knob(None, "folder; None = $ALFWORLD_DATA", "ours")
+    name: Literal["alfworld", "webshop"] = _knob("alfworld", "environment", "paper")
+    engine: Literal["native", "textworld"] = _knob(
+        "native", "ALFWorld's text engine", "ours; textworld is the reference package"
+    )
+    data: str | None = _knob(None, "folder; None = $ALFWORLD_DATA or $WEBSHOP_DATA", "ours")
     train_split: str = _knob("train", "split", "paper")
-    max_steps: int = _knob(50, "actions per episode", "paper section 4.1 (ALFWorld 50)", gt=0)
+    validation_split: str = _knob("valid_seen", "split", "ours; WebShop has test")
+    max_steps: int = _knob(50, "actions per episode", "paper section 4.1 (ALFWorld 50, WebShop 15)", gt=0)
     history: int = _knob(2, "past (observation, action) pairs shown", "released", ge=0)
+    history_limit: int | None = _knob(
+        None, "characters; a longer act prompt drops its history, None = never", "released (WebShop 13,000)", gt=0
+    )
+    observation: Literal["quoted", "text", "text_rich"] = _knob("quoted", "WebShop's page as text", "released")
+    catalogue: Literal["small", "full"] | None = _knob(None, "WebShop's files; None = those there", "paper (small)")
+    goals: Literal["synthetic", "human"] = _knob("synthetic", "WebShop's instructions", "released")
+    held_out_goals: int = _knob(500, "WebShop goals of the split test, the others train", "released", gt=0)
+    split_by: Literal["goal", "product"] = _knob("goal", "what WebShop's test holds out", "released; product is ours")
+    shop_seed: int = _knob(0, "seed of WebShop's prices and price bounds", "ours; unseeded in the original", ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -126,8 +144,9 @@ class TrainConfig:
     rows_per_update: int | None = _knob(256, "rows, None = one update a step", "paper (mini-batch)", gt=0)
     tokens_per_micro_batch: int = _knob(16384, "padded tokens", "ours", gt=0)
     rows_per_micro_batch: int = _knob(64, "rows", "ours", gt=0)
+    sharding: Literal["none", "fsdp2", "deepspeed3"] = _knob("fsdp2", "weights spread over the GPUs", "released (FSDP)")
     validate_every: int = _knob(20, "steps, 0 = never", "released", ge=0)
-    validation_tasks: int = _knob(140, "tasks of valid_seen", "ours; the released scripts sample 128", gt=0)
+    validation_tasks: int = _knob(140, "tasks of the validation split", "ours; the released scripts sample 128", gt=0)
     save_every: int = _knob(50, "steps", "released", gt=0)
     save_total_limit: int = _knob(3, "checkpoints kept", "ours", gt=0)
     seed: int = _knob(0, "run seed", "ours", ge=0)
@@ -216,6 +235,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_rerank_tokens": 512,
         "rollout.max_act_tokens": 512,
         "rollout.max_distill_tokens": 512,
+        "train.sharding": "none",  # one GPU
         "train.learning_rate": 1e-5,  # adapters start at zero and want about ten times the rate; not tuned
     },
     # one 24 GB GPU; all ours: a small instruct model with adapters, shorter episodes
@@ -232,6 +252,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_rerank_tokens": 512,
         "rollout.max_act_tokens": 512,
         "rollout.max_distill_tokens": 512,
+        "train.sharding": "none",  # one GPU
         "train.learning_rate": 1e-5,  # as paper-lora
         "train.tokens_per_micro_batch": 8192,  # half the activations
     },
@@ -257,6 +278,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "credit.max_penalised": 5,
         "credit.penalise_inadmissible": True,
         "train.steps": 60,
+        "train.sharding": "none",  # of use on GPUs only
         "train.learning_rate": 5e-4,
         "train.warmup_steps": 3,
         "train.weight_decay": 0.0,
@@ -266,6 +288,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.validate_every": 15,
         "train.save_every": 15,
     },
+}
+# The paper's second benchmark; "released" where the paper is silent (method section 1; credit in section 3).
+PRESETS["paper-webshop"] = {
+    "environment.name": "webshop",
+    "environment.catalogue": "small",
+    "environment.validation_split": "test",
+    "environment.max_steps": 15,
+    "environment.history_limit": 13000,
+    "rollout.tasks_per_step": 32,
+    "credit.invalid_penalty": 0.05,  # released: 0.5 of a win of 10
+    "train.validation_tasks": 500,  # all goals that are held out
+    "evaluation.splits": ("test",),
+}
+PRESETS["nano-webshop"] = PRESETS["nano"] | {
+    "policy.model": "data/nano-webshop-policy",
+    "environment.name": "webshop",
+    "environment.validation_split": "test",
+    "environment.max_steps": 12,
+    "environment.observation": "text_rich",  # says what is chosen and what was opened
+    "environment.held_out_goals": 120,
+    "rollout.max_act_tokens": 10,
+    "rollout.max_distill_tokens": 16,
+    "evaluation.splits": ("test",),
 }
 
 # What each ablation and baseline lays over `full` (method section 5), whatever the preset.

@@ -27,7 +27,7 @@ from transformers import TrainerCallback
 from skill1.config import VARIANTS, Config, CreditConfig, diff, load_config
 from skill1.credit import credit
 from skill1.encoder import load_encoder
-from skill1.envs.alfworld.environment import make_environment
+from skill1.envs.make import make_environment
 from skill1.envs.alfworld.generate import generate
 from skill1.plots import themed
 from skill1.library import SkillLibrary

@@ -19,10 +19,10 @@ STAGES: tuple[Stage, ...] = ("query", "rerank", "act", "distill")
 class Task:
     """One problem of an environment. A group is `group_size` rollouts of one Task, never a position in a batch."""
 
-    environment: str  # "alfworld"
-    split: str  # "train", "valid_seen", "valid_unseen"
-    game: str  # id within the split's data, e.g. "valid_seen/<task>/<trial>"
-    category: str  # reported category, e.g. "Pick2"
+    environment: str  # "alfworld", "webshop"
+    split: str  # "train", "valid_seen", "valid_unseen"; in WebShop "train", "test"
+    game: str  # id within the split's data, e.g. "valid_seen/<task>/<trial>", "synthetic/00000017"
+    category: str  # reported category, e.g. "Pick2", "fashion"
     seed: int = 0  # for environments that draw; a restart of a Task is bit-exact
 
 

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from skill1.config import Config
 from skill1.envs.base import Observation, VectorEnvironment
@@ -185,18 +185,7 @@ class SkillLoop:
         """Stage act until every episode is won or out of steps."""
         turn = 0
         while live := [e for e in episodes if not e.done]:
-            texts = [
-                self._prompts.act(
-                    ActContext(
-                        start=e.start,
-                        skill=e.skill,
-                        steps=len(e.trajectory),
-                        history=history_of(e.trajectory, self._config.environment.history),
-                        observation=e.now,
-                    )
-                )
-                for e in live
-            ]
+            texts = [self._act_prompt(e) for e in live]
             answers = iter(self._call(live, "act", texts, self._config.rollout.max_act_tokens))
             parsed = [None] * len(episodes)
             for i, e in enumerate(episodes):
@@ -217,6 +206,21 @@ class SkillLoop:
             turn += 1
             if progress:
                 progress(turn, sum(not e.done for e in episodes))
+
+    def _act_prompt(self, e: _Episode) -> str:
+        """The prompt of the next action; one longer than `environment.history_limit` is written without history."""
+        environment = self._config.environment
+        context = ActContext(
+            start=e.start,
+            skill=e.skill,
+            steps=len(e.trajectory),
+            history=history_of(e.trajectory, environment.history),
+            observation=e.now,
+        )
+        text = self._prompts.act(context)
+        if environment.history_limit is not None and len(text) > environment.history_limit:
+            return self._prompts.act(replace(context, history=()))
+        return text
 
     def _distill(self, episodes: list[_Episode]) -> None:
         """Stage distill: every rollout once, success or failure; with the stage off, the raw trajectory is kept."""

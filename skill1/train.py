@@ -24,8 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from skill1.config import Config, ConfigError
 from skill1.credit import credit, credit_metrics
 from skill1.encoder import load_encoder
-from skill1.envs.alfworld.data import content_hash
-from skill1.envs.alfworld.environment import make_environment
+from skill1.envs.make import make_environment
 from skill1.evaluate import jobs, outcomes, play
 from skill1.journal import Journal
 from skill1.library import SkillLibrary
@@ -36,8 +35,6 @@ from skill1.references import ReferenceTrajectories
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
 from skill1.trainer import build_trainer
-
-VALIDATION_SPLIT = "valid_seen"
 
 
 def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:
@@ -158,7 +155,7 @@ class Experience:
     def validate(self, step: int, model: PreTrainedModel) -> None:
         """Greedy-retrieval validation on the live library, frozen; outcomes go to the run's evaluations."""
         config = self.config
-        tasks = self.environment.tasks(VALIDATION_SPLIT)
+        tasks = self.environment.tasks(config.environment.validation_split)
         if len(tasks) > config.train.validation_tasks:
             chosen = np.random.default_rng(config.evaluation.seed).permutation(len(tasks))
             tasks = [tasks[i] for i in sorted(chosen[: config.train.validation_tasks])]
@@ -247,9 +244,9 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
     with ExitStack() as ending:  # after an error too: a notebook can go on with the same run
         run = None
         if state.is_main_process:
-            games = make_environment(config.environment).games
+            environment = make_environment(config.environment)
             opening = RunDirectory.resume if resume else RunDirectory.create
-            run = opening(directory, config, content_hash(games.games(config.environment.train_split)))
+            run = opening(directory, config, environment.data_hash(config.environment.train_split))
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
         callback = _RunCallback(experience, run)

@@ -38,8 +38,16 @@ class VectorEnvironment(Protocol):
 
     max_steps: int
 
+    def has(self, split: str) -> bool:
+        """Whether the data has that split."""
+        ...
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split in sorted id order. Raises DataError if there are none."""
+        ...
+
+    def data_hash(self, split: str) -> str:
+        """SHA-256 that names what a split's tasks are made of: what a run's manifest records. Raises as `tasks`."""
         ...
 
     def reset(self, tasks: Sequence[Task]) -> list[Observation]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate.utils import parse_flag_from_env
 
 from skill1.config import Config, ConfigError
-from skill1.envs.alfworld.environment import make_environment
+from skill1.envs.make import make_environment
 from skill1.plan.machine import this_machine
 from skill1.plan.plan import Plan, Planner
 from skill1.policy import load_tokenizer

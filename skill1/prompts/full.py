@@ -19,7 +19,7 @@ from skill1.records import Lesson
 _MIN_LESSON = 5  # characters; a lesson must be longer (method section 1)
 _LESSONS = (("action_lesson", "Actions"), ("navigation_lesson", "Navigation"))
 
-_QUERY = """You are an agent about to solve a household task in a text environment.
+_QUERY = """You are an agent about to solve {setting}.
 Task: {task}
 What you see first:
 {observation}
@@ -27,7 +27,7 @@ What you see first:
 You keep a library of skills learned in earlier episodes. Write one sentence that describes the situation and the \
 kind of skill that would help, so that the best skill can be found. Put it between <query> and </query>."""
 
-_RERANK = """You are an agent about to solve a household task in a text environment.
+_RERANK = """You are an agent about to solve {setting}.
 Task: {task}
 What you see first:
 {observation}
@@ -44,16 +44,16 @@ _SKILL = """Skill from earlier experience:
 
 """
 
-_ACT = """You are an agent solving a household task in a text environment.
+_ACT = """You are an agent solving {setting}.
 {skill}Task: {task}
 Actions taken so far: {steps}.{history}
 Current observation: {observation}
-Admissible actions: [{admissible}]
+Admissible actions: [{admissible}]{hint}
 
 Think step by step between <think> and </think>, then give exactly one admissible action between <action> and \
 </action>."""
 
-_DISTILL = """You are an agent reviewing an episode of a household task to learn from it.
+_DISTILL = """You are an agent reviewing an episode of {episode} to learn from it.
 Task: {task}
 Outcome: {outcome}
 Trajectory:
@@ -61,7 +61,7 @@ Trajectory:
 {reference}
 Write down what is worth remembering for similar tasks, as one JSON object with the keys:
 "task_success" (true or false), "action_lesson" (which actions in which order work, or what to avoid), \
-"navigation_lesson" (where things are and how to search), "description_head" (one or two sentences that say when \
+"navigation_lesson" ({navigation}), "description_head" (one or two sentences that say when \
 this lesson helps). Answer with the JSON object only."""
 
 
@@ -78,7 +78,12 @@ def _steps(trajectory: Sequence[Exchange]) -> str:
 
 
 class FullPrompts:
-    """Templates for instruction-tuned chat models."""
+    """Templates for instruction-tuned chat models; the wording is ALFWorld's."""
+
+    setting = "a household task in a text environment"
+    episode = "a household task"
+    navigation = "where things are and how to search"
+    hint = ""  # what the list of actions does not say
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return tokenizer.apply_chat_template(
@@ -86,11 +91,13 @@ class FullPrompts:
         )
 
     def query(self, start: Observation) -> str:
-        return _QUERY.format(task=start.instruction, observation=start.text)
+        return _QUERY.format(setting=self.setting, task=start.instruction, observation=start.text)
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
         candidates = "\n".join(f"{i}. {s}" for i, s in enumerate(strategies, start=1))
-        return _RERANK.format(task=start.instruction, observation=start.text, candidates=candidates)
+        return _RERANK.format(
+            setting=self.setting, task=start.instruction, observation=start.text, candidates=candidates
+        )
 
     def act(self, context: ActContext) -> str:
         history = ""
@@ -101,12 +108,14 @@ class FullPrompts:
             ]
             history = " The most recent ones:" + "".join(lines)
         return _ACT.format(
+            setting=self.setting,
             skill=context.skill,
             task=context.observation.instruction,
             steps=context.steps,
             history=history,
             observation=context.observation.text,
             admissible=", ".join(f"'{a}'" for a in context.observation.admissible),
+            hint=self.hint,
         )
 
     def distill(
@@ -116,6 +125,8 @@ class FullPrompts:
         if reference is not None:
             shown = f"\nFor comparison, an earlier {'failed' if won else 'successful'} attempt:\n{_steps(reference)}\n"
         return _DISTILL.format(
+            episode=self.episode,
+            navigation=self.navigation,
             task=start.instruction,
             outcome="success" if won else "failure",
             trajectory=_steps(trajectory),
@@ -155,3 +166,16 @@ class FullPrompts:
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(start.instruction, _steps(trajectory))
+
+
+class FullShopPrompts(FullPrompts):
+    """The same in WebShop's words. Actions are read in lower case, as the shop reads their arguments."""
+
+    setting = "a shopping task in a web shop that is shown as text"
+    episode = "a shopping task"
+    navigation = "which searches and pages lead to the right product, and what to choose there"
+    hint = "\nsearch[...] takes your own words in place of <your query>; click[...] takes one of those listed."
+
+    def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
+        parsed = super().parse_action(text, admissible)
+        return Parsed(parsed.value.lower(), parsed.well_formed)

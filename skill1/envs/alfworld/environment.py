@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from skill1.config import EnvironmentConfig
-from skill1.envs.alfworld.data import GameTree
+from skill1.envs.alfworld.data import GameTree, content_hash
 from skill1.envs.alfworld.engine import Episode
 from skill1.envs.base import Observation, Step
 from skill1.envs.episodes import EpisodeEnvironment
@@ -58,9 +58,17 @@ class AlfworldEnvironment(EpisodeEnvironment[_Running]):
         self.games = games
         self._start = start or (lambda games, game: Episode(games.game(game)))
 
+    def has(self, split: str) -> bool:
+        """Whether there is a folder of that split."""
+        return self.games.has(split)
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split in sorted id order. Raises DataError if there are none."""
         return tuple(Task(NAME, split, game.id, game.category) for game in self.games.games(split))
+
+    def data_hash(self, split: str) -> str:
+        """SHA-256 of the ids and contents of the split's games. Raises DataError if there are none."""
+        return content_hash(self.games.games(split))
 
     def _begin(self, task: Task) -> _Running:
         instruction = self.games.game(task.game).instruction
@@ -77,8 +85,8 @@ class AlfworldEnvironment(EpisodeEnvironment[_Running]):
         return Step(running.observation, float(won), won, running.done, admissible)
 
 
-def make_environment(config: EnvironmentConfig) -> AlfworldEnvironment:
-    """The environment a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
+def open_alfworld(config: EnvironmentConfig) -> AlfworldEnvironment:
+    """The ALFWorld that a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
 
     Raises:
         DataError: neither folder is given, or it does not exist.

@@ -8,11 +8,16 @@ works too, but was not offered).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from skill1.config import EnvironmentConfig
 from skill1.envs.base import DataError, Observation, Step
 from skill1.envs.episodes import EpisodeEnvironment
+from skill1.envs.webshop.data import Files, load_catalogue
 from skill1.envs.webshop.engine import Shop
 from skill1.envs.webshop.goals import Goal, split_goals
 from skill1.envs.webshop.pages import MODES, SEARCH, SEPARATOR, Mode, State
@@ -60,20 +65,35 @@ class WebshopEnvironment(EpisodeEnvironment[_Running]):
         self._observation = observation
         self._test = split_goals(shop.goals, held_out, split_by)
 
+    def has(self, split: str) -> bool:
+        """Whether it is "train" or "test"."""
+        return split in SPLITS
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """Tasks of "train" or "test" in order. Raises DataError for another split."""
-        if split not in SPLITS:
-            raise DataError(f"WebShop has no split {split!r}; it has {' and '.join(SPLITS)}")
-        chosen = (self._test if split == "test" else ~self._test).nonzero()[0]
+        chosen = self._numbers(split)
         categories = self.shop.categories[self.shop.goals.products[chosen]]
         return tuple(
             Task(NAME, split, self._id(int(number)), str(category))
             for number, category in zip(chosen, categories, strict=True)
         )
 
+    def data_hash(self, split: str) -> str:
+        """SHA-256 of all goals' texts in order, every product's price and the numbers of the split's goals."""
+        digest = hashlib.sha256(self.shop.goals.sha256().encode())
+        digest.update(self.shop.prices.tobytes())
+        digest.update(self._numbers(split).tobytes())
+        return digest.hexdigest()
+
     def outcomes(self) -> list[Outcome | None]:
         """The parts of every running episode's score, None where nothing was bought."""
         return [running.state.outcome for running in self._running]
+
+    def _numbers(self, split: str) -> np.ndarray:
+        """(T,) int64 numbers of the split's goals."""
+        if split not in SPLITS:
+            raise DataError(f"WebShop has no split {split!r}; it has {' and '.join(SPLITS)}")
+        return (self._test if split == "test" else ~self._test).nonzero()[0]
 
     def _id(self, number: int) -> str:
         """Padded, so that ids sort as the goals do."""
@@ -111,6 +131,21 @@ class WebshopEnvironment(EpisodeEnvironment[_Running]):
         clicks = (name for name in self.shop.clickables(state) if name != SEARCH.lower())
         admissible = (SEARCH_ACTION,) if state.page == "index" else tuple(f"click[{name}]" for name in clicks)
         return Observation(quoted(text, goal.text) if self._observation == "quoted" else text, admissible, goal.text)
+
+
+def open_webshop(config: EnvironmentConfig) -> WebshopEnvironment:
+    """The shop that a configuration asks for, on its data folder or $WEBSHOP_DATA.
+
+    Raises DataError if neither folder is given, files are missing or malformed, or there are no goals to split.
+    """
+    catalogue = load_catalogue(Files.find(config.data, config.catalogue))
+    return WebshopEnvironment(
+        Shop(catalogue, config.goals, config.shop_seed),
+        config.max_steps,
+        config.observation,
+        config.held_out_goals,
+        config.split_by,
+    )
 
 
 def quoted(text: str, instruction: str) -> str:

@@ -24,7 +24,7 @@ from skill1.envs.generation import MARKER, existing_generation
 
 FORMAT = 1  # raise when the same parameters give other catalogues
 SMALL = 1000  # products of the original's small set: catalogues of this size take its file names
-_SYLLABLES = (
+SYLLABLES = (
     "al ber cor den el far gal hol in jo kel lum mar nor or pel quin ros sol tav un vel wes yor zen ka li mo na ro sa "
     "ti va"
 ).split()
@@ -159,7 +159,7 @@ class _Draft:
 
     def __init__(self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str) -> None:
         self.goods, self.noun, self.attributes, self.audience = goods, noun, attributes, audience
-        self.brand = "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+        self.brand = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
         self.options = _options(rng, goods) if rng.random() < 0.55 else {}
         in_title = [attribute for attribute in attributes if rng.random() < 0.45]
         hidden = [attribute for attribute in attributes if attribute not in in_title]

@@ -1,0 +1,181 @@
+"""Compact prompts of WebShop for the nano policy: a term or a value is one token, no prose. Ours, not the paper's.
+
+    query    men's_shirts slim_fit long_sleeve
+    rerank   2
+    act      search men's_shirts slim_fit ...   open 3   choose navy_blue   buy   prev   back   next   features
+    distill  men's_shirts slim_fit long_sleeve | ~ber +den
+
+A skill says for which wish which brand was the right one: the one thing that a search for the wish's words does not
+tell, since look-alikes share words, and titles leave attributes out. The library keeps it in plain words ("men's shirts
+slim fit long sleeve : berden"), which is what queries are compared with; a prompt shows it as tokens.
+
+The task stands near the end and before the skill, and what the skill is about before what it says, as in `compact`.
+
+Differs from the paper in: no reasoning text; the prompts, not the policy, compare: a product is listed with the words
+of the *task* that its title has and with whether it is within the price ("ok" or "dear"); of a product's values only
+the wanted ones are shown; products are opened by their number on the page, not by their id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from skill1.envs.base import Observation
+from skill1.envs.webshop.generate import SYLLABLES
+from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
+from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
+from skill1.prompts.compact import WRITE
+from skill1.prompts.shop_reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
+from skill1.records import Lesson
+
+_MARKS = (
+    "<query>", "<rerank>", "<act>", "<distill>", "<hist>", "<step>", "<obs>", "<left>", "<chosen>", "<missing>",
+    "<want>", "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", "|", "none", "success", "failure",
+    "index", "results", "item", "sub", "ok", "dear", "seen", "search", "open", "choose",
+)  # fmt: skip
+_CLICKS = {
+    "buy": BUY, "back": BACK, "prev": PREVIOUS, "next": NEXT, **{name.lower(): name for name in SUB_PAGES},
+}  # fmt: skip
+_PLAIN = {name.lower(): word for word, name in _CLICKS.items()}
+_BUTTONS = frozenset(f"click[{name}]" for name in _PLAIN)
+_MOST = 50  # highest number there is a token for
+
+
+def shop_vocabulary() -> list[str]:
+    """All words of compact prompts in generated shops."""
+    brands = [mark + syllable for mark in "~+" for syllable in SYLLABLES]
+    return list(dict.fromkeys([*_MARKS, *_CLICKS, *map(str, range(_MOST + 1)), *brands, *map(token, TERMS)]))
+
+
+class CompactShopPrompts:
+    """Prompts and parsers over the compact text."""
+
+    def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    def query(self, start: Observation) -> str:
+        return f"<query> {_task(start)} {WRITE}"
+
+    def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
+        shown = " ; ".join(f"{tokens(s)} : {i}" for i, s in enumerate(strategies, start=1))
+        return f"<rerank> {_task(start)} <cand> {shown} {WRITE}"
+
+    def act(self, context: ActContext) -> str:
+        start = context.start
+        past = " ; ".join(
+            f"{read_page(text, start.instruction).kind} > {_answer(action, text, start)}"
+            for text, action in context.history
+        )
+        return (
+            f"<act> <step> {context.steps} <hist> {past or 'none'} "
+            f"<obs> {_observation(context.observation.text, start)} {_task(start)} "
+            f"<want> {' '.join(read_wish(start.instruction).options) or 'none'} "
+            f"<skill> {tokens(context.skill) or 'none'} {WRITE}"
+        )
+
+    def distill(
+        self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
+    ) -> str:
+        shown = f"<ref> {self._actions(start, reference)} " if reference is not None else ""
+        return (
+            f"<distill> {shown}<traj> {self._actions(start, trajectory)} {'success' if won else 'failure'} "
+            f"{_task(start)} {WRITE}"
+        )
+
+    @staticmethod
+    def _actions(start: Observation, trajectory: Sequence[Exchange]) -> str:
+        return " ; ".join(_answer(action, text, start, named=True) for text, action in trajectory)
+
+    def skill_block(self, strategies: Sequence[str]) -> str:
+        return " ; ".join(strategies)
+
+    def parse_query(self, text: str, start: Observation) -> Parsed:
+        return Parsed(spoken(text.strip() or " ".join(read_wish(start.instruction).terms)), bool(text.strip()))
+
+    def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
+        return complete_ranking(text.replace(",", " ").split(), count)
+
+    def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
+        match text.split():
+            case ["search", first, *more]:
+                return Parsed(f"search[{spoken(' '.join([first, *more]))}]", True)
+            case ["open", number] if number.isdecimal() and 1 <= int(number) <= PER_PAGE:
+                products = [action for action in admissible if action.startswith("click[") and action not in _BUTTONS]
+                listed = int(number) <= len(products) and f"click[{NEXT.lower()}]" in admissible
+                return Parsed(products[int(number) - 1] if listed else f"click[product {number}]", True)
+            case ["choose", value]:
+                return Parsed(f"click[{spoken(value)}]", True)
+            case [word] if word in _CLICKS:
+                return Parsed(f"click[{_CLICKS[word].lower()}]", True)
+        return Parsed(text.strip(), False)
+
+    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
+        words = text.split()
+        bar = words.index("|") if words.count("|") == 1 else 0
+        about, right = (spoken(" ".join(part)) for part in (words[:bar], words[bar + 1 :]))
+        return Lesson(about, f"{about} : {right}") if bar and right else None
+
+    def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
+        return Lesson(spoken(" ".join(read_wish(start.instruction).terms)), spoken(self._actions(start, trajectory)))
+
+    # -- what the warm start teaches ------------------------------------------------------------------------------
+
+    @staticmethod
+    def write_query(wish: Sequence[str]) -> str:
+        """A query: the words of the wish."""
+        return " ".join(wish)
+
+    @staticmethod
+    def write_lesson(wish: Sequence[str], bought: str) -> str:
+        """A distillation: for which wish which brand was bought; both as tokens."""
+        return f"{' '.join(wish)} | {bought}"
+
+    @staticmethod
+    def write_skill(wish: Sequence[str], bought: str) -> str:
+        """The strategy that the library keeps of such a lesson."""
+        return f"{spoken(' '.join(wish))} : {spoken(bought)}"
+
+
+def _task(start: Observation) -> str:
+    return f"<task> {' '.join(read_wish(start.instruction).terms) or 'none'}"
+
+
+def _observation(text: str, start: Observation) -> str:
+    page = read_page(text, start.instruction)
+    match page.kind:
+        case "results":
+            listed = (f"{number} {_item(item)}" for number, item in enumerate(page.items, start=1))
+            return f"results {' ; '.join(listed) or 'none'}"
+        case "item":
+            return (
+                f"item {_item(page.items[0])} <left> {' '.join(page.offered) or 'none'} "
+                f"<chosen> {' '.join(page.chosen) or 'none'} <missing> {' '.join(page.missing) or 'none'}"
+            )
+        case "sub":
+            return f"sub {' '.join(page.terms) or 'none'}"
+    return page.kind
+
+
+def _item(item: Item) -> str:
+    return " ".join([*item.terms, "ok" if item.cheap else "dear", *(["seen"] if item.seen else [])])
+
+
+def _answer(action: str, text: str, start: Observation, named: bool = False) -> str:
+    """An environment command, given on the page `text`, as the policy would have written it.
+
+    `named`: opened products by their brand instead of their number on the page.
+    """
+    name, _, argument = action.removesuffix("]").partition("[")
+    if name == "search":
+        return f"search {tokens(argument) or 'none'}"
+    if action in _BUTTONS:
+        return _PLAIN[argument]
+    page = read_page(text, start.instruction)
+    if page.kind == "results":
+        number = page.ids.index(argument) if argument in page.ids else None
+        if number is None:
+            return "open none"
+        return f"open {page.items[number].brand if named else number + 1}"
+    return f"choose {token(argument)}"
