@@ -92,6 +92,39 @@ class LibraryConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class BankConfig:
+    """The skill bank of SkillRL (arXiv 2602.08234), here "paper", with "released" for its code. No skill library."""
+
+    enabled: bool = _knob(False, "switch", "ours; on = the bank's block in act prompts, library.enabled must be off")
+    file: str | None = _knob(None, "bank file of the public shape, None = start empty", "ours")
+    retrieval: Literal["embedding", "template"] = _knob("embedding", "of principles", "paper; released template")
+    top_k: int = _knob(6, "general principles", "paper", ge=0)
+    specific_top_k: int = _knob(6, "principles of categories, embedding only", "paper; released 5", ge=0)
+    similarity_floor: float = _knob(0.4, "cosine that specific ones exceed, embedding only", "paper", ge=-1, le=1)
+    mistakes: int = _knob(5, "mistakes shown", "released", ge=0)
+    general_budget: Literal["own", "shared"] = _knob("own", "of evolved ones", "ours; released shared: they come first")
+    first_step: bool = _knob(True, "switch", "ours; the released prompts show no block before the first action")
+    teacher: Literal["file", "policy", "endpoint", "scripted"] = _knob("policy", "who writes", "ours; paper endpoint")
+    teacher_url: str | None = _knob(None, "base address, endpoint only", "ours")
+    teacher_model: str | None = _knob(None, "name at the endpoint", "ours; paper o3")
+    teacher_key: str | None = _knob(None, "NAME of the key's environment variable, None = no key", "ours")
+    teacher_temperature: float = _knob(1.0, "sampling temperature", "ours; o3 takes no other", ge=0)
+    evolve_from: Literal["train", "validation", "never"] = _knob("train", "failures", "ours; paper validation")
+    evolve_every: int = _knob(5, "steps, train only", "paper (every validation)", gt=0)
+    weak_below: float = _knob(0.4, "success of a weak category", "paper", ge=0, le=1)
+    weak_rollouts: int = _knob(8, "fewest episodes to call a category weak", "ours; released 1", gt=0)
+    evolve_failures: int = _knob(5, "episodes shown to the teacher", "released", gt=0)
+    evolve_steps: int = _knob(5, "last steps shown of each", "released", gt=0)
+    observation_limit: int = _knob(200, "characters of an observation shown", "released", gt=0)
+    evolve_new: int = _knob(3, "principles added by an answer", "released", gt=0)
+    evolved_section: Literal["category", "general"] = _knob("category", "where they go", "ours; released general")
+    duplicate_similarity: float = _knob(0.85, "cosine of two principles that are one", "ours", ge=-1, le=1)
+    limit: int = _knob(100, "entries", "paper (what it grew to)", gt=0)
+    max_bank_tokens: int = _knob(4096, "tokens of an answer for a first bank", "released", gt=0)
+    max_evolve_tokens: int = _knob(2048, "tokens of an answer about failures", "released", gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class RolloutConfig:
     """One training step's experience."""
 
@@ -203,6 +236,7 @@ class Config:
     policy: PolicyConfig = PolicyConfig()
     environment: EnvironmentConfig = EnvironmentConfig()
     library: LibraryConfig = LibraryConfig()
+    bank: BankConfig = BankConfig()
     rollout: RolloutConfig = RolloutConfig()
     credit: CreditConfig = CreditConfig()
     train: TrainConfig = TrainConfig()
