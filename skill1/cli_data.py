@@ -60,7 +60,8 @@ def generate_alfworld(out: Path, **given: int | float | None) -> None:
 @click.option("--out", type=FOLDER, required=True, help="folder to fill")
 @click.option("--seed", type=int, help="seed of the catalogue")
 @click.option("--products", type=int, help="products of the catalogue")
-def generate_webshop(out: Path, **given: int | None) -> None:
+@click.option("--asked", type=float, help="share of the products that synthetic goals are about")
+def generate_webshop(out: Path, **given: int | float | None) -> None:
     """Products, goals and instructions in the format of WebShop's."""
     from skill1.envs.webshop.generate import generate as generate_catalogue
 

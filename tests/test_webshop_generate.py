@@ -124,3 +124,13 @@ def test_sizes_that_make_no_sense():
     for wrong in ({"products": 0}, {"seed": -1}, {"products": 2.5}, {"seed": True}):
         with pytest.raises(ValueError, match="must be an integer of at least"):
             Parameters(**wrong)
+    for wrong in (0, -0.5, 1.5, True, "all"):
+        with pytest.raises(ValueError, match="must be a share above 0 and at most 1"):
+            Parameters(asked=wrong)
+
+
+def test_fewer_products_can_be_asked_for():
+    counts = {
+        share: sum("instruction" in made.attributes for made in make_products(1, 300, share)) for share in (0.1, 0.5, 1.0)
+    }
+    assert 15 < counts[0.1] < 50 and 120 < counts[0.5] < 180 and counts[1.0] == 300

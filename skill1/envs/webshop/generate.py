@@ -23,6 +23,7 @@ from skill1.envs.webshop.goods import GOODS, Goods
 from skill1.envs.generation import MARKER, existing_generation
 
 FORMAT = 1  # raise when the same parameters give other catalogues
+ASKED = 0.5  # in the original's small set it is .42
 SMALL = 1000  # products of the original's small set: catalogues of this size take its file names
 SYLLABLES = (
     "al ber cor den el far gal hol in jo kel lum mar nor or pel quin ros sol tav un vel wes yor zen ka li mo na ro sa "
@@ -57,16 +58,19 @@ _STRIDE = 1_103_515_245_679  # has no factor in common with the number of ids, s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError for impossible sizes."""
+    """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError for impossible values."""
 
     seed: int = 0
     products: int = SMALL
+    asked: float = ASKED  # share of the products that synthetic goals are about
 
     def __post_init__(self) -> None:
         for name, least in {"seed": 0, "products": 1}.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r}: must be an integer of at least {least}")
+        if isinstance(self.asked, bool) or not isinstance(self.asked, int | float) or not 0 < self.asked <= 1:
+            raise ValueError(f"asked={self.asked!r}: must be a share above 0 and at most 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +91,13 @@ class GenerationReport:
     goals: dict[str, int]
 
 
-def make_products(seed: int, products: int) -> Iterator[GeneratedProduct]:
+def make_products(seed: int, products: int, asked: float = ASKED) -> Iterator[GeneratedProduct]:
     """The catalogue's products one by one."""
     made = 0
     family = 0
     while True:
         rng = random.Random(f"skill1 webshop family {seed} {family}")
-        for build in _family(rng, GOODS[family % len(GOODS)]):
+        for build in _family(rng, GOODS[family % len(GOODS)], asked):
             if made == products:
                 return
             yield build(_asin(seed, made))
@@ -118,7 +122,7 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     names = (*file_names(wanted), HUMAN)
     with ExitStack() as stack:
         items, attributes, human = (stack.enter_context(_Json(out / n, m)) for n, m in zip(names, "[{{", strict=True))
-        for product in make_products(wanted.seed, wanted.products):
+        for product in make_products(wanted.seed, wanted.products, wanted.asked):
             asin = product.record["asin"]
             items.add(product.record)
             attributes.add(product.attributes, asin)
@@ -142,7 +146,7 @@ def file_names(parameters: Parameters) -> tuple[str, str]:
 # ----------------------------------------------------------------------------------------------------------- products
 
 
-def _family(rng: random.Random, goods: Goods) -> Iterator[Callable[[str], GeneratedProduct]]:
+def _family(rng: random.Random, goods: Goods, asked: float) -> Iterator[Callable[[str], GeneratedProduct]]:
     """Look-alikes, each a function that makes the product once it has an id."""
     noun = rng.choice(goods.nouns)
     shared = rng.sample(goods.attributes, 2)
@@ -151,13 +155,15 @@ def _family(rng: random.Random, goods: Goods) -> Iterator[Callable[[str], Genera
         others = [attribute for attribute in goods.attributes if attribute not in shared]
         attributes = shared + rng.sample(others, min(len(others), rng.choice((0, 1, 1, 2, 2, 3))))
         rng.shuffle(attributes)
-        yield _Draft(rng, goods, noun, attributes, audience).finish
+        yield _Draft(rng, goods, noun, attributes, audience, asked).finish
 
 
 class _Draft:
     """One product being drawn. All draws are made here, in a fixed order; the id comes last."""
 
-    def __init__(self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str) -> None:
+    def __init__(
+        self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str, asked: float
+    ) -> None:
         self.goods, self.noun, self.attributes, self.audience = goods, noun, attributes, audience
         self.brand = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
         self.options = _options(rng, goods) if rng.random() < 0.55 else {}
@@ -170,7 +176,7 @@ class _Draft:
         rng.shuffle(self.bullets)
         self.description = self._description(rng, hidden) if rng.random() < 0.8 else ""
         self.empty_option = rng.random() < 0.08  # the original's files have option names without values
-        self.asked = rng.sample(attributes, rng.randint(2, min(4, len(attributes)))) if rng.random() < 0.5 else []
+        self.asked = rng.sample(attributes, rng.randint(2, min(4, len(attributes)))) if rng.random() < asked else []
         self.human = self._human(rng) if rng.random() < 0.3 else None
 
     def finish(self, asin: str) -> GeneratedProduct:
