@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,7 +26,6 @@ from skill1.records import Skill
 
 SNAPSHOT_FILE = "skills.jsonl"
 _SNAPSHOT_HEAD = {"format": "skill1-library", "version": 1}
-_JOURNAL_HEAD = {"format": "skill1-library-journal", "version": 1}
 _RESTORE = "restore it from a backup or resume from another checkpoint"
 
 
@@ -117,8 +117,17 @@ def _read_embeddings(folder: Path, head: Mapping[str, Any]) -> np.ndarray:
     return np.load(BytesIO(data), allow_pickle=False)
 
 
-class Journal:
-    """The append-only file of a run's library events, one JSON line each, with its checksum.
+class Event(Protocol):
+    """A dataclass of JSON values that says what one step did."""
+
+    sequence: int
+
+
+E = TypeVar("E", bound=Event)
+
+
+class EventJournal(ABC, Generic[E]):
+    """The append-only file of a run's events of one kind, one JSON line each, with its checksum.
 
     Args:
         path: the file; the first `append` makes it. An existing one is read and checked.
@@ -127,12 +136,22 @@ class Journal:
         LibraryError: a whole line is damaged or out of order, or the file is no journal of this version.
     """
 
+    FORMAT: str  # names the kind in the file's header
+    _VERSION = 1
+
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._head = {"format": self.FORMAT, "version": self._VERSION}
         self._ends: list[int] = []  # byte offset behind the header and behind each event
         self._torn = False
         if path.exists():
             _, self._ends, self._torn = self._read()
+
+    @staticmethod
+    @abstractmethod
+    def parse(event: Mapping[str, Any]) -> E:
+        """The event of a line. Raises LookupError, TypeError or ValueError if it is none."""
+        ...
 
     @property
     def sequence(self) -> int:
@@ -144,7 +163,7 @@ class Journal:
         """The last line was cut while it was being written: that step is owed. `truncate` removes it."""
         return self._torn
 
-    def events(self) -> tuple[LibraryEvent, ...]:
+    def events(self) -> tuple[E, ...]:
         """All whole events, oldest first.
 
         Raises:
@@ -153,7 +172,7 @@ class Journal:
         self._require()
         return tuple(self._read()[0])
 
-    def append(self, event: LibraryEvent) -> None:
+    def append(self, event: E) -> None:
         """Add the next event; it is on the disk when this returns.
 
         Raises:
@@ -164,7 +183,7 @@ class Journal:
         if event.sequence != self.sequence + 1:
             raise LibraryError(f"{self._path} ends at event {self.sequence}: event {event.sequence} cannot follow")
         if not self._ends:
-            head = f"{line(_JOURNAL_HEAD)}\n".encode()
+            head = f"{line(self._head)}\n".encode()
             replace_file(self._path, head)
             self._ends.append(len(head))
         record = asdict(event)
@@ -199,26 +218,36 @@ class Journal:
         if not self._path.exists():
             raise LibraryError(f"{self._path} does not exist: is this a run directory that has trained?")
 
-    def _read(self) -> tuple[list[LibraryEvent], list[int], bool]:
+    def _read(self) -> tuple[list[E], list[int], bool]:
         lines = self._path.read_bytes().split(b"\n")
-        _check_head(self._path, lines[0], _JOURNAL_HEAD)
-        events: list[LibraryEvent] = []
+        _check_head(self._path, lines[0], self._head)
+        events: list[E] = []
         ends = [len(lines[0]) + 1]
         for number, data in enumerate(lines[1:-1], start=1):
-            event = _parse_event(data)
+            event = self._parse(data)
             if event is None or event.sequence != number:
                 raise LibraryError(f"{self._path} is corrupt in line {number + 1}; {_RESTORE}")
             events.append(event)
             ends.append(ends[-1] + len(data) + 1)
         return events, ends, lines[-1] != b""  # a line without its end is one whose writing was cut
 
-
-def _parse_event(data: bytes) -> LibraryEvent | None:
-    try:
-        record = json.loads(data)
-        event = record["event"]
-        if record["sha256"] != _sha256(line(event).encode()):
+    def _parse(self, data: bytes) -> E | None:
+        try:
+            record = json.loads(data)
+            event = record["event"]
+            return self.parse(event) if record["sha256"] == _sha256(line(event).encode()) else None
+        except (ValueError, LookupError, TypeError):
             return None
+
+
+class Journal(EventJournal[LibraryEvent]):
+    """The journal of the skill library."""
+
+    FORMAT = "skill1-library-journal"
+
+    @staticmethod
+    def parse(event: Mapping[str, Any]) -> LibraryEvent:
+        """See `EventJournal.parse`."""
         return LibraryEvent(
             sequence=event["sequence"],
             step=event["step"],
@@ -227,8 +256,6 @@ def _parse_event(data: bytes) -> LibraryEvent | None:
             merged=tuple(event["merged"]),
             retired=tuple(event["retired"]),
         )
-    except (ValueError, LookupError, TypeError):
-        return None
 
 
 def _check_head(path: Path, data: bytes, expected: Mapping[str, Any]) -> None:
