@@ -182,6 +182,7 @@ class TrainConfig:
     validation_tasks: int = _knob(140, "tasks of the validation split", "ours; the released scripts sample 128", gt=0)
     save_every: int = _knob(50, "steps", "released", gt=0)
     save_total_limit: int = _knob(3, "checkpoints kept", "ours", gt=0)
+    timeout: float = _knob(1800.0, "seconds that a process waits for another", "torch (gloo)", gt=0)
     seed: int = _knob(0, "run seed", "ours", ge=0)
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = _knob("none", "tracker", "ours")
 
@@ -198,7 +199,10 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class WarmStartConfig:
-    """The supervised start of the nano policy. All ours: the paper starts from an instruction-tuned model."""
+    """The supervised start of the nano policies. All ours: the paper starts from an instruction-tuned model.
+
+    In WebShop a game is a goal and a world a shop; what is about receptacles, searching on and treatments is ALFWorld's.
+    """
 
     seed: int = _knob(7, "seed of worlds, demonstrations and weights", "ours", ge=0)
     games: int = _knob(6000, "generated games, one expert episode each", "ours", gt=0)
@@ -345,6 +349,8 @@ PRESETS["nano-webshop"] = PRESETS["nano"] | {
     "rollout.max_act_tokens": 10,
     "rollout.max_distill_tokens": 16,
     "evaluation.splits": ("test",),
+    "warm_start.games": 4000,
+    "warm_start.max_steps": 12,
 }
 
 # What each ablation and baseline lays over `full` (method section 5), whatever the preset.

@@ -81,7 +81,8 @@ def launch_training(
     nproc: int = 1,
     on_line: Callable[[str], None] = print,
 ) -> None:
-    """`skill1 train` in processes of its own: starts the run, continues one that stopped, leaves a finished one alone.
+    """`skill1 train` in processes of its own: starts the run, continues one that stopped or that is to take more steps,
+    leaves a finished one alone.
 
     Args:
         directory: run directory.
@@ -100,7 +101,7 @@ def launch_training(
     exists = (directory / "config.json").exists()
     if exists:
         run = RunDirectory.open(directory)
-        run.check_config(config)
+        run.check_resumable(config)
         latest = run.latest_checkpoint()
         if latest is not None and latest.step == config.train.steps:
             on_line(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done")

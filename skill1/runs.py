@@ -10,8 +10,9 @@
     *.ipynb                        executed notebooks
 
 Nothing here is ever silently overwritten: an existing run is an error unless it is resumed, a resumed run must have
-the same configuration and data, and whatever was written after the last complete checkpoint is removed, so that a
-half-written step is redone and never mixed. One process writes a run (rank 0); any number may read it.
+the same data and configuration (but for `RESUMABLE`, whose changes a session records), and whatever was written after
+the last complete checkpoint is removed, so that a half-written step is redone and never mixed. One process writes a run
+(rank 0); any number may read it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,19 @@ EVALUATION_SCHEMA = pa.schema(
         ("inadmissible_actions", pa.int64()),
         ("library", pa.string()),  # which skills were at hand, e.g. "checkpoint-40", "none"
     ]
+)
+
+
+# What a resumed run may change, since no step's result depends on it. (The learning rate does not know the last step.)
+RESUMABLE = frozenset(
+    {
+        "train.steps",
+        "train.validate_every",
+        "train.save_every",
+        "train.save_total_limit",
+        "train.timeout",
+        "train.report_to",
+    }
 )
 
 
@@ -101,10 +115,8 @@ class RunDirectory:
             run._take_lock()
             for folder in (run.rollouts_dir, run.evaluations_dir, run.library_dir):
                 folder.mkdir()
-            run._start_session(from_step=0, data_hash=data_hash)
-            config_file = path / "config.json.partial"
-            save_config(config, config_file)
-            os.replace(config_file, path / "config.json")  # last: a directory with a config is a whole run directory
+            run._start_session(from_step=0, data_hash=data_hash, changed={})
+            run._write_config()  # last: a directory with a config is a whole run directory
             run._metrics = run.metrics_file.open("a")
         except OSError as error:
             raise RunError(f"cannot write the run directory {path}: {error.strerror}") from error
@@ -114,14 +126,16 @@ class RunDirectory:
     def resume(cls, path: Path, config: Config, data_hash: str) -> RunDirectory:
         """Continue a run from its last complete checkpoint (step 0 without one); see `latest_checkpoint`.
 
-        Metrics, rollouts, evaluations and half-written checkpoints beyond that checkpoint are removed.
+        Metrics, rollouts, evaluations and half-written checkpoints beyond that checkpoint are removed; what `config`
+        changes of `RESUMABLE` is the run's configuration from now on.
 
         Raises:
             RunError: no run there, another configuration or data, another process is writing, a corrupt file.
             ConfigError: config.json is unreadable.
         """
         run = cls.open(path)
-        run.check_config(config)
+        run.check_resumable(config)
+        changed = {name: list(values) for name, values in diff(run.config, config).items()}
         recorded = run.manifest()["data_hash"]
         if recorded != data_hash:
             raise RunError(f"{path} was started on other data (hash {recorded}, now {data_hash}): restore the data")
@@ -129,7 +143,9 @@ class RunDirectory:
             run._take_lock()
             step = latest.step if (latest := run.latest_checkpoint()) else 0
             run._truncate(step)
-            run._start_session(from_step=step, data_hash=data_hash)
+            run.config = config
+            run._start_session(from_step=step, data_hash=data_hash, changed=changed)
+            run._write_config()
             run._metrics = run.metrics_file.open("a")
         except OSError as error:
             raise RunError(f"cannot write the run directory {path}: {error.strerror}") from error
@@ -145,12 +161,20 @@ class RunDirectory:
         return cls(path, read_config(path / "config.json"))
 
     def check_config(self, config: Config) -> None:
-        """Raises RunError, with the differences, if the run was started with another configuration."""
+        """Raises RunError, with the differences, if the run was made with another configuration."""
+        self._refuse(diff(self.config, config))
+
+    def check_resumable(self, config: Config) -> None:
+        """As `check_config`, but for the fields that a resumed run may change (`RESUMABLE`).
+
+        Raises:
+            RunError: another field differs, or train.steps is less than the last checkpoint's step.
+        """
         changed = diff(self.config, config)
-        if changed:
-            listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
+        self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
+        if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(
-                f"{self.path} was started with another configuration ({listing}): use the same or another name"
+                f"{self.path} has done {latest.step} steps, more than train.steps={config.train.steps}: ask for more"
             )
 
     def close(self) -> None:
@@ -186,7 +210,10 @@ class RunDirectory:
         return self.rollouts_dir / f"step_{step:06d}.parquet"
 
     def manifest(self) -> dict[str, Any]:
-        """`variant`, `preset`, `seed`, `data_hash` and `sessions`, one per create or resume."""
+        """`variant`, `preset`, `seed`, `data_hash` and `sessions`, one per create or resume.
+
+        A session's `changed` holds the fields that it changed, as name -> [before, after].
+        """
         return json.loads((self.path / "manifest.json").read_text())
 
     # ---------------------------------------------------------------- metrics
@@ -276,7 +303,19 @@ class RunDirectory:
     def _take_lock(self) -> None:
         self._lock = lock_folder(self.path)
 
-    def _start_session(self, from_step: int, data_hash: str) -> None:
+    def _refuse(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
+        if changed:
+            listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
+            raise RunError(
+                f"{self.path} was started with another configuration ({listing}): use the same or another name"
+            )
+
+    def _write_config(self) -> None:
+        partial = self.path / "config.json.partial"
+        save_config(self.config, partial)
+        os.replace(partial, self.path / "config.json")
+
+    def _start_session(self, from_step: int, data_hash: str, changed: Mapping[str, Any]) -> None:
         file = self.path / "manifest.json"
         sessions = self.manifest()["sessions"] if file.exists() else []
         manifest = {
@@ -284,7 +323,7 @@ class RunDirectory:
             "variant": self.config.variant,
             "seed": self.config.train.seed,
             "data_hash": data_hash,
-            "sessions": [*sessions, {"from_step": from_step, **describe_session()}],
+            "sessions": [*sessions, {"from_step": from_step, "changed": changed, **describe_session()}],
         }
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(manifest, indent=2) + "\n")

@@ -198,11 +198,29 @@ def test_opening_a_missing_run_lists_the_others(run):
 
 def test_resuming_with_another_configuration_lists_the_fields(run):
     run.close()
-    other = load_config("nano", overrides={"library.top_k": 3, "train.steps": 7})
+    other = load_config("nano", overrides={"library.top_k": 3, "train.kl": 0.5, "train.steps": 7})
     with pytest.raises(RunError) as error:
         RunDirectory.resume(run.path, other, "abc")
     assert "library.top_k: the run has 5, now 3" in str(error.value)
-    assert f"train.steps: the run has {CONFIG.train.steps}, now 7" in str(error.value)
+    assert "train.kl: the run has 0.0, now 0.5" in str(error.value)
+    assert "train.steps" not in str(error.value)  # may change
+    with pytest.raises(RunError, match="train.steps: the run has 60, now 7"):
+        run.check_config(load_config("nano", overrides={"train.steps": 7}))
+
+
+def test_a_resumed_run_may_change_how_far_it_goes_and_records_it(run):
+    checkpoint(run, 4)
+    run.close()
+    longer = load_config("nano", overrides={"train.steps": 90, "train.save_every": 5})
+    RunDirectory.resume(run.path, longer, "abc").close()
+    assert RunDirectory.open(run.path).config == longer
+    RunDirectory.resume(run.path, longer, "abc").close()
+    first, second, third = run.manifest()["sessions"]
+    assert first["changed"] == third["changed"] == {}
+    assert second["changed"] == {"train.steps": [60, 90], "train.save_every": [15, 5]}
+    with pytest.raises(RunError, match="has done 4 steps, more than train.steps=3"):
+        RunDirectory.resume(run.path, load_config("nano", overrides={"train.steps": 3}), "abc")
+    RunDirectory.resume(run.path, load_config("nano", overrides={"train.steps": 4}), "abc").close()
 
 
 def test_resuming_on_other_data_is_an_error(run):
