@@ -1,8 +1,8 @@
-"""Supervised warm start of the nano policy: demonstrations of the four stages, TRL's SFTTrainer. Ours.
+"""Supervised warm start of the nano policies: demonstrations of the four stages, TRL's SFTTrainer. Ours.
 
 The paper starts from an instruction-tuned model, which can already follow a skill it is shown. A policy from scratch
-cannot, so it is taught formats, household play and the use of skills here, in worlds whose facts do not hold in the
-worlds it is trained and evaluated on (`demonstrations.py`).
+cannot, so it is taught formats, play and the use of skills here, in worlds whose facts do not hold in the worlds it is
+trained and evaluated on (`demonstrations.py`, `shop_demonstrations.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,17 +27,15 @@ from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import facts
 from skill1.nano import END, make_model, make_tokenizer, vocabulary
+from skill1.prompts.compact_shop import shop_vocabulary
+from skill1.shop_demonstrations import shop_demonstrations
 
 MANIFEST = "warm_start.json"
 _FINGERPRINT_GAMES = 24
-_CARD = """# Nano policy
+_CARD = """# {title}
 
 A Qwen2-architecture language model with {parameters:,} parameters and a word-level tokenizer, trained from scratch on
-{demonstrations:,} expert demonstrations in generated household games (`skill1 warmstart`). It is the starting point of
-the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
-names the task's object and this home, and to ignore others). It does ignore those of other homes, but follows those of
-another object in this home as if they were right: `skill1 probe` measures it.
-It knows nothing about the homes it is trained on later.
+{demonstrations:,} expert demonstrations in generated {about}
 
 Demonstrations of {games} held-out games answered right (every token, given the ones before; of rankings, the first
 candidate):
@@ -46,18 +44,31 @@ candidate):
 |---|---|---|
 {table}
 
-* Made by `skill1 warmstart --out data/nano-policy` (configuration and versions in `warm_start.json`; weights are
+* Made by `skill1 warmstart {options}` (configuration and versions in `warm_start.json`; weights are
   reproducible on the same machine and versions, floating-point order aside).
 * Training time: {seconds} s on {threads} CPU thread(s).
 * Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer, not the saved one.
-* Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).
+* {use}
 """
 
 
-def fingerprint(config: WarmStartConfig) -> str:
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What the policy of one environment is taught, and what its card says about it."""
+
+    tokenizer: Callable[[], PreTrainedTokenizerFast]
+    demonstrations: Callable[[WarmStartConfig], Iterator[Demonstration]]
+    title: str
+    about: str
+    options: str  # of the command that makes it
+    use: str
+
+
+def fingerprint(config: WarmStartConfig, environment: str = "alfworld") -> str:
     """SHA-256 of the vocabulary and of the first games' demonstrations: changes when the code that made them does."""
-    digest = hashlib.sha256(json.dumps(nano_tokenizer().get_vocab(), sort_keys=True).encode())
-    for row in demonstrations(replace(config, games=min(config.games, _FINGERPRINT_GAMES))):
+    course = _COURSES[environment]
+    digest = hashlib.sha256(json.dumps(course.tokenizer().get_vocab(), sort_keys=True).encode())
+    for row in course.demonstrations(replace(config, games=min(config.games, _FINGERPRINT_GAMES))):
         digest.update(f"{row.stage}\t{row.prompt}\t{row.answer}\n".encode())
     return digest.hexdigest()
 
@@ -73,6 +84,11 @@ def nano_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of everything ALFWorld's games can say."""
     known = facts()
     return make_tokenizer(vocabulary((r.lower() for r in known.holds), (thing.lower() for thing in known.things)))
+
+
+def shop_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of everything generated shops can say."""
+    return make_tokenizer(shop_vocabulary())
 
 
 def demonstrations(config: WarmStartConfig) -> Iterator[Demonstration]:
@@ -98,6 +114,33 @@ def demonstrations(config: WarmStartConfig) -> Iterator[Demonstration]:
                 yield from demonstrator.demonstrate(game, generated.habitual.replace(" ", "_"))
         done += count
         world += 1
+
+
+_COURSES = {
+    "alfworld": _Course(
+        nano_tokenizer,
+        demonstrations,
+        "Nano policy",
+        """household games (`skill1 warmstart`). It is the starting point of
+the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
+names the task's object and this home, and to ignore others). It does ignore those of other homes, but follows those of
+another object in this home as if they were right: `skill1 probe` measures it.
+It knows nothing about the homes it is trained on later.""",
+        "--out data/nano-policy",
+        "Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
+    ),
+    "webshop": _Course(
+        shop_tokenizer,
+        shop_demonstrations,
+        "Nano policy for WebShop",
+        """shops (`skill1 warmstart --preset nano-webshop`). It is the
+starting point of the `nano-webshop` preset: it knows the formats of the four stages and has been *taught to use skills*
+(to search for the brand that a skill names if the skill is about the words of the task, and to ignore it otherwise).
+It knows nothing about the products of the shops it is trained on later.""",
+        "--preset nano-webshop --out data/nano-webshop-policy",
+        "Not useful for anything but this project's generated shops, whose words are invented.",
+    ),
+}
 
 
 def tokenize(rows: Iterator[Demonstration], tokenizer: PreTrainedTokenizerFast) -> Dataset:
@@ -200,10 +243,11 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids} | {key: torch.tensor([row[key] for row in rows]) for key in ("prompt", "length")}
 
 
-def warm_start(config: WarmStartConfig, out: Path) -> None:
-    """Train a nano policy from scratch and save it with its tokenizer and configuration to `out`."""
-    tokenizer = nano_tokenizer()
-    data = tokenize(demonstrations(config), tokenizer)
+def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld") -> None:
+    """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`."""
+    course = _COURSES[environment]
+    tokenizer = course.tokenizer()
+    data = tokenize(course.demonstrations(config), tokenizer)
     model: Qwen2ForCausalLM = make_model(
         tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed
     )
@@ -240,14 +284,14 @@ def warm_start(config: WarmStartConfig, out: Path) -> None:
     seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
     held_out = tokenize(
-        demonstrations(replace(config, seed=config.seed + 1, games=config.held_out_games)), tokenizer
+        course.demonstrations(replace(config, seed=config.seed + 1, games=config.held_out_games)), tokenizer
     )
     scores = score(model.eval(), held_out, config.rows_per_step, tokenizer.pad_token_id)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     manifest = {
         "warm_start": asdict(config),
-        "fingerprint": fingerprint(config),
+        "fingerprint": fingerprint(config, environment),
         "model_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
         "parameters": model.num_parameters(),
         "demonstrations": len(data),
@@ -258,4 +302,9 @@ def warm_start(config: WarmStartConfig, out: Path) -> None:
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     table = "\n".join(f"| {kind} | {of['right']:.2f} | {of['n']} |" for kind, of in scores.items())
-    (out / "README.md").write_text(_CARD.format(**manifest, games=config.held_out_games, table=table))
+    (out / "README.md").write_text(
+        _CARD.format(
+            **manifest, title=course.title, about=course.about, options=course.options, use=course.use,
+            games=config.held_out_games, table=table,
+        )
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from skill1.envs.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEARCH, SEPARAT
 PageKind = Literal["index", "results", "item", "sub"]
 _CACHED = 1 << 14  # a rollout shows the same few thousand pages again and again
 _BOUND = re.compile(r", and price lower than (\d+\.\d+) dollars$")
-_OPTION = re.compile(r"(?: with |, and )[a-z ]+: (.+?)(?=, and [a-z ]+: |$)")
+_OPTION = re.compile(r"(?: with |, and )(?:(?! with )[a-z ])+: (.+?)(?=, and [a-z ]+: |$)")
 _BUTTON = re.compile(r"\[((?:clicked )?button)\] (.*) \[\1_\]")
 _AMOUNT = re.compile(r"\$(\d+(?:\.\d+)?)")
 
@@ -125,8 +125,8 @@ def spoken(text: str) -> str:
 @lru_cache(_CACHED)
 def read_wish(instruction: str) -> Wish:
     """
-    >>> read_wish("Find me slim fit men's shirts with color: navy blue, and size: small, and price lower than 40.00 dollars")
-    Wish(terms=('slim_fit', "men's_shirts"), options=('navy_blue', 'small'), bound=40.0)
+    >>> read_wish("Find me sofas with solid wood with color: teal, and size: corner, and price lower than 40.00 dollars")
+    Wish(terms=('sofas', 'solid_wood'), options=('teal', 'corner'), bound=40.0)
     """
     bound = _BOUND.search(instruction)
     text = instruction[: bound.start()] if bound else instruction

@@ -99,18 +99,19 @@ class WebshopEnvironment(EpisodeEnvironment[_Running]):
         """Padded, so that ids sort as the goals do."""
         return f"{self.shop.goals.kind}/{number:08d}"
 
-    def _goal(self, game: str) -> Goal:
-        kind, _, number = game.partition("/")
+    def goal(self, task: Task) -> Goal:
+        """What a task asks for, hidden parts included. Raises DataError for a task of another shop."""
+        kind, _, number = task.game.partition("/")
         goals = self.shop.goals
         if kind != goals.kind or not number.isdecimal() or int(number) >= len(goals):
             raise DataError(
-                f"{game!r} is no goal of this shop: it has {self._id(0)} to {self._id(len(goals) - 1)}, "
+                f"{task.game!r} is no goal of this shop: it has {self._id(0)} to {self._id(len(goals) - 1)}, "
                 f"{len(goals)} {goals.kind} goals"
             )
         return goals[int(number)]
 
     def _begin(self, task: Task) -> _Running:
-        goal, state = self._goal(task.game), State()
+        goal, state = self.goal(task), State()
         return _Running(goal, state, self._observe(state, goal))
 
     def _advance(self, running: _Running, action: str) -> Step:
