@@ -108,7 +108,7 @@ class LiveBank:
         Returns:
             What to ask, if this is the time for it, a category is weak, and the bank has room; else None.
         """
-        if self._config.evolve_from != source:
+        if self._config.evolve_from != source or self._config.teacher == "file":
             return None
         self._window += [episode_of(r, self._environment, self._config.evolve_steps) for r in rollouts]
         if source == "train" and step % self._config.evolve_every:
