@@ -75,7 +75,7 @@ def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) 
 
 
 _preset_option = click.option(
-    "--preset", default="nano", show_default=True, help="nano, small, paper-lora, paper or released"
+    "--preset", default="nano", show_default=True, help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop"
 )
 _set_option = click.option(
     "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
@@ -135,11 +135,12 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--seed", default=0, show_default=True, help="seed of the games and the run")
-def demo(seed: int) -> None:
+@click.option("--preset", default="nano", show_default=True, help="nano or nano-webshop")
+def demo(seed: int, preset: str) -> None:
     """Generate games, train the nano policy, evaluate it and draw its curves."""
     from skill1.demo import demo as run_demo
 
-    run_demo(seed=seed)
+    run_demo(seed=seed, preset=preset)
 
 
 cli.add_command(generate)
@@ -154,7 +155,7 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
     config = _config(preset, variant, overrides)
     from skill1.warmstart import warm_start
 
-    warm_start(config.warm_start, out)
+    warm_start(config.warm_start, out, config.environment.name)
 
 
 @cli.command()
