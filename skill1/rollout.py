@@ -24,6 +24,7 @@ from skill1.prompts import ActContext, history_of
 from skill1.prompts.base import Exchange
 from skill1.records import STAGES, Candidate, Lesson, Rollout, Stage, Task, Turn
 from skill1.references import ReferenceTrajectories
+from skill1.skillrl.retrieval import FrozenBank
 
 Progress = Callable[[int, int], None]  # (turn of the act stage, live episodes)
 
@@ -68,7 +69,7 @@ class SkillLoop:
         self,
         policy: Policy,
         environment: VectorEnvironment,
-        library: SkillLibrary | FrozenLibrary | None,
+        library: SkillLibrary | FrozenLibrary | FrozenBank | None,
         config: Config,
         *,
         temperature: float,
@@ -78,7 +79,8 @@ class SkillLoop:
     ) -> None:
         """
         Args:
-            library: None = the loop without skills (no query, retrieval, rerank, skill block, distillation).
+            library: None = the loop without skills (no query, retrieval, rerank, skill block, distillation). A bank is
+                shown to all rollouts, without query, rerank and distillation.
             temperature: sampling temperature (training 1.0, evaluation 0.4 in the paper).
             retrieval: "ucb" in training, "greedy" in evaluation.
             distill: training distils every episode; evaluation does not.
@@ -91,7 +93,7 @@ class SkillLoop:
         self._config = config
         self._temperature = temperature
         self._retrieval = retrieval
-        self._distills = distill and library is not None
+        self._distills = distill and isinstance(library, SkillLibrary | FrozenLibrary)
         self._references = references
         self.seconds: Counter[str] = Counter()  # wall clock of all runs: "query", "retrieve", "rerank", "act", "distill"
 
@@ -120,7 +122,10 @@ class SkillLoop:
             _Episode(task, group, index, (*seed, task_key(task), index), start, start)
             for task, group, index, start in zip(tasks, groups, indices, starts, strict=True)
         ]
-        if self._library is not None:
+        if isinstance(self._library, FrozenBank):
+            with self._timed("retrieve"):
+                self._show(episodes, self._library)
+        elif self._library is not None:
             self._select(episodes, self._library)
         for e, strategy in zip(episodes, skills or (), strict=False):
             e.skill = self._prompts.skill_block([strategy]) if strategy else ""
@@ -155,6 +160,12 @@ class SkillLoop:
             cosines = library.similarity([e.start.instruction for e in skilled], [e.selected for e in skilled])
             for e, cosine in zip(skilled, cosines, strict=True):
                 e.similarity = float(cosine)
+
+    def _show(self, episodes: list[_Episode], bank: FrozenBank) -> None:
+        """What the bank has for each task, from its sentence: no call of the policy."""
+        for e, shown in zip(episodes, bank.retrieve([e.start.instruction for e in episodes]), strict=True):
+            e.candidates, e.ranking = shown.candidates, tuple(range(len(shown.candidates)))
+            e.skill = self._prompts.bank_block(shown.general, shown.specific, shown.mistakes)
 
     def _query(self, episodes: list[_Episode]) -> None:
         """The policy's query, or the task's sentence with selection off."""
@@ -212,7 +223,7 @@ class SkillLoop:
         environment = self._config.environment
         context = ActContext(
             start=e.start,
-            skill=e.skill,
+            skill=e.skill if e.trajectory or self._config.bank.first_step else "",
             steps=len(e.trajectory),
             history=history_of(e.trajectory, environment.history),
             observation=e.now,

@@ -101,6 +101,13 @@ def test_the_script_counts_where_objects_lay():
     assert ScriptedTeacher().write("evolve", Inputs("alfworld", failures=(put,))) == []  # where it is brought
 
 
+def test_the_script_counts_all_episodes_that_it_is_given_to_count():
+    elsewhere = episode(HOT, "heat", True, ("On the shelf 4, you see a mug 1.", "look"))
+    inputs = replace(EVOLVE, counted=(LOST, elsewhere, elsewhere))
+    assert [e["title"] for e in ScriptedTeacher().write("evolve", inputs)] == ["mug in shelf"]
+    assert question("evolve", inputs, 200) == question("evolve", EVOLVE, 200)  # a model sees the failures alone
+
+
 def test_the_script_speaks_the_nano_policys_language():
     tokenizer = nano_tokenizer()
     answer = ScriptedTeacher().write("general", Inputs("alfworld", failures=(LOST,)))
@@ -217,17 +224,16 @@ def test_an_endpoint_that_is_down_is_an_error(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config, environment, error, message",
+    "config, error, message",
     [
-        (replace(CONFIG, teacher_url="http://localhost:1"), "alfworld", EndpointError, f"{KEY} is not set: export {KEY}="),
-        (replace(CONFIG, teacher_url="localhost"), "alfworld", EndpointError, "is no http\\(s\\) address"),
-        (CONFIG, "alfworld", ConfigError, "needs bank.teacher_url"),
-        (replace(CONFIG, teacher_url="http://x", teacher_model=None), "alfworld", ConfigError, "needs bank.teacher_model"),
-        (BankConfig(teacher="file"), "alfworld", ConfigError, "'file' needs bank.file"),
-        (BankConfig(teacher="scripted"), "webshop", ConfigError, "not webshop: use 'file', 'policy' or 'endpoint'"),
+        (replace(CONFIG, teacher_url="http://localhost:1"), EndpointError, f"{KEY} is not set: export {KEY}="),
+        (replace(CONFIG, teacher_url="localhost"), EndpointError, "is no http\\(s\\) address"),
+        (CONFIG, ConfigError, "needs bank.teacher_url"),
+        (replace(CONFIG, teacher_url="http://x", teacher_model=None), ConfigError, "needs bank.teacher_model"),
+        (BankConfig(teacher="file"), ConfigError, "'file' needs bank.file"),
     ],
 )
-def test_a_teacher_that_cannot_work_is_refused_at_the_start(monkeypatch, config, environment, error, message):
+def test_a_teacher_that_cannot_work_is_refused_at_the_start(monkeypatch, config, error, message):
     monkeypatch.delenv(KEY, raising=False)
     with pytest.raises(error, match=message):
-        check_teacher(config, environment)
+        check_teacher(config)

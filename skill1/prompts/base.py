@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
 from skill1.records import Lesson
+from skill1.skillrl.bank import Mistake, Principle
 
 Exchange = tuple[str, str]  # (observation text, environment command answered with)
 
@@ -54,6 +55,12 @@ class PromptSet(Protocol):
 
     def skill_block(self, strategies: Sequence[str]) -> str:
         """The text that stands in every act prompt of the episode; "" when `strategies` is empty."""
+        ...
+
+    def bank_block(
+        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
+    ) -> str:
+        """What a skill bank shows, in the place of `skill_block`; "" when there is nothing."""
         ...
 
     def parse_query(self, text: str, start: Observation) -> Parsed: ...

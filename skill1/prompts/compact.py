@@ -35,6 +35,7 @@ from transformers import PreTrainedTokenizerBase
 from skill1.envs.base import Observation
 from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
 from skill1.records import Lesson
+from skill1.skillrl.bank import Mistake, Principle
 
 WRITE = "<write>"
 MARKS = (
@@ -156,6 +157,12 @@ class CompactPrompts:
 
     def skill_block(self, strategies: Sequence[str]) -> str:
         return " ; ".join(strategies)
+
+    def bank_block(
+        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
+    ) -> str:
+        shown = [entry.principle for entry in (*general, *specific)]
+        return self.skill_block([*shown, *(f"not {mistake.description}" for mistake in mistakes)])
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
         return Parsed(_named(text.strip() or compact(start.instruction), start), bool(text.strip()))

@@ -29,6 +29,7 @@ from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
 from skill1.prompts.compact import WRITE
 from skill1.prompts.shop_reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
 from skill1.records import Lesson
+from skill1.skillrl.bank import Mistake, Principle
 
 _MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<hist>", "<step>", "<obs>", "<left>", "<chosen>", "<missing>",
@@ -90,6 +91,11 @@ class CompactShopPrompts:
 
     def skill_block(self, strategies: Sequence[str]) -> str:
         return " ; ".join(strategies)
+
+    def bank_block(
+        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
+    ) -> str:
+        return self.skill_block([entry.principle for entry in (*general, *specific)])  # no word says what not to do
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
         return Parsed(spoken(text.strip() or " ".join(read_wish(start.instruction).terms)), bool(text.strip()))

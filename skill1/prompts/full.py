@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from skill1.envs.base import Observation
 from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
 from skill1.records import Lesson
+from skill1.skillrl.bank import Mistake, Principle
 
 _MIN_LESSON = 5  # characters; a lesson must be longer (method section 1)
 _LESSONS = (("action_lesson", "Actions"), ("navigation_lesson", "Navigation"))
@@ -135,6 +136,19 @@ class FullPrompts:
 
     def skill_block(self, strategies: Sequence[str]) -> str:
         return _SKILL.format(strategies="\n".join(strategies)) if strategies else ""
+
+    def bank_block(
+        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
+    ) -> str:
+        whens = [f" (when: {entry.when})" if entry.when else "" for entry in specific]
+        sections = {
+            "Principles for every task:": [f"- {e.title}: {e.principle}" for e in general],
+            "Principles for this kind of task:": [
+                f"- {e.title}: {e.principle}{when}" for e, when in zip(specific, whens, strict=True)
+            ],
+            "Mistakes to avoid:": [f"- {mistake.description} Instead: {mistake.avoid}" for mistake in mistakes],
+        }
+        return self.skill_block([line for head, lines in sections.items() if lines for line in (head, *lines)])
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
         tagged = _tag("query", text)

@@ -125,6 +125,7 @@ class LiveBank:
             failures=failures,
             category=section_for(failures, self._config),
             titles=self.bank.titles,
+            counted=tuple(episode for episode in episodes if episode.category in weak),
         )
         return Question(step, source, {name: found[name] for name in weak}, inputs)
 

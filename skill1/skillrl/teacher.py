@@ -3,7 +3,7 @@
     file       a bank file: it answers the three calls of a first bank and has nothing to say about failures
     policy     the policy itself ("self-taught" in tables); `policy_teacher`
     endpoint   a model behind an OpenAI-compatible address (the paper's setting); `endpoint_teacher`
-    scripted   counts over the episodes, in words of the nano policy: for the `nano` preset and tests
+    scripted   counts over the episodes, in words of the nano policies: for their presets and tests
 
 A teacher that cannot be had or does not answer with a JSON array is a `TeacherError`: the caller counts it and goes on.
 
@@ -20,6 +20,8 @@ from typing import Any, Literal, Protocol
 
 from skill1.expert import read_goal
 from skill1.prompts.compact import compact
+from skill1.prompts.compact_shop import CompactShopPrompts
+from skill1.prompts.shop_reading import read_page, read_wish
 from skill1.skillrl.bank import SkillBank
 from skill1.skillrl.evolution import Episode
 
@@ -39,6 +41,7 @@ class Inputs:
     failures: tuple[Episode, ...] = ()
     category: str | None = None  # "category": the one; "evolve": the failures' common one
     titles: tuple[str, ...] = ()  # "evolve": of all principles that are there
+    counted: tuple[Episode, ...] = ()  # "evolve": all episodes of the weak categories, won or lost; models do not see them
 
 
 class Teacher(Protocol):
@@ -82,10 +85,10 @@ class FileTeacher:
 
 
 class ScriptedTeacher:
-    """Counts where objects lay and which commands failed in ALFWorld episodes; no model.
+    """Counts over the episodes, in the nano policies' vocabularies; no model.
 
-    A principle says in which type of place an object was seen most often ("mug in cabinet"), a mistake is one of the
-    commands that most often had no effect. Everything is in the nano policy's vocabulary.
+    ALFWorld: in which type of place an object was seen most often ("mug in cabinet"); a mistake is one of the commands
+    that most often had no effect. WebShop: which brand a wish was fulfilled with ("mens shirts : berden").
     """
 
     _GENERAL, _CATEGORY, _MISTAKES = 8, 4, 8
@@ -99,14 +102,15 @@ class ScriptedTeacher:
                 for command, _ in _frequent(_vain(episodes), self._MISTAKES)
             ]
         most = {"general": self._GENERAL, "category": self._CATEGORY, "evolve": None}[call]
+        count = {"alfworld": _places, "webshop": _brands}[inputs.environment]
         return [
-            {"title": f"{target} in {place}", "principle": f"{target} in {place}", "when_to_apply": ""}
-            for (target, place), _ in _frequent(_best_places(episodes), most)
+            {"title": text, "principle": text, "when_to_apply": ""}
+            for text, _ in _frequent(count(inputs.counted or episodes), most)
         ]
 
 
-def _best_places(episodes: Sequence[Episode]) -> Counter[tuple[str, str]]:
-    """(object type of the task, the type of place it was seen at most often) -> how often."""
+def _places(episodes: Sequence[Episode]) -> Counter[str]:
+    """"<object type> in <the type of place it was seen at most often>" -> how often."""
     seen: Counter[tuple[str, str]] = Counter()
     for episode in episodes:
         goal = read_goal(episode.task)
@@ -115,8 +119,19 @@ def _best_places(episodes: Sequence[Episode]) -> Counter[tuple[str, str]]:
             delivered = goal.kind in ("put", "two") and kinds[:1] == [goal.place]
             if goal.target in kinds[1:] and not delivered:  # the place comes first
                 seen[goal.target, kinds[0]] += 1
-    best = {target: max((n, place) for (t, place), n in sorted(seen.items()) if t == target) for target, _ in seen}
-    return Counter({(target, place): n for target, (n, place) in best.items()})
+    best = {target: max((n, place) for (t, place), n in seen.items() if t == target) for target, _ in seen}
+    return Counter({f"{target} in {place}": n for target, (n, place) in best.items()})
+
+
+def _brands(episodes: Sequence[Episode]) -> Counter[str]:
+    """"<wish> : <brand>" of the won episodes, whose last product page is that of what was bought -> how often."""
+    bought: Counter[str] = Counter()
+    for episode in episodes:
+        pages = [read_page(observation, episode.task) for observation, _ in episode.steps] if episode.won else []
+        items = [page.items[0] for page in pages if page.kind == "item"]
+        if items:
+            bought[CompactShopPrompts.write_skill(read_wish(episode.task).terms, items[-1].brand)] += 1
+    return bought
 
 
 def _vain(episodes: Sequence[Episode]) -> Counter[str]:
