@@ -3,6 +3,8 @@
 Everything runs through the notebooks a user would open (`01_train`, `02_evaluate`), executed by papermill into
 `results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/`. A demo
 that was interrupted continues; a finished one is not run again. With `$ALFWORLD_DATA` set, it runs on those games.
+With the preset nano-webshop it is the same in a generated shop, in `results/demo-webshop/`; $WEBSHOP_DATA is not asked,
+since the nano policy knows the words of generated shops only.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from typing import Any
 import psutil
 
 from skill1.comparison import BEFORE, WITH_LIBRARY, WITHHELD
-from skill1.config import load_config
-from skill1.envs.alfworld.data import GameTree
+from skill1.config import closest, load_config
+from skill1.envs.make import make_environment
 from skill1.experiment import EVALUATE, TRAIN, Experiment, portable
-from skill1.nano_world import SIZES, nano_world
+from skill1.nano_world import nano_world
 from skill1.runs import RunDirectory
 
-RESULTS = Path("results/demo")
+RESULTS = {"nano": Path("results/demo"), "nano-webshop": Path("results/demo-webshop")}
 PASSES = 4
 
 
@@ -74,37 +76,43 @@ def _resident(process: psutil.Process) -> int:
 def demo(
     seed: int,
     *,
+    preset: str = "nano",
     nproc: int | None = None,
-    world: Mapping[str, int] = SIZES,
+    world: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     passes: int = PASSES,
-    results: Path = RESULTS,
+    results: Path | None = None,
 ) -> Path:
     """Run the demo; returns the path of its `summary.json`.
 
     Args:
+        preset: "nano" or "nano-webshop".
         nproc: training processes; by default two where there are two cores.
-        world: sizes of the generated games (`envs.alfworld.generate.Parameters`).
+        world: sizes of the generated games (fields of the generator's `Parameters`) [default: `nano_world`'s].
         overrides: configuration fields over the nano preset's.
         passes: evaluation passes over all games of a split.
+        results: folder [default: that of the preset in `RESULTS`].
 
     Raises:
         DataError, ConfigError, RunError: see the messages; what was done so far is kept and continued next time.
     """
-    given = os.environ.get("ALFWORLD_DATA")
+    results = results or RESULTS[closest(preset, RESULTS, "preset of a demo")]
+    given = os.environ.get("ALFWORLD_DATA") if preset == "nano" else None
     home = results / (f"seed{seed}" if not given else f"seed{seed}-alfworld_data")
     meter = _Meter()
     with meter.watching():
         data = given
         if not given:
             with meter.phase("generate"):
-                data = nano_world(seed, world)
+                data = nano_world(seed, world, preset)
         # ALFWorld's splits are separate downloads: evaluate those that are there, and say so
-        splits = [split for split in load_config("nano").evaluation.splits if GameTree.open(data).has(split)]
+        config = load_config(preset, overrides={"environment.data": data, **(overrides or {})})
+        environment = make_environment(config.environment)
+        splits = [split for split in config.evaluation.splits if environment.has(split)]
         print(f"splits to evaluate: {', '.join(splits)}", flush=True)
         experiment = Experiment(
             home=portable(home),
-            preset="nano",
+            preset=preset,
             variant="full",
             seed=seed,
             data=portable(Path(data)),
@@ -137,8 +145,8 @@ def _keep_costs(summary: Path, meter: _Meter) -> None:
 def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
     """Rates (0-1) before and after, the library's use in training, and what the demo cost.
 
-    The top level is valid_seen; the other split has the same entries under its name. Before training the library is
-    empty, so both entries of `before` are the same evaluation.
+    The top level is the split that training validates on; any other has the same entries under its name. Before training
+    the library is empty, so both entries of `before` are the same evaluation.
     """
     evaluated = json.loads((run / "summary.json").read_text())["evaluations"]
     splits = {
@@ -155,7 +163,7 @@ def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
         "data": data,
         "data_hash": opened.manifest()["data_hash"],
         "steps": len(metrics),
-        **splits.pop("valid_seen"),
+        **splits.pop(opened.config.environment.validation_split),
         **splits,
         "library_use": {
             name: [None if math.isnan(v) else round(float(v), 4) for v in metrics[column]]

@@ -17,7 +17,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ import pandas as pd
 
 from skill1.batch import make_writable
 from skill1.config import VARIANTS, ConfigError, flatten, load_config
-from skill1.envs.alfworld.data import GameTree, content_hash
+from skill1.envs.make import data_variable, make_environment
 from skill1.experiment import NOTEBOOKS, PROJECT, Experiment, portable
 from skill1.jobs import Failure, Share, execute
 from skill1.journal import replace_file
-from skill1.nano_world import nano_world, world_folder
+from skill1.nano_world import has_world, nano_world, world_folder
 from skill1.runs import RunError, lock_folder
 from skill1.study import PHASES, SWEEP, collect, finished, home, read_asked, read_seconds
 
@@ -70,8 +70,9 @@ class Sweep:
             raise ConfigError(f"nproc = {self.nproc} and jobs = {self.jobs} must be at least 1")
         if self.world_seed and self.data is not None:
             raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
-        if self.preset != "nano" and self.data is None:
-            raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data $ALFWORLD_DATA")
+        if self.data is None and not has_world(self.preset):
+            variable = data_variable(load_config(self.preset).environment)
+            raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data ${variable}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +176,10 @@ def settings_of(sweep: Sweep, data: Path) -> dict[str, Any]:
     config = load_config(sweep.preset, "full", sweep.overrides)
     values, splits, hashes = flatten(config), sweep.splits or config.evaluation.splits, None
     if data.exists() or sweep.data is not None:
-        games = GameTree(data)
-        splits = sweep.splits or tuple(split for split in splits if games.has(split))
+        environment = make_environment(replace(config.environment, data=str(data)))
+        splits = sweep.splits or tuple(split for split in splits if environment.has(split))
         read = dict.fromkeys((config.environment.train_split, *splits))
-        hashes = {split: content_hash(games.games(split)) for split in read}
+        hashes = {split: environment.data_hash(split) for split in read}
     model = PROJECT / config.policy.model
     return {
         "preset": sweep.preset,
@@ -240,11 +241,11 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     """
     share = Share.of_this_machine(sweep.nproc, sweep.jobs)
     if dry_run:
-        settings = settings_of(sweep, sweep.data or world_folder(sweep.world_seed))
+        settings = settings_of(sweep, sweep.data or world_folder(sweep.world_seed, sweep.preset))
         merged(sweep, settings)  # refuses another study's folder
         say(plan_table(plan(sweep, settings), share.jobs))
         return []
-    settings = settings_of(sweep, sweep.data or Path(nano_world(sweep.world_seed)))
+    settings = settings_of(sweep, sweep.data or Path(nano_world(sweep.world_seed, preset=sweep.preset)))
     asked = merged(sweep, settings)
     make_writable(sweep.folder)
     with closing(lock_folder(sweep.folder)):

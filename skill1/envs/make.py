@@ -15,6 +15,14 @@ _OPENERS: dict[str, Callable[[EnvironmentConfig], VectorEnvironment]] = {
 }
 
 
+_VARIABLES = {"alfworld": "ALFWORLD_DATA", "webshop": "WEBSHOP_DATA"}
+
+
+def data_variable(config: EnvironmentConfig) -> str:
+    """The environment variable that names the data folder when `config.data` does not."""
+    return _VARIABLES[config.name]
+
+
 def make_environment(config: EnvironmentConfig) -> VectorEnvironment:
     """The environment `config.name`, on its data folder or the one its variable names.
 
