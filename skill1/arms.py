@@ -1,6 +1,6 @@
 """Which outcomes of a study answer which question.
 
-    own         after training, with the library the variant has then; without one, where it has none
+    own         after training, with the library or bank the variant has then; without one, where it has none
     untrained   before training: one policy for all runs, evaluated in each of them
     withheld    after training, with the library withheld; no variant's own result
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skill1.config import VARIANTS, closest
+from skill1.config import VARIANTS, closest, keeps_skills
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.figures import SPLITS
 from skill1.published import OVERALL
@@ -27,7 +27,7 @@ UNTRAINED = "untrained"  # stands where a variant's name does
 
 
 def has_library(variant: str) -> bool:
-    """Raises ConfigError for a variant that this version does not know."""
+    """It learns a library, and logs what that does. Raises ConfigError for a variant that this version does not know."""
     return VARIANTS[closest(variant, VARIANTS, "variant")].get("library.enabled", True)
 
 
@@ -63,7 +63,7 @@ def own(study: Study) -> pd.DataFrame:
         RunError: a run has no such evaluation, another last step than the others, or other games or passes.
     """
     frame = _after(study)
-    labels = {variant: has_library(variant) for variant in study.variants}
+    labels = {variant: keeps_skills(variant) for variant in study.variants}
     mine = np.where(frame["variant"].map(labels), "step" + frame["step"].astype(str), "none")
     return _alike(study, frame[frame["library"] == mine], "evaluation after training with its own library")
 
@@ -71,7 +71,7 @@ def own(study: Study) -> pd.DataFrame:
 def withheld(study: Study) -> pd.DataFrame:
     """Trained policies of variants with a library, played without it; no rows of runs without such an evaluation."""
     frame = _after(study)
-    return frame[(frame["library"] == "none") & frame["variant"].map(has_library).astype(bool)]
+    return frame[(frame["library"] == "none") & frame["variant"].map(keeps_skills).astype(bool)]
 
 
 def untrained(study: Study) -> pd.DataFrame:

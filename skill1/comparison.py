@@ -24,6 +24,7 @@ BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
     "after, library withheld",
     "after",  # a variant that has no library
 )
+FIRST_BANK = "after, with the first bank"  # of a skill bank that did not start empty
 
 
 def evaluate_arms(
@@ -50,9 +51,14 @@ def evaluate_arms(
     run = RunDirectory.open(path)
     if run.latest_checkpoint() is None:
         raise RunError(f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)")
-    arms: dict[str, dict[str, Any]] = {BEFORE: {"step": 0}} if baseline else {}
-    if run.config.library.enabled:
+    before: dict[str, Any] = {"step": 0}
+    if run.config.bank.enabled:
+        before["library"] = "none"  # one untrained policy for all variants, also where training starts with a bank
+    arms = {BEFORE: before} if baseline else {}
+    if run.config.skilled:
         arms |= {WITH_LIBRARY: {}, WITHHELD: {"library": "none"}}
+        if run.config.bank.enabled and run.config.bank.file is not None:
+            arms |= {FIRST_BANK: {"library": "step:0"}}
     else:
         arms |= {WITHOUT: {}}
     frames = {}
@@ -142,6 +148,12 @@ def read_training(run: RunDirectory) -> str:
         lines.append(
             f"* Validation on {rates[end].n} games: {_with_interval(rates[start])} at step {start}, "
             f"{_with_interval(rates[end])} at step {end}."
+        )
+    if run.config.bank.enabled:
+        now = metrics.iloc[-1]
+        lines.append(
+            f"* The bank holds {now['bank/size']:.0f} entries, {now['bank/evolved']:.0f} of them learnt in training; "
+            f"{now['bank/failed_calls']:.0f} of {now['bank/calls']:.0f} calls of the teacher failed."
         )
     if run.config.library.enabled:
         now = metrics.iloc[-1]

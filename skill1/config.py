@@ -247,6 +247,11 @@ class Config:
     evaluation: EvaluationConfig = EvaluationConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
 
+    @property
+    def skilled(self) -> bool:
+        """Checkpoints hold skills, of a library or of a bank, that an evaluation can use or withhold."""
+        return self.library.enabled or self.bank.enabled
+
 
 # What each preset lays over the paper's values.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -303,6 +308,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "environment.max_steps": 18,
         "library.encoder": "pinned",
         "library.similarity_floor": 0.95,  # only skills of this object and home: others are at .94 and below (LOG.md)
+        "bank.teacher": "scripted",
+        "bank.duplicate_similarity": 0.97,  # principles of four words: "mug in cabinet" and "cup in cabinet" are at .83
         "rollout.tasks_per_step": 8,
         "rollout.group_size": 8,
         "rollout.max_prompt_tokens": 512,
@@ -364,6 +371,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lambdas_0": {"credit.lambda1": 0.0, "credit.lambda2": 0.0},
     "grpo": {"library.enabled": False},  # the baseline's name for no_library, which is plain GRPO: the same run
     "gigpo": {"library.enabled": False, "credit.estimator": "gigpo"},
+    # SkillRL (arXiv 2602.08234): plain GRPO with the block of a skill bank in the prompt
+    "skillrl": {"library.enabled": False, "bank.enabled": True},
+    "skillrl_released": {
+        "library.enabled": False,
+        "bank.enabled": True,
+        "bank.retrieval": "template",
+        "bank.general_budget": "shared",
+        "bank.first_step": False,
+        "bank.evolve_from": "validation",  # of every validation: its scripts validate every 5 steps
+        "bank.weak_rollouts": 1,
+        "bank.evolved_section": "general",
+    },
 }
 
 
@@ -375,6 +394,12 @@ def closest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...], w
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigError(f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(names))})")
+
+
+def keeps_skills(variant: str) -> bool:
+    """`Config.skilled` of a variant. Raises ConfigError for one that this version does not know."""
+    changes = VARIANTS[closest(variant, VARIANTS, "variant")]
+    return changes.get("library.enabled", True) or changes.get("bank.enabled", False)
 
 
 def field_names() -> list[str]:

@@ -24,6 +24,8 @@ from skill1.prompts import make_prompts
 from skill1.records import Rollout, Task
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
+from skill1.skillrl.growth import stored_bank
+from skill1.skillrl.retrieval import FrozenBank
 from skill1.stats import success_rate, wilson
 
 
@@ -44,7 +46,7 @@ def play(
     todo: Sequence[Job],
     policy: Policy,
     environment: VectorEnvironment,
-    library: FrozenLibrary | None,
+    library: FrozenLibrary | FrozenBank | None,
     config: Config,
     *,
     skills: Sequence[str] | None = None,
@@ -222,7 +224,7 @@ def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
 
 def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:
     """Label of the library to evaluate with, and the step whose checkpoint holds it (None: no library)."""
-    if wanted == "none" or not config.library.enabled:
+    if wanted == "none" or not config.skilled:
         return "none", None
     if wanted == "final":
         return f"step{step}", step
@@ -231,11 +233,13 @@ def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | No
     raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N'")
 
 
-def _library(run: RunDirectory, config: Config, at: int | None) -> FrozenLibrary | None:
-    """The library after step `at`; before training it is empty. One that should exist but does not is an error."""
+def _library(run: RunDirectory, config: Config, at: int | None) -> FrozenLibrary | FrozenBank | None:
+    """The library or bank after step `at`; before training a library is empty. One that should exist but does not is an error."""
     if at is None:
         return None
     encoder = load_encoder(config.library.encoder)
+    if config.bank.enabled:
+        return stored_bank(run, encoder, at)
     if at == 0:
         return SkillLibrary(config.library, encoder).frozen()
     return SkillLibrary.load(run.checkpoint(at).path / "library", config.library, encoder).frozen()

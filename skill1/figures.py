@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from skill1.config import VARIANTS
+from skill1.config import VARIANTS, keeps_skills
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.journal import Journal
 from skill1.plots import VARIANT_COLOURS, dots, legend, lines, percent, several, shades, shifts, themed, whole
@@ -278,7 +278,7 @@ def _style(frame: pd.DataFrame) -> tuple[str, str]:
     first = frame.iloc[0]
     if first["step"] == 0:
         return _BEFORE
-    if first["library"] == "none" and VARIANTS[first["variant"]].get("library.enabled", True):
+    if first["library"] == "none" and keeps_skills(first["variant"]):
         return _WITHHELD
     return VARIANT_COLOURS[first["variant"]], "o"
 

@@ -30,7 +30,8 @@ from skill1.stats import Estimate
 VARIANT_COLOURS: dict[str, str] = dict(
     zip(
         VARIANTS,
-        ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161", "#5c5c5c", "#6a3d9a"),
+        ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161", "#5c5c5c", "#6a3d9a",
+         "#e7298a", "#f7b6d2"),
         strict=True,
     )
 )

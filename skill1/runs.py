@@ -325,6 +325,8 @@ class RunDirectory:
             "data_hash": data_hash,
             "sessions": [*sessions, {"from_step": from_step, "changed": changed, **describe_session()}],
         }
+        if self.config.bank.enabled and self.config.bank.evolve_from == "validation":
+            manifest["leak"] = "bank.evolve_from = validation: the bank learns from episodes of the validation split"
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(manifest, indent=2) + "\n")
         os.replace(partial, file)

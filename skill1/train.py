@@ -34,6 +34,7 @@ from skill1.records import Rollout, Row, Task
 from skill1.references import ReferenceTrajectories
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
+from skill1.skillrl.growth import BankGrowth
 from skill1.trainer import build_trainer
 
 
@@ -61,8 +62,9 @@ class Experience:
         self._state = PartialState()
         self.environment = make_environment(config.environment)
         self._tasks = self.environment.tasks(config.environment.train_split)
-        self._encoder = load_encoder(config.library.encoder) if config.library.enabled else None
-        self.library = SkillLibrary(config.library, self._encoder) if self._encoder else None
+        self._encoder = load_encoder(config.library.encoder) if config.skilled else None
+        self._bank = BankGrowth(config, self._encoder, run) if config.bank.enabled else None
+        self.library = SkillLibrary(config.library, self._encoder) if config.library.enabled else None
         self._journal = Journal(run.library_dir / "journal.jsonl") if run and self.library is not None else None
         self._references = ReferenceTrajectories() if config.rollout.distill_reference else None
 
@@ -70,6 +72,13 @@ class Experience:
         """Forget what a run that died before its first checkpoint left in the journal."""
         if self._journal is not None and (self._journal.sequence or self._journal.torn):
             self._journal.truncate(0)
+        if self._bank is not None:
+            self._bank.start()
+
+    def close(self) -> None:
+        """Say what went wrong on the way without ending the run."""
+        if self._bank is not None:
+            self._bank.warn()
 
     def policy(self, model: PreTrainedModel) -> Policy:
         return Policy(
@@ -85,7 +94,8 @@ class Experience:
     def collect(self, step: int, model: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
         """Rollouts of step `step` (from 0) on all ranks -> their rows, the same on every rank, and the step's metrics."""
         config, started = self.config, time.perf_counter()
-        local, seconds = self._rollouts(step, self.policy(model))
+        policy = self.policy(model)
+        local, seconds = self._rollouts(step, policy)
         played = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
         skilled = config.library.enabled
@@ -96,6 +106,8 @@ class Experience:
             distillation=skilled and config.rollout.distillation,
         )
         metrics = credit_metrics(rollouts, config.credit) | self._learn(rollouts, step)
+        if self._bank is not None:
+            metrics |= self._bank.learn(rollouts, step + 1, "train", policy)
         if self._run is not None:
             self._run.write_rollouts(step + 1, rollouts)
         metrics |= {f"time/{stage}": spent for stage, spent in seconds.items()}
@@ -112,7 +124,7 @@ class Experience:
         loop = SkillLoop(
             policy,
             self.environment,
-            self.library,
+            self.library if self._bank is None else self._bank.frozen(),
             config,
             temperature=config.rollout.temperature,
             retrieval="ucb",
@@ -163,12 +175,15 @@ class Experience:
         mine = todo[self._state.process_index :: self._state.num_processes]
         training = model.training
         model.eval()
-        frozen = self.library.frozen() if self.library is not None else None
-        rollouts = play(mine, self.policy(model), self.environment, frozen, config)
+        skills, policy = self.library if self._bank is None else self._bank, self.policy(model)
+        frozen = skills.frozen() if skills is not None else None
+        rollouts = play(mine, policy, self.environment, frozen, config)
         model.train(training)
         played = gather_object(list(zip(mine, rollouts, strict=True)))
+        played.sort(key=lambda pair: (pair[0].number, pair[0].task.game))
+        if self._bank is not None and step:
+            self._bank.learn([r for _, r in played], step, "validation", policy)
         if self._run is not None:
-            played.sort(key=lambda pair: (pair[0].number, pair[0].task.game))
             label = "none" if frozen is None else f"step{step}"
             frame = outcomes([job for job, _ in played], [r for _, r in played], config, step, label)
             self._run.write_evaluation("validation", frame)
@@ -179,6 +194,8 @@ class Experience:
         if self.library is not None:
             (folder / "library").mkdir(exist_ok=True)
             self.library.save(folder / "library")
+        if self._bank is not None:
+            self._bank.save(folder)
         if self._references is not None:
             self._references.save(folder)
 
@@ -187,6 +204,8 @@ class Experience:
             self.library = SkillLibrary.load(folder / "library", self.config.library, self._encoder)
             if self._journal is not None:
                 self._journal.truncate(self.library.sequence)
+        if self._bank is not None:
+            self._bank.load(folder)
         if self._references is not None:
             self._references.load(folder)
 
@@ -214,7 +233,7 @@ class _RunCallback(TrainerCallback):
         if self._run is None or "loss" not in logs:
             return
         self._run.log(state.global_step, {name: value for name, value in logs.items() if name != "epoch"})
-        self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", 0)), refresh=False)
+        self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", logs.get("bank/size", 0))), refresh=False)
         self._bar.update(1)
 
     def close(self) -> None:
@@ -249,6 +268,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
             run = opening(directory, config, environment.data_hash(config.environment.train_split))
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
+        ending.callback(experience.close)
         callback = _RunCallback(experience, run)
         ending.callback(callback.close)
         trainer = build_trainer(

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.config import VARIANTS
+from skill1.config import VARIANTS, keeps_skills
 from skill1.study import EVALUATIONS, Study
 
 STEPS = 30
@@ -20,6 +20,7 @@ CATEGORIES = ("Pick", "Look", "Clean", "Heat", "Cool", "Pick2")
 RATES = {
     "full": 0.62, "no_library": 0.45, "no_selection": 0.55, "no_distillation": 0.52, "lambda1_0": 0.58,
     "lambda2_0": 0.6, "lambdas_0": 0.5, "grpo": 0.45, "gigpo": 0.5,
+    "skillrl": 0.52, "skillrl_released": 0.51,
 }  # fmt: skip
 _SIZES = {"valid_seen": 24, "valid_unseen": 12}
 
@@ -36,7 +37,7 @@ def make(
     """`runs`: variant -> seeds. Games of a split differ in difficulty; seeds of a variant by some points."""
     evaluations, metrics = [], []
     for variant, seeds in runs.items():
-        library = VARIANTS[variant].get("library.enabled", True)
+        library = keeps_skills(variant)
         for seed in seeds:
             rng = np.random.default_rng((list(VARIANTS).index(variant), seed))
             rate = RATES[variant] + 0.03 * rng.normal()

@@ -63,6 +63,15 @@ def test_the_released_preset_is_the_authors_scripts():
         ("lambdas_0", {"credit.lambda1": 0.0, "credit.lambda2": 0.0}),
         ("grpo", {"library.enabled": False}),
         ("gigpo", {"library.enabled": False, "credit.estimator": "gigpo"}),
+        ("skillrl", {"library.enabled": False, "bank.enabled": True}),
+        (
+            "skillrl_released",
+            {
+                "library.enabled": False, "bank.enabled": True, "bank.retrieval": "template",
+                "bank.general_budget": "shared", "bank.first_step": False, "bank.evolve_from": "validation",
+                "bank.weak_rollouts": 1, "bank.evolved_section": "general",
+            },
+        ),
     ],
 )
 def test_an_ablation_differs_from_full_by_its_switches_alone(variant, switches):
@@ -74,6 +83,7 @@ def test_an_ablation_differs_from_full_by_its_switches_alone(variant, switches):
 def test_no_ablation_is_left_untested():
     assert set(VARIANTS) == {
         "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "grpo", "gigpo",
+        "skillrl", "skillrl_released",
     }  # fmt: skip
 
 
