@@ -16,6 +16,17 @@ from typing import Any
 import click
 
 from skill1.cli_data import FOLDER, Group, generate, replay
+from skill1.cli_models import compare, evaluate, export
+from skill1.cli_options import (
+    config_options,
+    pairs,
+    place,
+    place_options,
+    preset_option,
+    read_config,
+    set_option,
+    values,
+)
 
 USER_ERROR = 2
 # By name: importing them all would cost every error message the seconds that torch takes to load.
@@ -23,6 +34,7 @@ USER_ERRORS = frozenset(
     {
         "skill1.config.ConfigError",
         "skill1.encoder.EncoderError",
+        "skill1.endpoint.EndpointError",
         "skill1.envs.base.DataError",
         "skill1.journal.LibraryError",
         "skill1.launch.LaunchError",
@@ -32,7 +44,6 @@ USER_ERRORS = frozenset(
     }
 )
 _INTERRUPTED = 130
-_RESULTS = Path("results")
 _NOTEBOOKS = Path("notebooks")
 
 
@@ -61,72 +72,6 @@ def is_user_error(error: Exception) -> bool:
     return any(f"{kind.__module__}.{kind.__qualname__}" in USER_ERRORS for kind in type(error).__mro__)
 
 
-def _pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """("a=1", "b=2") -> {"a": "1", "b": "2"}"""
-    pairs: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{text!r} must look like name=value", ctx=ctx, param=option)
-        if name in pairs:
-            raise click.BadParameter(f"{name} is given twice", ctx=ctx, param=option)
-        pairs[name] = value
-    return pairs
-
-
-_preset_option = click.option(
-    "--preset", default="nano", show_default=True, help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop"
-)
-_set_option = click.option(
-    "--set", "overrides", multiple=True, callback=_pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
-)
-
-
-def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--preset, --variant and --set, as they are for every command that takes a configuration."""
-    text = "full, or an ablation such as no_library"
-    variant = click.option("--variant", default="full", show_default=True, help=text)
-    return _preset_option(variant(_set_option(command)))
-
-
-def _config(preset: str, variant: str, overrides: dict[str, str]) -> Any:
-    from skill1.config import load_config
-
-    return load_config(preset, variant, _values(overrides))
-
-
-def _values(overrides: dict[str, str]) -> dict[str, Any]:
-    """Lists are written as JSON: --set 'evaluation.splits=["valid_seen"]'"""
-    return {name: _json_list(name, text) if text.startswith("[") else text for name, text in overrides.items()}
-
-
-def _json_list(name: str, text: str) -> list[Any]:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise click.BadParameter(f"{name}={text}: not a JSON list ({error})") from None
-
-
-def _place(name: str | None, out: Path | None) -> Path:
-    """A run's directory from --name or --out."""
-    if (name is None) == (out is None):
-        raise click.UsageError("give the run either as --name NAME (results/NAME) or as --out DIR")
-    if out is not None:
-        return out
-    if Path(name).name != name:
-        raise click.UsageError(f"--name {name} must be a plain name; use --out for a path")
-    return _RESULTS / name
-
-
-def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--out", type=FOLDER, help="run directory"),
-        click.option("--name", help="run name: the directory is results/NAME"),
-    ):
-        command = option(command)
-    return command
-
-
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="skill1")
 def cli() -> None:
@@ -149,18 +94,18 @@ cli.add_command(replay)
 
 @cli.command()
 @click.option("--out", type=FOLDER, required=True, help="folder for the policy")
-@_config_options
+@config_options
 def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -> None:
     """Train the nano policy from expert episodes, as the starting point of reinforcement learning."""
-    config = _config(preset, variant, overrides)
+    config = read_config(preset, variant, overrides)
     from skill1.warmstart import warm_start
 
     warm_start(config.warm_start, out, config.environment.name)
 
 
 @cli.command()
-@_place_options
-@_config_options
+@place_options
+@config_options
 @click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
 @click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
 @click.option("--dry-run", is_flag=True, help="check data, model, memory and batches only; status 1 if no fit")
@@ -169,8 +114,8 @@ def train(
     dry_run: bool,
 ) -> int:  # fmt: skip
     """Train a policy into a new run directory."""
-    directory = _place(name, out)
-    config = _config(preset, variant, overrides)
+    directory = place(name, out)
+    config = read_config(preset, variant, overrides)
     if dry_run:
         from skill1.plan.dry_run import dry_run as check_run
         from skill1.plan.report import to_text
@@ -192,7 +137,7 @@ def train(
 
 
 @cli.command()
-@_config_options
+@config_options
 @click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
 @click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
 @click.option("--sharded/--whole", default=None, help="weights spread by FSDP2, or whole [default: spread if several]")
@@ -213,7 +158,7 @@ def plan(
     prompt_tokens: int | None, completion_tokens: int | None, longest: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Memory and time of a configuration on GPUs that need not be here; status 1 if it does not fit."""
-    config = _config(preset, variant, overrides)
+    config = read_config(preset, variant, overrides)
     from skill1.plan.machine import GB, gpu_machine
     from skill1.plan.plan import Planner
     from skill1.plan.report import to_json, to_text
@@ -229,28 +174,9 @@ def plan(
     return int(not made.fits)
 
 
-@cli.command()
-@_place_options
-@click.option("--split", "splits", multiple=True, help="valid_seen, valid_unseen (repeatable) [default: the run's]")
-@click.option("--passes", type=click.IntRange(min=1), help="passes over all games [default: the run's]")
-@click.option("--library", default="final", show_default=True, help="final, none or step:N")
-@click.option("--step", type=click.IntRange(min=0), help="checkpoint; 0 = before training [default: the last]")
-@click.option("--data", help="games folder [default: the run's]")
-@click.option("--engine", help="native or textworld [default: the run's]")
-@click.option("--batch", type=click.IntRange(min=1), help="prompts per generate call (does not change the result)")
-def evaluate(
-    name: str | None, out: Path | None, splits: tuple[str, ...], passes: int | None, library: str, step: int | None,
-    data: str | None, engine: str | None, batch: int | None,
-) -> None:  # fmt: skip
-    """Evaluate a run's checkpoint on whole splits; prints one JSON line per split."""
-    from skill1.evaluate import evaluate_run, report
-
-    evaluations = evaluate_run(
-        _place(name, out), splits=splits or None, passes=passes, library=library, step=step, data=data, engine=engine,
-        batch=batch, progress=sys.stderr.isatty(),
-    )  # fmt: skip
-    for evaluation in evaluations:
-        click.echo(json.dumps(report(evaluation)))
+cli.add_command(evaluate)
+cli.add_command(export)
+cli.add_command(compare)
 
 
 def _names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
@@ -269,12 +195,12 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How the runs of a study are made, where they play, and how many at a time."""
     for option in reversed(
         (
-            _preset_option,
+            preset_option,
             click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
             click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
             click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]"),
             click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]"),
-            _set_option,
+            set_option,
             click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="of one run"),
             click.option("--jobs", type=click.IntRange(min=1), help="runs at a time [default: a GPU or core each]"),
             click.option("--dry-run", is_flag=True, help="show the plan, change nothing"),
@@ -287,7 +213,7 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _sweep(name: str, overrides: dict[str, str], **given: Any) -> Any:
     from skill1.sweep import Sweep
 
-    return Sweep(folder=_place(name, None), overrides=_values(overrides), **given)
+    return Sweep(folder=place(name, None), overrides=values(overrides), **given)
 
 
 @cli.command()
@@ -340,29 +266,25 @@ def collect(results: Path, into: Path | None) -> None:
 
 
 @cli.command()
-@_config_options
+@config_options
 @click.option("--split", default="valid_seen", show_default=True, help="split whose homes are in train")
 @click.option("--passes", default=3, show_default=True, type=click.IntRange(min=1), help="passes over all games")
 def probe(preset: str, variant: str, overrides: dict[str, str], split: str, passes: int) -> int:
     """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
-    config = _config(preset, variant, overrides)
+    config = read_config(preset, variant, overrides)
     from skill1.envs.make import make_environment
-    from skill1.policy import Policy, load_model
+    from skill1.evaluate import load_policy
     from skill1.probe import probe as run_probe
-    from skill1.prompts import make_prompts
 
-    model, tokenizer = load_model(config.policy)
-    prompts = make_prompts(config.policy.prompts, config.environment.name)
-    policy = Policy(model.eval(), tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)
     environment = make_environment(config.environment)
-    report = run_probe(policy, environment, config, split=split, passes=passes, progress=sys.stderr.isatty())
+    report = run_probe(load_policy(config), environment, config, split=split, passes=passes, progress=sys.stderr.isatty())
     click.echo(json.dumps(report.to_json()))
     return int(not report.passed)
 
 
 @cli.command()
 @click.argument("notebook")
-@click.option("-p", "parameters", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="notebook parameter")
+@click.option("-p", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="notebook parameter")
 @click.option("--name", help="output directory results/NAME [default: results/notebooks]")
 @click.option("--again", is_flag=True, help="run also when the output is finished")
 def notebook(notebook: str, parameters: dict[str, str], name: str | None, again: bool) -> None:
@@ -370,5 +292,5 @@ def notebook(notebook: str, parameters: dict[str, str], name: str | None, again:
     from skill1.batch import find_notebook, run_notebook
 
     source = find_notebook(notebook, _NOTEBOOKS)
-    output = _place(name or "notebooks", None) / source.name
+    output = place(name or "notebooks", None) / source.name
     click.echo(run_notebook(source, output, parameters, again=again, progress=sys.stderr.isatty()))

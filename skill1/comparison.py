@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from skill1.evaluate import evaluate_run, summarise
+from skill1.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.runs import RunDirectory, RunError
 from skill1.stats import paired_difference, success_rate, wilson
 
@@ -68,12 +69,44 @@ def evaluate_arms(
     return frames
 
 
+def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """All stored evaluations of runs and of other models (`evaluate_model`), to be shown beside each other.
+
+    Returns:
+        Label -> outcomes (columns of `runs.EVALUATION_SCHEMA`), in the order of `paths`.
+
+    Raises:
+        RunError: a path holds neither, a run without evaluations, or two of one name.
+    """
+    frames: dict[str, pd.DataFrame] = {}
+    for path in paths:
+        if is_evaluation(path):
+            found = {path.name: EvaluationFolder.open(path).outcomes()}
+        else:
+            stored = RunDirectory.open(path).evaluations("evaluation_*")
+            found = {
+                f"{path.name}: step {step}, library {library}": frame
+                for (step, library), frame in stored.groupby(["step", "library"])
+            }
+        if not found:
+            raise RunError(f"{path} has no evaluations: make them with `skill1 evaluate --out {path}`")
+        if twice := frames.keys() & found.keys():
+            raise RunError(f"{sorted(twice)[0]} is named twice ({path}): evaluations are told apart by their folders' names")
+        frames |= found
+    return frames
+
+
 def success_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per split and arm: success in percent, n, passes, training seed and both 95 % intervals."""
+    """One row per split and arm that has it: success in percent, n, passes, training seed and both 95 % intervals.
+
+    The seed of a model that was not trained here is "-".
+    """
     rows = []
     for split in _splits(frames):
         for label, frame in frames.items():
             part = frame[frame["split"] == split]
+            if part.empty:
+                continue
             naive = wilson(int(part["won"].sum()), len(part))
             over_games = success_rate(part["won"], part["game"])
             rows.append(
@@ -84,7 +117,7 @@ def success_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "games": over_games.n,
                     "passes": part["pass"].nunique(),
                     "n": naive.n,
-                    "seed": int(part["seed"].iloc[0]),
+                    "seed": "-" if pd.isna(seed := part["seed"].iloc[0]) else int(seed),
                     "over games, 95 %": _interval(over_games.low, over_games.high),
                     "Wilson, 95 %": _interval(naive.low, naive.high),
                     "steps": round(part["steps"].mean(), 1),

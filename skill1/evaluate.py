@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
 from skill1.config import Config, ConfigError
 from skill1.encoder import load_encoder
+from skill1.endpoint import EndpointPolicy
 from skill1.envs.make import make_environment
 from skill1.envs.base import VectorEnvironment
 from skill1.library import FrozenLibrary, SkillLibrary
@@ -44,7 +46,7 @@ def jobs(tasks: Iterable[Task], passes: int) -> list[Job]:
 
 def play(
     todo: Sequence[Job],
-    policy: Policy,
+    policy: Policy | EndpointPolicy,
     environment: VectorEnvironment,
     library: FrozenLibrary | FrozenBank | None,
     config: Config,
@@ -210,16 +212,33 @@ def _holds(frame: pd.DataFrame, todo: Sequence[Job]) -> bool:
     return sorted(zip(frame["game"], frame["pass"])) == sorted((job.task.game, job.number) for job in todo)
 
 
-def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
-    """The policy after training step `step`."""
-    model, tokenizer = load_model(config.policy, str(run.checkpoint(step).path) if step else None)
+def load_policy(config: Config, model: str | None = None) -> Policy:
+    """A policy ready to be evaluated, on the GPU if there is one.
+
+    Args:
+        model: folder or hub id, `policy.model` by default.
+
+    Raises:
+        ConfigError: it does not load, or has no chat template for the prompts to be wrapped in.
+    """
+    loaded, tokenizer = load_model(config.policy, model)
+    if config.policy.prompts == "full" and tokenizer.chat_template is None:
+        raise ConfigError(
+            f"policy.model: {model or config.policy.model!r} has no chat template, which policy.prompts=full needs: use "
+            "an instruction-tuned model"
+        )
     return Policy(
-        model.eval(),
+        loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu"),
         tokenizer,
         make_prompts(config.policy.prompts, config.environment.name),
         config.policy,
         config.rollout.max_prompt_tokens,
     )
+
+
+def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
+    """The policy after training step `step`."""
+    return load_policy(config, str(run.checkpoint(step).path) if step else None)
 
 
 def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:

@@ -42,3 +42,18 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nano_runs import make_warm
 
     return make_warm(tmp_path_factory.mktemp("warm"))
+
+
+@pytest.fixture(scope="session")
+def trained(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, with a checkpoint after each, on games that are easy to win; tests may evaluate it."""
+    from distributed_train import run
+    from nano_runs import configure
+
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    config = configure(
+        world, warm, train__steps=2, train__save_every=1, train__validate_every=0, environment__max_steps=6,
+        rollout__group_size=8, rollout__max_distill_tokens=16, evaluation__temperature=1.0, evaluation__passes=2,
+    )  # fmt: skip
+    assert run(config, directory) == 0
+    return directory

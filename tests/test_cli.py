@@ -35,7 +35,7 @@ def test_help_lists_the_commands_without_loading_torch():
     script = "import sys; from skill1.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
-    shown = "demo generate replay warmstart train plan evaluate sweep reproduce collect probe notebook"
+    shown = "demo generate replay warmstart train plan evaluate export compare sweep reproduce collect probe notebook"
     for command in shown.split():
         assert f"\n  {command} " in done.stdout
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from distributed_train import easy_environment, run
+from distributed_train import easy_environment
 from nano_runs import configure, environment, load_policy, success
 
 from skill1 import cli, evaluate
@@ -18,18 +18,6 @@ from skill1.evaluate import evaluate_run, jobs, outcomes, play, summarise
 from skill1.library import SkillLibrary
 from skill1.runs import RunDirectory, RunError
 from skill1.stats import success_rate, wilson
-
-
-@pytest.fixture(scope="module")
-def trained(world, warm, tmp_path_factory) -> Path:
-    """A run of two steps with a checkpoint after each."""
-    directory = tmp_path_factory.mktemp("evaluated") / "run"
-    config = configure(
-        world, warm, train__steps=2, train__save_every=1, train__validate_every=0, environment__max_steps=6,
-        rollout__group_size=8, rollout__max_distill_tokens=16, evaluation__temperature=1.0, evaluation__passes=2,
-    )  # fmt: skip
-    assert run(config, directory) == 0
-    return directory
 
 
 @pytest.fixture(autouse=True)
