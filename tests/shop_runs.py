@@ -9,26 +9,30 @@ from nano_runs import settings
 
 from skill1.config import Config, load_config
 from skill1.envs.webshop.generate import generate
-from skill1.nano import make_model, make_tokenizer
-from skill1.prompts.compact_shop import shop_vocabulary
-
-PRODUCTS = 60
+from skill1.nano import make_model
+from skill1.warmstart import shop_tokenizer
 
 
 def make_shop(folder: Path) -> Path:
-    generate(folder, seed=5, products=PRODUCTS)
+    generate(folder, seed=5, products=60)
     return folder
 
 
 def make_shopper(folder: Path) -> Path:
-    tokenizer = make_tokenizer(shop_vocabulary())
+    tokenizer = shop_tokenizer()
     make_model(tokenizer, width=32, layers=1, heads=2, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-def configure_shop(shop: Path, policy: Path, variant: str = "full", preset: str = "nano-webshop", **overrides: Any) -> Config:
-    """`nano_runs.configure` in a shop: two groups of three, four actions, twelve held-out goals; `a__b` is `a.b`."""
+def settings_of_shop(shop: Path, policy: Path) -> dict[str, Any]:
+    """`nano_runs.settings` (two groups of three, four actions) in a shop with twelve held-out goals."""
+    return settings(shop, policy) | {"environment.held_out_goals": 12}
+
+
+def configure_shop(
+    shop: Path, policy: Path, variant: str = "full", preset: str = "nano-webshop", **overrides: Any
+) -> Config:
+    """A configuration of `settings_of_shop`; `a__b` stands for `a.b`."""
     changed = {name.replace("__", "."): value for name, value in overrides.items()}
-    given = settings(shop, policy) | {"environment.held_out_goals": 12}
-    return load_config(preset, variant, given | changed)
+    return load_config(preset, variant, settings_of_shop(shop, policy) | changed)

@@ -101,14 +101,18 @@ class WebshopEnvironment(EpisodeEnvironment[_Running]):
 
     def goal(self, task: Task) -> Goal:
         """What a task asks for, hidden parts included. Raises DataError for a task of another shop."""
-        kind, _, number = task.game.partition("/")
+        return self.shop.goals[self.number(task.game)]
+
+    def number(self, game: str) -> int:
+        """The goal's number in a task's id. Raises DataError if it is not one of this shop."""
+        kind, _, number = game.partition("/")
         goals = self.shop.goals
         if kind != goals.kind or not number.isdecimal() or int(number) >= len(goals):
             raise DataError(
-                f"{task.game!r} is no goal of this shop: it has {self._id(0)} to {self._id(len(goals) - 1)}, "
+                f"{game!r} is no goal of this shop: it has {self._id(0)} to {self._id(len(goals) - 1)}, "
                 f"{len(goals)} {goals.kind} goals"
             )
-        return goals[int(number)]
+        return int(number)
 
     def _begin(self, task: Task) -> _Running:
         goal, state = self.goal(task), State()

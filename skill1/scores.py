@@ -1,0 +1,60 @@
+"""Graded scores of a run's evaluations beside its success: the other half of WebShop's results (method section 8).
+
+The score is 100 times the mean reward. What the policy could have reached is shown with it: the share of the evaluated
+goals that can be met at all (`envs.webshop.ceiling`), which on the original's small catalogue is 93.4 % of all goals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from skill1.envs.webshop.ceiling import ceiling
+from skill1.envs.webshop.environment import open_webshop
+from skill1.runs import RunDirectory
+from skill1.stats import bootstrap_mean
+
+
+def is_graded(run: Path) -> bool:
+    """Whether the run's environment grades what was not won; elsewhere a score says what success says."""
+    return RunDirectory.open(run).config.environment.name == "webshop"
+
+
+def score_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per split and evaluation: score and success, both in percent, with the score's 95 % interval over games.
+
+    Args:
+        frames: label -> outcomes (columns of `runs.EVALUATION_SCHEMA`).
+    """
+    rows = []
+    for label, frame in frames.items():
+        for split, part in frame.groupby("split", sort=False):
+            estimate = bootstrap_mean(part["score"], part["game"])
+            rows.append(
+                {
+                    "split": split,
+                    "evaluation": label,
+                    "score": round(100 * estimate.value, 1),
+                    "over games, 95 %": f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}",
+                    "success %": round(100 * part["won"].mean(), 1),
+                    "games": part["game"].nunique(),
+                    "passes": part["pass"].nunique(),
+                }
+            )
+    return pd.DataFrame(rows).sort_values("split", kind="stable", ignore_index=True)
+
+
+def ceiling_note(run: Path, frames: Mapping[str, pd.DataFrame]) -> str:
+    """How many of the goals evaluated in a run in WebShop can be met at all, as a sentence.
+
+    Raises DataError if the run's shop is not there any more, or is another one.
+    """
+    environment = open_webshop(RunDirectory.open(run).config.environment)
+    games = sorted({game for frame in frames.values() for game in frame["game"]})
+    found = ceiling(environment.shop, [environment.number(game) for game in games])
+    return (
+        f"Ceiling: {found.reachable} of the {found.goals} goals evaluated ({100 * found.share:.1f} %) can reach a score "
+        "of 1.0 with their own product."
+    )
