@@ -11,10 +11,14 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors import SafetensorError, safe_open
+
+from skill1.journal import replace_file
 
 if TYPE_CHECKING:  # readers of runs need not wait for torch
     from torch import nn
@@ -35,7 +39,7 @@ class CheckpointState(Protocol):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be resumed from. The message names the folder, the reason and the fix."""
+    """A checkpoint cannot be written or resumed from. The message names the folder, the reason and the fix."""
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:
@@ -45,10 +49,35 @@ def complete_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def mark_complete(folder: Path, step: int, architecture: dict[str, Any]) -> None:
-    """Write the marker, whole or not at all."""
-    draft = folder / f"{MARKER}.draft"
-    draft.write_text(json.dumps({"step": step, "architecture": architecture}))
-    os.replace(draft, folder / MARKER)
+    """Write the marker, whole or not at all, once everything else in the folder is on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    replace_file(folder / MARKER, json.dumps({"step": step, "architecture": architecture}).encode())
+
+
+@contextmanager
+def writing(folder: Path, model: nn.Module) -> Iterator[None]:
+    """Inside, `folder` is being written; if the disk does not take it, it is removed and the reason told.
+
+    Raises:
+        CheckpointError: no space, or another error of the disk.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # torch.save hides the reason: "[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        whole = complete_checkpoints(folder.parent)
+        raise CheckpointError(
+            f"{folder} could not be written ({str(error).splitlines()[0]}): it needs about {3 * trained:,} bytes for "
+            f"weights and optimiser, {shutil.disk_usage(folder.parent).free:,} are free; make room and continue with "
+            f"--resume from {whole[-1].name if whole else 'the start: no checkpoint is complete'}"
+        ) from error
 
 
 def check_resumable(folder: Path, architecture: dict[str, Any]) -> None:

@@ -21,10 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from skill1.termination import TERMINATED, on_sigterm
+
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
 _PR_SET_PDEATHSIG = 1
 _SHOWN_LINES = 60  # torchrun's own report of a failed worker takes about 25
 _GRACE = 10.0  # seconds between asking an interrupted child to end and killing it
+_SHUTDOWN = 3600  # seconds that torchrun waits after SIGTERM: for the step that runs, and its checkpoint
 
 
 class LaunchError(RuntimeError):
@@ -50,7 +53,8 @@ def launch_torchrun(
 ) -> None:
     """Run `python -m <module> <arguments>`, on `nproc` > 1 processes of this machine under torchrun.
 
-    (`notebook_launcher` forbids earlier CUDA use in the notebook; a fresh process does not.)
+    (`notebook_launcher` forbids earlier CUDA use in the notebook; a fresh process does not.) SIGTERM is handed on, and
+    ends this process (SystemExit, status 143) when the command has ended: training saves the running step first.
 
     Args:
         on_line: called with each line the processes print; in a notebook use `tail_display()`.
@@ -67,6 +71,7 @@ def launch_torchrun(
         command = [sys.executable, *worker]
     else:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
+        torchrun.append(f"--shutdown-timeout={_SHUTDOWN}")
         command = bound_command([*torchrun, *worker])
     threads = str(max(1, (os.cpu_count() or 1) // nproc))
     _stream(command, {"OMP_NUM_THREADS": threads} | dict(os.environ) | dict(environment or {}), on_line)
@@ -128,11 +133,18 @@ def _stream(command: Sequence[str], environment: Mapping[str, str], on_line: Cal
         text=True,
         errors="replace",
     ) as process:
+        asked: list[bool] = []
+
+        def hand_on() -> None:
+            asked.append(True)
+            process.terminate()
+
         try:
-            for line in process.stdout:
-                last.append(line.rstrip("\n"))
-                on_line(last[-1])
-            status = process.wait()
+            with on_sigterm(hand_on):
+                for line in process.stdout:
+                    last.append(line.rstrip("\n"))
+                    on_line(last[-1])
+                status = process.wait()
         except BaseException:  # an interrupted cell must not leave its training run behind
             process.terminate()
             try:
@@ -140,6 +152,8 @@ def _stream(command: Sequence[str], environment: Mapping[str, str], on_line: Cal
             except subprocess.TimeoutExpired:
                 process.kill()
             raise
+    if status != 0 and asked:
+        sys.exit(TERMINATED)
     if status != 0:
         ending = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise LaunchError(f"{' '.join(command[3:])} {ending}; its last lines:\n" + "\n".join(last))

@@ -18,45 +18,21 @@ import torch
 from distributed_train import easy_environment, run
 from hypothesis import given
 from hypothesis import strategies as st
-from nano_runs import configure, contents, forked, make_nano, settings
+from nano_runs import configure, forked, make_nano, settings
+from run_record import record
 from safetensors.torch import load_file
 
 import skill1.train
 from skill1 import cli, trainer
-from skill1.encoder import HashEncoder
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.journal import Journal
-from skill1.library import SkillLibrary, replay
+from skill1.library import SkillLibrary
 from skill1.records import Task
 from skill1.references import ReferenceTrajectories
 from skill1.runs import RunDirectory
 from skill1.train import Experience, step_tasks, train
 
 OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
-
-
-def record(directory: Path, last: int) -> dict[str, object]:
-    """Everything a finished run leaves that must not depend on how it got there."""
-    found = RunDirectory.open(directory)
-    lines = [json.loads(line) for line in found.metrics_file.read_text().splitlines()]
-    checkpoint = found.checkpoint(last).path
-    optimizer = torch.load(checkpoint / "optimizer.pt")["state"]
-    out = {
-        "checkpoints": [c.step for c in found.checkpoints()],
-        "weights": (checkpoint / "model.safetensors").read_bytes(),
-        "optimizer": [(k, name, np.asarray(v).tobytes()) for k, s in optimizer.items() for name, v in s.items()],
-        "metrics": [repr({k: v for k, v in line.items() if not k.startswith("time/")}) for line in lines],
-        "rollouts": {step: [contents(r) for r in found.read_rollouts(step)] for step in found.rollout_steps()},
-        "validation": found.evaluations("validation").to_csv(),
-        "files": sorted(p.name for p in found.evaluations_dir.iterdir()),
-    }
-    if found.config.library.enabled:
-        library = SkillLibrary.load(checkpoint / "library", found.config.library, HashEncoder())
-        journal = found.library_dir / "journal.jsonl"
-        replayed = replay(Journal(journal), SkillLibrary(found.config.library, HashEncoder()))
-        out |= {"library": library.state_hash(), "replayed": replayed.state_hash(), "journal": journal.read_bytes()}
-    references = checkpoint / "references.json"
-    return out | ({"references": references.read_text()} if references.exists() else {})
 
 
 # -- restarts ---------------------------------------------------------------------------------------------------------
