@@ -402,6 +402,12 @@ def keeps_skills(variant: str) -> bool:
     return changes.get("library.enabled", True) or changes.get("bank.enabled", False)
 
 
+def preset_of(preset: str, environment: str) -> str:
+    """The preset's name in an environment: "nano" in "webshop" is "nano-webshop". Raises ConfigError if there is none."""
+    inside = environment == "alfworld" or preset.endswith(f"-{environment}")
+    return closest(preset if inside else f"{preset}-{environment}", PRESETS, "preset")
+
+
 def field_names() -> list[str]:
     """All dotted field names, e.g. "library.top_k"."""
     defaults = Config()
