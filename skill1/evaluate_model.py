@@ -25,6 +25,7 @@ from skill1.export import LIBRARY, Training, read_training
 from skill1.library import SkillLibrary
 from skill1.policy import Policy
 from skill1.prompts import make_prompts
+from skill1.skillrl.live import LiveBank
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,13 @@ def evaluate_model(
     """Evaluate the model `config.policy.model` and store the outcomes in `out`; outcomes already there are kept.
 
     Args:
-        library: folder of a library snapshot, "none", or None = the one exported with the model, if there is one.
+        library: folder of a library or bank as checkpoints hold it, "none", or None = the one exported with the
+            model, if there is one.
         endpoint: base address of an OpenAI-compatible server to ask instead of loading the model.
         key_variable: environment variable with the server's key, None = no key.
 
     Raises:
-        ConfigError, DataError, LibraryError, RunError: what was asked for does not exist or fit.
+        ConfigError, DataError, LibraryError, BankError, RunError: what was asked for does not exist or fit.
         EndpointError: see `ChatClient`; the passes that were finished are stored.
     """
     model = config.policy.model
@@ -78,13 +80,11 @@ def evaluate_model(
     environment = make_environment(config.environment)
     todo = {split: jobs(environment.tasks(split), config.evaluation.passes) for split in config.evaluation.splits}
     source = _library_folder(config, library, training)
-    skills = None
-    if source is not None:
-        skills = SkillLibrary.load(source, config.library, load_encoder(config.library.encoder))
+    skills = None if source is None else _load_skills(config, source)
     about = {
         "model": model,
         "endpoint": endpoint,
-        "library": None if skills is None else {"skills": len(skills), "sha256": skills.state_hash()},
+        "library": None if skills is None else {"skills": len(skills.frozen()), "sha256": skills.state_hash()},
         "training": None
         if training is None
         else {"variant": training.config.variant, "seed": training.config.train.seed, "step": training.step},
@@ -116,11 +116,18 @@ def _library_folder(config: Config, wanted: str | None, training: Training | Non
     if wanted == "none":
         return None
     if wanted is not None:
-        if not config.library.enabled:
+        if not config.skilled:
             raise ConfigError(f"library.enabled is off, but a library is given ({wanted}): set it to true, or give none")
         return Path(wanted)
     own = Path(config.policy.model) / LIBRARY
-    return own if training is not None and config.library.enabled and own.is_dir() else None
+    return own if training is not None and config.skilled and own.is_dir() else None
+
+
+def _load_skills(config: Config, folder: Path) -> SkillLibrary | LiveBank:
+    encoder = load_encoder(config.library.encoder)
+    if config.bank.enabled:
+        return LiveBank.load(folder, config.bank, config.environment.name, encoder)
+    return SkillLibrary.load(folder, config.library, encoder)
 
 
 def _policy(

@@ -2,7 +2,7 @@
 
     config.json, model*.safetensors, tokenizer*    for AutoModelForCausalLM and AutoTokenizer; of a LoRA run the adapter,
                                                    or with `merge` the whole weights
-    library/                                       the skills as of the step, for `SkillLibrary.load`
+    library/                                       the skills as of the step, for `SkillLibrary.load` (`LiveBank.load`)
     SKILLS.md                                      the same skills to read
     skill1/config.json, skill1/manifest.json       what it was trained with: configuration; step, data, versions
     README.md                                      the model card (skill1.model_card)
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,9 +26,12 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from skill1.config import Config, read_config, save_config
 from skill1.journal import read_snapshot, write_snapshot
-from skill1.model_card import model_card, skills_page
+from skill1.model_card import bank_page, model_card, skills_page
 from skill1.policy import load_model
 from skill1.runs import Checkpoint, RunDirectory, RunError
+from skill1.skillrl.bank import load_bank
+from skill1.skillrl.categories import known_categories
+from skill1.skillrl.live import BANK_FILE
 
 LIBRARY = "library"
 _TRAINING = "skill1"  # folder of what it was trained with
@@ -50,7 +54,7 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
 
     Raises:
         RunError: no such run or checkpoint, `out` exists or cannot be written, nothing to merge.
-        ConfigError, LibraryError: the checkpoint's model or library does not load.
+        ConfigError, LibraryError, BankError: the checkpoint's model, library or bank does not load.
     """
     run = RunDirectory.open(path)
     if step is None and (latest := run.latest_checkpoint()) is None:
@@ -90,12 +94,7 @@ def _write(run: RunDirectory, checkpoint: Checkpoint, folder: Path, merge: bool)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     _declare_tokenizer(folder, tokenizer)
-    skills = None
-    if run.config.library.enabled:
-        snapshot = read_snapshot(checkpoint.path / LIBRARY)
-        write_snapshot(folder / LIBRARY, snapshot)
-        (folder / "SKILLS.md").write_text(skills_page(snapshot.skills))
-        skills = len(snapshot.skills)
+    skills = _write_skills(run.config, checkpoint.path / LIBRARY, folder) if run.config.skilled else None
     manifest = run.manifest()
     manifest["sessions"] = [{k: v for k, v in s.items() if k != "command"} for s in manifest["sessions"]]
     (folder / _TRAINING).mkdir()
@@ -103,6 +102,20 @@ def _write(run: RunDirectory, checkpoint: Checkpoint, folder: Path, merge: bool)
     record = {"step": checkpoint.step, "merged": merge, **manifest}
     (folder / _TRAINING / "manifest.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(model_card(run, checkpoint.step, skills=skills, merged=merge))
+
+
+def _write_skills(config: Config, source: Path, folder: Path) -> int:
+    """Library or bank, to load and to read; the number of skills."""
+    if config.bank.enabled:
+        bank = load_bank(source / BANK_FILE, known_categories(config.environment.name))
+        shutil.copytree(source, folder / LIBRARY)
+        page, size = bank_page(bank), len(bank)
+    else:
+        snapshot = read_snapshot(source)
+        write_snapshot(folder / LIBRARY, snapshot)
+        page, size = skills_page(snapshot.skills), len(snapshot.skills)
+    (folder / "SKILLS.md").write_text(page)
+    return size
 
 
 def _declare_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

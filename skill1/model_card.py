@@ -12,6 +12,7 @@ from skill1.comparison import success_table
 from skill1.config import Config, diff
 from skill1.records import Skill
 from skill1.runs import RunDirectory
+from skill1.skillrl.bank import SkillBank
 
 _PACKAGES = ("skill1", "torch", "transformers", "trl", "peft", "accelerate")
 _CARD = """---
@@ -62,7 +63,8 @@ def model_card(run: RunDirectory, step: int, *, skills: int | None, merged: bool
     if skills is None:
         library = "It was trained without a skill library."
     else:
-        library = f"`library/` holds the {skills} skills it had then (`SKILLS.md` to read)."
+        kind = "entries of the skill bank" if config.bank.enabled else "skills"
+        library = f"`library/` holds the {skills} {kind} it had then (`SKILLS.md` to read)."
     return _CARD.format(
         header=_header(config, adapter=config.policy.lora_rank > 0 and not merged),
         title=f"{run.name}, step {step}",
@@ -88,6 +90,14 @@ def skills_page(skills: Sequence[Skill]) -> str:
     columns = ("id", "U", "n", "admitted", "last used", "when it helps", "strategy", "from the task")
     about = "U: utility (Eq. 5), n: its observations; admitted and last used: training steps."
     return f"# {len(skills)} skills\n\n{about}\n\n{_table(columns, rows)}\n"
+
+
+def bank_page(bank: SkillBank) -> str:
+    """All entries of a SkillRL bank, section by section."""
+    entries = [(e.id, e.category or "general", e.title, e.principle, e.when) for e in bank.principles]
+    mistakes = [(e.id, "mistake", e.description, e.avoid, e.why) for e in bank.mistakes]
+    columns = ("id", "section", "title", "principle, or how to avoid it", "when it helps, or why it happens")
+    return f"# {len(bank)} entries of the skill bank\n\n{_table(columns, entries + mistakes)}\n"
 
 
 def _header(config: Config, *, adapter: bool) -> str:

@@ -28,6 +28,9 @@ from skill1.journal import LibraryError
 from skill1.library import SkillLibrary
 from skill1.policy import load_model, load_tokenizer
 from skill1.runs import RunDirectory, RunError
+from skill1.skillrl.bank import parse_bank
+from skill1.skillrl.categories import known_categories
+from skill1.skillrl.live import LiveBank
 from skill1.trl_config import lora_config
 
 
@@ -144,6 +147,29 @@ def test_an_adapter_stays_one_or_is_merged(adapted, tmp_path):
     for folder in (as_is, merged):
         assert AutoTokenizer.from_pretrained(folder)("mug")["input_ids"] == load_tokenizer(config.model)("mug")["input_ids"]
         assert not (folder / "library").exists() and "without a skill library" in (folder / "README.md").read_text()
+
+
+def test_a_bank_goes_along_and_is_used(world, warm, tmp_path):
+    bank = parse_bank(
+        {"general_skills": [{"skill_id": "gen_001", "title": "Look | around", "principle": "open drawers first"}]},
+        known_categories("alfworld"),
+    )
+    config = configure(world, warm, "skillrl", evaluation__temperature=1.0, evaluation__passes=1)
+    made = RunDirectory.create(tmp_path / "run", config, "data")
+    model, tokenizer = load_model(config.policy)
+    for part in (model, tokenizer):
+        part.save_pretrained(made.checkpoint_dir(1))
+    LiveBank(config.bank, "alfworld", HashEncoder(), bank).save(made.checkpoint_dir(1) / "library")
+    mark_complete(made.checkpoint_dir(1), 1, {})
+    made.close()
+    folder = export(tmp_path / "run", tmp_path / "model")
+    assert "| gen_001 | general | Look \\| around | open drawers first |  |" in (folder / "SKILLS.md").read_text()
+    assert "holds the 1 entries of the skill bank" in (folder / "README.md").read_text()
+    own, again = evaluate_run(tmp_path / "run", progress=False), evaluated(folder, tmp_path / "out")
+    for mine, theirs in zip(own, again, strict=True):
+        assert theirs.library == "given" and theirs.frame["steps"].equals(mine.frame["steps"])
+    about = EvaluationFolder.open(tmp_path / "out").about
+    assert about["library"]["skills"] == 1
 
 
 def test_what_cannot_be_exported_leaves_nothing(fresh, exported, tmp_path):
