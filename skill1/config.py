@@ -44,7 +44,13 @@ class PolicyConfig:
     backend: Literal["transformers", "continuous", "vllm", "vllm_server"] = _knob(
         "transformers", "what writes", "ours; the paper's verl uses vLLM"
     )
+    backend: Literal["transformers", "continuous", "vllm", "vllm_server"] = _knob(
+        "transformers", "what writes", "ours; the paper's verl uses vLLM"
+    )
     generate_batch: int = _knob(256, "prompts per generate call", "ours", gt=0)
+    cache_tokens: int = _knob(131072, "tokens of keys and values, continuous", "ours; 256 prompts of 512", gt=0)
+    vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
+    vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
     cache_tokens: int = _knob(131072, "tokens of keys and values, continuous", "ours; 256 prompts of 512", gt=0)
     vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
     vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
@@ -178,6 +184,7 @@ class TrainConfig:
     tokens_per_micro_batch: int = _knob(16384, "padded tokens", "ours", gt=0)
     rows_per_micro_batch: int = _knob(64, "rows", "ours", gt=0)
     sharding: Literal["none", "fsdp2", "deepspeed3"] = _knob("fsdp2", "weights spread over the GPUs", "released (FSDP)")
+    sharding: Literal["none", "fsdp2", "deepspeed3"] = _knob("fsdp2", "weights spread over the GPUs", "released (FSDP)")
     validate_every: int = _knob(20, "steps, 0 = never", "released", ge=0)
     validation_tasks: int = _knob(140, "tasks of the validation split", "ours; the released scripts sample 128", gt=0)
     save_every: int = _knob(50, "steps", "released", gt=0)
@@ -295,6 +302,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_rerank_tokens": 512,
         "rollout.max_act_tokens": 512,
         "rollout.max_distill_tokens": 512,
+        "train.sharding": "none",  # one GPU
         "train.sharding": "none",  # one GPU
         "train.learning_rate": 1e-5,  # as paper-lora
         "train.tokens_per_micro_batch": 8192,  # half the activations

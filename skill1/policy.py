@@ -156,6 +156,7 @@ class Policy:
                     eos_token_id=sorted(self._ends),
                 ),
                 logits_processor=LogitsProcessorList([sampler]),
+                synced_gpus=False,  # the weights are whole (skill1.generation.weights): ranks need not wait for others
             )
         new = generated[:, width:].cpu().numpy().astype(np.int32)  # (B, T)
         logprobs = torch.stack(sampler.logprobs, dim=1).cpu().numpy()  # (B, T)

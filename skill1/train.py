@@ -35,7 +35,8 @@ from skill1.references import ReferenceTrajectories
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
 from skill1.skillrl.growth import BankGrowth
-from skill1.trainer import build_trainer
+from skill1.sharding import check_sharding
+from skill1.trainer import RowTrainer, build_trainer
 
 
 def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:
@@ -165,7 +166,11 @@ class Experience:
         }
 
     def validate(self, step: int, model: PreTrainedModel) -> None:
-        """Greedy-retrieval validation on the live library, frozen; outcomes go to the run's evaluations."""
+        """Greedy-retrieval validation on the live library, frozen; outcomes go to the run's evaluations.
+
+        Args:
+            model: the policy as `RowTrainer.generating` gives it.
+        """
         config = self.config
         tasks = self.environment.tasks(config.environment.validation_split)
         if len(tasks) > config.train.validation_tasks:
@@ -173,12 +178,9 @@ class Experience:
             tasks = [tasks[i] for i in sorted(chosen[: config.train.validation_tasks])]
         todo = jobs(tasks, passes=1)
         mine = todo[self._state.process_index :: self._state.num_processes]
-        training = model.training
-        model.eval()
         skills, policy = self.library if self._bank is None else self._bank, self.policy(model)
         frozen = skills.frozen() if skills is not None else None
         rollouts = play(mine, policy, self.environment, frozen, config)
-        model.train(training)
         played = gather_object(list(zip(mine, rollouts, strict=True)))
         played.sort(key=lambda pair: (pair[0].number, pair[0].task.game))
         if self._bank is not None and step:
@@ -213,21 +215,22 @@ class Experience:
 class _RunCallback(TrainerCallback):
     """Writes each step's metrics to the run directory, validates on schedule, shows progress."""
 
-    def __init__(self, experience: Experience, run: RunDirectory | None) -> None:
+    def __init__(self, experience: Experience, run: RunDirectory | None, trainer: RowTrainer) -> None:
         self._experience = experience
         self._run = run
+        self._trainer = trainer
         self._bar: tqdm | None = None
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         if self._run is not None:
             self._bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", desc=self._run.name)
         if state.global_step == 0:
-            self._validate(0, model)
+            self._validate(0)
 
-    def on_step_end(self, args, state, control, model=None, **kwargs):
+    def on_step_end(self, args, state, control, **kwargs):
         every = self._experience.config.train.validate_every
         if every and state.global_step % every == 0:
-            self._validate(state.global_step, model)
+            self._validate(state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self._run is None or "loss" not in logs:
@@ -241,9 +244,10 @@ class _RunCallback(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
 
-    def _validate(self, step: int, model: PreTrainedModel) -> None:
+    def _validate(self, step: int) -> None:
         if self._experience.config.train.validate_every:
-            self._experience.validate(step, model)
+            with self._trainer.generating() as model:
+                self._experience.validate(step, model)
 
 
 def train(config: Config, directory: Path, resume: bool = False) -> None:
@@ -259,6 +263,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
             f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
             "every process plays whole groups"
         )
+    check_sharding(config, state.num_processes)
     model, tokenizer = load_model(config.policy)
     with ExitStack() as ending:  # after an error too: a notebook can go on with the same run
         run = None
@@ -269,11 +274,10 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
         ending.callback(experience.close)
-        callback = _RunCallback(experience, run)
+        trainer = build_trainer(config, model, tokenizer, directory, experience.collect, stateful=[experience])
+        callback = _RunCallback(experience, run, trainer)
         ending.callback(callback.close)
-        trainer = build_trainer(
-            config, model, tokenizer, directory, experience.collect, stateful=[experience], callbacks=[callback]
-        )
+        trainer.add_callback(callback)
         state.wait_for_everyone()
         latest = RunDirectory.open(directory).latest_checkpoint() if resume else None
         if latest is None:

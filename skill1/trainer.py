@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ from skill1.checkpoints import (
     mark_complete,
     remove_checkpoint,
 )
-from skill1.config import Config
+from skill1.config import Config, ConfigError
+from skill1.generation.weights import generation_weights
 from skill1.planning import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
 from skill1.records import Row
 from skill1.trl_config import lora_config, trl_config
@@ -64,6 +65,7 @@ PRIVATE_API: tuple[tuple[str, str], ...] = (
     ("accelerate.state.GradientState", "_set_sync_gradients"),  # gradients are exchanged once an update
 )
 
+_DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
 _WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
 
 Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
@@ -83,11 +85,12 @@ def build_trainer(
     Args:
         model: the starting policy, in float32 for full fine-tuning (`policy.dtype` is the compute dtype: updates of
             1e-6 vanish in bfloat16 weights).
-        collect: called on every rank with the step (from 0) and the policy in eval mode, without gradients, unwrapped
-            and gathered for generation. Must return the same rows in the same order on every rank, and metrics to log.
+        collect: called on every rank with the step (from 0) and the policy as `RowTrainer.generating` gives it. Must
+            return the same rows in the same order on every rank, and metrics to log.
         stateful: saved into every checkpoint and loaded on resume.
 
     Raises:
+        ConfigError: accelerate does not shard here as `train.sharding` asks.
         ValueError: the policy's weights cannot be trained or copied as the configuration asks.
     """
     lora = config.policy.lora_rank > 0
@@ -139,6 +142,12 @@ class RowTrainer(GRPOTrainer):
             callbacks=list(callbacks),
             peft_config=lora_config(config),
         )
+        wanted = _DISTRIBUTED.get(config.train.sharding)
+        if wanted is not None and self.accelerator.distributed_type != wanted:
+            raise ConfigError(
+                f"train.sharding={config.train.sharding}, but accelerate trains as {self.accelerator.distributed_type}: "
+                "it shards over several processes with a GPU each only; set train.sharding to none"
+            )
         self.remove_callback(PrinterCallback)
         self.config = config
         self.collect = collect
@@ -199,19 +208,32 @@ class RowTrainer(GRPOTrainer):
         self._entry = metrics | own
         return loss
 
-    def _collect_rows(self, step: int) -> tuple[list[Row], dict[str, float]]:
+    @contextlib.contextmanager
+    def generating(self) -> Iterator[PreTrainedModel]:
+        """The policy in eval mode, without gradients, unwrapped, with whole weights in the compute dtype.
+
+        Every rank must enter, once for as many rollouts as it plays; inside, no call to the policy waits for other
+        ranks. (vLLM takes the weights as they are held, when the policy begins to write.)
+        """
+        engine = self.config.policy.backend in ("vllm", "vllm_server")
         with (
             torch.no_grad(),
             unwrap_model_for_generation(
                 self.model_wrapped,
                 self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gather_deepspeed3_params=not engine,
                 gradient_checkpointing_kwargs=self.args.activation_checkpointing_kwargs,
             ) as model,
+            contextlib.nullcontext() if engine else generation_weights(model, getattr(torch, self.config.policy.dtype)),
         ):
+            training = model.training
             model.eval()
+            yield model
+            model.train(training)
+
+    def _collect_rows(self, step: int) -> tuple[list[Row], dict[str, float]]:
+        with self.generating() as model:
             rows, metrics = self.collect(step, model)
-            model.train()
         if self.accelerator.num_processes > 1:
             seen = gather_object([(len(rows), checksum(rows))])
             if len(set(seen)) > 1:
@@ -260,13 +282,14 @@ class RowTrainer(GRPOTrainer):
         return batch
 
     def _accumulate(self, model: nn.Module, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """Forward and backward over the micro-batches of an update; gradients are exchanged at the last one."""
+        """Forward and backward over the micro-batches of an update; whole gradients are exchanged at the last one."""
         total = torch.zeros((), device=self.accelerator.device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             self.accelerator.gradient_state._set_sync_gradients(last)
-            # DeepSpeed's engine tells the boundary from sync_gradients and steps inside backward.
-            exchange = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
+            # DeepSpeed's engine tells the boundary from sync_gradients and steps inside backward; FSDP would keep the
+            # whole model's gradients on every rank until the exchange (15 GB at 7B), so it reduces each micro-batch's
+            exchange = last or self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
             with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
                 total += super().training_step(model, batch, None)
         return total

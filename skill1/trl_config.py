@@ -9,6 +9,7 @@ from peft import LoraConfig
 from trl import GRPOConfig
 
 from skill1.config import Config
+from skill1.sharding import sharding_arguments
 
 
 def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
@@ -62,6 +63,7 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         activation_checkpointing=config.policy.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
+        **sharding_arguments(config),
         # optimiser
         optim="adamw_torch_fused",
         learning_rate=train.learning_rate,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accelerate.utils import parse_flag_from_env
-
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
 from skill1.plan.machine import this_machine
 from skill1.plan.plan import Plan, Planner
 from skill1.policy import load_tokenizer
 from skill1.runs import RunDirectory, RunError
+from skill1.sharding import check_sharding
 
 
 def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:
     """Check data, run directory, model and the arithmetic of ranks and lengths, and plan for this machine.
-
-    Weights are sharded if the environment asks accelerate for FSDP, as it would be in training.
 
     Raises:
         ConfigError, DataError, RunError: what training would stop at.
@@ -40,5 +37,6 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"policy.model: {config.policy.model!r} has no tokenizer that loads ({reason})") from error
-    sharded = processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    check_sharding(config, processes)
+    sharded = config.train.sharding != "none"
     return planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))

@@ -1,0 +1,130 @@
+"""Sharded training and generation: real FSDP2 between two gloo processes, the shipped files, and where they apply."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
+from distributed_sharded import RUNS, STEPS, TURNS, run
+from tiny import tiny_model, tiny_policy
+from trainer_runs import configure, largest_difference
+
+from skill1.config import ConfigError, load_config
+from skill1.generation.weights import generation_weights
+from skill1.sharding import check_sharding, sharding_arguments
+from skill1.trl_config import trl_config
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> Path:
+    return tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def runs(policy, tmp_path_factory) -> Path:
+    """What two processes left of every run."""
+    folder = tmp_path_factory.mktemp("runs")
+    script = str(Path(__file__).with_name("distributed_sharded.py"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
+    done = subprocess.run([*launch, str(policy), str(folder)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def alone(policy: Path, folder: Path, name: str) -> dict:
+    """The same run in this process, unsharded."""
+    settings = {key: value for key, value in RUNS[name].items() if key != "train__sharding"}
+    return run(policy, folder, configure(train__steps=STEPS, train__rows_per_micro_batch=4, **settings))
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "fsdp2-lora"])
+def test_fsdp2_between_two_processes_is_the_run_on_one(policy, runs, tmp_path, name):
+    first, second = (torch.load(runs / f"{name}-{rank}.pt", weights_only=False) for rank in (0, 1))
+    one = alone(policy, tmp_path, name)
+    assert first["sharded"] and not one["sharded"]
+    assert largest_difference(first["weights"], one["weights"]) < 1e-6
+    for a, b in zip(first["entries"], one["entries"], strict=True):
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5)
+    # ranks asked 1 and 7 times a step, of the same weights, and neither waited for the other
+    assert [len(rank["written"]) for rank in (first, second)] == [STEPS * turns for turns in TURNS]
+    assert second["written"] == one["written"]
+    assert first["written"] == one["written"][:: TURNS[1]]
+
+
+@pytest.mark.parametrize("name", ["ddp-bfloat16", "fsdp2-bfloat16"])
+def test_writing_in_bfloat16_leaves_the_exchange_of_gradients_alone(policy, runs, tmp_path, name):
+    two = torch.load(runs / f"{name}-0.pt", weights_only=False)
+    one = alone(policy, tmp_path, name)
+    assert two["dtypes"] == one["dtypes"] == {torch.bfloat16}
+    for a, b in zip(two["entries"], one["entries"], strict=True):  # without exchange, a row on one rank counts twice
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.05)
+
+
+def test_whole_weights_are_cast_once_and_come_back():
+    model = tiny_model()
+    before = {name: p for name, p in model.named_parameters()}
+    values = {name: p.detach().clone() for name, p in before.items()}
+    hooked = []
+    model.lm_head.weight.register_post_accumulate_grad_hook(hooked.append)
+    accumulators = {name: p.expand_as(p).grad_fn.next_functions[0][0] for name, p in before.items()}
+    ids = torch.tensor([[3, 5, 7]])
+    with generation_weights(model, torch.bfloat16), torch.no_grad():
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        cache = model(ids, use_cache=True).past_key_values
+        assert cache.layers[0].keys.dtype == torch.bfloat16
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name] and torch.equal(parameter, values[name])
+        assert parameter.expand_as(parameter).grad_fn.next_functions[0][0] is accumulators[name]  # DDP's hooks are there
+    model(ids).logits.sum().backward()
+    assert len(hooked) == 1
+    with generation_weights(model, torch.float32):
+        assert all(p is before[name] for name, p in model.named_parameters())  # nothing to cast, nothing copied
+
+
+def test_the_shipped_files_are_what_accelerate_and_transformers_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")  # restored afterwards: the plugin sets it
+    arguments = trl_config(load_config("paper"), tmp_path)
+    plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True and not plugin.cpu_ram_efficient_loading
+    assert "FULL_STATE_DICT" in str(plugin.state_dict_type) and "TRANSFORMER" in str(plugin.auto_wrap_policy).upper()
+    assert arguments.activation_checkpointing and not plugin.activation_checkpointing  # transformers' own
+    deep = sharding_arguments(load_config("paper", overrides={"train.sharding": "deepspeed3"}))["deepspeed"]
+    parsed = HfDeepSpeedConfig(json.loads(json.dumps(deep)))
+    assert parsed.is_zero3() and not parsed.is_offload() and parsed.get_value("bf16.enabled") == "auto"
+    assert parsed.is_true("zero_optimization.stage3_gather_16bit_weights_on_model_save")
+    assert sharding_arguments(load_config("nano")) == {}
+
+
+@pytest.mark.parametrize(
+    "sharding, processes, message",
+    [
+        ("fsdp2", 1, "train.sharding=fsdp2 with one process has nothing to spread"),
+        ("fsdp2", 2, "train.sharding=fsdp2 needs GPUs: on CPUs accelerate would silently"),
+        ("deepspeed3", 2, "train.sharding=deepspeed3 needs the package deepspeed"),
+    ],
+)
+def test_sharding_that_would_not_happen_is_refused(monkeypatch, sharding, processes, message):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("skill1.sharding.find_spec", lambda name: None)
+    config = load_config("nano", overrides={"train.sharding": sharding})
+    with pytest.raises(ConfigError, match=message):
+        check_sharding(config, processes)
+
+
+def test_a_launcher_that_asks_for_sharding_is_refused(monkeypatch):
+    check_sharding(load_config("nano"), 1)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ConfigError, match="ACCELERATE_USE_FSDP is set .* set train.sharding instead"):
+        check_sharding(load_config("nano"), 2)
+
+
+def test_a_trainer_that_accelerate_would_not_shard_is_refused(runs):
+    message = torch.load(runs / "refused-0.pt")
+    assert message.startswith("train.sharding=fsdp2, but accelerate trains as DistributedType.MULTI_CPU")
