@@ -27,6 +27,7 @@ from skill1.journal import Journal, LibraryEvent
 from skill1.library import SkillLibrary
 from skill1.records import Rollout, Row, Skill
 from skill1.runs import RunDirectory, RunError
+from skill1.skillrl.growth import records_before
 
 CaseKind = Literal["ahead", "behind", "relied on"]
 
@@ -173,6 +174,8 @@ def _event_of(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> L
 
 def _library_before(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> dict[str, Skill]:
     """The records as the retrieval of `step` saw them, by id. Their embeddings are not needed, hence no encoder is."""
+    if run.config.bank.enabled:
+        return records_before(run, step)
     library = SkillLibrary(run.config.library, HashEncoder(dimension=1))
     for event in events:
         if event.step < step:

@@ -22,7 +22,7 @@ from skill1.config import Config, ConfigError
 from skill1.encoder import Encoder
 from skill1.journal import replace_file
 from skill1.policy import Policy
-from skill1.records import Rollout
+from skill1.records import Rollout, Skill
 from skill1.runs import RunDirectory
 from skill1.skillrl.bank import BankError, SkillBank, load_bank
 from skill1.skillrl.categories import known_categories
@@ -32,6 +32,7 @@ from skill1.skillrl.model_teachers import check_teacher, make_teacher
 from skill1.skillrl.retrieval import FrozenBank
 
 INITIAL_BANK = "initial_bank.json"
+_JOURNAL = "journal.jsonl"
 
 
 def check_bank(config: Config) -> None:
@@ -72,7 +73,7 @@ class BankGrowth:
         self._encoder = encoder
         self._run = run
         self._state = PartialState()
-        self._journal = BankJournal(run.library_dir / "journal.jsonl") if run else None
+        self._journal = BankJournal(run.library_dir / _JOURNAL) if run else None
         self._live = LiveBank(
             config.bank, config.environment.name, encoder, initial_bank(config), seed=config.train.seed
         )
@@ -156,3 +157,21 @@ class BankGrowth:
         )
         if self._journal is not None and (self._live.sequence or self._journal.sequence or self._journal.torn):
             self._journal.truncate(self._live.sequence)
+
+
+def records_before(run: RunDirectory, step: int) -> dict[str, Skill]:
+    """The entries as the rollouts of `step` were shown them, by id, in the form of a library's records.
+
+    A bank has neither utilities nor counts: both are 0.
+    """
+    bank = load_bank(run.library_dir / INITIAL_BANK, known_categories(run.config.environment.name))
+    journal = run.library_dir / _JOURNAL
+    for event in BankJournal(journal).events() if journal.exists() else ():
+        if event.step < step:
+            bank = bank.add(event.added)
+    texts = {entry.id: (entry.title, entry.principle) for entry in bank.principles}
+    texts |= {mistake.id: (mistake.description, mistake.avoid) for mistake in bank.mistakes}
+    return {
+        identity: Skill(identity, desc, strategy, "", utility=0.0, count=0, admitted=0, last_used=0, outcome="success")
+        for identity, (desc, strategy) in texts.items()
+    }
