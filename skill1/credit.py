@@ -1,7 +1,8 @@
 """One outcome, four credits: rollouts in, weighted rows out (method sections 3 and 5; the paper's Eq. 4-13).
 
 Pure: nothing is read but stages, flags and numbers of the rollouts, never a text (GiGPO compares observations for
-equality). Each equation is a function of arrays, those that compare within groups in `advantages`, GiGPO's in `gigpo`; `credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
+equality). Each equation is a function of arrays, those that compare within groups in `advantages`, the baselines' in
+`gigpo` and `retroagent`; `credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
 
 The trainer's loss is the mean over all rows of (token mean of the row's clipped surrogate with `advantage * weight`).
 `row_weights` chooses the weights so that this mean is exactly Eq. 11 with the token mean of Eq. 13.
@@ -17,6 +18,7 @@ Differs from the paper in:
     * `rerank_credit="return"` is the released code: lambda1 * NDCG joins the trajectory's return and the rerank row is
       one more row of the trajectory, with the trajectory's advantage.
     * `estimator="gigpo"` is a baseline's credit: act rows get A_E + omega * A_S, rows of all other stages A_E alone.
+    * `estimator="return_to_go"`, `intrinsic_weight`, `distill_reward`, `distill_baseline`: another's, in `retroagent`.
 """
 
 from __future__ import annotations
@@ -33,6 +35,15 @@ from skill1.config import CreditConfig
 from skill1.credit_checks import check_rollouts
 from skill1.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
 from skill1.records import STAGES, Rollout, Row, Stage, Turn
+from skill1.retroagent import (
+    intrinsic_of,
+    judged_right,
+    potential,
+    reflection_rewards,
+    return_advantages,
+    step_returns,
+)
+
 
 def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
     """Eq. 6: agreement of a ranking with the order of the utilities, in [0, 1].
@@ -69,11 +80,11 @@ def u_hat(utilities: Sequence[float], how: Literal["max", "mean"]) -> float:
     return float(max(utilities) if how == "max" else np.mean(utilities))
 
 
-def returns(outcomes: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config: CreditConfig) -> np.ndarray:
+def returns(rewards: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config: CreditConfig) -> np.ndarray:
     """Eq. 4 less the price of invalid actions; with `rerank_credit="return"` plus lambda1 * NDCG.
 
     Args:
-        outcomes: (N,) r of each rollout.
+        rewards: (N,) r of each rollout (with `intrinsic_weight` plus c_int * R_int).
         invalid: (N,) number of invalid actions.
         ndcgs: (N,) rerank credit, nan for a rollout without a ranking (which adds 0).
 
@@ -81,7 +92,7 @@ def returns(outcomes: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config
         (N,) returns R.
     """
     counted = invalid if config.max_penalised is None else np.minimum(invalid, config.max_penalised)
-    result = outcomes - config.invalid_penalty * counted
+    result = rewards - config.invalid_penalty * counted
     if config.rerank_credit == "return":
         result = result + config.lambda1 * np.nan_to_num(ndcgs, nan=0.0)
     return result
@@ -153,6 +164,8 @@ class _Columns:
 
     groups: np.ndarray  # (N,) int
     outcomes: np.ndarray  # (N,) r
+    intrinsics: np.ndarray  # (N,) RetroAgent's R_int
+    rewards: np.ndarray  # (N,) r + c_int * R_int
     returns: np.ndarray  # (N,) R
     ndcgs: np.ndarray  # (N,) nan without a rerank turn
     u_hats: np.ndarray  # (N,)
@@ -177,8 +190,7 @@ def credit(
     """
     if config.rerank_credit == "return" and config.rerank_baseline != "none":
         raise ValueError("rerank_baseline has no effect with rerank_credit='return': set it to 'none'")
-    stepwise = config.estimator == "gigpo"
-    if stepwise and selection and config.rerank_baseline != "none":
+    if config.estimator == "gigpo" and selection and config.rerank_baseline != "none":
         raise ValueError("rerank_baseline has no effect with estimator='gigpo': set it to 'none'")
     check_rollouts(rollouts, selection=selection, distillation=distillation)
     columns = _columns(rollouts, config)
@@ -193,8 +205,11 @@ def credit(
     ]
     stages = [turn.stage for _, _, turn in calls]
     advantages = np.array([by_stage[stage][i] for stage, (i, _, _) in zip(stages, calls, strict=True)])  # (M,)
-    if stepwise:
-        advantages[np.array(stages) == "act"] += config.gigpo_omega * _step_credit(rollouts, config)
+    acts = np.array(stages) == "act"
+    if config.estimator == "gigpo":
+        advantages[acts] += config.gigpo_omega * _step_credit(rollouts, columns, config)
+    elif config.estimator == "return_to_go":
+        advantages[acts] = _return_credit(rollouts, columns, config)
     weights = row_weights(
         stages,
         np.array([i for i, _, _ in calls]),
@@ -231,20 +246,41 @@ def _episode_credit(
     by_stage = dict.fromkeys(STAGES, util)
     if config.rerank_credit == "loss":
         by_stage["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
-    parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
-    rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed, config.unparsed_distill)
-    by_stage["distill"] = group_advantages(rewards, columns.groups, config.scale_by_std)
+    by_stage["distill"] = _distill_credit(rollouts, columns, config)
     return by_stage
 
 
-def _step_credit(rollouts: Sequence[Rollout], config: CreditConfig) -> np.ndarray:
+def _distill_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> np.ndarray:
+    """(N,) advantages of the distill rows."""
+    if config.distill_reward == "surplus":
+        parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
+        rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed, config.unparsed_distill)
+    else:
+        right = np.array([judged_right(r) for r in rollouts])
+        rewards = reflection_rewards(columns.outcomes, right, columns.intrinsics, config.distill_reward)
+    if config.distill_baseline == "none":
+        return rewards
+    compared = columns.groups if config.distill_baseline == "group" else np.zeros(len(rollouts), dtype=int)
+    return group_advantages(rewards, compared, config.scale_by_std)
+
+
+def _return_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> np.ndarray:
+    """RetroAgent's advantages of all act turns, in order."""
+    taken = [step_returns(x, _invalid(r, config), config) for r, x in zip(rollouts, columns.rewards, strict=True)]
+    steps = np.array([len(part) for part in taken])
+    groups = np.repeat(columns.groups, steps)
+    return return_advantages(np.concatenate(taken), groups, steps, config.gigpo_statistics, config.scale_by_std)
+
+
+def _step_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> np.ndarray:
     """GiGPO's A_S of all act turns, in order."""
     taken = [
-        discounted_returns(step_rewards(r.outcome, _invalid(r, config), config), config.gigpo_gamma) for r in rollouts
+        discounted_returns(step_rewards(x, _invalid(r, config), config), config.gigpo_gamma)
+        for r, x in zip(rollouts, columns.rewards, strict=True)
     ]
     return step_advantages(
         np.concatenate(taken),
-        np.repeat([r.group for r in rollouts], [len(part) for part in taken]),
+        np.repeat(columns.groups, [len(part) for part in taken]),
         [turn.observation for r in rollouts for turn in r.turns_of("act")],
         config.scale_by_std,
     )
@@ -254,10 +290,14 @@ def _columns(rollouts: Sequence[Rollout], config: CreditConfig) -> _Columns:
     outcomes = np.array([r.outcome for r in rollouts], dtype=float)
     invalid = np.array([_invalid(r, config).sum() for r in rollouts])
     ndcgs = np.array([_rerank_credit(r) for r in rollouts])
+    intrinsics = np.array([intrinsic_of(r) for r in rollouts])
+    rewards = outcomes + config.intrinsic_weight * intrinsics
     return _Columns(
         groups=np.array([r.group for r in rollouts]),
         outcomes=outcomes,
-        returns=returns(outcomes, invalid, ndcgs, config),
+        intrinsics=intrinsics,
+        rewards=rewards,
+        returns=returns(rewards, invalid, ndcgs, config),
         ndcgs=ndcgs,
         u_hats=np.array([u_hat([c.utility for c in r.candidates], config.u_hat) for r in rollouts]),
     )
@@ -304,6 +344,13 @@ METRICS: dict[str, str] = {
     "skill_similarity": "mean cosine of the task and the selected skill's description",
     "steps": "mean actions per episode",
     **{f"{stage}/tokens": f"mean completion tokens of a turn of stage {stage}" for stage in STAGES},
+    "cost/calls": "calls of the policy in the step",
+    "cost/tokens": "completion tokens of these calls",
+    "memory/success": "mean outcome of the episodes that could retrieve",
+    "memory/control": "mean outcome of those that could not",
+    "reflection/potential": "mean phi of the episodes that were reflected on",
+    "reflection/intrinsic": "mean R_int of these",
+    "reflection/right": "share of these whose outcome was judged right",
 }
 
 
@@ -319,6 +366,7 @@ def credit_metrics(rollouts: Sequence[Rollout], config: CreditConfig) -> dict[st
     turns: dict[Stage, list[Turn]] = {stage: [t for r in rollouts for t in r.turns_of(stage)] for stage in STAGES}
     distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
     reward_stds, return_stds = (_group_stds(x, columns.groups) for x in (columns.outcomes, columns.returns))
+    reflected = [r for r in rollouts if r.reflection is not None]
     ranked = columns.ndcgs[~np.isnan(columns.ndcgs)]
     metrics = {
         "reward": _mean(columns.outcomes),
@@ -341,6 +389,13 @@ def credit_metrics(rollouts: Sequence[Rollout], config: CreditConfig) -> dict[st
         "skill_similarity": _mean(r.skill_similarity for r in rollouts if not math.isnan(r.skill_similarity)),
         "steps": _mean(r.steps for r in rollouts),
         **{f"{stage}/tokens": _mean(len(t.completion_ids) for t in turns[stage]) for stage in STAGES},
+        "cost/calls": float(sum(map(len, turns.values()))),
+        "cost/tokens": float(sum(len(t.completion_ids) for of_stage in turns.values() for t in of_stage)),
+        "memory/success": _mean(r.outcome for r in rollouts if r.memory),
+        "memory/control": _mean(r.outcome for r in rollouts if not r.memory),
+        "reflection/potential": _mean(potential(r.reflection, bool(r.outcome)) for r in reflected),
+        "reflection/intrinsic": _mean(intrinsic_of(r) for r in reflected),
+        "reflection/right": _mean(judged_right(r) for r in reflected),
     }
     for category in sorted({r.task.category for r in rollouts}):
         metrics[f"success/{category}"] = _mean(r.outcome for r in rollouts if r.task.category == category)

@@ -45,7 +45,7 @@ def _check_rollout(rollout: Rollout, *, selection: bool, distillation: bool) -> 
     if rollout.selected is not None and rollout.selected not in known:
         raise ValueError(f"{name} selected {rollout.selected!r}, which is not among its candidates {known}")
     expected: dict[Stage, bool] = {
-        "query": selection,
+        "query": selection and rollout.memory,
         "rerank": selection and len(known) >= 2,
         "distill": distillation,
     }

@@ -175,6 +175,8 @@ def arms() -> list[Arm]:
     ]
     for variant in VARIANTS:
         config = load_config(REFERENCE, variant)
+        if config.rollout.reflection != "none":
+            continue  # credited by what other rollouts do not hold
         kind = "gigpo" if config.credit.estimator == "gigpo" else "ablation"
         found.append(Arm(variant, kind, config.credit, _absent(config)))
     distinct: dict[tuple[CreditConfig, frozenset[Stage]], Arm] = {}

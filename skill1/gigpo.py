@@ -20,6 +20,11 @@ from skill1.advantages import group_advantages
 from skill1.config import CreditConfig
 
 
+def charged(invalid: np.ndarray, config: CreditConfig) -> np.ndarray:
+    """(T,) bool, which of an episode's (T,) invalid actions cost something: with `max_penalised` the first so many."""
+    return invalid if config.max_penalised is None else invalid & (np.cumsum(invalid) <= config.max_penalised)
+
+
 def step_rewards(outcome: float, invalid: np.ndarray, config: CreditConfig) -> np.ndarray:
     """Rewards of an episode's steps: each invalid action's price where it happens, the outcome at the last step.
 
@@ -32,8 +37,7 @@ def step_rewards(outcome: float, invalid: np.ndarray, config: CreditConfig) -> n
     Returns:
         (T,) rewards.
     """
-    charged = invalid if config.max_penalised is None else invalid & (np.cumsum(invalid) <= config.max_penalised)
-    rewards = -config.invalid_penalty * charged.astype(float)
+    rewards = -config.invalid_penalty * charged(invalid, config).astype(float)
     rewards[-1] += outcome
     return rewards
 

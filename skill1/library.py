@@ -26,6 +26,7 @@ from skill1.config import LibraryConfig
 from skill1.encoder import Encoder
 from skill1.journal import Journal, LibraryError, LibraryEvent, Snapshot, line, read_snapshot, write_snapshot
 from skill1.records import Candidate, Lesson, Rollout, Skill
+from skill1.retroagent import judged_right
 
 Mode = Literal["ucb", "greedy"]
 
@@ -64,6 +65,7 @@ class FrozenLibrary:
         bonus = config.exploration * np.sqrt(math.log(max(count.sum(), 1.0)) / count)
         # The part of the score that does not depend on the query.
         self._prior: dict[Mode, np.ndarray] = {"ucb": weight * (utility + bonus), "greedy": weight * utility}
+        self._top: dict[Mode, int] = {"ucb": config.top_k, "greedy": config.evaluation_top_k or config.top_k}
 
     def __len__(self) -> int:
         return len(self._skills)
@@ -96,9 +98,9 @@ class FrozenLibrary:
     def retrieve(self, queries: Sequence[str], mode: Mode) -> list[tuple[Candidate, ...]]:
         """The exact top K by w cos + (1 - w)(U + bonus) for each query, best first, ties by id.
 
-        The bonus c sqrt(ln N / n) is given in mode "ucb" (training) and 0 in "greedy" (evaluation). With a
-        `similarity_floor` only skills whose cosine is at or above it are ranked. Scores are float64 and depend on
-        the query alone, not on the queries around it.
+        The bonus c sqrt(ln N / n) is given in mode "ucb" (training) and 0 in "greedy" (evaluation), which can have a K
+        of its own. With a `similarity_floor` only skills whose cosine is at or above it are ranked. Scores are float64
+        and depend on the query alone, not on the queries around it.
 
         Returns:
             For each query at most K candidates; fewer when the library, or what is above the floor, is smaller.
@@ -115,17 +117,17 @@ class FrozenLibrary:
         for start in range(0, len(queries), _QUERY_BLOCK):
             block = embedded[start : start + _QUERY_BLOCK]
             for query, cosines in zip(block, block @ self._embeddings.T, strict=True):
-                rows = self._preselect(cosines, self._prior[mode])
-                found.append(self._rank(query, rows, self._prior[mode][rows]))
+                rows = self._preselect(cosines, self._prior[mode], self._top[mode])
+                found.append(self._rank(query, rows, self._prior[mode][rows], self._top[mode]))
         return found
 
-    def _preselect(self, cosines: np.ndarray, prior: np.ndarray) -> np.ndarray:
-        """The rows that can be in the top K, ascending, given a query's (n,) float32 cosines.
+    def _preselect(self, cosines: np.ndarray, prior: np.ndarray, top: int) -> np.ndarray:
+        """The rows that can be in the top `top`, ascending, given a query's (n,) float32 cosines.
 
         A float32 product of unit vectors is off by at most d * eps / 2 in any order of summation; `slack` is twice
         that. Every row within the slack of the K-th best, or of the floor, is kept for the exact ranking.
         """
-        weight, floor, top = self._config.similarity_weight, self._config.similarity_floor, self._config.top_k
+        weight, floor = self._config.similarity_weight, self._config.similarity_floor
         slack = self._embeddings.shape[1] * float(np.finfo(np.float32).eps)
         rows = np.arange(len(self)) if floor is None else np.flatnonzero(cosines >= floor - slack)
         scores = np.multiply(cosines[rows], weight, dtype=np.float64) + prior[rows]
@@ -135,13 +137,13 @@ class FrozenLibrary:
         kth = np.partition(certain, len(certain) - top)[-top]
         return rows[scores >= kth - 2 * weight * slack - 1e-12 * abs(kth)]
 
-    def _rank(self, query: np.ndarray, rows: np.ndarray, prior: np.ndarray) -> tuple[Candidate, ...]:
+    def _rank(self, query: np.ndarray, rows: np.ndarray, prior: np.ndarray, top: int) -> tuple[Candidate, ...]:
         cosines = _cosines(self._embeddings[rows], query)
         scores = self._config.similarity_weight * cosines + prior
         if self._config.similarity_floor is not None:
             above = cosines >= self._config.similarity_floor
             rows, cosines, scores = rows[above], cosines[above], scores[above]
-        best = np.argsort(-scores, kind="stable")[: self._config.top_k]  # rows ascend by id: stable = ties by id
+        best = np.argsort(-scores, kind="stable")[:top]  # rows ascend by id: stable = ties by id
         ranked = [(self._skills[self._ids[rows[i]]], float(cosines[i]), float(scores[i])) for i in best]
         return tuple(Candidate(skill.id, skill.utility, cosine, score) for skill, cosine, score in ranked)
 
@@ -193,23 +195,23 @@ class SkillLibrary:
     def learn(self, rollouts: Sequence[Rollout], step: int) -> LearnReport:
         """One step of the library: utilities (Eq. 5) for every candidate, then admission, then retirement.
 
-        Utilities and admissions go in rollout order. A lesson of a won rollout merges into the record with the exact
-        same strategy whose description is nearest (if its cosine exceeds `merge_similarity`; ties by id), else it is
-        admitted. Lessons admitted earlier in the step count as records. Then the skills of least U log(n + 1), ties
-        by id, leave until the capacity holds; a skill admitted in this very step can be one of them.
+        Utilities and admissions go in rollout order. A lesson of a won rollout (or as `admit` says) merges into the
+        record with the exact same strategy whose description is nearest (if its cosine exceeds `merge_similarity`; ties
+        by id), else it is admitted. Lessons admitted earlier in the step count as records. Then the skills of least
+        U log(n + 1), ties by id, leave until the capacity holds; a skill admitted in this very step can be one of them.
         A candidate that was retired since it was retrieved gets no update.
 
         Raises:
             LibraryError: an outcome outside [0, 1] or a candidate that never was in this library. Nothing is changed.
         """
         updates = self._updates(rollouts)
-        won = [r for r in rollouts if r.outcome == 1.0 and r.lesson is not None]
-        embeddings = self._encoder.encode([r.lesson.desc for r in won])
+        taught = [r for r in rollouts if r.lesson is not None and self._admits(r)]
+        embeddings = self._encoder.encode([r.lesson.desc for r in taught])
         for skill, outcome in updates:
             self._update(skill, outcome, step)
         admitted: list[Skill] = []
         merged: list[str] = []
-        for rollout, embedding in zip(won, embeddings, strict=True):
+        for rollout, embedding in zip(taught, embeddings, strict=True):
             twin = self._twin(rollout.lesson, embedding)
             if twin is None:
                 admitted.append(self._new(rollout, step))
@@ -307,6 +309,10 @@ class SkillLibrary:
         utility = (1.0 - self._config.ema) * old.utility + self._config.ema * outcome
         self._skills[skill] = replace(old, utility=utility, count=old.count + 1, last_used=step)
 
+    def _admits(self, rollout: Rollout) -> bool:
+        """The paper keeps what was learnt from a success, RetroAgent what an episode that was judged right taught."""
+        return judged_right(rollout) if self._config.admit == "judged" else rollout.outcome == 1.0
+
     def _new(self, rollout: Rollout, step: int) -> Skill:
         return Skill(
             id=_id(self._next),
@@ -317,7 +323,7 @@ class SkillLibrary:
             count=1,
             admitted=step,
             last_used=step,
-            outcome="success",
+            outcome="success" if rollout.outcome == 1.0 else "failure",
         )
 
     def _append(self, skill: Skill, embedding: np.ndarray) -> None:

@@ -25,13 +25,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from skill1.config import VARIANTS
 from skill1.stats import Estimate
 
-# seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and a dark violet for gigpo; the order
-# of drawing is that of VARIANTS, full first.
+# seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and dark hues for other methods; the
+# order of drawing is that of VARIANTS, full first.
 VARIANT_COLOURS: dict[str, str] = dict(
     zip(
         VARIANTS,
         ("#0173b2", "#949494", "#de8f05", "#d55e00", "#029e73", "#cc78bc", "#ca9161", "#5c5c5c", "#6a3d9a",
-         "#e7298a", "#f7b6d2"),
+         "#e7298a", "#f7b6d2", "#7f3b08", "#01665e", "#dfc27d", "#80cdc1"),
         strict=True,
     )
 )

@@ -60,6 +60,15 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
+class Reflection:
+    """What a policy says of its own episode (RetroAgent)."""
+
+    success: bool | None  # its judgement c, whether or not it was told; None: it did not parse
+    completed: int  # subtasks
+    listed: int  # subtasks, but for those that do not apply
+
+
+@dataclass(frozen=True, slots=True)
 class Skill:
     """The library's record (method section 2)."""
 
@@ -71,7 +80,7 @@ class Skill:
     count: int  # n >= 1
     admitted: int  # training step
     last_used: int  # training step
-    outcome: str  # "success"
+    outcome: str  # of the episode it came from: "success" or "failure"
     trajectory: str = ""  # optional
 
 
@@ -95,6 +104,9 @@ class Rollout:
     score: float  # the environment's graded reward (WebShop); equals outcome in ALFWorld
     steps: int
     lesson: Lesson | None  # parsed distillation, None if it failed or the stage is off
+    memory: bool = True  # False: played without the library, in the half of the group that is to be compared with
+    reflection: Reflection | None = None  # None: none was asked for
+    baseline: float = 0.0  # RetroAgent's Phi of the task as the step began
 
     def turns_of(self, stage: Stage) -> tuple[Turn, ...]:
         return tuple(t for t in self.turns if t.stage == stage)

@@ -24,8 +24,9 @@ from skill1.runs import RunError
 from skill1.study import finished, home, read_asked
 from skill1.sweep import Sweep, run_sweep
 
-# grpo is no_library under another name; the released SkillRL learns from the split that is reported
-STUDIED = tuple(variant for variant in VARIANTS if variant not in ("grpo", "skillrl_released"))
+# grpo is no_library under another name; what others released is beside their papers (SkillRL learns from the split that
+# is reported, RetroAgent gives its reward for progress to no action)
+STUDIED = tuple(variant for variant in VARIANTS if variant != "grpo" and not variant.endswith("_released"))
 REFERENCE, BESIDE = "full", "lambdas_0"  # the run that 05, 07 and 08 look at, and the one that its map is held against
 
 

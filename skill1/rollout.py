@@ -3,6 +3,9 @@
 All groups of a step run together: at every turn, all live episodes are answered in one generation call. Random
 streams are named by (seed, step, task, rollout, stage, turn), so a rollout does not depend on what runs beside it.
 
+With `rollout.reflection` the last stage is RetroAgent's: the policy reflects on its episode (arXiv 2603.08561). With
+`memory` some of the rollouts play without the library, which the others are compared with.
+
 Differs from the paper in: no rerank call with fewer than two candidates.
 """
 
@@ -21,9 +24,10 @@ from skill1.envs.base import Observation, VectorEnvironment
 from skill1.library import FrozenLibrary, SkillLibrary
 from skill1.policy import Completion, Policy, Seed
 from skill1.prompts import ActContext, history_of
-from skill1.prompts.base import Exchange
-from skill1.records import STAGES, Candidate, Lesson, Rollout, Stage, Task, Turn
-from skill1.references import ReferenceTrajectories
+from skill1.prompts.base import Exchange, Reflected
+from skill1.records import STAGES, Candidate, Lesson, Reflection, Rollout, Stage, Task, Turn
+from skill1.references import ReferenceTrajectories, task_name
+from skill1.retroagent import Potentials
 from skill1.skillrl.retrieval import FrozenBank
 
 Progress = Callable[[int, int], None]  # (turn of the act stage, live episodes)
@@ -39,6 +43,7 @@ class _Episode:
     seed: Seed
     start: Observation
     now: Observation
+    memory: bool = True
     query: str = ""
     candidates: tuple[Candidate, ...] = ()
     ranking: tuple[int, ...] = ()
@@ -52,6 +57,8 @@ class _Episode:
     done: bool = False
     score: float = 0.0
     lesson: Lesson | None = None
+    reflection: Reflection | None = None
+    baseline: float = 0.0
 
     def call_seed(self, stage: Stage) -> Seed:
         return (*self.seed, STAGES.index(stage), len(self.trajectory))
@@ -76,6 +83,7 @@ class SkillLoop:
         retrieval: str,
         distill: bool,
         references: ReferenceTrajectories | None = None,
+        potentials: Potentials | None = None,
     ) -> None:
         """
         Args:
@@ -85,6 +93,7 @@ class SkillLoop:
             retrieval: "ucb" in training, "greedy" in evaluation.
             distill: training distils every episode; evaluation does not.
             references: last trajectories per task, for `rollout.distill_reference`.
+            potentials: Phi of every task, for `rollout.reflection`.
         """
         self._policy = policy
         self._prompts = policy.prompts
@@ -95,6 +104,7 @@ class SkillLoop:
         self._retrieval = retrieval
         self._distills = distill and isinstance(library, SkillLibrary | FrozenLibrary)
         self._references = references
+        self._potentials = potentials
         self.seconds: Counter[str] = Counter()  # wall clock of all runs: "query", "retrieve", "rerank", "act", "distill"
 
     def run(
@@ -104,12 +114,14 @@ class SkillLoop:
         indices: Sequence[int],
         seed: Seed,
         *,
+        memory: Sequence[bool] | None = None,
         skills: Sequence[str] | None = None,
         progress: Progress | None = None,
     ) -> list[Rollout]:
         """One rollout per entry: `groups[i]` and `indices[i]` name it within the step, `seed` the run and step.
 
         Args:
+            memory: which entries may use the library; None = all.
             skills: strategies to inject instead of selecting from a library ("" for none), one per entry; for probing.
 
         Raises:
@@ -122,11 +134,13 @@ class SkillLoop:
             _Episode(task, group, index, (*seed, task_key(task), index), start, start)
             for task, group, index, start in zip(tasks, groups, indices, starts, strict=True)
         ]
+        for e, remembers in zip(episodes, memory or (), strict=False):
+            e.memory = remembers
         if isinstance(self._library, FrozenBank):
             with self._timed("retrieve"):
                 self._show(episodes, self._library)
         elif self._library is not None:
-            self._select(episodes, self._library)
+            self._select([e for e in episodes if e.memory], self._library)
         for e, strategy in zip(episodes, skills or (), strict=False):
             e.skill = self._prompts.skill_block([strategy]) if strategy else ""
         with self._timed("act"):
@@ -239,20 +253,37 @@ class SkillLoop:
             for e in episodes:
                 e.lesson = self._prompts.raw_lesson(e.start, e.trajectory)
             return
-        texts = [
-            self._prompts.distill(
-                e.start,
-                e.won,
-                e.trajectory,
-                self._references.opposite(e.task.game, e.won) if self._references is not None else None,
-            )
-            for e in episodes
-        ]
+        if self._config.rollout.reflection != "none":
+            self._reflect(episodes)
+            return
+        texts = [self._prompts.distill(e.start, e.won, e.trajectory, self._reference(e)) for e in episodes]
         answers = self._call(episodes, "distill", texts, self._config.rollout.max_distill_tokens)
         for e, answer in zip(episodes, answers, strict=True):
             e.lesson = self._prompts.parse_distill(answer.text, e.start)
             value = f"{e.lesson.desc}\n{e.lesson.strategy}" if e.lesson else ""
             e.turns.append(_turn("distill", answer, value, e.lesson is not None, observation=e.now.text))
+
+    def _reflect(self, episodes: list[_Episode]) -> None:
+        """RetroAgent's stage distill: how far every rollout came, whether it won, and what to remember."""
+        told = self._config.rollout.reflection == "told"
+        texts = [
+            self._prompts.reflect(e.start, e.won if told else None, e.trajectory, self._reference(e)) for e in episodes
+        ]
+        answers = self._call(episodes, "distill", texts, self._config.rollout.max_distill_tokens)
+        for e, answer in zip(episodes, answers, strict=True):
+            found = self._prompts.parse_reflect(answer.text, e.start)
+            e.reflection = Reflection(None, 0, 0) if found is None else found.reflection
+            e.lesson = None if found is None else found.lesson
+            value = "" if found is None else _reflected(found)
+            e.turns.append(_turn("distill", answer, value, found is not None, observation=e.now.text))
+            if self._potentials is not None:
+                e.baseline = self._potentials[self._name(e)]
+
+    def _reference(self, e: _Episode) -> Sequence[Exchange] | None:
+        return None if self._references is None else self._references.opposite(self._name(e), e.won)
+
+    def _name(self, e: _Episode) -> str:
+        return task_name(e.task, e.start.instruction, self._config.rollout.same_task)
 
     # -- plumbing -------------------------------------------------------------------------------------------------
 
@@ -289,7 +320,17 @@ class SkillLoop:
             score=e.score,
             steps=len(e.trajectory),
             lesson=e.lesson,
+            memory=e.memory,
+            reflection=e.reflection,
+            baseline=e.baseline,
         )
+
+
+def _reflected(found: Reflected) -> str:
+    """A parsed reflection as a turn's value: "success 2/4" and the lesson."""
+    said = found.reflection
+    lesson = [found.lesson.strategy] if found.lesson else []
+    return "\n".join([f"{'success' if said.success else 'failure'} {said.completed}/{said.listed}", *lesson])
 
 
 def _turn(

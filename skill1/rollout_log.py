@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.records import Candidate, Lesson, Rollout, Task, Turn
+from skill1.records import Candidate, Lesson, Reflection, Rollout, Task, Turn
 
 _ROLLOUTS_PER_ROW_GROUP = 32  # bounds memory: one row group of a 7B run is tens of MB
 _TOKENS = pa.list_(pa.int32())
@@ -64,6 +64,9 @@ ROLLOUT_SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("steps", pa.int64()),
         ("lesson", pa.struct([("desc", pa.string()), ("strategy", pa.string())])),
+        ("memory", pa.bool_()),
+        ("reflection", pa.struct([("success", pa.bool_()), ("completed", pa.int64()), ("listed", pa.int64())])),
+        ("baseline", pa.float64()),
     ]
 )
 _ARRAYS = {"prompt_ids": np.int32, "completion_ids": np.int32, "logprobs": np.float32}
@@ -92,7 +95,8 @@ def _row(rollout: Rollout) -> dict[str, Any]:
     row["task"] = _shallow(rollout.task)
     row["turns"] = [_turn_row(turn) for turn in rollout.turns]
     row["candidates"] = [_shallow(candidate) for candidate in rollout.candidates]
-    row["lesson"] = None if rollout.lesson is None else _shallow(rollout.lesson)
+    for name in ("lesson", "reflection"):
+        row[name] = None if row[name] is None else _shallow(row[name])
     return row
 
 
@@ -119,6 +123,8 @@ def _rollouts(table: pa.Table) -> list[Rollout]:
         row["candidates"] = tuple(Candidate(**c) for c in row["candidates"])
         row["ranking"] = tuple(row["ranking"])
         row["lesson"] = None if row["lesson"] is None else Lesson(**row["lesson"])
+        if row.get("reflection") is not None:  # logs of before there were reflections lack the column
+            row["reflection"] = Reflection(**row["reflection"])
         result.append(Rollout(**row))
     return result
 

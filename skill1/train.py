@@ -32,6 +32,7 @@ from skill1.policy import Policy, load_model
 from skill1.prompts import make_prompts
 from skill1.records import Rollout, Row, Task
 from skill1.references import ReferenceTrajectories
+from skill1.retroagent import Potentials, memory_arm
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
 from skill1.skillrl.growth import BankGrowth
@@ -67,7 +68,9 @@ class Experience:
         self._bank = BankGrowth(config, self._encoder, run) if config.bank.enabled else None
         self.library = SkillLibrary(config.library, self._encoder) if config.library.enabled else None
         self._journal = Journal(run.library_dir / "journal.jsonl") if run and self.library is not None else None
-        self._references = ReferenceTrajectories() if config.rollout.distill_reference else None
+        rollout = config.rollout
+        self._references = ReferenceTrajectories(rollout.same_task) if rollout.distill_reference else None
+        self._potentials = Potentials(rollout.same_task) if rollout.reflection != "none" else None
 
     def start(self) -> None:
         """Forget what a run that died before its first checkpoint left in the journal."""
@@ -131,19 +134,21 @@ class Experience:
             retrieval="ucb",
             distill=True,
             references=self._references,
+            potentials=self._potentials,
         )
         rollouts = loop.run(
             [drawn[g] for g in mine for _ in range(size)],
             groups=[g for g in mine for _ in range(size)],
             indices=[i for _ in mine for i in range(size)],
             seed=(config.train.seed, step),
+            memory=memory_arm(size, config.rollout.memory_share) * len(mine),
         )
         return rollouts, loop.seconds
 
     def _learn(self, rollouts: Sequence[Rollout], step: int) -> dict[str, float]:
-        """Teach the library (and the references) this step's rollouts; the same event on every rank."""
-        if self._references is not None:
-            self._references.learn(rollouts)
+        """Teach the library, references and potentials this step's rollouts; the same event on every rank."""
+        for state in self._states():
+            state.learn(rollouts)
         if self.library is None:
             return {}
         if self._state.is_main_process:
@@ -198,8 +203,8 @@ class Experience:
             self.library.save(folder / "library")
         if self._bank is not None:
             self._bank.save(folder)
-        if self._references is not None:
-            self._references.save(folder)
+        for state in self._states():
+            state.save(folder)
 
     def load(self, folder: Path) -> None:
         if self.library is not None:
@@ -208,8 +213,12 @@ class Experience:
                 self._journal.truncate(self.library.sequence)
         if self._bank is not None:
             self._bank.load(folder)
-        if self._references is not None:
-            self._references.load(folder)
+        for state in self._states():
+            state.load(folder)
+
+    def _states(self) -> list[ReferenceTrajectories | Potentials]:
+        """What is kept per task, if anything is."""
+        return [state for state in (self._references, self._potentials) if state is not None]
 
 
 class _RunCallback(TrainerCallback):

@@ -21,6 +21,8 @@ RATES = {
     "full": 0.62, "no_library": 0.45, "no_selection": 0.55, "no_distillation": 0.52, "lambda1_0": 0.58,
     "lambda2_0": 0.6, "lambdas_0": 0.5, "grpo": 0.45, "gigpo": 0.5,
     "skillrl": 0.52, "skillrl_released": 0.51,
+    "retroagent_in_context": 0.53, "retroagent_rl": 0.54, "retroagent_in_context_released": 0.53,
+    "retroagent_rl_released": 0.54,
 }  # fmt: skip
 _SIZES = {"valid_seen": 24, "valid_unseen": 12}
 

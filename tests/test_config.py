@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -84,7 +84,61 @@ def test_no_ablation_is_left_untested():
     assert set(VARIANTS) == {
         "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "grpo", "gigpo",
         "skillrl", "skillrl_released",
+        "retroagent_in_context", "retroagent_rl", "retroagent_in_context_released", "retroagent_rl_released",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ["paper", "nano"])
+def test_retroagent_differs_from_full_by_what_defines_it(preset):
+    both = {
+        "library.top_k": 1, "library.evaluation_top_k": 3, "library.similarity_weight": 0.7,
+        "library.similarity_floor": 0.4, "library.inject": "all", "library.admit": "judged", "rollout.selection": False,
+        "rollout.memory_share": 0.5, "rollout.same_task": "text", "credit.estimator": "return_to_go",
+        "credit.gigpo_statistics": "row", "credit.intrinsic_weight": 0.1,
+    }  # fmt: skip
+    own = {
+        "retroagent_in_context": {
+            "rollout.reflection": "told", "rollout.distill_reference": True, "credit.lambda2": 0.0,
+        },
+        "retroagent_rl": {
+            "rollout.reflection": "judged", "credit.lambda2": 1.0, "credit.distill_reward": "judged",
+            "credit.distill_baseline": "batch",
+        },
+    }  # fmt: skip
+    released = {
+        "retroagent_in_context": {"credit.intrinsic_weight": 0.0},
+        "retroagent_rl": {"credit.intrinsic_weight": 0.0, "credit.distill_reward": "intrinsic"},
+    }
+    for variant, switches in own.items():
+        found = diff(load_config(preset), load_config(preset, variant))
+        assert {name: new for name, (_, new) in found.items()} == both | switches
+        found = diff(load_config(preset, variant), load_config(preset, f"{variant}_released"))
+        assert {name: new for name, (_, new) in found.items()} == released[variant]
+    assert not load_config("released", "retroagent_rl").rollout.distill_reference
+
+
+@pytest.mark.parametrize(
+    "variant, overrides, message",
+    [
+        ("full", {"library.admit": "judged"}, "library.admit=judged without reflections: set rollout.reflection to"),
+        ("full", {"credit.intrinsic_weight": 0.1}, "credit.intrinsic_weight=0.1 without reflections"),
+        ("no_library", {"rollout.reflection": "told"}, "rollout.reflection=told without reflections.*library.enabled"),
+        ("retroagent_rl", {"rollout.reflection": "none"}, "library.admit=judged, credit.distill_reward=judged, credit.in"),
+        ("retroagent_rl", {"rollout.distill_reference": True}, "rollout.distill_reference shows an episode"),
+        ("full", {"credit.estimator": "return_to_go"}, "no queries and rankings: set rollout.selection to false"),
+        ("gigpo", {"credit.distill_baseline": "batch"}, "credit.distill_baseline=batch have no effect"),
+    ],
+)
+def test_switches_that_do_not_go_together_are_refused(tmp_path, variant, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("paper", variant, overrides)
+    tree = asdict(load_config("paper", variant))
+    for name, value in overrides.items():
+        section, leaf = name.split(".")
+        tree[section][leaf] = value
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=message):
+        read_config(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

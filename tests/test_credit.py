@@ -24,7 +24,7 @@ from skill1.credit import (
     row_weights,
     u_hat,
 )
-from skill1.records import Candidate, Lesson, Rollout, Row, Stage, Task, Turn
+from skill1.records import Candidate, Lesson, Reflection, Rollout, Row, Stage, Task, Turn
 
 PAPER = CreditConfig(invalid_penalty=0.0)
 NAN = math.nan
@@ -508,6 +508,10 @@ def test_metrics_by_hand() -> None:
         rollout(1, 0, 1.0, (0.3,), acts=[turn("act", 6, well_formed=False, admissible=False)], category="Look"),
         rollout(1, 1, 1.0, acts=[turn("act", 1, admissible=False), turn("act", 1)], category="Look"),
     ]
+    rollouts[0] = replace(rollouts[0], reflection=Reflection(True, 2, 4), baseline=0.25)
+    rollouts[1] = replace(rollouts[1], reflection=Reflection(True, 3, 4), baseline=0.25)
+    rollouts[2] = replace(rollouts[2], reflection=Reflection(None, 0, 0))
+    rollouts[3] = replace(rollouts[3], memory=False)
     metrics = credit_metrics(rollouts, CreditConfig(invalid_penalty=0.1))
     expected = {
         "reward": 0.75,
@@ -535,6 +539,13 @@ def test_metrics_by_hand() -> None:
         "rerank/tokens": 5.0,
         "act/tokens": (2 + 4 + 2 + 4 + 6 + 1 + 1) / 7,
         "distill/tokens": 7.0,
+        "cost/calls": 4 + 2 + 7 + 4.0,  # by stage: query, rerank, act, distill
+        "cost/tokens": 4 * 3 + 2 * 5 + 20 + 4 * 7.0,
+        "memory/success": 2 / 3,
+        "memory/control": 1.0,
+        "reflection/potential": (1 + 0.75 + 0) / 3,
+        "reflection/intrinsic": (0.75 + 0.5 + 0) / 3,
+        "reflection/right": 1 / 3,
         "success/Look": 1.0,
         "success/Pick": 0.5,
     }
@@ -561,6 +572,10 @@ def test_metrics_are_nan_where_undefined() -> None:
         "query/tokens",
         "rerank/tokens",
         "distill/tokens",
+        "memory/control",
+        "reflection/potential",
+        "reflection/intrinsic",
+        "reflection/right",
     }
     with pytest.raises(ValueError, match="no rollouts"):
         credit_metrics([], PAPER)

@@ -9,7 +9,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
-from skill1.records import Lesson
+from skill1.records import Lesson, Reflection
 from skill1.skillrl.bank import Mistake, Principle
 
 Exchange = tuple[str, str]  # (observation text, environment command answered with)
@@ -34,8 +34,16 @@ class ActContext:
     observation: Observation  # current
 
 
+@dataclass(frozen=True, slots=True)
+class Reflected:
+    """A parsed reflection (RetroAgent)."""
+
+    reflection: Reflection
+    lesson: Lesson | None  # None: it had nothing to say
+
+
 class PromptSet(Protocol):
-    """Templates and parsers of the four stages."""
+    """Templates and parsers of the four stages, distilling in two forms."""
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """Token ids of one fresh single-turn call, up to where the policy starts writing."""
@@ -51,6 +59,16 @@ class PromptSet(Protocol):
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
     ) -> str:
         """`reference`: the last trajectory of the same task with the opposite outcome (released switch), else None."""
+        ...
+
+    def reflect(
+        self,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
+        """`won`: None where the policy is to judge. `reference`: as in `distill`."""
         ...
 
     def skill_block(self, strategies: Sequence[str]) -> str:
@@ -78,6 +96,10 @@ class PromptSet(Protocol):
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         """What the library keeps of a distillation; None if it did not parse."""
+        ...
+
+    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
+        """What a reflection says; None if it did not parse. Its lesson is keyed by the task text."""
         ...
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:

@@ -33,7 +33,8 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
-from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
+from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
+from skill1.prompts.compact_reflection import read_reflection, verdict
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
 
@@ -54,6 +55,7 @@ _ONE = ("open", "close", "use", "examine")
 _BARE = ("look", "inventory")
 _SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
 _SYLLABLES = tuple(a + b for a in "bdgklmnr" for b in "aeio")
+SUBTASKS = ("go_to", "take", "use", "move")  # of a reflection; "use": clean, heat, cool or light
 NAME = re.compile(r"\b(?:[bdgklmnr][aeio]){3}\b")  # of a home; no word of the environment looks like one
 
 
@@ -145,11 +147,27 @@ class CompactPrompts:
     def distill(
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
     ) -> str:
+        return self._looking_back("", start, won, trajectory, reference)
+
+    def reflect(
+        self,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
+        return self._looking_back(f"<can> {' ; '.join(SUBTASKS)} ", start, won, trajectory, reference)
+
+    def _looking_back(
+        self,
+        asked: str,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
         shown = f"<ref> {self._actions(reference)} " if reference is not None else ""
-        return (
-            f"<distill> {shown}<traj> {self._actions(trajectory)} {'success' if won else 'failure'} "
-            f"{self._task(start)} {WRITE}"
-        )
+        return f"<distill> {asked}{shown}<traj> {self._actions(trajectory)} {verdict(won)} {self._task(start)} {WRITE}"
 
     @staticmethod
     def _actions(trajectory: Sequence[Exchange]) -> str:
@@ -188,6 +206,13 @@ class CompactPrompts:
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         desc, bar, strategy = (part.strip() for part in _named(text, start).partition("|"))
         return Lesson(desc, strategy) if desc and bar and strategy and "|" not in strategy else None
+
+    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
+        found = read_reflection(text, SUBTASKS)
+        if found is None:
+            return None
+        reflection, words = found
+        return Reflected(reflection, Lesson(start.instruction, _named(" ".join(words), start)) if words else None)
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(compact(start.instruction), self._actions(trajectory))

@@ -25,8 +25,9 @@ from transformers import PreTrainedTokenizerBase
 from skill1.envs.base import Observation
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
-from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
+from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
 from skill1.prompts.compact import WRITE
+from skill1.prompts.compact_reflection import read_reflection, verdict
 from skill1.prompts.shop_reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
@@ -41,6 +42,7 @@ _CLICKS = {
 }  # fmt: skip
 _PLAIN = {name.lower(): word for word, name in _CLICKS.items()}
 _BUTTONS = frozenset(f"click[{name}]" for name in _PLAIN)
+SUBTASKS = ("search", "open", "choose", "buy")  # of a reflection
 _MOST = 50  # highest number there is a token for
 
 
@@ -79,11 +81,28 @@ class CompactShopPrompts:
     def distill(
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
     ) -> str:
+        return self._looking_back("", start, won, trajectory, reference)
+
+    def reflect(
+        self,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
+        return self._looking_back(f"<left> {' ; '.join(SUBTASKS)} ", start, won, trajectory, reference)
+
+    def _looking_back(
+        self,
+        asked: str,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
         shown = f"<ref> {self._actions(start, reference)} " if reference is not None else ""
-        return (
-            f"<distill> {shown}<traj> {self._actions(start, trajectory)} {'success' if won else 'failure'} "
-            f"{_task(start)} {WRITE}"
-        )
+        played = self._actions(start, trajectory)
+        return f"<distill> {asked}{shown}<traj> {played} {verdict(won)} {_task(start)} {WRITE}"
 
     @staticmethod
     def _actions(start: Observation, trajectory: Sequence[Exchange]) -> str:
@@ -122,6 +141,15 @@ class CompactShopPrompts:
         bar = words.index("|") if words.count("|") == 1 else 0
         about, right = (spoken(" ".join(part)) for part in (words[:bar], words[bar + 1 :]))
         return Lesson(about, f"{about} : {right}") if bar and right else None
+
+    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
+        """A lesson says which brand was right; what for stands in the task, and is put before it."""
+        found = read_reflection(text, SUBTASKS)
+        if found is None:
+            return None
+        reflection, words = found
+        about, right = (spoken(" ".join(part)) for part in (read_wish(start.instruction).terms, words))
+        return Reflected(reflection, Lesson(start.instruction, f"{about} : {right}") if right else None)
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(spoken(" ".join(read_wish(start.instruction).terms)), spoken(self._actions(start, trajectory)))

@@ -6,19 +6,17 @@ two candidates (the released code generates a dummy one).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
-from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
+from skill1.prompts.answers import json_object, lessons
+from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
+from skill1.prompts.reflection import read_reflect, write_reflect
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
-
-_MIN_LESSON = 5  # characters; a lesson must be longer (method section 1)
-_LESSONS = (("action_lesson", "Actions"), ("navigation_lesson", "Navigation"))
 
 _QUERY = """You are an agent about to solve {setting}.
 Task: {task}
@@ -78,6 +76,13 @@ def _steps(trajectory: Sequence[Exchange]) -> str:
     )
 
 
+def _comparison(won: bool | None, reference: Sequence[Exchange] | None) -> str:
+    """An earlier trajectory of the opposite outcome as a paragraph, "" for none."""
+    if reference is None:
+        return ""
+    return f"\nFor comparison, an earlier {'failed' if won else 'successful'} attempt:\n{_steps(reference)}\n"
+
+
 class FullPrompts:
     """Templates for instruction-tuned chat models; the wording is ALFWorld's."""
 
@@ -85,6 +90,8 @@ class FullPrompts:
     episode = "a household task"
     navigation = "where things are and how to search"
     hint = ""  # what the list of actions does not say
+    subtasks: tuple[str, ...] = ("pick up", "navigate", "use appliance", "place")  # of a reflection that is told
+    judged_subtasks: tuple[str, ...] = ("locate", "acquire", "modify state", "place")  # of one that must judge
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return tokenizer.apply_chat_template(
@@ -122,16 +129,30 @@ class FullPrompts:
     def distill(
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
     ) -> str:
-        shown = ""
-        if reference is not None:
-            shown = f"\nFor comparison, an earlier {'failed' if won else 'successful'} attempt:\n{_steps(reference)}\n"
         return _DISTILL.format(
             episode=self.episode,
             navigation=self.navigation,
             task=start.instruction,
             outcome="success" if won else "failure",
             trajectory=_steps(trajectory),
-            reference=shown,
+            reference=_comparison(won, reference),
+        )
+
+    def reflect(
+        self,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
+        return write_reflect(
+            episode=self.episode,
+            task=start.instruction,
+            won=won,
+            trajectory=_steps(trajectory),
+            reference=_comparison(won, reference),
+            subtasks=self.subtasks if won is not None else self.judged_subtasks,
+            navigation=self.navigation,
         )
 
     def skill_block(self, strategies: Sequence[str]) -> str:
@@ -163,20 +184,16 @@ class FullPrompts:
         return Parsed(text.strip() if tagged is None else tagged, bool(tagged))
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
-        found = re.search(r"\{.*\}", text, re.DOTALL)
-        if not found:
+        fields = json_object(text)
+        if fields is None:
             return None
-        try:
-            fields = json.loads(found.group(0))
-            json.dumps(fields, ensure_ascii=False).encode()  # half a surrogate pair ("\\ud800") could not be stored
-        except (ValueError, RecursionError):  # not JSON, not Unicode, nested without end
+        head, lesson = fields.get("description_head"), lessons(fields)
+        if not isinstance(head, str) or not head.strip() or lesson is None:
             return None
-        head = fields.get("description_head")
-        lessons = [(label, fields.get(key)) for key, label in _LESSONS]
-        kept = [f"{label}: {v.strip()}" for label, v in lessons if isinstance(v, str) and len(v.strip()) > _MIN_LESSON]
-        if not isinstance(head, str) or not head.strip() or not kept:
-            return None
-        return Lesson(head.strip(), " ".join(kept))
+        return Lesson(head.strip(), lesson)
+
+    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
+        return read_reflect(text, start.instruction)
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(start.instruction, _steps(trajectory))
@@ -188,6 +205,7 @@ class FullShopPrompts(FullPrompts):
     setting = "a shopping task in a web shop that is shown as text"
     episode = "a shopping task"
     navigation = "which searches and pages lead to the right product, and what to choose there"
+    subtasks = judged_subtasks = ("search", "filter", "select", "purchase")
     hint = "\nsearch[...] takes your own words in place of <your query>; click[...] takes one of those listed."
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
