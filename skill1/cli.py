@@ -33,6 +33,7 @@ USER_ERROR = 2
 USER_ERRORS = frozenset(
     {
         "skill1.config.ConfigError",
+        "skill1.divergence.Diverged",
         "skill1.encoder.EncoderError",
         "skill1.endpoint.EndpointError",
         "skill1.envs.base.DataError",
@@ -48,7 +49,7 @@ _NOTEBOOKS = Path("notebooks")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the command found something wrong, 2 a user error."""
+    """Run the command line and exit: 0 done, 1 the command found something wrong, 2 a user error, 130 and 143 signals."""
     try:
         status = cli.main(arguments, prog_name="skill1", standalone_mode=False)
     except click.ClickException as error:
@@ -113,7 +114,10 @@ def train(
     name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int,
     dry_run: bool,
 ) -> int:  # fmt: skip
-    """Train a policy into a new run directory."""
+    """Train a policy into a new run directory.
+
+    SIGTERM ends it after the running step with a checkpoint, and status 143; continue with --resume.
+    """
     directory = place(name, out)
     config = read_config(preset, variant, overrides)
     if dry_run:
@@ -130,10 +134,10 @@ def train(
         words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
         launch_torchrun([*words, *(["--resume"] if resume else [])], nproc, on_line=click.echo)
         return 0
+    from skill1.termination import TERMINATED
     from skill1.train import train as run_training
 
-    run_training(config, directory, resume)
-    return 0
+    return 0 if run_training(config, directory, resume) else TERMINATED
 
 
 @cli.command()

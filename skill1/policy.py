@@ -137,6 +137,15 @@ class Policy:
     def _sample(
         self, prompts: list[list[int]], seeds: list[Seed], temperature: float, max_new_tokens: int
     ) -> list[Completion]:
+    if config.prompts == "full" and not tokenizer.chat_template:
+        raise ConfigError(
+            f"policy.model: the tokenizer of {name!r} has no chat template, which policy.prompts=full needs: use an "
+            "instruction-tuned model, or add its chat_template.jinja to the folder"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
+        )
         width, device = max(map(len, prompts)), self.model.device
         ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -179,7 +188,8 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         model: folder or hub id, `policy.model` by default (a checkpoint, when evaluating).
 
     Raises:
-        ConfigError: the folder does not exist or holds no model.
+        ConfigError: the folder does not exist or holds no model, or its tokenizer cannot serve: no chat template for
+            `policy.prompts` = full, or no token that ends an answer. (Without a padding token the end token pads.)
     """
     if not sys.stderr.isatty():
         disable_progress_bar()  # transformers' bars, one per file read or written, would flood logs and notebooks

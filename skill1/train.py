@@ -8,10 +8,14 @@ processes. Rank 0 is the library's only author: the others apply its events.
 
 from __future__ import annotations
 
+import errno
+import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from skill1.config import Config, ConfigError
 from skill1.credit import credit, credit_metrics
+from skill1.divergence import Diverged
 from skill1.encoder import load_encoder
 from skill1.envs.make import make_environment
 from skill1.evaluate import jobs, outcomes, play
@@ -34,9 +39,10 @@ from skill1.records import Rollout, Row, Task
 from skill1.references import ReferenceTrajectories
 from skill1.retroagent import Potentials, memory_arm
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory
+from skill1.runs import RunDirectory, RunError
 from skill1.skillrl.growth import BankGrowth
 from skill1.sharding import check_sharding
+from skill1.termination import on_sigterm
 from skill1.trainer import RowTrainer, build_trainer
 
 
@@ -222,7 +228,7 @@ class Experience:
 
 
 class _RunCallback(TrainerCallback):
-    """Writes each step's metrics to the run directory, validates on schedule, shows progress."""
+    """Writes each step's metrics to the run directory, validates on schedule, shows progress, ends after SIGTERM."""
 
     def __init__(self, experience: Experience, run: RunDirectory | None, trainer: RowTrainer) -> None:
         self._experience = experience
@@ -235,8 +241,14 @@ class _RunCallback(TrainerCallback):
             self._bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", desc=self._run.name)
         if state.global_step == 0:
             self._validate(0)
+        self._asked = False
+
+    def end(self) -> None:
+        """End the run, on all ranks, with the checkpoint of the step that runs."""
+        self._asked = True
 
     def on_step_end(self, args, state, control, **kwargs):
+        state.save_steps = args.save_steps  # transformers goes by the checkpoint's, but a resumed run may change it
         every = self._experience.config.train.validate_every
         if every and state.global_step % every == 0:
             self._validate(state.global_step)
@@ -246,6 +258,8 @@ class _RunCallback(TrainerCallback):
             return
         self._run.log(state.global_step, {name: value for name, value in logs.items() if name != "epoch"})
         self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", logs.get("bank/size", 0))), refresh=False)
+        if any(gather_object([self._asked])):
+            control.should_save = control.should_training_stop = True
         self._bar.update(1)
 
     def close(self) -> None:
@@ -259,15 +273,19 @@ class _RunCallback(TrainerCallback):
                 self._experience.validate(step, model)
 
 
-def train(config: Config, directory: Path, resume: bool = False) -> None:
+def train(config: Config, directory: Path, resume: bool = False) -> bool:
     """Run training into `directory`, alone or under torchrun; `resume` continues from the last complete checkpoint.
 
     Raises:
-        ConfigError, DataError, RunError, LibraryError, CheckpointError: see the messages; nothing is overwritten.
+        ConfigError, DataError, RunError, LibraryError, CheckpointError, Diverged: see the messages; nothing is
+            overwritten.
     """
     # without `cpu`, accelerate takes every process of a machine without a GPU for the only one
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=config.train.timeout))
     if config.rollout.tasks_per_step < state.num_processes:
+    Returns:
+        Whether all steps are done: False if SIGTERM asked for an end, which came after a step with its checkpoint.
+
         raise ConfigError(
             f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
             "every process plays whole groups"
@@ -291,7 +309,25 @@ def train(config: Config, directory: Path, resume: bool = False) -> None:
         latest = RunDirectory.open(directory).latest_checkpoint() if resume else None
         if latest is None:
             experience.start()
-        trainer.train(resume_from_checkpoint=latest.path if latest else None)
+        ending.enter_context(on_sigterm(callback.end))
+        try:
+            trainer.train(resume_from_checkpoint=latest.path if latest else None)
+        except Diverged as error:
+            if run is not None:  # a resumed run does the step again, and removes these
+                shutil.copy(run.rollouts_file(error.step), error.folder / "rollouts.parquet")
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            free = shutil.disk_usage(directory).free
+            raise RunError(
+                f"no space left for {directory} ({free:,} bytes are free): make room and continue with --resume"
+            ) from error
+        done = trainer.state.global_step
+    if run is not None and done < config.train.steps:
+        ended = f"{directory} ends after SIGTERM: step {done} of {config.train.steps} is saved"
+        tqdm.write(f"{ended}; continue with --resume", file=sys.stderr)
     if state.num_processes > 1:  # or one rank's exit can abort another that still holds connections to it
         state.wait_for_everyone()
         state.destroy_process_group()
+    return done == config.train.steps

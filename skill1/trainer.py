@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,10 @@ from skill1.checkpoints import (
     complete_checkpoints,
     mark_complete,
     remove_checkpoint,
+    writing,
 )
 from skill1.config import Config, ConfigError
+from skill1.divergence import Attempt, Batch, record
 from skill1.generation.weights import generation_weights
 from skill1.planning import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
 from skill1.records import Row
@@ -62,10 +65,14 @@ PRIVATE_API: tuple[tuple[str, str], ...] = (
     ("trl.GRPOTrainer", "_send_telemetry"),  # overridden: a run talks to no server but the tracker asked for
     ("trl.trainer.utils", "add_fused_lm_head"),  # installed by TRL; we pass its `shift_labels` and `fused_lm_head`
     ("transformers.Trainer", "_save_checkpoint"),  # overridden: states and the completeness marker
+    ("transformers.Trainer", "_clip_grad_norm"),  # extended: an update that is not finite stops the run
     ("accelerate.state.GradientState", "_set_sync_gradients"),  # gradients are exchanged once an update
 )
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
+# TRL 1.16 asks transformers for it by its old name, once a step
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
 _WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
 
 Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
@@ -188,10 +195,14 @@ class RowTrainer(GRPOTrainer):
             for number, update in enumerate(updates)
         ]
         loss = torch.zeros((), device=self.accelerator.device)
-        for number, batch in enumerate(batches):
+        self._attempt = None
+        for number, (update, batch) in enumerate(zip(updates, batches, strict=True)):
             if number:
                 self._finish_update(model)
-            loss += self._accumulate(model, batch) / len(batches)
+            update_loss = self._accumulate(model, batch)
+            loss += update_loss / len(batches)
+            mine = [micro.ranks[self.accelerator.process_index] for micro in update.micro_batches]
+            self._attempt = Attempt(number, len(updates), rows, mine, batch, update_loss)
 
         micro_batches = [micro for update in updates for micro in update.micro_batches]
         own = {
@@ -295,7 +306,7 @@ class RowTrainer(GRPOTrainer):
         return total
 
     def _finish_update(self, model: nn.Module) -> None:
-        self._norms.append(self.accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm))
+        self._norms.append(self._clip_grad_norm(model))
         self.optimizer.step()
         model.zero_grad()
 
@@ -312,6 +323,30 @@ class RowTrainer(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(
         self,
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor | float:
+        """Every update passes here before its optimizer step. Raises Diverged, on all ranks, unless it is finite."""
+        norm = super()._clip_grad_norm(model)
+        if self._attempt is not None:
+            found = torch.stack([self._attempt.loss.float(), self._attempt.loss.new_tensor(float(norm)).float()])
+            if not self.accelerator.gather(found).isfinite().all():
+                self._stop(*found.tolist())
+        return norm
+
+    def _stop(self, loss: float, norm: float) -> None:
+        """Save the policy, which the update has not changed yet, and raise Diverged."""
+        step = self.state.global_step + 1
+        folder = Path(self.args.output_dir) / f"failed-step-{step}"
+        self.save_model(str(folder), _internal_call=True)
+        spoilt = gather_object(self._attempt.spoilt(self._score))
+        raise record(folder, step, self._attempt, spoilt, loss, norm)
+
+    def _score(self, batch: Batch) -> torch.Tensor:
+        """A micro-batch's log-probs (B, K) under the policy as it is now."""
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
+            return self._get_per_token_logps_and_entropies(self.model, ids, mask, batch["completion_ids"].size(1))[0]
+
         model: nn.Module,
         input_ids: torch.Tensor,  # (B, P + K), prompts padded left, completions right
         attention_mask: torch.Tensor,  # (B, P + K)
@@ -418,18 +453,24 @@ class RowTrainer(GRPOTrainer):
         return super().train(resume_from_checkpoint=str(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Everything of transformers' checkpoint, the states, then the marker; only then are older ones deleted."""
+        """Everything of transformers' checkpoint, the states, then the marker; only then are older ones deleted.
+
+        Raises:
+            CheckpointError: the disk is full, or cannot be written.
+        """
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.accelerator.is_main_process:
             remove_checkpoint(folder)  # of a run that died here
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        if self.accelerator.is_main_process:
-            for state in self.stateful:
-                state.save(folder)
+        with writing(folder, self.model):
+            super()._save_checkpoint(model, trial)
+            if self.accelerator.is_main_process:
+                for state in self.stateful:
+                    state.save(folder)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            mark_complete(folder, self.state.global_step, self._architecture)
+            with writing(folder, self.model):
+                mark_complete(folder, self.state.global_step, self._architecture)
             for old in complete_checkpoints(folder.parent)[: -self.config.train.save_total_limit]:
                 remove_checkpoint(old)
 

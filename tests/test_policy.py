@@ -221,6 +221,27 @@ def test_a_torn_model_is_an_error(world, nano, tmp_path):
 
 def test_weights_are_float32_for_full_fine_tuning(world, nano):
     full, _ = load_model(configure(world, nano, policy__dtype="bfloat16").policy)
+def test_a_tokenizer_that_cannot_serve_is_an_error(world, nano, tmp_path):
+    with pytest.raises(ConfigError, match="has no chat template, which policy.prompts=full needs"):
+        load_model(configure(world, nano, policy__prompts="full").policy)
+    make_nano(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="has no end token"):
+        load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
+
+
+def test_without_a_padding_token_the_end_token_pads(policy, world, nano):
+    tokenizer = load_tokenizer(str(nano))
+    tokenizer.pad_token = None
+    bare = Policy(policy.model, tokenizer, policy.prompts, configure(world, nano).policy, 512)
+    written, expected = (
+        p.generate(PROMPTS, seeds(len(PROMPTS)), temperature=1.0, max_new_tokens=6) for p in (bare, policy)
+    )
+    assert [c.ids.tolist() for c in written] == [c.ids.tolist() for c in expected]
+
+
     adapted, _ = load_model(configure(world, nano, policy__dtype="bfloat16", policy__lora_rank=4).policy)
     assert (full.dtype, adapted.dtype) == (torch.float32, torch.bfloat16)
 

@@ -34,7 +34,7 @@ from trainer_runs import (
     move_off_reference,
     weights,
 )
-from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
 import skill1.trl_config
@@ -308,6 +308,21 @@ def test_policies_that_cannot_be_trained_as_asked_are_refused(policy, tmp_path):
         build(changed)
     build(tiny_model(), train__kl=0.0)
     build(tiny_model(dtype=torch.bfloat16), policy__lora_rank=2)
+
+
+def test_a_policy_without_a_padding_token_is_trained_alike(policy, tmp_path):
+    bare = shutil.copytree(policy, tmp_path / "bare")
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(bare)
+    assert AutoTokenizer.from_pretrained(bare).pad_token is None
+    seen = []
+    for given in (policy, bare):
+        config = configure(train__rows_per_update=5)
+        trainer, _ = make_trainer(given, tmp_path / given.name, config, lambda step, model: random_rows(9))
+        trainer.train()
+        seen.append(weights(trainer))
+    assert largest_difference(*seen) == 0
 
 
 # -- checkpoints --------------------------------------------------------------------------------------------------

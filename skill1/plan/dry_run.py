@@ -20,7 +20,7 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
         ConfigError, DataError, RunError: what training would stop at.
     """
     if resume:
-        RunDirectory.open(directory).check_config(config)
+        RunDirectory.open(directory).check_resumable(config)
     elif (directory / "config.json").exists():
         raise RunError(f"{directory} already holds a run: continue it with --resume, or choose another name")
     tasks = make_environment(config.environment).tasks(config.environment.train_split)
