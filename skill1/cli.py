@@ -42,6 +42,7 @@ USER_ERRORS = frozenset(
         "skill1.policy.PromptTooLong",
         "skill1.runs.RunError",
         "skill1.checkpoints.CheckpointError",
+        "skill1.skillrl.bank.BankError",
     }
 )
 _INTERRUPTED = 130

@@ -40,7 +40,7 @@ from skill1.references import ReferenceTrajectories
 from skill1.retroagent import Potentials, memory_arm
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory, RunError
-from skill1.skillrl.growth import BankGrowth
+from skill1.skillrl.growth import BankGrowth, check_bank
 from skill1.sharding import check_sharding
 from skill1.termination import on_sigterm
 from skill1.trainer import RowTrainer, build_trainer
@@ -88,7 +88,7 @@ class Experience:
     def close(self) -> None:
         """Say what went wrong on the way without ending the run."""
         if self._bank is not None:
-            self._bank.warn()
+            self._bank.close()
 
     def policy(self, model: PreTrainedModel) -> Policy:
         return Policy(
@@ -291,6 +291,8 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             "every process plays whole groups"
         )
     check_sharding(config, state.num_processes)
+    if config.bank.enabled:
+        check_bank(config)
     model, tokenizer = load_model(config.policy)
     with ExitStack() as ending:  # after an error too: a notebook can go on with the same run
         run = None

@@ -11,12 +11,13 @@ and rank 0's answer counts. Rank 0 learns, the others apply its event.
 
 from __future__ import annotations
 
-import warnings
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
 
 from skill1.config import Config, ConfigError
 from skill1.encoder import Encoder
@@ -36,13 +37,13 @@ _JOURNAL = "journal.jsonl"
 
 
 def check_bank(config: Config) -> None:
-    """Raise ConfigError (EndpointError for a missing key) if the bank of this configuration cannot work."""
+    """Raise ConfigError, EndpointError (no key) or BankError if the bank of this configuration cannot work."""
     if config.library.enabled:
         raise ConfigError("bank.enabled and library.enabled exclude each other: turn one of them off")
     if config.bank.evolve_from == "validation" and not config.train.validate_every:
         raise ConfigError("bank.evolve_from = 'validation' needs validations: set train.validate_every")
-    known_categories(config.environment.name)
     check_teacher(config.bank)
+    initial_bank(config)
 
 
 def initial_bank(config: Config) -> SkillBank:
@@ -135,14 +136,14 @@ class BankGrowth:
             self._journal.append(event)
         return event
 
-    def warn(self) -> None:
-        """Say, at the end of a run, that the teacher failed."""
+    def close(self) -> None:
+        """Say, at the end of a run, how often the teacher failed."""
         if self._live.failed and self._state.is_main_process:
             last = next(event for event in reversed(self._journal.events()) if event.error is not None)
-            warnings.warn(
+            tqdm.write(
                 f"{self._live.failed} of {self._live.sequence} calls of the teacher ({self._config.bank.teacher}) had no "
                 f"usable answer, and the bank was left as it was; the last at step {last.step}: {last.error}",
-                stacklevel=2,
+                file=sys.stderr,
             )
 
     def save(self, folder: Path) -> None:
