@@ -137,15 +137,6 @@ class Policy:
     def _sample(
         self, prompts: list[list[int]], seeds: list[Seed], temperature: float, max_new_tokens: int
     ) -> list[Completion]:
-    if config.prompts == "full" and not tokenizer.chat_template:
-        raise ConfigError(
-            f"policy.model: the tokenizer of {name!r} has no chat template, which policy.prompts=full needs: use an "
-            "instruction-tuned model, or add its chat_template.jinja to the folder"
-        )
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(
-            f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
-        )
         width, device = max(map(len, prompts)), self.model.device
         ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -207,6 +198,15 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({str(error).splitlines()[0]})") from error
+    if config.prompts == "full" and not tokenizer.chat_template:
+        raise ConfigError(
+            f"policy.model: the tokenizer of {name!r} has no chat template, which policy.prompts=full needs: use an "
+            "instruction-tuned model, or add its chat_template.jinja to the folder"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
+        )
     return loaded, tokenizer
 
 

@@ -235,31 +235,31 @@ class _RunCallback(TrainerCallback):
         self._run = run
         self._trainer = trainer
         self._bar: tqdm | None = None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if self._run is not None:
-            self._bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", desc=self._run.name)
-        if state.global_step == 0:
-            self._validate(0)
         self._asked = False
 
     def end(self) -> None:
         """End the run, on all ranks, with the checkpoint of the step that runs."""
         self._asked = True
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, **kwargs):
         state.save_steps = args.save_steps  # transformers goes by the checkpoint's, but a resumed run may change it
+        if self._run is not None:
+            self._bar = tqdm(total=args.max_steps, initial=state.global_step, unit="step", desc=self._run.name)
+        if state.global_step == 0:
+            self._validate(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
         every = self._experience.config.train.validate_every
         if every and state.global_step % every == 0:
             self._validate(state.global_step)
+        if any(gather_object([self._asked])):
+            control.should_save = control.should_training_stop = True
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self._run is None or "loss" not in logs:
             return
         self._run.log(state.global_step, {name: value for name, value in logs.items() if name != "epoch"})
         self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", logs.get("bank/size", 0))), refresh=False)
-        if any(gather_object([self._asked])):
-            control.should_save = control.should_training_stop = True
         self._bar.update(1)
 
     def close(self) -> None:
@@ -276,6 +276,9 @@ class _RunCallback(TrainerCallback):
 def train(config: Config, directory: Path, resume: bool = False) -> bool:
     """Run training into `directory`, alone or under torchrun; `resume` continues from the last complete checkpoint.
 
+    Returns:
+        Whether all steps are done: False if SIGTERM asked for an end, which came after a step with its checkpoint.
+
     Raises:
         ConfigError, DataError, RunError, LibraryError, CheckpointError, Diverged: see the messages; nothing is
             overwritten.
@@ -283,9 +286,6 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
     # without `cpu`, accelerate takes every process of a machine without a GPU for the only one
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=config.train.timeout))
     if config.rollout.tasks_per_step < state.num_processes:
-    Returns:
-        Whether all steps are done: False if SIGTERM asked for an end, which came after a step with its checkpoint.
-
         raise ConfigError(
             f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
             "every process plays whole groups"

@@ -64,15 +64,15 @@ PRIVATE_API: tuple[tuple[str, str], ...] = (
     ("trl.GRPOTrainer", "_metrics"),  # per micro-batch lists, drained into one entry a step
     ("trl.GRPOTrainer", "_send_telemetry"),  # overridden: a run talks to no server but the tracker asked for
     ("trl.trainer.utils", "add_fused_lm_head"),  # installed by TRL; we pass its `shift_labels` and `fused_lm_head`
-    ("transformers.Trainer", "_save_checkpoint"),  # overridden: states and the completeness marker
     ("transformers.Trainer", "_clip_grad_norm"),  # extended: an update that is not finite stops the run
+    ("transformers.Trainer", "_save_checkpoint"),  # overridden: states and the completeness marker
     ("accelerate.state.GradientState", "_set_sync_gradients"),  # gradients are exchanged once an update
 )
 
-_DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
 # TRL 1.16 asks transformers for it by its old name, once a step
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
+_DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
 _WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
 
 Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
@@ -310,19 +310,6 @@ class RowTrainer(GRPOTrainer):
         self.optimizer.step()
         model.zero_grad()
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs  # `_batch` made them
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """This rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
-
-    # -- log-probabilities --------------------------------------------------------------------------------------
-
-    def _get_per_token_logps_and_entropies(
-        self,
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor | float:
         """Every update passes here before its optimizer step. Raises Diverged, on all ranks, unless it is finite."""
         norm = super()._clip_grad_norm(model)
@@ -347,6 +334,19 @@ class RowTrainer(GRPOTrainer):
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
             return self._get_per_token_logps_and_entropies(self.model, ids, mask, batch["completion_ids"].size(1))[0]
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs  # `_batch` made them
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """This rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
+
+    # -- log-probabilities --------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(
+        self,
         model: nn.Module,
         input_ids: torch.Tensor,  # (B, P + K), prompts padded left, completions right
         attention_mask: torch.Tensor,  # (B, P + K)

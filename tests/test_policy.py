@@ -219,8 +219,6 @@ def test_a_torn_model_is_an_error(world, nano, tmp_path):
         load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
 
 
-def test_weights_are_float32_for_full_fine_tuning(world, nano):
-    full, _ = load_model(configure(world, nano, policy__dtype="bfloat16").policy)
 def test_a_tokenizer_that_cannot_serve_is_an_error(world, nano, tmp_path):
     with pytest.raises(ConfigError, match="has no chat template, which policy.prompts=full needs"):
         load_model(configure(world, nano, policy__prompts="full").policy)
@@ -242,6 +240,8 @@ def test_without_a_padding_token_the_end_token_pads(policy, world, nano):
     assert [c.ids.tolist() for c in written] == [c.ids.tolist() for c in expected]
 
 
+def test_weights_are_float32_for_full_fine_tuning(world, nano):
+    full, _ = load_model(configure(world, nano, policy__dtype="bfloat16").policy)
     adapted, _ = load_model(configure(world, nano, policy__dtype="bfloat16", policy__lora_rank=4).policy)
     assert (full.dtype, adapted.dtype) == (torch.float32, torch.bfloat16)
 
