@@ -97,8 +97,8 @@ def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) ->
     assert {path: path.read_bytes() for path in figures} == figures  # and redrawn byte by byte
 
     same = training(trained)
-    with pytest.raises(RunError, match="train.steps: the run has 4, now 5"):
-        launch_training(same["directory"], overrides=same["overrides"] | {"train.steps": 5})
+    with pytest.raises(RunError, match="library.top_k: the run has 5, now 3"):
+        launch_training(same["directory"], overrides=same["overrides"] | {"library.top_k": 3})
 
     (run.checkpoint_dir(STEPS) / MARKER).unlink()  # as if stopped in the middle of writing it
     lines: list[str] = []
