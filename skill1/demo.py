@@ -145,8 +145,8 @@ def _keep_costs(summary: Path, meter: _Meter) -> None:
 def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
     """Rates (0-1) before and after, the library's use in training, and what the demo cost.
 
-    The top level is the split that training validates on; any other has the same entries under its name. Before training
-    the library is empty, so both entries of `before` are the same evaluation.
+    The top level is the split that training validates on; any other has the same entries under its name. Before
+    training the library is empty, so both entries of `before` are the same evaluation.
     """
     evaluated = json.loads((run / "summary.json").read_text())["evaluations"]
     splits = {

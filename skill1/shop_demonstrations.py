@@ -1,4 +1,4 @@
-"""Expert demonstrations of the four stages in WebShop, from which its nano policy learns formats and the *use* of skills.
+"""Expert demonstrations of the four stages in WebShop, from which its nano policy learns formats and the use of skills.
 
 Ours. Every few dozen goals the shop is drawn anew, so no brand can be learned by heart: what product a wish is about
 can only be read off the skill. The expert follows a skill whose words are those of the task and ignores any other.
@@ -120,7 +120,7 @@ class ShopDemonstrator:
         yield Demonstration("distill", "distill", self._prompts.distill(start, won, trajectory, None), answer)
 
     def _first_moves(self, start: Observation, known: _Known) -> Iterator[Demonstration]:
-        """First decisions in pairs: a skill naming a brand drawn at random, once about this wish and once about another.
+        """First decisions in pairs: a skill naming a brand drawn at random, once about this wish, once about another.
 
         The brand is independent of the wish, so only reading the skill tells the answer; the foreign twin names the
         same brand, so only comparing the words tells whether to follow.
@@ -165,7 +165,7 @@ class ShopDemonstrator:
         return self._foreign(known) if u < self._config.relevant_share + self._config.foreign_share else None
 
     def _foreign(self, known: _Known) -> _Known | None:
-        """A skill about another wish, half of the time one that shares a word with this one; None while there is none."""
+        """A skill about another wish, half of the time one that shares a word with it; None while there is none."""
         others = [other for other in self._pool if not other.is_about(known)]
         akin = [other for other in others if set(other.wish) & set(known.wish)]
         if not others:

@@ -13,8 +13,6 @@ import random
 from skill1.envs.base import Observation
 from skill1.prompts.shop_reading import ShopPage, read_page, read_wish
 
-SEARCH_WORDS = "search"
-
 
 class ShopExpert:
     """Plays one episode in compact answers: `act(observation)` gives the next, `moved(answer)` what was really done.
@@ -28,14 +26,14 @@ class ShopExpert:
         self._wish = read_wish(start.instruction)
         self._hint = hint
         self.doing = "search"  # what the last answer of `act` was for
-        self.opened: str | None = None  # brand of the product opened last
+        self.opened: str | None = None  # brand of the product whose page was seen last
 
     def act(self, now: Observation) -> str:
         page = read_page(now.text, now.instruction)
         match page.kind:
             case "index":
                 self.doing = "search by skill" if self._hint else "search"
-                return f"{SEARCH_WORDS} {self._hint or ' '.join(self._wish.terms)}"
+                return f"search {self._hint or ' '.join(self._wish.terms)}"
             case "results":
                 return self._open(page)
             case "item":

@@ -1,4 +1,4 @@
-"""Instructions and pages of WebShop taken apart, for the compact prompts and the scripted player. Ours, not the paper's.
+"""Instructions and pages of WebShop taken apart, for the compact prompts and the scripted player. Ours.
 
 Everything is read from the texts that the policy is shown. Terms that generated catalogues are made of are one token
 each ("long sleeve" is `long_sleeve`); the brand of a generated title is one token a syllable ("Berden" is `~ber +den`).
@@ -14,7 +14,7 @@ from typing import Literal
 
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.goods import GOODS
-from skill1.envs.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEARCH, SEPARATOR
+from skill1.envs.webshop.pages import BUY, NEXT, PREVIOUS, SEARCH, SEPARATOR
 
 PageKind = Literal["index", "results", "item", "sub"]
 _CACHED = 1 << 14  # a rollout shows the same few thousand pages again and again
