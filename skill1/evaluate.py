@@ -196,12 +196,12 @@ def evaluate_run(
     frames = {split: stored[(stored["step"] == step) & (stored["split"] == split)] for split in todo}
     missing = [split for split in todo if not _holds(frames[split], todo[split])]
     if missing:
-        policy = _policy(run, config, step)
         skills = _library(run, config, at)
-        for split in missing:
-            rollouts = play(todo[split], policy, environment, skills, config, progress=progress)
-            frames[split] = outcomes(todo[split], rollouts, config, step, label)
-            run.write_evaluation(kind, frames[split])
+        with _policy(run, config, step) as policy:
+            for split in missing:
+                rollouts = play(todo[split], policy, environment, skills, config, progress=progress)
+                frames[split] = outcomes(todo[split], rollouts, config, step, label)
+                run.write_evaluation(kind, frames[split])
     return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in frames.items()]
 
 

@@ -105,7 +105,8 @@ class Experience:
         """Rollouts of step `step` (from 0) on all ranks -> their rows, the same on every rank, and the step's metrics."""
         config, started = self.config, time.perf_counter()
         policy = self.policy(model)
-        local, seconds = self._rollouts(step, policy)
+        with policy:
+            local, seconds = self._rollouts(step, policy)
         played = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
         skilled = config.library.enabled
@@ -122,6 +123,10 @@ class Experience:
             self._run.write_rollouts(step + 1, rollouts)
         metrics |= {f"time/{stage}": spent for stage, spent in seconds.items()}
         metrics["time/rollout"] = played - started
+        turns = [turn for rollout in rollouts for turn in rollout.turns]
+        metrics["tokens/prompt"] = float(sum(len(turn.prompt_ids) for turn in turns))
+        metrics["tokens/generated"] = float(sum(len(turn.completion_ids) for turn in turns))
+        metrics["time/generated_tokens_per_second"] = metrics["tokens/generated"] / metrics["time/rollout"]
         metrics["time/credit_and_learn"] = time.perf_counter() - played
         return rows, metrics
 
@@ -191,7 +196,8 @@ class Experience:
         mine = todo[self._state.process_index :: self._state.num_processes]
         skills, policy = self.library if self._bank is None else self._bank, self.policy(model)
         frozen = skills.frozen() if skills is not None else None
-        rollouts = play(mine, policy, self.environment, frozen, config)
+        with policy:
+            rollouts = play(mine, policy, self.environment, frozen, config)
         played = gather_object(list(zip(mine, rollouts, strict=True)))
         played.sort(key=lambda pair: (pair[0].number, pair[0].task.game))
         if self._bank is not None and step:

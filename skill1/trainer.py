@@ -51,6 +51,7 @@ from skill1.checkpoints import (
 from skill1.config import Config, ConfigError
 from skill1.divergence import Attempt, Batch, record
 from skill1.generation.weights import generation_weights
+from skill1.plan.machine import peak_flops
 from skill1.planning import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
 from skill1.records import Row
 from skill1.trl_config import lora_config, trl_config
@@ -73,6 +74,7 @@ PRIVATE_API: tuple[tuple[str, str], ...] = (
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
+_ENGINES = ("vllm", "vllm_server")  # backends whose log-probs are not quite the policy's
 _WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
 
 Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
@@ -125,7 +127,8 @@ class RowTrainer(GRPOTrainer):
     returned: `kl` (only if train.kl > 0), `entropy` and `clip_ratio/region_mean`, means over the trained tokens;
     `grad_norm`, mean over the updates, before clipping; `rows/total`, `rows/trained`, `rows/updates`,
     `rows/padding_waste` (share of the tokens), `tokens/trained` (completion tokens), `time/collect` and `time/update`
-    (seconds).
+    (seconds), `time/update_tokens_per_second` (prompt and completion tokens of all ranks, without padding) and, on
+    GPUs whose peak rate is known, `time/update_mfu`: 4 operations per token and parameter, 2 more per trained one.
     """
 
     def __init__(
@@ -163,6 +166,9 @@ class RowTrainer(GRPOTrainer):
         self._entry: dict[str, float] = {}
         self._norms: list[torch.Tensor] = []  # of the updates before the last one
         self._update_started = 0.0
+        self._passed = 0  # tokens of the step's updates, on all ranks
+        device = self.accelerator.device
+        self._peak = peak_flops(torch.cuda.get_device_name(device), config.policy.dtype) if device.type == "cuda" else None
         for scored in filter(None, (self.model, self.ref_model)):
             causal = self.accelerator.unwrap_model(scored)
             causal = causal.get_base_model() if is_peft_model(causal) else causal
@@ -189,7 +195,8 @@ class RowTrainer(GRPOTrainer):
             step=self.state.global_step,
         )
         # Old and reference log-probs of all updates come before the first one. The first needs no old ones: its
-        # ratio is 1 by definition, and TRL takes the new log-probs, detached, where the key is missing.
+        # ratio is 1 by definition, and TRL takes the new log-probs, detached, where the key is missing. Rows that vLLM
+        # wrote bring theirs.
         batches = [
             [self._batch(rows, advantages, micro, update, old=number > 0) for micro in update.micro_batches]
             for number, update in enumerate(updates)
@@ -205,6 +212,7 @@ class RowTrainer(GRPOTrainer):
             self._attempt = Attempt(number, len(updates), rows, mine, batch, update_loss)
 
         micro_batches = [micro for update in updates for micro in update.micro_batches]
+        self._passed = sum(int(shape.rows[list(rank)].sum()) for micro in micro_batches for rank in micro.ranks)
         own = {
             **self._drain_metrics([micro.tokens for micro in micro_batches]),
             "rows/total": len(rows),
@@ -226,7 +234,7 @@ class RowTrainer(GRPOTrainer):
         Every rank must enter, once for as many rollouts as it plays; inside, no call to the policy waits for other
         ranks. (vLLM takes the weights as they are held, when the policy begins to write.)
         """
-        engine = self.config.policy.backend in ("vllm", "vllm_server")
+        engine = self.config.policy.backend in _ENGINES
         with (
             torch.no_grad(),
             unwrap_model_for_generation(
@@ -278,8 +286,12 @@ class RowTrainer(GRPOTrainer):
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         kept = batch["completion_ids"].size(1)
+        sampled = self.config.policy.backend in _ENGINES
+        if sampled:
+            logprobs = [torch.as_tensor(rows[i].logprobs) for i in mine] + [torch.zeros(2)] * len(missing)
+            batch["old_per_token_logps"] = pad(logprobs, 0.0, "right").to(self.accelerator.device)
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
-            if old:
+            if old and not sampled:
                 batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept)[0]
             if self.beta and self.ref_model is not None:
                 scored = self._get_per_token_logps_and_entropies(self.ref_model, ids, mask, kept)
@@ -409,7 +421,11 @@ class RowTrainer(GRPOTrainer):
         if "loss" in logs:
             norms = [float(norm) for norm in (*self._norms, logs["grad_norm"])]
             logs |= self._entry | {"grad_norm": sum(norms) / len(norms)}
-            logs["time/update"] = time.perf_counter() - self._update_started
+            seconds = logs["time/update"] = time.perf_counter() - self._update_started
+            logs["time/update_tokens_per_second"] = self._passed / seconds
+            if self._peak is not None:
+                flops = (4 * self._architecture["parameters"] + 2 * self._architecture["trainable"]) * self._passed
+                logs["time/update_mfu"] = flops / seconds / self._peak / self.accelerator.num_processes
             self._norms.clear()
         super().log(logs, start_time)
 

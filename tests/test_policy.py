@@ -15,7 +15,9 @@ from transformers import GenerationConfig
 
 from skill1.config import ConfigError
 from skill1.nano import END, make_model, make_tokenizer
-from skill1.policy import Policy, PromptTooLong, _SeededSampling, load_model, load_tokenizer, stream
+from skill1.generation.padded import SeededSampling
+from skill1.generation.sampling import stream
+from skill1.policy import Policy, PromptTooLong, load_model, load_tokenizer
 from skill1.prompts import CompactPrompts
 from skill1.warmstart import nano_tokenizer
 
@@ -142,7 +144,7 @@ def test_impossible_tokens_are_never_drawn():
     extremes = [0.0, float(np.nextafter(np.float32(1), np.float32(0)))]
     for u in [*extremes, *stream((3,), 200).tolist()]:
         for scale in (1.0, 7.3, 0.01):
-            sampler = _SeededSampling(torch.full((2, 1), u), temperature=1.0)
+            sampler = SeededSampling(torch.full((2, 1), u), temperature=1.0)
             drawn = sampler(torch.zeros(2, 0, dtype=torch.long), scores * scale)
             assert torch.isfinite(sampler.logprobs[0]).all()
             assert (scores[torch.arange(2), drawn.argmax(dim=-1)] > -torch.inf).all()
@@ -154,7 +156,7 @@ def test_the_largest_uniform_draws_a_possible_token(seed, size):
     logits = torch.randn(1, size, generator=torch.Generator().manual_seed(seed)) * 4
     logits = torch.cat([logits, torch.full((1, 3), -torch.inf)], dim=1)
     u = torch.full((1, 1), float(np.nextafter(np.float32(1), np.float32(0))))
-    sampler = _SeededSampling(u, temperature=1.0)
+    sampler = SeededSampling(u, temperature=1.0)
     drawn = int(sampler(torch.zeros(1, 0, dtype=torch.long), logits).argmax())
     assert drawn < size and torch.isfinite(sampler.logprobs[0]).all()
 

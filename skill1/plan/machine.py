@@ -17,6 +17,11 @@ from skill1.plan.graph import Graph, Speed, Weights
 GB = 1e9
 # NVIDIA's H100 SXM data sheet: dense bfloat16, and float32 without tensor cores; an H800 has the same.
 _PEAK = {"bfloat16": 989e12, "float32": 67e12}
+# Dense rates of NVIDIA's data sheets, by what the driver's name of the GPU holds: the SXM versions'.
+_SHEETS = {
+    **dict.fromkeys(("H100", "H200", "H800"), _PEAK),
+    **dict.fromkeys(("A100", "A800"), {"bfloat16": 312e12, "float32": 19.5e12}),
+}
 _HOST = 8e-6  # ours: an eager transformers operator, Python included
 _SIDE = 1024  # of the matrices multiplied to measure a rate
 _COPIED = 2**26  # bytes copied to measure a bandwidth
@@ -97,6 +102,11 @@ def gpu_machine(
     return Machine(
         name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread
     )
+
+
+def peak_flops(gpu: str, dtype: str) -> float | None:
+    """Matrix-product operations a second of a GPU's data sheet; None where it is not known."""
+    return next((sheet[dtype] for name, sheet in _SHEETS.items() if name in gpu and "PCIe" not in gpu), None)
 
 
 def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: bool = False) -> Machine:

@@ -1,0 +1,95 @@
+"""The backend `transformers`: `generate` on batches of prompts of similar length, padded to the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from skill1.generation.sampling import Seed, certain, draw, stream
+
+Written = tuple[np.ndarray, np.ndarray]  # (C,) int32 tokens and (C,) float32 log-probs, up to the end token or limit
+
+
+class SeededSampling(LogitsProcessor):
+    """Draws the next token of every row from its own uniforms; greedy decoding then takes what was drawn."""
+
+    def __init__(self, uniforms: torch.Tensor, temperature: float) -> None:
+        self.uniforms = uniforms  # (B, T)
+        self.temperature = temperature
+        self.logprobs: list[torch.Tensor] = []  # T x (B,)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        token, logp = draw(scores, self.uniforms[:, len(self.logprobs)], self.temperature)
+        self.logprobs.append(logp)
+        return certain(scores, token)
+
+
+class PaddedWriter:
+    """Writes with `transformers.generate`, at most `batch` prompts at a time."""
+
+    def __init__(self, model: PreTrainedModel, *, batch: int, pad: int, ends: frozenset[int]) -> None:
+        self._model = model
+        self._batch = batch
+        self._pad = pad
+        self._ends = ends
+
+    def close(self) -> None:
+        """Nothing is kept between calls."""
+
+    def write(
+        self, prompts: Sequence[list[int]], seeds: Sequence[Seed], temperature: float, max_new_tokens: int
+    ) -> list[Written]:
+        """Continue every prompt; `seeds` name their random streams."""
+        written: dict[int, Written] = {}
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        for first in range(0, len(order), self._batch):
+            chosen = order[first : first + self._batch]
+            batch = self._sample([prompts[i] for i in chosen], [seeds[i] for i in chosen], temperature, max_new_tokens)
+            written.update(zip(chosen, batch, strict=True))
+        return [written[i] for i in range(len(prompts))]
+
+    @contextmanager
+    def _bare_generation(self) -> Iterator[None]:
+        """Without the model's own generation settings: `generate` takes from them whatever it is not told.
+
+        Qwen2.5-7B-Instruct's hold repetition_penalty=1.05, with which the samples would not be the policy's.
+        """
+        own = self._model.generation_config
+        self._model.generation_config = GenerationConfig()
+        try:
+            yield
+        finally:
+            self._model.generation_config = own
+
+    def _sample(
+        self, prompts: list[list[int]], seeds: list[Seed], temperature: float, max_new_tokens: int
+    ) -> list[Written]:
+        width, device = max(map(len, prompts)), self._model.device
+        ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        uniforms = np.stack([stream(seed, max_new_tokens) for seed in seeds])
+        sampler = SeededSampling(torch.from_numpy(uniforms).to(device), temperature)
+        with self._bare_generation():
+            generated = self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    pad_token_id=self._pad,
+                    eos_token_id=sorted(self._ends),
+                ),
+                logits_processor=LogitsProcessorList([sampler]),
+                synced_gpus=False,  # the weights are whole (skill1.generation.weights): ranks need not wait for others
+            )
+        new = generated[:, width:].cpu().numpy().astype(np.int32)  # (B, T)
+        logprobs = torch.stack(sampler.logprobs, dim=1).cpu().numpy().astype(np.float32)  # (B, T)
+        lengths = [next((t + 1 for t, i in enumerate(row) if i in self._ends), len(row)) for row in new.tolist()]
+        return [(row[:n].copy(), lp[:n].copy()) for row, lp, n in zip(new, logprobs, lengths, strict=True)]

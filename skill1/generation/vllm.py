@@ -1,0 +1,104 @@
+"""The backends `vllm` (beside training on the same GPUs) and `vllm_server` (a server started with TRL's help).
+
+TRL owns the engine and the transfer of weights, sharded or with adapters; it happens once per policy, that is once a
+rollout. Prompts go to the engine directly: TRL's own `generate` would take one sampling seed for all prompts, transfer
+weights anew after sleeping, and in server mode hand completions to the wrong ranks unless all ask equally many. Every
+rank talks to its own engine, or to the server by itself, so ranks may ask as often as their own episodes need.
+
+vLLM's numerics are not the policy's: training takes the importance ratio against the log-probs that come from here.
+
+Differs from the other backends in: samples are vLLM's own (colocated: seeded per prompt; on a server: unseeded, so such
+a run cannot be repeated exactly).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from accelerate import Accelerator
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.generation import vllm_generation
+from trl.generation.vllm_client import VLLMClient
+
+from skill1.config import ConfigError, PolicyConfig
+from skill1.generation.padded import Written
+from skill1.generation.sampling import Seed
+
+_MODES = {"vllm": "colocate", "vllm_server": "server"}
+_ENGINES: WeakKeyDictionary[PreTrainedModel, vllm_generation.VLLMGeneration] = WeakKeyDictionary()
+
+
+class VLLMWriter:
+    """Writes with vLLM, with the weights that the policy had when this was made. Every rank must make one."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: PolicyConfig, ends: frozenset[int]
+    ) -> None:
+        """
+        Raises:
+            ConfigError: vLLM is not installed.
+        """
+        if find_spec("vllm") is None:
+            raise ConfigError(
+                f"policy.backend={config.backend} needs the package vllm (`pip install trl[vllm]`): install it, or use "
+                "transformers or continuous"
+            )
+        self._ends = sorted(ends)
+        if model not in _ENGINES:
+            _ENGINES[model] = vllm_generation.VLLMGeneration(
+                model=model,
+                accelerator=Accelerator(),
+                processing_class=tokenizer,
+                mode=_MODES[config.backend],
+                server_base_url=config.vllm_url,
+                gpu_memory_utilization=config.vllm_memory,
+                logprobs=0,
+            )
+        self._engine = _ENGINES[model]
+        self._engine.sync_weights()
+        if config.backend == "vllm_server" and not hasattr(self._engine, "vllm_client"):  # TRL connects rank 0 only
+            self._engine.vllm_client = VLLMClient(base_url=config.vllm_url)
+
+    def close(self) -> None:
+        """The engine stays for the next rollout."""
+
+    def write(
+        self, prompts: Sequence[list[int]], seeds: Sequence[Seed], temperature: float, max_new_tokens: int
+    ) -> list[Written]:
+        """Continue every prompt; `seeds` name their random streams, where vLLM has them."""
+        if not prompts:
+            return []
+        # everything that vLLM would otherwise take from the model's own generation settings
+        sampling: dict[str, Any] = dict(
+            n=1, temperature=temperature, top_p=1.0, top_k=0, min_p=0.0, repetition_penalty=1.0,
+            max_tokens=max_new_tokens, logprobs=0,
+        )  # fmt: skip
+        if self._engine.mode == "server":
+            answer = self._engine.vllm_client.generate(
+                prompts=list(prompts), generation_kwargs={"stop_token_ids": self._ends}, **sampling
+            )
+            ids, logprobs = answer["completion_ids"], answer["logprobs"]
+        else:
+            outputs = self._engine.llm.generate(
+                [{"prompt_token_ids": prompt} for prompt in prompts],
+                sampling_params=[
+                    vllm_generation.SamplingParams(seed=_number(seed), stop_token_ids=self._ends, **sampling)
+                    for seed in seeds
+                ],
+                use_tqdm=False,
+            )
+            ids = [output.outputs[0].token_ids for output in outputs]
+            logprobs, _ = vllm_generation.extract_logprobs(outputs)
+        return [
+            (np.asarray(tokens, np.int32), np.asarray([first for first, *_ in values], np.float32))
+            for tokens, values in zip(ids, logprobs, strict=True)
+        ]
+
+
+def _number(seed: Seed) -> int:
+    """vLLM's seeds are single numbers."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
