@@ -6,13 +6,17 @@ An untrained policy wins no household game, so a library would stay empty: here 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from nano_runs import forked
 
 import skill1.train
@@ -47,6 +51,28 @@ def run(config: Config, directory: Path, resume: bool = False, sabotage: Callabl
         skill1.train.train(config, directory, resume)
 
     return forked(act)
+
+
+def run_two(config: Config, directory: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """Train in two processes, `prepare` done in each first; 0 if both ended well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def rank(number: int) -> None:
+        os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                       "MASTER_PORT": str(port)}  # fmt: skip
+        PartialState._reset_state()
+        torch.manual_seed(0)
+        skill1.train.make_environment = easy_environment
+        prepare()
+        skill1.train.train(config, directory)
+
+    other = os.fork()
+    if other == 0:
+        os._exit(forked(partial(rank, 1)))
+    first = forked(partial(rank, 0))
+    return first or os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
 
 
 def main(directory: Path, preset: str, variant: str, overrides: dict) -> None:

@@ -111,7 +111,8 @@ def contents(rollout: Rollout) -> tuple[Any, ...]:
     return (
         rollout.task, rollout.instruction, rollout.group, rollout.index, rollout.query, turns, rollout.candidates,
         rollout.ranking, rollout.ranking_parsed, rollout.selected, rollout.skill, repr(rollout.skill_similarity),
-        rollout.outcome, rollout.score, rollout.steps, rollout.lesson,
+        rollout.outcome, rollout.score, rollout.steps, rollout.lesson, rollout.memory, rollout.reflection,
+        rollout.baseline,
     )  # fmt: skip
 
 

@@ -35,5 +35,5 @@ def record(directory: Path, last: int) -> dict[str, object]:
         journal = found.library_dir / "journal.jsonl"
         replayed = replay(Journal(journal), SkillLibrary(found.config.library, HashEncoder()))
         out |= {"library": library.state_hash(), "replayed": replayed.state_hash(), "journal": journal.read_bytes()}
-    references = checkpoint / "references.json"
-    return out | ({"references": references.read_text()} if references.exists() else {})
+    kept = [checkpoint / name for name in ("references.json", "potentials.json")]
+    return out | {path.stem: path.read_text() for path in kept if path.exists()}
