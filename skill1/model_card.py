@@ -67,7 +67,7 @@ def model_card(run: RunDirectory, step: int, *, skills: int | None, merged: bool
         library = f"`library/` holds the {skills} {kind} it had then (`SKILLS.md` to read)."
     return _CARD.format(
         header=_header(config, adapter=config.policy.lora_rank > 0 and not merged),
-        title=f"{run.name}, step {step}",
+        title=f"Skill1: {config.preset}, {config.variant}, seed {config.train.seed}, step {step}",
         step=step,
         steps=config.train.steps,
         name=run.name,
