@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from skill1.cli_bank import bank
 from skill1.cli_data import FOLDER, Group, generate, replay
 from skill1.cli_models import compare, evaluate, export
 from skill1.cli_options import (
@@ -103,6 +104,9 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
     from skill1.warmstart import warm_start
 
     warm_start(config.warm_start, out, config.environment.name)
+
+
+cli.add_command(bank)
 
 
 @cli.command()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from accelerate import PartialState
-from distributed_train import easy_environment, run
+from distributed_train import easy_environment, run, run_two
 from nano_runs import configure, contents, forked, load_policy, settings
 from test_skillrl_bank import tree
 from test_skillrl_evolution import Numbers
@@ -211,24 +208,8 @@ def test_a_killed_run_goes_on_bit_by_bit(straight, config, tmp_path, count, kept
 
 
 def test_two_processes_do_the_work_of_one(straight, config, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     short = replace(config, train=replace(config.train, steps=2, save_every=2, validate_every=0))
-
-    def rank(number: int) -> None:
-        os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                       "MASTER_PORT": str(port)}  # fmt: skip
-        PartialState._reset_state()
-        taught()()
-        skill1.train.make_environment = easy_environment
-        skill1.train.train(short, tmp_path / "two")
-
-    other = os.fork()
-    if other == 0:
-        os._exit(forked(partial(rank, 1)))
-    assert forked(partial(rank, 0)) == 0
-    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
+    assert run_two(short, tmp_path / "two", prepare=taught()) == 0
     one, two = RunDirectory.open(straight), RunDirectory.open(tmp_path / "two")
     for step in (1, 2):
         a, b = ([(r.group, r.index, r.outcome, r.candidates, r.skill, [t.text for t in r.turns])

@@ -10,15 +10,18 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from nano_runs import settings
 from test_skillrl_bank import ALFWORLD, tree
 
+from skill1 import cli
 from skill1.config import BankConfig, ConfigError
 from skill1.endpoint import EndpointError
 from skill1.policy import Completion, PromptTooLong
 from skill1.prompts.compact import compact
 from skill1.skillrl.asking import first_inputs, question
-from skill1.skillrl.bank import SkillBank, parse_bank
+from skill1.skillrl.bank import SkillBank, load_bank, parse_bank
 from skill1.skillrl.evolution import Episode
+from skill1.skillrl.first_bank import ask_for_bank
 from skill1.skillrl.model_teachers import EndpointTeacher, PolicyTeacher, check_teacher, endpoint_client, make_teacher
 from skill1.skillrl.teacher import FileTeacher, Inputs, ScriptedTeacher, TeacherError
 from skill1.warmstart import nano_tokenizer
@@ -237,3 +240,66 @@ def test_a_teacher_that_cannot_work_is_refused_at_the_start(monkeypatch, config,
     monkeypatch.delenv(KEY, raising=False)
     with pytest.raises(error, match=message):
         check_teacher(config)
+
+
+# -- a first bank -----------------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """Answers by call; an exception is raised as often as it stands in a row."""
+
+    def __init__(self, **answers: list) -> None:
+        self.answers, self.asked = answers, []
+
+    def write(self, call, inputs) -> list:
+        self.asked.append((call, inputs.category))
+        answer = self.answers[call].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_a_first_bank_is_asked_for_section_by_section():
+    episodes = [episode(HOT, "heat", True, ("a", "b")), episode(COOL, "cool", False, ("a", "b"))]
+    one, two = json.loads(ARRAY)[0], {"title": "Cool", "principle": "use the fridge"}
+    teacher = Scripted(
+        general=[[one, one | {"title": "HEAT FIRST"}, {"title": "no principle"}]],
+        category=[TeacherError("first"), [two, two | {"title": "Ice", "skill_id": "mine"}], TeacherError("x"), TeacherError("y")],
+        mistakes=[[{"description": "run", "how_to_avoid": "walk"}, one]],
+    )
+    written = ask_for_bank(teacher, "alfworld", episodes, {"source": "tests"})
+    assert teacher.asked == [
+        ("general", None), ("category", "cool"), ("category", "cool"), ("category", "heat"), ("category", "heat"),
+        ("mistakes", None),
+    ]  # fmt: skip
+    assert [(e.id, e.title, e.category) for e in written.bank.principles] == [
+        ("gen_001", "Heat first", None), ("coo_001", "Cool", "cool"), ("coo_002", "Ice", "cool")
+    ]  # fmt: skip
+    assert [(m.id, m.avoid) for m in written.bank.mistakes] == [("err_001", "walk")]
+    assert (written.refused, written.failures) == (3, ("heat: y",))
+    assert parse_bank(written.bank.to_json(), ALFWORLD) == written.bank
+    won = Scripted(general=[[]], category=[[]])
+    assert len(ask_for_bank(won, "alfworld", episodes[:1], {}).bank) == 0
+    assert won.asked == [("general", None), ("category", "heat")]  # nothing was lost: no mistakes to ask for
+
+
+def test_the_command_writes_a_bank_that_training_can_read(world, warm, tmp_path, capsys):
+    given = settings(world, warm) | {"environment.max_steps": 12, "bank.retrieval": "template"}
+    sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+
+    def command(*words: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["bank", "--out", str(tmp_path / "new" / "bank.json"), *sets, *words])
+        return end.value.code or 0
+
+    assert command("--tasks", "13") == 2 and "the split train has 12" in capsys.readouterr().err
+    assert command("--tasks", "2", "--passes", "1", "--set", "bank.teacher=policy", "--set", "bank.max_bank_tokens=4",
+                   "--set", "rollout.max_prompt_tokens=9000") == 2  # fmt: skip
+    assert "the teacher wrote nothing that can be used (general: no JSON array" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert command("--tasks", "12") == 0
+    said = json.loads(capsys.readouterr().out)
+    bank = load_bank(tmp_path / "new" / "bank.json", ALFWORLD)
+    assert len(bank) == said["general"] + said["specific"] + said["mistakes"] > 0 and said["failed"] == 0
+    assert bank.extra["metadata"]["episodes"] == 24
+    assert command("--tasks", "12") == 2 and "bank.json exists: choose another file" in capsys.readouterr().err
