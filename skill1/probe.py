@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skill1.config import Config
+from skill1.config import Config, ConfigError
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.base import DataError, Observation
 from skill1.evaluate import jobs, play
@@ -90,7 +90,14 @@ def teach(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact]
 def probe(
     policy: Policy, environment: AlfworldEnvironment, config: Config, *, split: str, passes: int, progress: bool = False
 ) -> ProbeReport:
-    """Play all arms. Raises DataError when no game of the split has a train game of the same home and object."""
+    """Play all arms.
+
+    Raises:
+        ConfigError: the environment is not ALFWorld: facts about homes are what is probed.
+        DataError: no game of the split has a train game of the same home and object.
+    """
+    if config.environment.name != "alfworld":
+        raise ConfigError(f"environment.name={config.environment.name}: the probe asks about ALFWorld's homes alone")
     known: dict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in teach(environment, environment.tasks(config.environment.train_split)):
         known[fact.target, fact.home].append(fact)

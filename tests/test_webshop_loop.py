@@ -22,6 +22,7 @@ from skill1.evaluate import evaluate_run
 from skill1.experiment import Experiment
 from skill1.library import SkillLibrary
 from skill1.nano_world import SHOP, nano_world, world_folder
+from skill1.probe import probe
 from skill1.prompts import CompactShopPrompts, FullShopPrompts, make_prompts
 from skill1.prompts.shop_reading import read_wish
 from skill1.rollout import SkillLoop
@@ -236,3 +237,9 @@ def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
     assert 0 <= summary["after"]["library"]["score"] <= 1 and "test" not in summary
     with pytest.raises(ConfigError, match="unknown preset of a demo 'paper'"):
         demo(2, preset="paper")
+
+
+def test_the_probe_is_about_homes(shop, shopper):
+    config = configure_shop(shop, shopper)
+    with pytest.raises(ConfigError, match="environment.name=webshop: the probe asks about ALFWorld's homes alone"):
+        probe(None, make_environment(config.environment), config, split="test", passes=1)
