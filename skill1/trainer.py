@@ -169,6 +169,7 @@ class RowTrainer(GRPOTrainer):
         self._passed = 0  # tokens of the step's updates, on all ranks
         device = self.accelerator.device
         self._peak = peak_flops(torch.cuda.get_device_name(device), config.policy.dtype) if device.type == "cuda" else None
+        self._attempt: Attempt | None = None  # the update whose optimizer step is next
         for scored in filter(None, (self.model, self.ref_model)):
             causal = self.accelerator.unwrap_model(scored)
             causal = causal.get_base_model() if is_peft_model(causal) else causal
