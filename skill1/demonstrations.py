@@ -23,6 +23,7 @@ from skill1.prompts.compact import compact, home, room
 from skill1.records import Stage
 
 _POOL = 512  # recent (object, place, home) triples from which foreign skills are drawn
+_BLOCK = (2, 6)  # principles of a bank's block
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class Demonstrator:
         start = observe(Episode(game))
         goal = read_goal(start.instruction)
         known = _Known(goal.target, habitual, start)
-        yield from self._play(game, self._draw_skill(known), known)
+        if self._config.bank_share and self._rng.random() < self._config.bank_share:
+            yield from self._with_bank(game, known)
+        else:
+            yield from self._with_skill(game, known)
         yield from self._first_moves(game, known)
         yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(goal.target))
         for _ in range(self._config.reranks):
@@ -79,14 +83,32 @@ class Demonstrator:
 
     # -- act and distill --------------------------------------------------------------------------------------------
 
-    def _play(self, game: Game, skill: _Known | None, known: _Known) -> Iterator[Demonstration]:
+    def _with_skill(self, game: Game, known: _Known) -> Iterator[Demonstration]:
+        """An episode with one skill or none; the expert follows a relevant one."""
+        skill = self._draw_skill(known)
+        hint = skill.place if skill and self._relevant(skill, known) else None
+        expert = Expert(known.start, self._common, hint=hint)
+        yield from self._play(game, skill.skill if skill else "", expert, known)
+
+    def _with_bank(self, game: Game, known: _Known) -> Iterator[Demonstration]:
+        """An episode with a block of principles ("mug in cabinet"); the expert starts where one of its object says."""
+        rng, own = self._rng, self._rng.random() < self._config.relevant_share
+        kinds = {known.target: known.place.rpartition("_")[0]} if own else {}
+        for _ in range(rng.randint(*_BLOCK) if self._pool else 0):
+            other = rng.choice(self._pool)
+            if other.target != known.target:
+                kinds[other.target] = other.place.rpartition("_")[0]
+        texts = [f"{target} in {kind}" for target, kind in kinds.items()]
+        rng.shuffle(texts)
+        common = {known.target: (kinds[known.target],)} if own else self._common
+        yield from self._play(game, self._prompts.skill_block(texts), Expert(known.start, common), known)
+
+    def _play(self, game: Game, shown: str, expert: Expert, known: _Known) -> Iterator[Demonstration]:
         """An episode with noise; the answers are what the expert would do, also right after a slip."""
         config, rng = self._config, self._rng
         episode = Episode(game)
         start = now = observe(episode)
-        expert = Expert(start, self._common, hint=skill.place if skill and self._relevant(skill, known) else None)
         trajectory: list[Exchange] = []
-        shown = skill.skill if skill else ""
         while not episode.won and len(trajectory) < config.max_steps:
             command = expert.act(now)
             context = ActContext(start, shown, len(trajectory), history_of(trajectory, config.history), now)

@@ -21,7 +21,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from skill1.config import WarmStartConfig
+from skill1.config import ConfigError, WarmStartConfig
 from skill1.demonstrations import Demonstration, Demonstrator
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
@@ -245,6 +245,8 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
 
 def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld") -> None:
     """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`."""
+    if config.bank_share and environment != "alfworld":
+        raise ConfigError(f"warm_start.bank_share={config.bank_share}: only ALFWorld's demonstrations have a bank's block")
     course = _COURSES[environment]
     tokenizer = course.tokenizer()
     data = tokenize(course.demonstrations(config), tokenizer)
