@@ -60,6 +60,7 @@ def settings(world: Path, nano: Path) -> dict[str, Any]:
         "policy.prompts": "compact",
         "policy.dtype": "float32",
         "policy.gradient_checkpointing": False,
+        "train.sharding": "none",
         "rollout.max_prompt_tokens": 512,
         "rollout.max_query_tokens": 8,
         "rollout.max_rerank_tokens": 8,

@@ -162,13 +162,40 @@ def test_the_paper_on_eight_gpus(paper):
     memory = plan.memory
     assert memory.parameters == memory.gradients == memory.reference == 4 * n / 8
     assert memory.optimiser == 8 * n / 8
-    assert memory.unsynchronised == 2 * n  # whole gradients in bfloat16 between micro-batches
+    block = 233_057_792
+    assert memory.unsynchronised == 2 * (2 * block + n - 28 * block)  # two blocks' and the embeddings', in bfloat16
+    assert memory.writing == 2 * n  # gathered once a step
+    assert memory.phases["generation"] == sum(
+        (memory.parameters, memory.optimiser, memory.reference, memory.writing, memory.generating)
+    )
     assert plan.fits and plan.suggestions == ()
     assert max(memory.phases.values()) == memory.peak
     text, data = to_text(plan), to_json(plan)
     assert "published" in text and "computed" in text and "7,615,616,512" in text and "shipped copy" in text
     assert data["published"]["Skill1 full, step 100, s"] == 494 and data["label"] == "computed"
     json.dumps(data)
+
+
+def test_the_backend_decides_what_generation_holds(paper):
+    def plan(**given):
+        overrides = {name.replace("__", "."): value for name, value in given.items()}
+        return paper.plan(load_config("paper", overrides=overrides), gpu_machine(8, 80 * GB)).memory
+
+    padded = plan()
+    assert plan(policy__backend="continuous", policy__cache_tokens=65_536).cache == pytest.approx(
+        65_536 * 2 * 28 * 4 * 128 * 2  # keys and values x layers x heads x dimension x bytes
+    )
+    engine = plan(policy__backend="vllm", policy__vllm_memory=0.25)
+    assert (engine.writing, engine.generating) == (0.25 * 80 * GB, 0)
+    served = plan(policy__backend="vllm_server")
+    assert served.phases["generation"] == padded.phases["generation"] - padded.writing - padded.generating
+
+
+def test_float32_weights_are_cast_once_to_write():
+    held = Graph(SMALL, Weights(torch.float32, torch.bfloat16, None))
+    assert held.writer.prefill(5, 30).cache == held.prefill(5, 30).cache / 2
+    single = Graph(SMALL, FLOAT32)
+    assert single.writer is single
 
 
 def test_a_plan_that_does_not_fit_suggests_plans_that_do(tiny):

@@ -21,7 +21,7 @@ class Duration:
     """Seconds of a step. The environment, the library and validation are not counted."""
 
     generation: float
-    generation_exchange: float  # part of it: waiting for weights from other GPUs
+    generation_exchange: float  # part of it: gathering the weights, once
     scoring: float  # reference and, from the second update on, old log-probabilities
     update: float  # forward, backward and optimizer steps
     updates: int
@@ -41,7 +41,7 @@ def estimate_duration(config: Config, graph: Graph, machine: Machine, workload: 
     compute = getattr(torch, config.policy.dtype).itemsize
     share = (machine.gpus - 1) / machine.gpus  # of an all-gather or reduce-scatter that comes from elsewhere
     gather = share * compute * size.total / machine.link if machine.sharded else 0.0
-    parts = [_generation(s, config, graph, speed, workload, machine.gpus, gather) for s in workload.stages]
+    written = sum(_generation(s, config, graph.writer, speed, machine.gpus) for s in workload.stages)
 
     act = workload.act.lengths
     typical = (typical_rows(config, workload), act.prompt, act.completion)
@@ -54,15 +54,17 @@ def estimate_duration(config: Config, graph: Graph, machine: Machine, workload: 
     tokens = [  # of each micro-batch on the rank that is dealt first, update by update
         [len(m.ranks[0]) * max(row_tokens[i] for i in m.ranks[0]) for m in update.micro_batches] for update in updates
     ]
-    trained = [max(t / padded * passes.seconds(speed), 2 * gather) for update in tokens for t in update]
+    # FSDP2 gathers weights twice and scatters gradients in every micro-batch, DDP reduces whole ones once an update
+    scatter = share * compute * size.trained / machine.link if machine.sharded else 0.0
+    trained = [max(t / padded * passes.seconds(speed), 2 * gather + scatter) for update in tokens for t in update]
     step_bytes = ADAM_TRAFFIC * size.trained / machine.shards
-    exchange = share * size.trained * (compute if machine.sharded else 4 * 2) / machine.link
+    exchange = 0.0 if machine.sharded else share * size.trained * 4 * 2 / machine.link
     second = sum(sum(update) for update in tokens[1:])  # tokens whose old log-probabilities are needed
     scored = second + (sum(map(sum, tokens)) if config.train.kl > 0 else 0)
     update_flops = sum(map(sum, tokens)) / padded * passes.flops
     return Duration(
-        generation=sum(total for total, _ in parts),
-        generation_exchange=sum(waiting for _, waiting in parts),
+        generation=written + gather,
+        generation_exchange=gather,
         scoring=scored / padded * scores.seconds(speed),
         update=sum(trained) + len(updates) * (step_bytes / machine.bandwidth + exchange),
         updates=len(updates),
@@ -73,17 +75,12 @@ def estimate_duration(config: Config, graph: Graph, machine: Machine, workload: 
     )
 
 
-def _generation(
-    stage: Stages, config: Config, graph: Graph, speed: Speed, workload: Workload, gpus: int, gather: float
-) -> tuple[float, float]:
-    """Seconds of a stage's calls on one GPU, and how many of them only wait for weights."""
+def _generation(stage: Stages, config: Config, graph: Graph, speed: Speed, gpus: int) -> float:
+    """Seconds of a stage's calls on one GPU, with whole weights."""
     live = stage.rows / stage.calls / gpus  # prompts of a call, on average
     batches = math.ceil(live / config.policy.generate_batch)
     rows = max(1, round(live / batches))
     prefill = graph.prefill(rows, stage.lengths.prompt).seconds(speed)
     decode = graph.decode(rows, stage.lengths.prompt + stage.longest // 2).seconds(speed)
     tokens = stage.longest - 1  # the first comes from the prompts' pass
-    alone = prefill + tokens * decode
-    total = max(prefill, gather) + tokens * max(decode, gather)
-    calls = stage.calls * batches
-    return calls * total, calls * (total - alone)
+    return stage.calls * batches * (prefill + tokens * decode)

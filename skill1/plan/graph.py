@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -140,12 +140,22 @@ class Graph:
         self._weights = weights
         self._measured: dict[tuple[Any, ...], Extended] = {}
         self._parameters: Parameters | None = None
+        self._writer: Graph | None = None
 
     @property
     def parameters(self) -> Parameters:
         if self._parameters is None:
             self._parameters = count(build(self._architecture, self._weights))
         return self._parameters
+
+    @property
+    def writer(self) -> Graph:
+        """The passes of generation, whose weights are held in the compute dtype (`generation.weights`)."""
+        if self._weights.held == self._weights.compute:
+            return self
+        if self._writer is None:
+            self._writer = Graph(self._architecture, replace(self._weights, held=self._weights.compute))
+        return self._writer
 
     def update(self, rows: int, prompt: int, completion: int, checkpointing: bool) -> Extended:
         """Forward and backward of one micro-batch: `rows` rows of `prompt` + `completion` tokens."""

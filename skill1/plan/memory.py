@@ -25,7 +25,8 @@ class Memory:
     optimiser: float
     reference: float
     gathered: float  # sharded: blocks and embeddings while they compute
-    unsynchronised: float  # gradients before their exchange: whole ones of FSDP2's micro-batches, or DDP's buckets
+    unsynchronised: float  # gradients before their exchange: FSDP2's of blocks and embeddings, or DDP's buckets
+    writing: float  # weights as generation has them: gathered whole, or cast beside the originals; or vLLM's share
     micro_rows: int  # rows of a typical micro-batch
     micro_batch: float  # activations of it
     head: float  # part of them: log-probabilities and gradient of the head
@@ -44,7 +45,7 @@ class Memory:
         kept = self.parameters + self.optimiser + self.reference
         updating = kept + self.gradients + self.unsynchronised + self.gathered
         return {
-            GENERATION: kept + self.gathered + self.generating,  # gradients are released after an update
+            GENERATION: kept + self.writing + self.generating,  # gradients are released after an update
             SCORING: kept + self.scoring,
             MICRO_BATCH: updating + self.micro_batch,
             LONGEST_ROW: updating + self.longest_row,
@@ -74,11 +75,18 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
     widest = max(workload.stages, key=lambda s: s.lengths.prompt + s.limit)
     batch = min(config.policy.generate_batch, math.ceil(workload.episodes / machine.gpus))
     width = widest.lengths.prompt + widest.limit
-    prefill, decode = graph.prefill(batch, widest.lengths.prompt), graph.decode(batch, width)
+    writer = graph.writer
+    prefill, decode = writer.prefill(batch, widest.lengths.prompt), writer.decode(batch, width)
+    engine = config.policy.backend in ("vllm", "vllm_server")
+    cache = decode.cache
+    if config.policy.backend == "continuous":
+        cache *= config.policy.cache_tokens / (batch * (width + 1))  # what decoding counts has one token more
+    generating = 0.0 if engine else max(prefill.peak, decode.peak) - decode.cache + cache
     score = graph.score(rows, act.prompt, act.completion)
     score_longest = graph.score(*alone)
     return Memory(
         **without_activations(config, size, machine),
+        writing=_writing(config, size, machine),
         micro_rows=rows,
         micro_batch=update.peak,
         head=update.head,
@@ -86,9 +94,9 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
         longest_tokens=longest,
         generated_rows=batch,
         generated_tokens=width,
-        cache=decode.cache,
-        cache_longest=decode.cache * longest / width,
-        generating=max(prefill.peak, decode.peak),
+        cache=cache,
+        cache_longest=cache if config.policy.backend == "continuous" else decode.cache * longest / width,
+        generating=generating,
         scoring=_scoring(config, size, machine, compute, max(score.peak, score_longest.peak)),
     )
 
@@ -121,11 +129,23 @@ def _gathered(size: Parameters, compute: int) -> float:
     return compute * (2 * size.largest_block + size.outside)
 
 
+def _writing(config: Config, size: Parameters, machine: Machine) -> float:
+    """`generation.weights`: sharded weights are gathered, float32 ones cast; vLLM takes what it was given."""
+    if config.policy.backend == "vllm":
+        return config.policy.vllm_memory * machine.memory
+    if config.policy.backend == "vllm_server":
+        return 0.0
+    compute = getattr(torch, config.policy.dtype).itemsize
+    cast = not config.policy.lora_rank and compute != _FLOAT
+    return compute * size.total if machine.shards > 1 or cast else 0.0
+
+
 def _unsynchronised(size: Parameters, machine: Machine, compute: int) -> float:
     if machine.gpus == 1:
         return 0.0
     if machine.sharded:
-        return compute * size.trained  # no_sync keeps whole gradients, in the dtype they are reduced in
+        # each unit's gradients are reduced as soon as they are there, in every micro-batch (`RowTrainer._accumulate`)
+        return compute * min(size.trained, 2 * size.largest_block + size.outside)
     return _FLOAT * size.trained
 
 

@@ -79,6 +79,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield _row("reference", _gb(memory.reference))
     if memory.gathered:
         yield _row("blocks gathered to compute", _gb(memory.gathered))
+    if memory.writing:
+        yield _row("weights to write with", _gb(memory.writing))
     if memory.unsynchronised:
         yield _row("gradients before their exchange", _gb(memory.unsynchronised))
     on, off = _checkpointing(plan, memory.micro_batch, plan.flipped.micro_batch)
@@ -148,7 +150,7 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         yield f"  GPU to GPU {machine.link / GB:,.4g} GB/s; exchange overlaps with computing"
     yield "  text is written by transformers' generate, operator by operator; the published runs used vLLM"
     if machine.shards > 1:
-        yield "  sharded weights are gathered for every token that is written, the reference whole to be scored"
+        yield "  sharded weights are gathered whole once a step to write, the reference whole to be scored"
     yield (
         f"  {machine.reserve:.0%} of the memory is left to driver, communication and fragmentation; activations are "
         "those of CPU kernels, fused GPU kernels keep somewhat less"
