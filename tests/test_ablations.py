@@ -278,6 +278,14 @@ def test_welch_is_scipys_and_needs_seeds_and_spread() -> None:
         welch([0.5, 0.5], [0.1, 0.1])
 
 
+
+@pytest.mark.filterwarnings("error")
+def test_welch_with_one_side_without_spread_is_the_one_sample_test() -> None:
+    # variance 0 on one side: s^2 / n = .02 / 2, one degree of freedom, t = .2 / .1; P(|T_1| > 2) = .2952
+    estimate = welch([0.4, 0.4, 0.4], [0.1, 0.3])
+    assert estimate.value == pytest.approx(0.2) and estimate.p_value == pytest.approx(0.2952, abs=1e-4)
+
+
 def test_tables_that_cannot_be_subtracted_are_refused() -> None:
     good = table_of([1, 0, 1])
     with pytest.raises(ValueError, match="not over the same games"):

@@ -320,10 +320,3 @@ def test_success_rate_of_equal_games_is_wilson_over_games(won: list[int], equiva
     rate, expected = success_rate(won, ["a", "a", "b", "b"]), wilson(equivalent, 2)
     assert (rate.value, rate.low, rate.high, rate.n) == (expected.value, expected.low, expected.high, 2)
     assert rate.method == "Wilson over games"
-
-
-@pytest.mark.filterwarnings("error")
-def test_welch_with_one_side_without_spread_is_the_one_sample_test():
-    # variance 0 on one side: s^2 / n = .02 / 2, one degree of freedom, t = .2 / .1; P(|T_1| > 2) = .2952
-    estimate = welch([0.4, 0.4, 0.4], [0.1, 0.3])
-    assert estimate.value == pytest.approx(0.2) and estimate.p_value == pytest.approx(0.2952, abs=1e-4)
