@@ -253,7 +253,7 @@ def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | No
 
 
 def _library(run: RunDirectory, config: Config, at: int | None) -> FrozenLibrary | FrozenBank | None:
-    """The library or bank after step `at`; before training a library is empty. One that should exist but does not is an error."""
+    """The library or bank after step `at`; before training a library is empty. One that should exist and does not: error."""
     if at is None:
         return None
     encoder = load_encoder(config.library.encoder)
