@@ -278,7 +278,6 @@ def test_welch_is_scipys_and_needs_seeds_and_spread() -> None:
         welch([0.5, 0.5], [0.1, 0.1])
 
 
-
 @pytest.mark.filterwarnings("error")
 def test_welch_with_one_side_without_spread_is_the_one_sample_test() -> None:
     # variance 0 on one side: s^2 / n = .02 / 2, one degree of freedom, t = .2 / .1; P(|T_1| > 2) = .2952
