@@ -284,7 +284,7 @@ def test_a_first_bank_is_asked_for_section_by_section():
 
 
 def test_the_command_writes_a_bank_that_training_can_read(world, warm, tmp_path, capsys):
-    given = settings(world, warm) | {"environment.max_steps": 12, "bank.retrieval": "template"}
+    given = settings(world, warm) | {"environment.max_steps": 12, "rollout.max_prompt_tokens": 9000}
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
 
     def command(*words: str) -> int:
@@ -293,8 +293,7 @@ def test_the_command_writes_a_bank_that_training_can_read(world, warm, tmp_path,
         return end.value.code or 0
 
     assert command("--tasks", "13") == 2 and "the split train has 12" in capsys.readouterr().err
-    assert command("--tasks", "2", "--passes", "1", "--set", "bank.teacher=policy", "--set", "bank.max_bank_tokens=4",
-                   "--set", "rollout.max_prompt_tokens=9000") == 2  # fmt: skip
+    assert command("--tasks", "2", "--passes", "1", "--set", "bank.teacher=policy", "--set", "bank.max_bank_tokens=4") == 2
     assert "the teacher wrote nothing that can be used (general: no JSON array" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert command("--tasks", "12") == 0
