@@ -265,7 +265,8 @@ class _RunCallback(TrainerCallback):
         if self._run is None or "loss" not in logs:
             return
         self._run.log(state.global_step, {name: value for name, value in logs.items() if name != "epoch"})
-        self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(logs.get("library/size", logs.get("bank/size", 0))), refresh=False)
+        skills = logs.get("library/size", logs.get("bank/size", 0))
+        self._bar.set_postfix(reward=f"{logs['reward']:.2f}", skills=int(skills), refresh=False)
         self._bar.update(1)
 
     def close(self) -> None:

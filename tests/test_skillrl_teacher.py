@@ -264,7 +264,9 @@ def test_a_first_bank_is_asked_for_section_by_section():
     one, two = json.loads(ARRAY)[0], {"title": "Cool", "principle": "use the fridge"}
     teacher = Scripted(
         general=[[one, one | {"title": "HEAT FIRST"}, {"title": "no principle"}]],
-        category=[TeacherError("first"), [two, two | {"title": "Ice", "skill_id": "mine"}], TeacherError("x"), TeacherError("y")],
+        category=[
+            TeacherError("first"), [two, two | {"title": "Ice", "skill_id": "mine"}], TeacherError("x"), TeacherError("y"),
+        ],
         mistakes=[[{"description": "run", "how_to_avoid": "walk"}, one]],
     )
     written = ask_for_bank(teacher, "alfworld", episodes, {"source": "tests"})
