@@ -238,6 +238,7 @@ class WarmStartConfig:
     first_moves: int = _knob(3, "pairs of first decisions per game", "ours", ge=0)
     search_share: float = _knob(0.5, "share kept of the rows that only go on searching", "ours", gt=0, le=1)
     treatment_copies: int = _knob(3, "copies of rows between taking an object and having treated it", "ours", gt=0)
+    reflect_share: float = _knob(0.0, "episodes that are also reflected on", "ours; RetroAgent", ge=0, le=1)
     reranks: int = _knob(3, "rerank demonstrations per game", "ours", ge=0)
     candidates: int = _knob(5, "most candidates of a rerank demonstration", "ours; as library.top_k", ge=2)
     rerank_relevant: float = _knob(0.9, "rerank demonstrations with a relevant candidate", "ours", ge=0, le=1)

@@ -126,6 +126,23 @@ class Demonstrator:
         if expert.found:
             answer = self._prompts.write_lesson(known.target, expert.found)
         yield Demonstration("distill", "distill", self._prompts.distill(start, episode.won, trajectory, None), answer)
+        if config.reflect_share and rng.random() < config.reflect_share:
+            yield from self._reflections(start, episode.won, trajectory)
+
+    def _reflections(self, start: Observation, won: bool, trajectory: list[Exchange]) -> Iterator[Demonstration]:
+        """The episode and its beginning, which is lost, each with the outcome told and with the outcome to be judged.
+
+        Half of those that are told show the other beside, if its outcome is the opposite.
+        """
+        cut = trajectory[: self._rng.randrange(len(trajectory))]
+        for part, outcome, other in ((trajectory, won, cut), (cut, False, trajectory if won else [])):
+            if not part:
+                continue
+            answer = CompactPrompts.write_reflection(start, outcome, part)
+            shown = other if won and other and self._rng.random() < 0.5 else None
+            told = self._prompts.reflect(start, outcome, part, shown)
+            yield Demonstration("distill", "reflect, told", told, answer)
+            yield Demonstration("distill", "reflect, judged", self._prompts.reflect(start, None, part, None), answer)
 
     def _first_moves(self, game: Game, known: _Known) -> Iterator[Demonstration]:
         """First decisions in pairs: a skill naming a place drawn at random, once relevant and once foreign.

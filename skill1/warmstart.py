@@ -247,6 +247,10 @@ def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld"
     """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`."""
     if config.bank_share and environment != "alfworld":
         raise ConfigError(f"warm_start.bank_share={config.bank_share}: only ALFWorld's demonstrations have a bank's block")
+    if config.reflect_share and environment != "alfworld":
+        raise ConfigError(
+            f"warm_start.reflect_share={config.reflect_share}: only ALFWorld's demonstrations have reflections; set it to 0"
+        )
     course = _COURSES[environment]
     tokenizer = course.tokenizer()
     data = tokenize(course.demonstrations(config), tokenizer)

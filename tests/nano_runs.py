@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import torch
 
 from skill1.config import Config, load_config
+from skill1.envs.base import Observation
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.make import make_environment
 from skill1.envs.alfworld.generate import generate
 from skill1.nano import make_model
 from skill1.policy import Policy, load_model
-from skill1.prompts import make_prompts
-from skill1.records import Lesson, Rollout, Task
+from skill1.prompts import CompactPrompts, make_prompts
+from skill1.prompts.base import Reflected
+from skill1.records import Lesson, Reflection, Rollout, Task
 from skill1.warmstart import nano_tokenizer, warm_start
 
 WORLD = dict(train=12, valid_seen=6, valid_unseen=6, homes=3, unseen_homes=2, receptacles=10, objects=8)
@@ -94,11 +97,12 @@ def environment(config: Config) -> AlfworldEnvironment:
 
 
 def success(desc: str, strategy: str, instruction: str = "put a mug in shelf.") -> Rollout:
-    """A won rollout without turns that teaches a library one lesson."""
+    """A won rollout without turns, judged as won, that teaches a library one lesson."""
     return Rollout(
         task=Task("alfworld", "train", "train/none/none", "Pick"), instruction=instruction, group=0, index=0, query="",
         turns=(), candidates=(), ranking=(), ranking_parsed=True, selected=None, skill="",
         skill_similarity=float("nan"), outcome=1.0, score=1.0, steps=0, lesson=Lesson(desc, strategy),
+        reflection=Reflection(True, 1, 1),
     )  # fmt: skip
 
 
@@ -115,6 +119,14 @@ def contents(rollout: Rollout) -> tuple[Any, ...]:
         rollout.outcome, rollout.score, rollout.steps, rollout.lesson, rollout.memory, rollout.reflection,
         rollout.baseline,
     )  # fmt: skip
+
+
+def any_reflection(self: CompactPrompts, text: str, start: Observation) -> Reflected | None:
+    """`CompactPrompts.parse_reflect` that takes most texts for a reflection: a policy that was not taught writes none."""
+    number = zlib.crc32(text.encode())
+    if number % 7 == 0:
+        return None
+    return Reflected(Reflection(bool(number & 8), number % 4, 4), Lesson(start.instruction, text.strip() or "look"))
 
 
 def forked(act: Callable[[], None], output: Path | None = None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed_train import easy_environment
-from nano_runs import configure, contents, forked, load_policy, settings, success
+from nano_runs import any_reflection, configure, contents, forked, load_policy, settings, success
 from safetensors.torch import load_file
 
 import skill1.train
@@ -19,8 +19,10 @@ from skill1.credit import credit
 from skill1.encoder import HashEncoder
 from skill1.gigpo import discounted_returns, step_advantages
 from skill1.library import LearnReport, SkillLibrary
+from skill1.prompts import CompactPrompts
 from skill1.prompts.compact import compact
 from skill1.records import Rollout, Row
+from skill1.retroagent import intrinsic_of, judged_right, memory_arm
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
 
@@ -51,7 +53,10 @@ def batches(world: Path, warm: Path) -> dict[str, Batch]:
         loop = SkillLoop(policy, environment, library, config, temperature=1.0, retrieval="ucb", distill=True)
         tasks = environment.tasks("train")
         named = [(group, index) for group in range(2) for index in range(6)]
-        rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0))
+        rollouts = loop.run(
+            [tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0),
+            memory=memory_arm(6, config.rollout.memory_share) * 2,
+        )  # fmt: skip
         skilled = library is not None
         rows = credit(
             rollouts,
@@ -61,7 +66,9 @@ def batches(world: Path, warm: Path) -> dict[str, Batch]:
         )
         return Batch(config, rollouts, rows, library.learn(rollouts, 3) if skilled else None)
 
-    return {variant: play(variant) for variant in VARIANTS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CompactPrompts, "parse_reflect", any_reflection)
+        return {variant: play(variant) for variant in VARIANTS}
 
 
 def stages(batch: Batch) -> set[str]:
@@ -135,6 +142,56 @@ def test_gigpo_adds_the_step_advantage_to_grpo(batches):
     assert [row.weight for row in gigpo.rows] == [row.weight for row in grpo.rows]
     firsts = {group: {r.turns[0].observation for r in grpo.rollouts if r.group == group} for group in (0, 1)}
     assert all(len(seen) == 1 for seen in firsts.values()) and firsts[0] != firsts[1]
+
+
+RETROAGENT = [v for v in VARIANTS if v.startswith("retroagent")]
+
+
+def acts(rollouts: list[Rollout]) -> list[list[tuple[list[int], list[int]]]]:
+    return [[(t.prompt_ids.tolist(), t.completion_ids.tolist()) for t in r.turns_of("act")] for r in rollouts]
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std(ddof=1)
+
+
+def test_retroagents_variants_play_alike_and_their_control_half_as_grpo(batches):
+    grpo, one = batches["grpo"], batches["retroagent_rl"]
+    for variant in RETROAGENT:
+        found = batches[variant].rollouts
+        assert [r.memory for r in found] == [False, False, False, True, True, True] * 2
+        assert acts(found) == acts(one.rollouts)
+        for r, plain in zip(found, grpo.rollouts, strict=True):
+            assert {t.stage for t in r.turns} == {"act", "distill"} and len(r.candidates) <= r.memory
+            assert r.memory or acts([r]) == acts([plain])
+    assert any(r.candidates for r in one.rollouts)
+    assert {s.outcome for s in one.learnt.event.admitted} == {"success", "failure"}
+    admitted = one.learnt.admitted + one.learnt.merged
+    assert admitted == sum(judged_right(r) for r in one.rollouts) < len(one.rollouts)
+
+
+def test_retroagent_credits_every_action_by_its_return_and_reflections_by_their_judgement(batches):
+    weights = {v: 0.0 if v.endswith("_released") else 0.1 for v in RETROAGENT}
+    for variant, weight in weights.items():
+        batch = batches[variant]
+        returns, groups = [], []
+        for r in batch.rollouts:
+            invalid = [not t.well_formed or not t.admissible for t in r.turns_of("act")]  # five at most: all are charged
+            reward = r.outcome + weight * intrinsic_of(r)
+            returns += [0.95 ** (len(invalid) - 1 - t) * reward - 0.1 * bad for t, bad in enumerate(invalid)]
+            groups += [r.group] * len(invalid)
+        returns, groups = np.array(returns), np.array(groups)
+        expected = np.concatenate([standardised(returns[groups == g]) for g in (0, 1)])
+        np.testing.assert_allclose([row.advantage for row in batch.rows if row.stage == "act"], expected, atol=1e-9)
+        rewards = {
+            "retroagent_rl": np.array([float(judged_right(r)) for r in batch.rollouts]),
+            "retroagent_rl_released": np.array([intrinsic_of(r) for r in batch.rollouts]),
+        }.get(variant)
+        found = [row.advantage for row in batch.rows if row.stage == "distill"]
+        assert len(found) == (0 if rewards is None else 12)
+        if rewards is not None:
+            np.testing.assert_allclose(found, standardised(rewards), atol=1e-9)
+    assert any(intrinsic_of(r) for r in batches["retroagent_rl"].rollouts if not r.outcome)
 
 
 def test_no_selection_takes_the_first_that_the_task_text_finds(batches):

@@ -34,7 +34,7 @@ from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
 from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
-from skill1.prompts.compact_reflection import read_reflection, verdict
+from skill1.prompts.compact_reflection import read_reflection, verdict, write_reflection
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
 
@@ -228,6 +228,28 @@ class CompactPrompts:
     def write_lesson(target: str, place: str) -> str:
         """A distillation: where the object was found."""
         return f"{target} here | {target} here in {place}"
+
+    @staticmethod
+    def write_reflection(start: Observation, won: bool, trajectory: Sequence[Exchange]) -> str:
+        """A reflection on an episode: what its commands did for the task's object, and where it was found."""
+        words = [compact(command).split() for _, command in trajectory]
+        task = compact(start.instruction).split()
+        wanted = 2 if "two" in task else 1
+        own = [w for w in words if len(w) > 1 and w[1].rpartition("_")[0] in task]  # commands about the object
+        taken = [w for w in own if w[0] == "take"]
+        treats = [w for w in words if w[0] == "use"] + [w for w in own if w[0] in ("clean", "heat", "cool")]
+        done = {
+            "go_to": any(w[0] == "go_to" for w in words),
+            "take": len(taken) >= wanted,
+            "use": won or bool(treats),
+            "move": won,
+        }
+        if task[0] in ("look", "examine"):
+            del done["move"]
+        elif not {"clean", "hot", "heat", "cool"} & set(task):
+            del done["use"]
+        lesson = f"{taken[0][1].rpartition('_')[0]} here in {taken[0][2]}" if taken else "none"
+        return write_reflection(won, [s for s in done if done[s]], [s for s in done if not done[s]], lesson)
 
     @staticmethod
     def write_skill(target: str, place: str, start: Observation) -> str:

@@ -21,6 +21,11 @@ def verdict(won: bool | None) -> str:
     return "none" if won is None else "success" if won else "failure"
 
 
+def write_reflection(won: bool, done: Sequence[str], left: Sequence[str], lesson: str) -> str:
+    """A reflection as the warm start teaches it; `lesson` is "none" where there is nothing to say."""
+    return " ".join([verdict(won), *done, ":", *left, "|", lesson])
+
+
 def read_reflection(text: str, subtasks: Sequence[str]) -> tuple[Reflection, list[str]] | None:
     """What was judged, and the words of the lesson; None if it is not of this form.
 
