@@ -94,20 +94,21 @@ def test_the_script_counts_where_objects_lay():
         ("Nothing happens.", "go to shelf 1"),
     ]
     wanted = episode(HOT, "heat", False, *seen)
-    eggs = episode(COOL, "cool", False, ("On the fridge 1, you see a egg 1.", "look"), ("Nothing happens.", "look"))
+    eggs = episode(COOL, "cool", False, ("On the drawer 1, you see a egg 1.", "look"), ("Nothing happens.", "look"))
     answer = ScriptedTeacher().write("evolve", Inputs("alfworld", failures=(eggs, wanted)))
-    assert [e["principle"] for e in answer] == ["mug in cabinet", "egg in fridge"]  # 2 of 3 mugs; the more frequent first
+    assert [e["principle"] for e in answer] == ["mug in cabinet", "egg in drawer"]  # 2 of 3 mugs; the more frequent first
     mistakes = ScriptedTeacher().write("mistakes", Inputs("alfworld", failures=(eggs, wanted)))
     assert [m["description"] for m in mistakes] == [compact("take mug 1 from shelf 2"), "look"]
     assert all(m["how_to_avoid"] for m in mistakes)
     put = episode("put a mug in shelf.", "pick_and_place", False, ("On the shelf 1, you see a mug 1.", "look"))
-    assert ScriptedTeacher().write("evolve", Inputs("alfworld", failures=(put,))) == []  # where it is brought
+    heated = episode(HOT, "heat", False, ("On the microwave 1, you see a mug 1.", "look"))
+    assert ScriptedTeacher().write("evolve", Inputs("alfworld", failures=(put, heated))) == []  # where it is brought
 
 
 def test_the_script_counts_all_episodes_that_it_is_given_to_count():
-    elsewhere = episode(HOT, "heat", True, ("On the shelf 4, you see a mug 1.", "look"))
+    elsewhere = episode(HOT, "heat", True, ("On the drawer 4, you see a mug 1.", "look"))
     inputs = replace(EVOLVE, counted=(LOST, elsewhere, elsewhere))
-    assert [e["title"] for e in ScriptedTeacher().write("evolve", inputs)] == ["mug in shelf"]
+    assert [e["title"] for e in ScriptedTeacher().write("evolve", inputs)] == ["mug in drawer"]
     assert question("evolve", inputs, 200) == question("evolve", EVOLVE, 200)  # a model sees the failures alone
 
 

@@ -25,6 +25,8 @@ from skill1.prompts.shop_reading import read_page, read_wish
 from skill1.skillrl.bank import SkillBank
 from skill1.skillrl.evolution import Episode
 
+_TREATED_AT = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}  # where objects are seen as they were brought
+
 Call = Literal["general", "category", "mistakes", "evolve"]
 
 
@@ -116,8 +118,8 @@ def _places(episodes: Sequence[Episode]) -> Counter[str]:
         goal = read_goal(episode.task)
         for observation, _ in episode.steps:
             kinds = [word.rpartition("_")[0] for word in compact(observation).split() if word[-1].isdecimal()]
-            delivered = goal.kind in ("put", "two") and kinds[:1] == [goal.place]
-            if goal.target in kinds[1:] and not delivered:  # the place comes first
+            brought = kinds[:1] in ([goal.place], [_TREATED_AT.get(goal.kind)])
+            if goal.target in kinds[1:] and not brought:  # the place comes first
                 seen[goal.target, kinds[0]] += 1
     best = {target: max((n, place) for (t, place), n in seen.items() if t == target) for target, _ in seen}
     return Counter({f"{target} in {place}": n for target, (n, place) in best.items()})
