@@ -28,6 +28,7 @@ LABELS = (LABEL, OURS, DIFFERENCE)
 PUBLISHED_ONLY = "published only"  # stands where a split does for what the study has not run
 MOMENTS = {"start": 20, "middle": 60, "end": 100}  # moment of training -> the step of the published Table 3
 STEP_TIME, SIZE = "seconds per step", "library size"
+COUNTS = {"policy calls per step": "cost/calls", "tokens written per step": "cost/tokens"}  # name -> metric
 STAGES = {  # stages of a step -> metric; the first five are parts of the rollout
     name: f"time/{name}"
     for name in ("query", "retrieve", "rerank", "act", "distill", "rollout", "credit_and_learn", "update")
@@ -101,8 +102,8 @@ def cost(study: Study) -> pd.DataFrame:
 
     Returns:
         Columns variant ("" for a published method that is none of ours), method, quantity ("seconds per step",
-        "library size", and the stages, in seconds), moment, published, ours, difference (ours - published), seeds
-        (with a value; 0 if none). NaN where there is none.
+        "library size", those of `COUNTS`, and the stages, in seconds), moment, published, ours, difference (ours -
+        published), seeds (with a value; 0 if none). NaN where there is none.
     """
     rows = []
     for quantity, values in _quantities(study).items():
@@ -127,7 +128,7 @@ def cost(study: Study) -> pd.DataFrame:
 def table3(study: Study) -> pd.DataFrame:
     """Table 3 for the eye: rows (policy, quantity), columns (moment, published or ours or difference)."""
     tidy = cost(study)
-    return _cost_table(study, tidy[tidy["quantity"].isin([STEP_TIME, SIZE])], LABELS)
+    return _cost_table(study, tidy[tidy["quantity"].isin([STEP_TIME, SIZE, *COUNTS])], LABELS)
 
 
 def stage_table(study: Study) -> pd.DataFrame:
@@ -285,10 +286,11 @@ def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
 def _quantities(study: Study) -> Mapping[str, pd.Series]:
     """Quantity of Table 3 -> its values, aligned with the study's metrics; NaN throughout where it is not logged."""
     frame = study.metrics
-    sources = {*_TIMES, _SIZE_METRIC, *STAGES.values()}
+    named = COUNTS | STAGES
+    sources = {*_TIMES, _SIZE_METRIC, *named.values()}
     of = {name: frame[name] if name in frame else frame["step"] * np.nan for name in sources}
     sums = {STEP_TIME: of[_TIMES[0]] + of[_TIMES[1]], SIZE: of[_SIZE_METRIC]}
-    return sums | {stage: of[metric] for stage, metric in STAGES.items()}
+    return sums | {name: of[metric] for name, metric in named.items()}
 
 
 def _rate_table(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
@@ -321,7 +323,7 @@ def _cost_table(study: Study, tidy: pd.DataFrame, labels: Sequence[str]) -> pd.D
     shown[LABEL] = [_text(value, "{:g}") for value in tidy[LABEL]]
     for label, sign in ((OURS, ""), (DIFFERENCE, "+")):
         shown[label] = [
-            _text(value, f"{{:{sign}.{0 if quantity == SIZE else 2}f}}")
+            _text(value, f"{{:{sign}.{0 if quantity in (SIZE, *COUNTS) else 2}f}}")
             for value, quantity in zip(tidy[label], tidy["quantity"], strict=True)
         ]
     staged = _staged(study)

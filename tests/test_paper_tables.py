@@ -27,7 +27,10 @@ SIZES = {"valid_seen": 12, "valid_unseen": 6}
 def timed(study: Study) -> Study:
     """Seconds: collecting takes as many as the step and the seed, updating half of one; ten skills a step."""
     frame = study.metrics
-    shared = {"time/collect": frame["step"] + frame["seed"], "time/update": 0.5, "time/act": 0.1 * frame["step"]}
+    shared = {
+        "time/collect": frame["step"] + frame["seed"], "time/update": 0.5, "time/act": 0.1 * frame["step"],
+        "cost/calls": 100.0 * frame["step"], "cost/tokens": 300.0 * frame["step"],
+    }  # fmt: skip
     skilled = frame["variant"].isin(["full", "no_selection", "no_distillation"])
     own = {"library/size": 10.0 * frame["step"], "time/rerank": 0.25}
     wanted = {name: pd.Series(values, frame.index).where(skilled) for name, values in own.items()}
@@ -136,6 +139,8 @@ def test_table_3_for_the_eye(study: Study) -> None:
     assert table.loc[("full", "library size"), "end"].tolist() == ["5000", "300", "-4700"]
     assert table.loc[("no_distillation", "library size"), "start"].tolist() == ["2212", "", ""]  # not run
     assert table.loc[("grpo", "library size"), ("end", "ours")] == "no library"
+    assert table.loc[("full", "policy calls per step"), "end"].tolist() == ["", "2900", ""]
+    assert table.loc[("grpo", "tokens written per step"), "start"].tolist() == ["", "600", ""]
     assert table.loc[("no_selection", "seconds per step"), ("seeds", "ours")] == "2"
 
 
@@ -189,14 +194,14 @@ def test_claims_are_supported_contradicted_unresolved_or_untested() -> None:
     row = table.loc[("table2", "no_library")]
     assert row["published"] == -16.6 and row["ours"] == pytest.approx(100 * (2 / 36 - 17 / 36))
     assert table.loc[("table1", "gigpo"), "published"] == -6.7 and math.isnan(table.loc[("table1", "gigpo"), "ours"])
-    assert len(table) == 8  # six ablations and two baselines
+    assert len(table) == 9  # six ablations and three baselines
     shown = paper_tables.claim_table(made).loc[("valid_seen", "no_library below full")]
     assert shown["published, points"] == "-16.6" and shown["ours, points"] == "-41.7"
     assert shown["difference"] == "-25.1" and shown["ours, seeds"] == "3 against 3"
     text = paper_tables.reading(made)
     counts = "supported 1 (no_library), contradicted 1 (no_selection), not resolved 2 (lambda1_0, grpo)"
     assert f"valid_seen: of 4 published directions against full, {counts}." in text
-    assert "not in this study: no_distillation, lambda2_0, lambdas_0, gigpo" in text
+    assert "not in this study: no_distillation, lambda2_0, lambdas_0, gigpo, retroagent_rl" in text
     assert "full wins 47.2 % [" in text and "-50.3 points between two policies on different games" in text
 
 
