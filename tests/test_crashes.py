@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from distributed_train import easy_environment, run
+from distributed_train import easy_environment, run, run_two
 from nano_runs import configure, forked
 from run_record import record
 from safetensors.torch import load_file
@@ -242,18 +242,20 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too(policy, tmp_path):
     assert largest_difference(weights(trainer), start) == 0
 
 
+def spoil() -> None:
+    """Make the loss of the third step's first row infinite."""
+    own = Experience.collect
+
+    def collect(self, step, model):
+        rows, metrics = own(self, step, model)
+        if step == 2:
+            object.__setattr__(rows[0], "advantage", 1e300)  # finite until it is a float32
+        return rows, metrics
+
+    Experience.collect = collect
+
+
 def test_a_diverged_run_keeps_the_step_and_goes_on_from_its_checkpoint(config, straight, tmp_path):
-    def spoil() -> None:
-        own = Experience.collect
-
-        def collect(self, step, model):
-            rows, metrics = own(self, step, model)
-            if step == 2:
-                object.__setattr__(rows[0], "advantage", 1e300)  # finite until it is a float32
-            return rows, metrics
-
-        Experience.collect = collect
-
     directory = tmp_path / "run"
     status, printed = train(config, directory, tmp_path / "out", sabotage=spoil)
     (error,) = [line for line in printed.splitlines() if line.startswith("error: ")]
@@ -262,6 +264,13 @@ def test_a_diverged_run_keeps_the_step_and_goes_on_from_its_checkpoint(config, s
     assert (failed / "rollouts.parquet").read_bytes() == (directory / "rollouts" / "step_000003.parquet").read_bytes()
     assert run(config, directory, resume=True) == 0
     assert record(directory, 4) == record(straight, 4)
+
+
+def test_two_ranks_stop_together_on_a_row_that_one_of_them_has(config, tmp_path):
+    assert run_two(config, tmp_path / "run", prepare=spoil) == 1
+    described = json.loads((tmp_path / "run" / "failed-step-3" / FAILURE_FILE).read_text())
+    assert [row["row"] for row in described["rows"]] == [0] and described["step"] == 3
+    assert [c.step for c in RunDirectory.open(tmp_path / "run").checkpoints()] == [2]
 
 
 # -- several processes ------------------------------------------------------------------------------------------------
