@@ -149,7 +149,7 @@ def train(
 @config_options
 @click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
 @click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
-@click.option("--sharded/--whole", default=None, help="weights spread by FSDP2, or whole [default: spread if several]")
+@click.option("--sharded/--whole", default=None, help="weights spread, or whole [default: as train.sharding says]")
 @click.option("--rate", type=float, help="peak TFLOP/s of matrix products [default: an H100's at policy.dtype]")
 @click.option("--mfu", default=0.5, show_default=True, help="share of that peak which matrix products reach")
 @click.option("--bandwidth", default=2300.0, show_default=True, help="GB/s to and from memory, as reached")
@@ -173,8 +173,9 @@ def plan(
     from skill1.plan.report import to_json, to_text
     from skill1.plan.workload import Assumptions
 
+    spread = gpus > 1 and config.train.sharding != "none" if sharded is None else sharded
     machine = gpu_machine(
-        gpus, memory * GB, dtype=config.policy.dtype, sharded=sharded, flops=None if rate is None else rate * 1e12,
+        gpus, memory * GB, dtype=config.policy.dtype, sharded=spread, flops=None if rate is None else rate * 1e12,
         mfu=mfu, bandwidth=bandwidth * GB, link=link * GB, host=host_us * 1e-6, reserve=reserve,
     )  # fmt: skip
     assumptions = Assumptions(turns, prompt_tokens, completion_tokens, longest)
@@ -240,14 +241,14 @@ def sweep(dry_run: bool, **given: Any) -> int:
 
 @cli.command()
 @click.option("--name", help="the study is kept in results/NAME [default: the preset's name]")
-@click.option("--variants", callback=_names, help="e.g. full,no_library [default: all]")
+@click.option("--variants", callback=_names, help="e.g. full,no_library [default: Table 2's and gigpo]")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="of the runs")
 @click.option("--capacities", default="", callback=_numbers, help="smaller libraries to train with, e.g. 32,128")
 @_study_options
 def reproduce(
     name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any
 ) -> int:
-    """A sweep over all variants, runs with smaller libraries, and every notebook on them. Status 1 if a run failed."""
+    """A sweep over the variants, runs with smaller libraries, and every notebook on them. Status 1 if a run failed."""
     from skill1.reproduce import STUDIED
     from skill1.reproduce import reproduce as run_reproduction
 

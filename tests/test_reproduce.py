@@ -89,6 +89,4 @@ def test_wrong_studies_are_refused(tmp_path: Path, world: Path, notebooks: Path)
         reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [2, 2])
     with pytest.raises(ConfigError, match="library.capacity"):
         reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [0])
-    assert set(VARIANTS) - set(STUDIED) == {
-        "grpo", "skillrl_released", "retroagent_in_context_released", "retroagent_rl_released",
-    }  # fmt: skip
+    assert set(STUDIED) < set(VARIANTS) and "grpo" not in STUDIED
