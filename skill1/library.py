@@ -205,7 +205,7 @@ class SkillLibrary:
             LibraryError: an outcome outside [0, 1] or a candidate that never was in this library. Nothing is changed.
         """
         updates = self._updates(rollouts)
-        taught = [r for r in rollouts if r.lesson is not None and self._admits(r)]
+        taught = [r for r in rollouts if r.lesson is not None and admits(r, self._config)]
         embeddings = self._encoder.encode([r.lesson.desc for r in taught])
         for skill, outcome in updates:
             self._update(skill, outcome, step)
@@ -309,10 +309,6 @@ class SkillLibrary:
         utility = (1.0 - self._config.ema) * old.utility + self._config.ema * outcome
         self._skills[skill] = replace(old, utility=utility, count=old.count + 1, last_used=step)
 
-    def _admits(self, rollout: Rollout) -> bool:
-        """The paper keeps what was learnt from a success, RetroAgent what an episode that was judged right taught."""
-        return judged_right(rollout) if self._config.admit == "judged" else rollout.outcome == 1.0
-
     def _new(self, rollout: Rollout, step: int) -> Skill:
         return Skill(
             id=_id(self._next),
@@ -371,6 +367,11 @@ class SkillLibrary:
 
     def _freeze(self) -> None:
         self._frozen = FrozenLibrary(self._config, self._encoder, self._skills, self._matrix[: len(self._skills)])
+
+
+def admits(rollout: Rollout, config: LibraryConfig) -> bool:
+    """Whose lessons are kept: in the paper those of a success, in RetroAgent those of an episode that was judged right."""
+    return judged_right(rollout) if config.admit == "judged" else rollout.outcome == 1.0
 
 
 def _id(number: int) -> str:

@@ -20,11 +20,11 @@ from typing import Literal
 import pandas as pd
 import pyarrow.parquet as pq
 
-from skill1.config import closest
+from skill1.config import LibraryConfig, closest
 from skill1.credit import credit, credit_metrics
 from skill1.encoder import HashEncoder
 from skill1.journal import Journal, LibraryEvent
-from skill1.library import SkillLibrary
+from skill1.library import SkillLibrary, admits
 from skill1.records import Rollout, Row, Skill
 from skill1.runs import RunDirectory, RunError
 from skill1.skillrl.growth import records_before
@@ -44,7 +44,7 @@ RULES: dict[CaseKind, str] = {
 class Fate:
     """What the library did with a rollout's lesson."""
 
-    kind: Literal["admitted", "merged", "lost", "unparsed", "none"]
+    kind: Literal["admitted", "merged", "lost", "misjudged", "unparsed", "none"]
     skill: str | None = None  # the record that was made, or that took the lesson in
     retired: bool = False  # that record left the library in the same step
 
@@ -53,6 +53,7 @@ class Fate:
             "admitted": f"admitted as {self.skill}",
             "merged": f"merged into {self.skill}, which says the same",
             "lost": "not admitted: the episode was lost",
+            "misjudged": "not admitted: the outcome was misjudged",
             "unparsed": "not admitted: the text did not parse",
             "none": "there is no library to learn",
         }
@@ -152,7 +153,7 @@ def load_step(path: Path, step: int = 0) -> Step:
     of_turn = {(row.rollout, row.turn): row for row in rows}
     events = _events(run)
     skills = _library_before(run, events, number)
-    fates = _fates(rollouts, _event_of(run, events, number)) if skilled else [Fate("none")] * len(rollouts)
+    fates = _fates(rollouts, _event_of(run, events, number), config.library) if skilled else [Fate("none")] * len(rollouts)
     episodes = []
     for i, (rollout, fate) in enumerate(zip(rollouts, fates, strict=True)):
         alone = credit_metrics([rollout], config.credit)
@@ -183,8 +184,8 @@ def _library_before(run: RunDirectory, events: Sequence[LibraryEvent], step: int
     return {skill.id: skill for skill in library}
 
 
-def _fates(rollouts: Sequence[Rollout], event: LibraryEvent) -> list[Fate]:
-    """Follows `SkillLibrary.learn`, which takes the lessons of won rollouts in order.
+def _fates(rollouts: Sequence[Rollout], event: LibraryEvent, config: LibraryConfig) -> list[Fate]:
+    """Follows `SkillLibrary.learn`, which takes the lessons of the rollouts that it `admits` in order.
 
     Which of two equal lessons was admitted is no question: what merges once, merges ever after.
     """
@@ -194,8 +195,8 @@ def _fates(rollouts: Sequence[Rollout], event: LibraryEvent) -> list[Fate]:
         lesson = rollout.lesson
         if lesson is None:
             fates.append(Fate("unparsed"))
-        elif rollout.outcome != 1.0:
-            fates.append(Fate("lost"))
+        elif not admits(rollout, config):
+            fates.append(Fate("misjudged" if config.admit == "judged" else "lost"))
         elif admitted and (admitted[0].desc, admitted[0].strategy) == (lesson.desc, lesson.strategy):
             skill = admitted.pop(0).id
             fates.append(Fate("admitted", skill, skill in event.retired))

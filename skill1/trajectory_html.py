@@ -16,6 +16,7 @@ import numpy as np
 
 from skill1.credit import distill_rewards
 from skill1.records import STAGES, Row, Stage, Turn
+from skill1.retroagent import intrinsic_of, judged_right, reflection_rewards
 from skill1.trajectories import RULES, Case, Episode, Step
 
 Prompts = Callable[[Turn], str]  # the full prompt of a turn, decoded
@@ -221,15 +222,29 @@ def _lesson(episode: Episode) -> str:
     return f'{shown}<p class="fate">{_capital(escape(str(episode.fate)))}.</p>'
 
 
+_REFLECTION_REWARDS = {
+    "judged": "1 if the outcome was judged right",
+    "judged_won": "r if the outcome was judged right",
+    "intrinsic": "R<sub>int</sub>",
+}
+
+
 def _credit(step: Step, episode: Episode) -> str:
     """Per stage: the reward, its advantage and the weight of all its rows."""
     r, config = episode.rollout, step.run.config.credit
     rewards: dict[Stage, tuple[str, float]] = dict.fromkeys(STAGES, ("R", episode.returned))
-    if config.estimator == "grpo":  # gigpo gives all stages the episode's return
-        one = (np.array([r.outcome]), np.array([episode.u_hat]), np.array([r.lesson is not None]))
-        unparsed = "0" if config.unparsed_distill == "zero" else "-U&#770;"
-        reward = float(distill_rewards(*one, config.unparsed_distill)[0])
-        rewards["distill"] = (f"r - U&#770;, {unparsed} if it did not parse", reward)
+    if config.estimator == "return_to_go":
+        rewards["act"] = ("R, discounted to each action", episode.returned)
+    if config.estimator != "gigpo":  # it gives all stages the episode's return
+        if config.distill_reward == "surplus":
+            one = (np.array([r.outcome]), np.array([episode.u_hat]), np.array([r.lesson is not None]))
+            unparsed = "0" if config.unparsed_distill == "zero" else "-U&#770;"
+            reward = float(distill_rewards(*one, config.unparsed_distill)[0])
+            rewards["distill"] = (f"r - U&#770;, {unparsed} if it did not parse", reward)
+        else:
+            one = (np.array([r.outcome]), np.array([judged_right(r)]), np.array([intrinsic_of(r)]))
+            reward = float(reflection_rewards(*one, config.distill_reward)[0])
+            rewards["distill"] = (_REFLECTION_REWARDS[config.distill_reward], reward)
         if config.rerank_credit == "loss":
             rewards["rerank"] = ("NDCG", episode.ndcg)
     rows = []

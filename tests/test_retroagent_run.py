@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import zlib
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed_train import easy_environment, run, run_two
-from nano_runs import configure, environment, success
+from nano_runs import any_reflection, configure, environment, success
 from run_record import record
 from test_rollout import Scripted
 
@@ -23,12 +22,13 @@ from skill1.evaluate import evaluate_run, jobs, play
 from skill1.journal import Journal
 from skill1.library import FrozenLibrary, SkillLibrary
 from skill1.prompts import CompactPrompts
-from skill1.prompts.base import Reflected
 from skill1.records import Lesson, Reflection
 from skill1.references import ReferenceTrajectories
 from skill1.retroagent import Potentials, intrinsic_of, judged_right, memory_arm
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory
+from skill1.trajectories import load_step
+from skill1.trajectory_html import step_view
 
 LESSONS = ("mugs are in shelf 1", "apples are in fridge 1", "open what is closed", "take it to the lamp")
 SAID = {
@@ -62,9 +62,8 @@ def two(world):
         given = {"environment.data": str(world), "environment.max_steps": 30, "library.encoder": "hash"}
         config = load_config("paper", variant, given)
         library = SkillLibrary(config.library, HashEncoder())
-        reflection = Reflection(True, 1, 1)
         taught = [success(start.instruction, f"{lesson} {n}") for n, start in enumerate(starts) for lesson in LESSONS]
-        library.learn([replace(r, reflection=reflection) for r in taught], 1)
+        library.learn(taught, 1)
         return config, library
 
     return policy, tasks, starts, configured
@@ -141,15 +140,7 @@ def test_evaluation_shows_three_lessons_to_all_and_reflects_on_none(two):
 
 
 def read_anything() -> None:
-    """Take any text for a reflection: an untrained policy writes none."""
-
-    def parse_reflect(self, text, start):
-        number = zlib.crc32(text.encode())
-        if number % 7 == 0:
-            return None
-        return Reflected(Reflection(bool(number & 8), number % 4, 4), Lesson(start.instruction, text.strip() or "look"))
-
-    CompactPrompts.parse_reflect = parse_reflect
+    CompactPrompts.parse_reflect = any_reflection
 
 
 def killed() -> None:
@@ -277,3 +268,16 @@ def test_an_evaluation_retrieves_by_similarity_and_utility_alone(straight, monke
     retrieved.clear()
     [without] = evaluate_run(straight, splits=["valid_seen"], passes=1, library="none", progress=False)
     assert without.library == "none" and not retrieved
+
+
+def test_the_viewer_says_what_became_of_lessons_and_what_paid(straight):
+    step = load_step(straight, 2)
+    kinds = {e.fate.kind for e in step.episodes}
+    for e in step.episodes:
+        right = judged_right(e.rollout)
+        assert (e.fate.kind in ("admitted", "merged")) == right
+        assert right or e.fate.kind == ("misjudged" if e.rollout.lesson else "unparsed")
+        assert all(row is not None for row in e.rows)
+    assert "admitted" in kinds and "misjudged" in kinds
+    text = step_view(step, 0)
+    assert "R, discounted to each action" in text and "1 if the outcome was judged right" in text
