@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # for this script's folder: it has an alfworld.py
@@ -63,8 +64,36 @@ def played(run: RunDirectory) -> list[tuple[object, ...]]:
 
 
 def weights(run: RunDirectory) -> dict[str, object]:
-    (file,) = run.checkpoint(STEPS).path.glob("*.safetensors")
+    """Of the last checkpoint."""
+    (file,) = run.latest_checkpoint().path.glob("*.safetensors")
     return load_file(file)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What two runs have in common: prints as a sentence."""
+
+    same: dict[str, bool]
+    off: float  # largest difference of a parameter
+
+    @property
+    def none(self) -> bool:
+        return all(self.same.values()) and self.off < TOLERANCE
+
+    def __str__(self) -> str:
+        words = [f"{name} {'the same' if equal else 'DIFFER'}" for name, equal in self.same.items()]
+        verdict = "" if self.off < TOLERANCE else f", TOO FAR: {TOLERANCE:g} is allowed"
+        return f"{', '.join(words)}; parameters within {self.off:.1e}{verdict}"
+
+
+def differences(one: RunDirectory, run: RunDirectory) -> Differences:
+    a, b = weights(one), weights(run)
+    same = {
+        "rollouts": played(run) == played(one),
+        "library": (run.library_dir / "journal.jsonl").read_bytes() == (one.library_dir / "journal.jsonl").read_bytes(),
+        "validation": run.evaluations("validation").equals(one.evaluations("validation")),
+    }
+    return Differences(same, max(float((a[name] - b[name]).abs().max()) for name in a))
 
 
 def main() -> None:
@@ -78,22 +107,13 @@ def main() -> None:
                 seconds = train(directory, settings(world, policy) | SETTINGS | own, processes)
                 run = RunDirectory.open(directory)
                 one = one or run
-                a, b = weights(one), weights(run)
+                found = differences(one, run)
+                good &= found.none
                 rows = run.metrics()["rows/total"].astype(int).tolist()
-                off = max(float((a[name] - b[name]).abs().max()) for name in a)
-                same = {
-                    "rollouts": played(run) == played(one),
-                    "library": (run.library_dir / "journal.jsonl").read_bytes()
-                    == (one.library_dir / "journal.jsonl").read_bytes(),
-                    "validation": run.evaluations("validation").equals(one.evaluations("validation")),
-                    "parameters": off < TOLERANCE,
-                }
-                good &= all(same.values())
                 updates = run.metrics()["rows/updates"].astype(int).tolist()
                 print(
                     f"{mode}, {processes} processes ({seconds:.0f} s): rows {rows}, updates {updates}, skills "
-                    f"{int(run.metrics()['library/size'].iloc[-1])}; parameters within {off:.1e}; "
-                    + ", ".join(f"{name} {'the same' if equal else 'DIFFER'}" for name, equal in same.items()),
+                    f"{int(run.metrics()['library/size'].iloc[-1])}; {found}",
                     flush=True,
                 )
     sys.exit(int(not good))
