@@ -12,19 +12,15 @@ vocabulary; what a small vocabulary leaves untouched of it is never resident on 
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from transformers.utils.logging import disable_progress_bar
@@ -36,7 +32,7 @@ from skill1.config import Config, load_config  # noqa: E402
 from skill1.nano import make_tokenizer  # noqa: E402
 from skill1.plan.duration import ADAM_TRAFFIC  # noqa: E402
 from skill1.plan.graph import Graph, Speed, Weights  # noqa: E402
-from skill1.plan.machine import measure_cpu  # noqa: E402
+from skill1.plan.measured import measure_rates, peak_memory  # noqa: E402
 from skill1.policy import Policy  # noqa: E402
 from skill1.prompts import make_prompts  # noqa: E402
 from skill1.records import Row  # noqa: E402
@@ -100,17 +96,6 @@ def generate(model: PreTrainedModel, config: Config) -> float:
     return min(times)
 
 
-def resident_peak(call: Callable[[], object]) -> float:
-    """Bytes by which the resident set grew at most while `call` ran (Linux)."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # or freed pages would count as there already
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = psutil.Process().memory_info().rss
-    call()
-    marks = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(marks["VmHWM"].split()[0]) * 1024 - before
-
-
 def measure(size: str, checkpointing: bool) -> None:
     """Print one line per quantity."""
     disable_progress_bar()
@@ -124,10 +109,10 @@ def measure(size: str, checkpointing: bool) -> None:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(shape)
 
-    flops, bandwidth, host = measure_cpu(torch.float32, time.process_time)
+    flops, bandwidth, host = measure_rates(torch.device("cpu"), torch.float32, time.process_time)
     speed = Speed(flops, bandwidth, host, overlap=False)
     times: list[float] = []
-    grown = resident_peak(lambda: times.extend(train(model, config)))
+    grown = peak_memory(torch.device("cpu"), lambda: times.extend(train(model, config)))
     graph = Graph(shape, Weights(torch.float32, torch.float32, None))
     passes, parameters = graph.update(ROWS, PROMPT, COMPLETION, checkpointing), graph.parameters.total
     prefill, decode = graph.prefill(ROWS, PROMPT), graph.decode(ROWS, PROMPT + COMPLETION // 2)

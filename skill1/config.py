@@ -45,7 +45,7 @@ class PolicyConfig:
         "transformers", "what writes", "ours; the paper's verl uses vLLM"
     )
     generate_batch: int = _knob(256, "prompts per generate call", "ours", gt=0)
-    cache_tokens: int = _knob(131072, "tokens of keys and values, continuous", "ours; 256 prompts of 512", gt=0)
+    cache_tokens: int = _knob(131072, "tokens of keys and values at a time, padding too", "ours; 256 prompts of 512", gt=0)
     vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
     vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
 

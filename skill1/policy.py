@@ -66,7 +66,9 @@ class Policy:
         own = model.generation_config.eos_token_id or tokenizer.eos_token_id
         ends = frozenset(own if isinstance(own, list) else [own])
         if config.backend == "transformers":
-            self._writer = PaddedWriter(model, batch=config.generate_batch, pad=pad, ends=ends)
+            self._writer = PaddedWriter(
+                model, batch=config.generate_batch, cache_tokens=config.cache_tokens, pad=pad, ends=ends
+            )
         elif config.backend == "continuous":
             self._writer = ContinuousWriter(model, cache_tokens=config.cache_tokens, ends=ends)
         else:

@@ -39,7 +39,7 @@ def prompts() -> list[list[int]]:
 @pytest.mark.parametrize("cache", [4096, 512])  # 512: two pages, so that prompts wait for each other
 @torch.no_grad()
 def test_continuous_batching_writes_what_generate_writes(model, prompts, cache):
-    padded = PaddedWriter(model, batch=8, pad=0, ends=ENDS)
+    padded = PaddedWriter(model, batch=8, cache_tokens=4096, pad=0, ends=ENDS)
     continuous = ContinuousWriter(model, cache_tokens=cache, ends=ENDS)
     try:
         for temperature, run in ((1.0, 0), (1.0, 1), (0.0, 0)):  # the second call finds the manager of the first

@@ -182,9 +182,9 @@ def test_the_backend_decides_what_generation_holds(paper):
         return paper.plan(load_config("paper", overrides=overrides), gpu_machine(8, 80 * GB)).memory
 
     padded = plan()
-    assert plan(policy__backend="continuous", policy__cache_tokens=65_536).cache == pytest.approx(
-        65_536 * 2 * 28 * 4 * 128 * 2  # keys and values x layers x heads x dimension x bytes
-    )
+    token = 2 * 28 * 4 * 128 * 2  # keys and values x layers x heads x dimension x bytes
+    assert padded.cache_longest == pytest.approx(7 * 18_432 * token, rel=1e-3)  # 131,072 / (16,384 + 2,048)
+    assert plan(policy__backend="continuous", policy__cache_tokens=65_536).cache == pytest.approx(65_536 * token)
     engine = plan(policy__backend="vllm", policy__vllm_memory=0.25)
     assert (engine.writing, engine.generating) == (0.25 * 80 * GB, 0)
     served = plan(policy__backend="vllm_server")
@@ -244,6 +244,17 @@ def test_impossible_plans_are_refused(tiny, capsys, words, message):
         main(["plan", *model, *limits, *words.split()])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, spread", [("", False), ("--set train.sharding=fsdp2", True), ("--set train.sharding=fsdp2 --whole", False)]
+)
+def test_several_gpus_share_the_weights_where_the_configuration_says_so(tiny, capsys, words, spread):
+    model = ["--set", f"policy.model={tiny}", "--set", "rollout.max_prompt_tokens=256"]
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *model, "--gpus", "2", "--json", *words.split()])
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["machine"]["sharded"] is spread
 
 
 def test_the_command_line_exits_with_the_verdict(tiny, capsys):

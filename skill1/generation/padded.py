@@ -1,4 +1,8 @@
-"""The backend `transformers`: `generate` on batches of prompts of similar length, padded to the longest."""
+"""The backend `transformers`: `generate` on batches of prompts of similar length, padded to the longest.
+
+A call has at most `policy.generate_batch` prompts and room for `policy.cache_tokens` keys and values, prompts and answers
+padded: 256 prompts of 16,384 tokens would need 240 GB of them with a model of 7B.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,17 @@ class SeededSampling(LogitsProcessor):
 
 
 class PaddedWriter:
-    """Writes with `transformers.generate`, at most `batch` prompts at a time."""
+    """Writes with `transformers.generate`, at most `batch` prompts and `cache_tokens` padded tokens at a time.
 
-    def __init__(self, model: PreTrainedModel, *, batch: int, pad: int, ends: frozenset[int]) -> None:
+    A single longer prompt goes alone.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, batch: int, cache_tokens: int, pad: int, ends: frozenset[int]
+    ) -> None:
         self._model = model
         self._batch = batch
+        self._cache = cache_tokens
         self._pad = pad
         self._ends = ends
 
@@ -46,11 +56,21 @@ class PaddedWriter:
         """Continue every prompt; `seeds` name their random streams."""
         written: dict[int, Written] = {}
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for first in range(0, len(order), self._batch):
-            chosen = order[first : first + self._batch]
+        for chosen in self._calls(order, [len(prompt) + max_new_tokens for prompt in prompts]):
             batch = self._sample([prompts[i] for i in chosen], [seeds[i] for i in chosen], temperature, max_new_tokens)
             written.update(zip(chosen, batch, strict=True))
         return [written[i] for i in range(len(prompts))]
+
+    def _calls(self, order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Consecutive pieces of `order`, in which `lengths` ascend."""
+        call: list[int] = []
+        for i in order:
+            if call and (len(call) == self._batch or (len(call) + 1) * lengths[i] > self._cache):
+                yield call
+                call = []
+            call.append(i)
+        if call:
+            yield call
 
     @contextmanager
     def _bare_generation(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import torch
 from skill1.config import Config
 from skill1.plan.graph import Graph, Speed
 from skill1.plan.machine import Machine
-from skill1.plan.memory import typical_rows
+from skill1.plan.memory import rows_of_call, typical_rows
 from skill1.plan.workload import Stages, Workload
 
 ADAM_TRAFFIC = 7 * 4  # bytes a parameter: reads weight, gradient, two moments; writes weight and moments
@@ -78,7 +78,7 @@ def estimate_duration(config: Config, graph: Graph, machine: Machine, workload: 
 def _generation(stage: Stages, config: Config, graph: Graph, speed: Speed, gpus: int) -> float:
     """Seconds of a stage's calls on one GPU, with whole weights."""
     live = stage.rows / stage.calls / gpus  # prompts of a call, on average
-    batches = math.ceil(live / config.policy.generate_batch)
+    batches = math.ceil(live / rows_of_call(config, stage.lengths.prompt + stage.limit))
     rows = max(1, round(live / batches))
     prefill = graph.prefill(rows, stage.lengths.prompt).seconds(speed)
     decode = graph.decode(rows, stage.lengths.prompt + stage.longest // 2).seconds(speed)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, Qwen2Config
 
 from skill1.config import ConfigError
-from skill1.plan.graph import Graph, Speed, Weights
+from skill1.plan.graph import Speed
+from skill1.plan.measured import measure_rates
 
 GB = 1e9
 # NVIDIA's H100 SXM data sheet: dense bfloat16, and float32 without tensor cores; an H800 has the same.
@@ -23,12 +21,6 @@ _SHEETS = {
     **dict.fromkeys(("A100", "A800"), {"bfloat16": 312e12, "float32": 19.5e12}),
 }
 _HOST = 8e-6  # ours: an eager transformers operator, Python included
-_SIDE = 1024  # of the matrices multiplied to measure a rate
-_COPIED = 2**26  # bytes copied to measure a bandwidth
-_TINY = dict(
-    vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=4, num_attention_heads=1, num_key_value_heads=1,
-    tie_word_embeddings=True,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +102,7 @@ def peak_flops(gpu: str, dtype: str) -> float | None:
 
 
 def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: bool = False) -> Machine:
-    """The GPUs of this machine, or its measured CPU (under a second), shared by `processes`.
+    """The GPUs of this machine, or its CPU shared by `processes`; memory and rates measured (seconds).
 
     Raises:
         ConfigError: more processes than GPUs.
@@ -119,40 +111,13 @@ def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: 
         if processes > torch.cuda.device_count():
             raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
         free = min(torch.cuda.mem_get_info(device)[0] for device in range(processes))
-        assumed = gpu_machine(processes, free, dtype=dtype, sharded=sharded, reserve=reserve)
-        return replace(assumed, name=f"{torch.cuda.get_device_name()} (free memory measured, rates of an H100 assumed)")
-    flops, bandwidth, host = measure_cpu(getattr(torch, dtype))
+        flops, bandwidth, host = measure_rates(torch.device("cuda"), getattr(torch, dtype))
+        gpu = gpu_machine(
+            processes, free, dtype=dtype, sharded=sharded, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host,
+            reserve=reserve,
+        )  # fmt: skip
+        return replace(gpu, name=f"{torch.cuda.get_device_name()} (free memory and rates measured just now)")
+    flops, bandwidth, host = measure_rates(torch.device("cpu"), getattr(torch, dtype))
     memory = psutil.virtual_memory().available / processes
     name = f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)"
     return Machine(name, processes, memory, flops, 1.0, bandwidth, bandwidth, host, False, reserve, sharded)
-
-
-def measure_cpu(dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float, float]:
-    """Operations a second of a matrix product, bytes a second of a copy, seconds to issue an operator.
-
-    The last is taken from forward passes of a model so small that its operators do nothing else.
-    """
-    a, b = torch.randn(2, _SIDE, _SIDE, dtype=torch.float32).to(dtype)
-    source = torch.ones(_COPIED // 4)
-    target = torch.empty_like(source)
-    tiny = Qwen2Config(**_TINY)
-    model = AutoModelForCausalLM.from_config(tiny).eval()
-    operators = Graph(tiny, Weights(torch.float32, torch.float32, None)).prefill(1, 1).operators
-    token, mask = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.long)
-
-    @torch.no_grad()
-    def issue() -> None:
-        model(input_ids=token, attention_mask=mask, use_cache=True, logits_to_keep=1)
-
-    product = _best(lambda: a @ b, clock)
-    copy = _best(lambda: target.copy_(source), clock)
-    return 2 * _SIDE**3 / product, 2 * _COPIED / copy, _best(issue, clock) / operators
-
-
-def _best(call: Callable[[], object], clock: Callable[[], float], repeats: int = 5) -> float:
-    times = []
-    for _ in range(repeats):
-        started = clock()
-        call()
-        times.append(clock() - started)
-    return min(times)

@@ -73,8 +73,8 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
     update, row = graph.update(*typical, checkpointing), graph.update(*alone, checkpointing)
 
     widest = max(workload.stages, key=lambda s: s.lengths.prompt + s.limit)
-    batch = min(config.policy.generate_batch, math.ceil(workload.episodes / machine.gpus))
     width = widest.lengths.prompt + widest.limit
+    batch = min(rows_of_call(config, width), math.ceil(workload.episodes / machine.gpus))
     writer = graph.writer
     prefill, decode = writer.prefill(batch, widest.lengths.prompt), writer.decode(batch, width)
     engine = config.policy.backend in ("vllm", "vllm_server")
@@ -95,7 +95,9 @@ def estimate_memory(config: Config, graph: Graph, machine: Machine, workload: Wo
         generated_rows=batch,
         generated_tokens=width,
         cache=cache,
-        cache_longest=cache if config.policy.backend == "continuous" else decode.cache * longest / width,
+        cache_longest=cache / (batch * width) * min(batch, rows_of_call(config, longest)) * longest
+        if config.policy.backend == "transformers"
+        else cache,
         generating=generating,
         scoring=_scoring(config, size, machine, compute, max(score.peak, score_longest.peak)),
     )
@@ -115,6 +117,17 @@ def without_activations(config: Config, size: Parameters, machine: Machine) -> d
         "gathered": _gathered(size, compute) if machine.shards > 1 else 0.0,
         "unsynchronised": _unsynchronised(size, machine, compute),
     }
+
+
+def rows_of_call(config: Config, width: int) -> int:
+    """Most rows of a call of the backend `transformers` whose prompts and answers are `width` tokens wide.
+
+    (The other backends take all; what they hold at once is theirs to say.)
+    """
+    policy = config.policy
+    if policy.backend != "transformers":
+        return policy.generate_batch
+    return max(1, min(policy.generate_batch, policy.cache_tokens // width))
 
 
 def typical_rows(config: Config, workload: Workload) -> int:

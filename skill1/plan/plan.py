@@ -178,7 +178,8 @@ def _kinds(plan: Plan) -> Iterator[list[dict[str, Any]]]:
     free: dict[str, Any] = {} if config.policy.gradient_checkpointing else {"policy.gradient_checkpointing": True}
     yield [free]
     most = min(_MOST_GPUS, config.rollout.tasks_per_step)
-    yield [free | {"gpus": gpus * 2**n} for n in range(1, 7) if gpus * 2**n <= most]
+    spread: dict[str, Any] = {"train.sharding": "fsdp2"} if config.train.sharding == "none" else {}
+    yield [free | spread | {"gpus": gpus * 2**n} for n in range(1, 7) if gpus * 2**n <= most]
     if not config.policy.lora_rank:
         yield [free | {"policy.lora_rank": _LORA_RANK}]
 
