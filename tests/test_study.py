@@ -12,6 +12,7 @@ import pytest
 from stand_ins import GAMES, STEPS
 from study_runs import make_study
 
+from skill1.reproduce import STUDIED
 from skill1.runs import RunError
 from skill1.study import EVALUATIONS, collect, copy_collected, load
 
@@ -185,3 +186,12 @@ def test_a_finished_run_without_outcomes_is_named(tmp_path: Path) -> None:
     shutil.rmtree(study / "full" / "seed0" / "run" / "evaluations")
     with pytest.raises(RunError, match="seed0/run is finished but has no evaluations"):
         collect(study)
+
+
+def test_the_committed_study_is_whole() -> None:
+    study = load(Path(__file__).parents[1] / "results" / "reference" / "nano")
+    assert study.missing == {} and {v: study.seeds(v) for v in study.variants} == {v: [0, 1, 2] for v in STUDIED}
+    own = study.evaluations[study.evaluations["step"] == 45].groupby(["variant", "seed", "library", "split"]).size()
+    assert set(own.loc[:, :, :, "valid_seen"]) == {4 * 120} and set(own.loc[:, :, :, "valid_unseen"]) == {4 * 72}
+    steps = study.metrics.groupby(["variant", "seed"])["step"].agg(list)
+    assert len(steps) == 24 and all(logged == list(range(1, 46)) for logged in steps)
