@@ -46,7 +46,7 @@ from skill1.plan.machine import GB, Machine, this_machine  # noqa: E402
 from skill1.plan.measured import peak_memory  # noqa: E402
 from skill1.plan.plan import Plan, Planner  # noqa: E402
 from skill1.plan.workload import Assumptions  # noqa: E402
-from skill1.records import Rollout  # noqa: E402
+from skill1.records import STAGES, Rollout  # noqa: E402
 from skill1.runs import RunDirectory  # noqa: E402
 from skill1.train import train  # noqa: E402
 from skill1.warmstart import nano_tokenizer  # noqa: E402
@@ -63,15 +63,13 @@ TINY: dict[str, tuple[Shipped | None, dict[str, Any]]] = {
     "tiny": (Shipped("made up", 2048, 32, 96, 1, 2, 1, tied=True, context=1024), {}),
     "tiny, adapters": (Shipped("made up", 2048, 32, 96, 2, 2, 1, tied=True, context=1024), _ADAPTERS),
 }
+LIMITS = [f"rollout.max_{stage}_tokens" for stage in STAGES]
 SETTINGS = {
     "policy.backend": "continuous",
     "policy.cache_tokens": 65536,
     "environment.max_steps": 8,
     "library.encoder": "hash",
-    "rollout.max_query_tokens": 32,
-    "rollout.max_rerank_tokens": 32,
-    "rollout.max_act_tokens": 64,
-    "rollout.max_distill_tokens": 128,
+    **dict.fromkeys(LIMITS, 64),  # one for all stages, as in the presets for models of this size
     "train.steps": 4,
     "train.kl": 0.01,  # and so every row is trained, whatever it earned
     "train.validate_every": 0,
@@ -82,10 +80,7 @@ SHORT = {
     "environment.max_steps": 2,
     "rollout.tasks_per_step": 2,
     "rollout.group_size": 2,
-    "rollout.max_query_tokens": 4,
-    "rollout.max_rerank_tokens": 4,
-    "rollout.max_act_tokens": 4,
-    "rollout.max_distill_tokens": 8,
+    **dict.fromkeys(LIMITS, 8),
     "train.steps": 2,
     "train.save_every": 2,
 }

@@ -8,6 +8,7 @@ thought and action (ReAct); with one it also queries and reranks. Nothing is dis
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,20 +96,21 @@ def evaluate_model(
     policy = _policy(config, training, endpoint, key_variable)
     frozen = None if skills is None else skills.frozen()
     evaluations = []
-    for split, wanted in todo.items():
-        stored = folder.outcomes()
-        frame = stored[stored["split"] == split]
-        for batch in _missing(wanted, frame):
-            rollouts = play(batch, policy, environment, frozen, config, progress=progress)
-            fresh = outcomes(batch, rollouts, config, training.step if training else 0, folder.library)
-            if training is None:
-                fresh = fresh.assign(variant=model, seed=pd.NA)
-            frame = pd.concat([part.astype({"seed": "Int64"}) for part in (frame, fresh)], ignore_index=True)
-            folder.write(frame, _replies(policy))
-        asked = frame[frame["pass"] < config.evaluation.passes].sort_values(["pass", "game"], ignore_index=True)
-        step = int(asked["step"].iloc[0])
-        evaluations.append(Evaluation(split, step, folder.library, asked, summarise(asked)))
-        folder.write_summary({split: evaluations[-1].summary})
+    with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
+        for split, wanted in todo.items():
+            stored = folder.outcomes()
+            frame = stored[stored["split"] == split]
+            for batch in _missing(wanted, frame):
+                rollouts = play(batch, policy, environment, frozen, config, progress=progress)
+                fresh = outcomes(batch, rollouts, config, training.step if training else 0, folder.library)
+                if training is None:
+                    fresh = fresh.assign(variant=model, seed=pd.NA)
+                frame = pd.concat([part.astype({"seed": "Int64"}) for part in (frame, fresh)], ignore_index=True)
+                folder.write(frame, _replies(policy))
+            asked = frame[frame["pass"] < config.evaluation.passes].sort_values(["pass", "game"], ignore_index=True)
+            step = int(asked["step"].iloc[0])
+            evaluations.append(Evaluation(split, step, folder.library, asked, summarise(asked)))
+            folder.write_summary({split: evaluations[-1].summary})
     return ModelEvaluation(evaluations, **_replies(policy))
 
 
