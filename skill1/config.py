@@ -377,7 +377,7 @@ PRESETS["nano-webshop"] = PRESETS["nano"] | {
     "rollout.max_act_tokens": 10,
     "rollout.max_distill_tokens": 16,
     "evaluation.splits": ("test",),
-    "warm_start.games": 4000,
+    "warm_start.games": 12000,
     "warm_start.max_steps": 12,
 }
 
