@@ -30,15 +30,13 @@ import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 
-from transformers import PreTrainedTokenizerBase
-
 from skill1.envs.base import Observation
-from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
-from skill1.prompts.compact_reflection import read_reflection, verdict, write_reflection
+from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected
+from skill1.prompts.compact_base import WRITE, CompactBase
+from skill1.prompts.compact_reflection import read_reflection, write_reflection
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
 
-WRITE = "<write>"
 MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>", "<can>",
     "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", ",", "|", "none", "start", "in", "here",
@@ -103,18 +101,10 @@ def _spaced(entity: str) -> str:
     return entity.replace("_", " ")
 
 
-class CompactPrompts:
+class CompactPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
-
-    def query(self, start: Observation) -> str:
-        return f"<query> {self._task(start)} {WRITE}"
-
-    def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
-        shown = " ; ".join(f"{_pointed(s, start)} : {i}" for i, s in enumerate(strategies, start=1))
-        return f"<rerank> {self._task(start)} <cand> {shown} {WRITE}"
+    reflected = f"<can> {' ; '.join(SUBTASKS)}"
 
     def act(self, context: ActContext) -> str:
         start, now = context.start, context.observation
@@ -133,48 +123,21 @@ class CompactPrompts:
             f"<act> <room> {' '.join(_onward(places, here))} <hist> {past or 'none'} <step> {context.steps} "
             f"<obs> {self._observation(now.text, start)} <at> {' '.join(here) or 'none'} "
             f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} {self._task(start)} "
-            f"<skill> {_pointed(context.skill, start) or 'none'} {WRITE}"
+            f"<skill> {self._skill(context.skill, start) or 'none'} {WRITE}"
         )
 
-    @staticmethod
-    def _task(start: Observation) -> str:
+    def _task(self, start: Observation) -> str:
         return f"<task> {compact(start.instruction)}"
+
+    def _skill(self, text: str, start: Observation) -> str:
+        return _pointed(text, start)
 
     @staticmethod
     def _observation(text: str, start: Observation) -> str:
         return "start" if text == start.text else compact(text)
 
-    def distill(
-        self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
-    ) -> str:
-        return self._looking_back("", start, won, trajectory, reference)
-
-    def reflect(
-        self,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        return self._looking_back(f"<can> {' ; '.join(SUBTASKS)} ", start, won, trajectory, reference)
-
-    def _looking_back(
-        self,
-        asked: str,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        shown = f"<ref> {self._actions(reference)} " if reference is not None else ""
-        return f"<distill> {asked}{shown}<traj> {self._actions(trajectory)} {verdict(won)} {self._task(start)} {WRITE}"
-
-    @staticmethod
-    def _actions(trajectory: Sequence[Exchange]) -> str:
+    def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
         return " ; ".join(compact(action) for _, action in trajectory)
-
-    def skill_block(self, strategies: Sequence[str]) -> str:
-        return " ; ".join(strategies)
 
     def bank_block(
         self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
@@ -184,9 +147,6 @@ class CompactPrompts:
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
         return Parsed(_named(text.strip() or compact(start.instruction), start), bool(text.strip()))
-
-    def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
-        return complete_ranking(text.replace(",", " ").split(), count)
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         words = text.split()
@@ -215,7 +175,7 @@ class CompactPrompts:
         return Reflected(reflection, Lesson(start.instruction, _named(" ".join(words), start)) if words else None)
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
-        return Lesson(compact(start.instruction), self._actions(trajectory))
+        return Lesson(compact(start.instruction), self._actions(start, trajectory))
 
     # -- what the warm start teaches ------------------------------------------------------------------------------
 

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from skill1.envs.base import Observation
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
-from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
-from skill1.prompts.compact import WRITE
-from skill1.prompts.compact_reflection import read_reflection, verdict
+from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected
+from skill1.prompts.compact_base import WRITE, CompactBase
+from skill1.prompts.compact_reflection import read_reflection
 from skill1.prompts.shop_reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
@@ -52,18 +50,10 @@ def shop_vocabulary() -> list[str]:
     return list(dict.fromkeys([*_MARKS, *_CLICKS, *map(str, range(_MOST + 1)), *brands, *map(token, TERMS)]))
 
 
-class CompactShopPrompts:
+class CompactShopPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
-    def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
-
-    def query(self, start: Observation) -> str:
-        return f"<query> {_task(start)} {WRITE}"
-
-    def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
-        shown = " ; ".join(f"{tokens(s)} : {i}" for i, s in enumerate(strategies, start=1))
-        return f"<rerank> {_task(start)} <cand> {shown} {WRITE}"
+    reflected = f"<left> {' ; '.join(SUBTASKS)}"
 
     def act(self, context: ActContext) -> str:
         start = context.start
@@ -73,43 +63,19 @@ class CompactShopPrompts:
         )
         return (
             f"<act> <step> {context.steps} <hist> {past or 'none'} "
-            f"<obs> {_observation(context.observation.text, start)} {_task(start)} "
+            f"<obs> {_observation(context.observation.text, start)} {self._task(start)} "
             f"<want> {' '.join(read_wish(start.instruction).options) or 'none'} "
-            f"<skill> {tokens(context.skill) or 'none'} {WRITE}"
+            f"<skill> {self._skill(context.skill, start) or 'none'} {WRITE}"
         )
 
-    def distill(
-        self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
-    ) -> str:
-        return self._looking_back("", start, won, trajectory, reference)
+    def _task(self, start: Observation) -> str:
+        return f"<task> {' '.join(read_wish(start.instruction).terms) or 'none'}"
 
-    def reflect(
-        self,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        return self._looking_back(f"<left> {' ; '.join(SUBTASKS)} ", start, won, trajectory, reference)
+    def _skill(self, text: str, start: Observation) -> str:
+        return tokens(text)
 
-    def _looking_back(
-        self,
-        asked: str,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        shown = f"<ref> {self._actions(start, reference)} " if reference is not None else ""
-        played = self._actions(start, trajectory)
-        return f"<distill> {asked}{shown}<traj> {played} {verdict(won)} {_task(start)} {WRITE}"
-
-    @staticmethod
-    def _actions(start: Observation, trajectory: Sequence[Exchange]) -> str:
+    def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
         return " ; ".join(_answer(action, text, start, named=True) for text, action in trajectory)
-
-    def skill_block(self, strategies: Sequence[str]) -> str:
-        return " ; ".join(strategies)
 
     def bank_block(
         self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
@@ -118,9 +84,6 @@ class CompactShopPrompts:
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
         return Parsed(spoken(text.strip() or " ".join(read_wish(start.instruction).terms)), bool(text.strip()))
-
-    def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
-        return complete_ranking(text.replace(",", " ").split(), count)
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         match text.split():
@@ -170,10 +133,6 @@ class CompactShopPrompts:
     def write_skill(wish: Sequence[str], bought: str) -> str:
         """The strategy that the library keeps of such a lesson."""
         return f"{spoken(' '.join(wish))} : {spoken(bought)}"
-
-
-def _task(start: Observation) -> str:
-    return f"<task> {' '.join(read_wish(start.instruction).terms) or 'none'}"
 
 
 def _observation(text: str, start: Observation) -> str:
