@@ -57,14 +57,17 @@ def _success(study: Study) -> pd.DataFrame:
     return arms.rates(arms.own(study))
 
 
-def published_success() -> pd.DataFrame:
-    """The published Table 2: columns variant, category, success (%), label, which is "published" in every row."""
-    frame = published("table2", benchmark="alfworld", metric="success")
+def published_success(study: Study) -> pd.DataFrame:
+    """The published Table 2 on the study's benchmark: columns variant, category, success (%), label ("published").
+
+    There are no rows for WebShop: the paper has its ablations on ALFWorld alone.
+    """
+    frame = published("table2", metric="success").query("benchmark == @study.benchmark")
     return frame.rename(columns={"value": "success"})[["variant", "category", "success", "label"]]
 
 
 def table2(study: Study) -> pd.DataFrame:
-    """Our Table 2 for the eye, a block per split, and below it the published one.
+    """Our Table 2 for the eye, a block per split, and below it the published one, if there is one on the benchmark.
 
     Rows (games of, from, variant): success % [95 % interval] per category, passes, seeds, and seeds that are missing.
     The first row of a block has the number of games of each category. The published block names no split: its source
@@ -77,8 +80,9 @@ def table2(study: Study) -> pd.DataFrame:
         rows = block(part, names)
         rows["missing seeds"] = [", ".join(map(str, study.missing.get(name, ()))) for name in rows.index]
         ours[split, "this study"] = rows
-    theirs = wide(published_success(), names, lambda row: f"{row.success:.1f}")
-    return pd.concat(ours | {("not named", LABEL): theirs}, names=["games of", "from", "variant"]).fillna("")
+    if len(quoted := published_success(study)):
+        ours["not named", LABEL] = wide(quoted, names, lambda row: f"{row.success:.1f}")
+    return pd.concat(ours, names=["games of", "from", "variant"]).fillna("")
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -140,8 +144,8 @@ def _effects(study: Study) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for name in ("games", "seeds"):
         table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(_holm)
-    overall = published_success().query("category == @OVERALL").set_index("variant")["success"]
-    table["published"] = (table["variant"].map(overall) - overall[REFERENCE]).round(1)
+    overall = published_success(study).query("category == @OVERALL").set_index("variant")["success"]
+    table["published"] = (table["variant"].map(overall) - overall.get(REFERENCE, np.nan)).round(1)
     return table
 
 
@@ -329,7 +333,7 @@ def _limits(row: pd.Series) -> str:
 
 def kind(variant: str) -> str:
     """Whether Table 2 has the variant."""
-    return ABLATION if variant in set(published_success()["variant"]) else BASELINE
+    return ABLATION if variant in set(published("table2")["variant"]) else BASELINE
 
 
 def _reference(study: Study) -> str:

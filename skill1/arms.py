@@ -11,6 +11,8 @@ passes, so that whatever is compared is compared on the same games.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -19,7 +21,7 @@ from skill1.envs.alfworld.data import CATEGORIES
 from skill1.figures import SPLITS
 from skill1.published import OVERALL
 from skill1.runs import RunError
-from skill1.stats import success_rate
+from skill1.stats import bootstrap_mean, success_rate
 from skill1.study import Study
 
 REFERENCE = "full"
@@ -37,7 +39,7 @@ def variants(study: Study) -> list[str]:
 
 
 def splits(study: Study) -> list[str]:
-    """The evaluated splits, seen homes before unseen ones."""
+    """The evaluated splits, seen homes before unseen ones; WebShop has "test" alone beside "train"."""
     present = set(study.evaluations["split"])
     return [split for split in SPLITS if split in present] + sorted(present - set(SPLITS))
 
@@ -50,7 +52,7 @@ def known_split(study: Study, split: str) -> str:
 
 
 def categories(frame: pd.DataFrame) -> list[str]:
-    """Overall, then the categories present in the order of the paper's tables."""
+    """Overall, then the categories present: ALFWorld's in the order of the paper's tables, WebShop's by name."""
     present = set(frame["category"]) - {OVERALL}
     known = [name for name in CATEGORIES.values() if name in present]
     return [OVERALL, *known, *sorted(present - set(known))]
@@ -109,27 +111,45 @@ def rates(frame: pd.DataFrame) -> pd.DataFrame:
         NaN for fewer than two), all in percent; games, passes, seeds (0 for the untrained policy), method.
     """
     rows = []
-    for (split, variant), part in _arms(frame):
-        for category in categories(part):
-            chosen = part if category == OVERALL else part[part["category"] == category]
-            table = by_seed(chosen)
-            seeds = chosen["seed"] if len(table) > 1 else None
-            estimate = success_rate(chosen["won"], chosen["game"], seeds)
-            rows.append(
-                {
-                    "split": split,
-                    "variant": variant,
-                    "category": category,
-                    "success": 100 * estimate.value,
-                    "low": 100 * estimate.low,
-                    "high": 100 * estimate.high,
-                    "seed_std": 100 * table.mean(axis=1).std(ddof=1),
-                    "games": table.shape[1],
-                    "passes": chosen["pass"].nunique(),
-                    "seeds": 0 if variant == UNTRAINED else len(table),
-                    "method": estimate.method,
-                }
-            )
+    for keys, chosen in _cells(frame):
+        table = by_seed(chosen)
+        seeds = chosen["seed"] if len(table) > 1 else None
+        estimate = success_rate(chosen["won"], chosen["game"], seeds)
+        rows.append(
+            keys
+            | {
+                "success": 100 * estimate.value,
+                "low": 100 * estimate.low,
+                "high": 100 * estimate.high,
+                "seed_std": 100 * table.mean(axis=1).std(ddof=1),
+                "games": table.shape[1],
+                "passes": chosen["pass"].nunique(),
+                "seeds": 0 if keys["variant"] == UNTRAINED else len(table),
+                "method": estimate.method,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """Score of arms of a study of WebShop, 100 times the mean reward, per split, variant and category.
+
+    Args:
+        frame: as of `rates`.
+
+    Returns:
+        Columns split, variant, category (Overall first), score, low, high: the mean over seeds, games and passes with
+        its 95 % interval, by bootstrap over seeds and games, over games alone for a single seed and for the untrained
+        policy; NaN bounds for a single game.
+    """
+    rows = []
+    for keys, chosen in _cells(frame):
+        found = {"score": 100 * chosen["score"].mean(), "low": np.nan, "high": np.nan}
+        if chosen["game"].nunique() > 1:
+            several = not _is_untrained(chosen) and chosen["seed"].nunique() > 1
+            estimate = bootstrap_mean(chosen["score"], chosen["game"], chosen["seed"] if several else None)
+            found |= {"low": 100 * estimate.low, "high": 100 * estimate.high}
+        rows.append(keys | found)
     return pd.DataFrame(rows)
 
 
@@ -201,6 +221,14 @@ def _arms(frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     order = [*SPLITS, *sorted(set(frame["split"]) - set(SPLITS))]
     names = [*VARIANTS, UNTRAINED]
     return sorted(groups.items(), key=lambda item: (order.index(item[0][0]), names.index(item[0][1])))
+
+
+def _cells(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """Rows of every arm and category under their split, variant and category."""
+    for (split, variant), part in _arms(frame):
+        for category in categories(part):
+            chosen = part if category == OVERALL else part[part["category"] == category]
+            yield {"split": split, "variant": variant, "category": category}, chosen
 
 
 def _is_untrained(frame: pd.DataFrame) -> bool:

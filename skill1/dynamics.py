@@ -31,6 +31,7 @@ SIMILARITY = "skill_similarity"  # Figure 4
 FIGURE_4_VARIANTS = ("full", "lambda1_0", "no_selection")
 U_HAT = "u_hat"  # Figure 5
 SIGNALS = FIGURE_3 | {SIMILARITY: "task-skill similarity", U_HAT: r"mean $\hat{U}$"}
+_QUOTED_ON = "alfworld"  # the benchmark of every signal that the paper's text quotes
 _PUBLISHED = {
     **dict.fromkeys(PRECISION, "selection_precision"),
     "reward": "utilization",
@@ -75,16 +76,18 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.Series:
     return table.mean(axis=1, skipna=False)
 
 
-def published_value(metric: str) -> tuple[int, float] | None:
-    """(step, value) that the paper's text quotes for full, None if it quotes none."""
-    if metric not in _PUBLISHED:
+def published_value(study: Study, metric: str) -> tuple[int, float] | None:
+    """(step, value) that the paper's text quotes for full on the study's benchmark, None if it quotes none."""
+    if metric not in _PUBLISHED or study.benchmark != _QUOTED_ON:
         return None
     row = published("text", metric=_PUBLISHED[metric], variant=REFERENCE).iloc[0]
     return int(row["step"]), float(row["value"])
 
 
-def published_similarity() -> tuple[float, float]:
-    """Task-skill similarity of full at the paper's first and last checkpoint."""
+def published_similarity(study: Study) -> tuple[float, float] | None:
+    """Task-skill similarity of full at the paper's first and last checkpoint, None if not of the study's benchmark."""
+    if study.benchmark != _QUOTED_ON:
+        return None
     names = ("task_skill_similarity_first", "task_skill_similarity_last")
     first, last = (published("text", metric=name)["value"].item() for name in names)
     return first, last
@@ -124,7 +127,7 @@ def signal_table(study: Study) -> pd.DataFrame:
     rows = []
     for (metric, variant), part in signals(study).groupby(["metric", "variant"], sort=False):
         cells = {f"step {step}": _spread(at["value"].dropna()) for step, at in part.groupby("step")}
-        quoted = _quoted(metric) if variant == REFERENCE else ""
+        quoted = _quoted(study, metric) if variant == REFERENCE else ""
         end = {"seeds": part["seed"].nunique(), LABEL: quoted}
         rows.append({"signal": SIGNALS[metric], "variant": variant} | cells | end)
     return pd.DataFrame(rows).set_index(["signal", "variant"])
@@ -147,17 +150,18 @@ def reading(study: Study) -> str:
             )
         else:
             rose = f"no value at step {first} or {last}"
-        quoted = _quoted(metric)
+        quoted = _quoted(study, metric)
         lines.append(f"full, {SIGNALS[metric]}: {rose}{f' ({LABEL}: {quoted})' if quoted else ''}.")
     return "\n".join(f"* {line}" for line in lines)
 
 
-def _quoted(metric: str) -> str:
+def _quoted(study: Study, metric: str) -> str:
+    """What the paper's text says of a signal of full; empty if it says nothing on the study's benchmark."""
     if metric == SIMILARITY:
-        first, last = published_similarity()
-        return f"{first:.2f} to {last:.2f}"
-    step, value = published_value(metric)
-    return f"{value:.2f} at step {step}"
+        ends = published_similarity(study)
+        return "" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+    quoted = published_value(study, metric)
+    return "" if quoted is None else f"{quoted[1]:.2f} at step {quoted[0]}"
 
 
 def _spread(values: pd.Series) -> str:

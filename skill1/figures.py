@@ -21,7 +21,12 @@ from skill1.stats import Estimate, success_rate, wilson
 
 _BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
 _OVERALL = "Overall"
-SPLITS = {"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"}
+SPLITS = {
+    "train": "training games",
+    "valid_seen": "seen homes",
+    "valid_unseen": "unseen homes",
+    "test": "held-out goals",  # of WebShop
+}
 
 
 @themed

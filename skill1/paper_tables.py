@@ -1,8 +1,9 @@
 """The paper's tables beside a study's: published, ours, and ours minus published.
 
-The published policy is Qwen2.5-7B on ALFWorld's games. A difference from it says what another policy did on other
-games: it is no replication gap. What two policies may share is the direction of an effect (`claims`), and a study that
-does not tell a variant apart from full has resolved no direction.
+The published policy is Qwen2.5-7B on the games of the study's benchmark, ALFWorld or WebShop; what the paper has on
+ALFWorld alone (Tables 2 and 3, the values in its text) does not stand beside a study of WebShop. A difference from it
+says what another policy did on other games: it is no replication gap. What two policies may share is the direction of
+an effect (`claims`), and a study that does not tell a variant apart from full has resolved no direction.
 
 Differs from the paper in: the games behind Tables 1 and 2 are not named there, so every split has rows of its own;
 Table 3 is at steps 20, 60 and 100 there, and over the first, middle and last tenth of training here.
@@ -20,6 +21,7 @@ from skill1 import ablations, arms, dynamics
 from skill1.arms import REFERENCE
 from skill1.config import VARIANTS
 from skill1.published import LABEL, OVERALL, inconsistencies, published
+from skill1.scores import in_words
 from skill1.study import Study
 from skill1.study_tables import interval, p_text, plural
 
@@ -38,6 +40,7 @@ _TIMES = ("time/collect", "time/update")  # what a training step consists of
 _PUBLISHED_COST = {"step_time": STEP_TIME, "library_size": SIZE}
 _SIZE_METRIC = "library/size"
 _OPTIONAL = ("query", "retrieve", "rerank", "distill")  # stages that some variants do not have
+_WEBSHOP = {"score": "WebShop score", "success": "WebShop success"}  # metric -> column of Table 1
 _NOT_LOGGED, _NO_LIBRARY = "not logged", "no library"
 
 
@@ -45,7 +48,7 @@ _NOT_LOGGED, _NO_LIBRARY = "not logged", "no library"
 
 
 def success(study: Study) -> pd.DataFrame:
-    """Every published success rate on ALFWorld beside the study's, per split.
+    """Every published success rate on the study's benchmark beside the study's, per split.
 
     Returns:
         Columns table, split ("published only" where the study has no run of the variant), method, variant, category;
@@ -56,32 +59,54 @@ def success(study: Study) -> pd.DataFrame:
         RunError: see `arms.own`.
     """
     ours = ablations.success(study).drop(columns="method").rename(columns={"success": OURS})  # how its interval is made
-    theirs = published("table1", "table2", benchmark="alfworld", metric="success")
+    theirs = published("table1", "table2", benchmark=study.benchmark, metric="success")
     theirs = theirs[["table", "method", "variant", "category", "value"]].rename(columns={"value": LABEL})
-    table = _per_split(study, theirs, ours, ["variant", "category"])
-    columns = ["table", "split", "method", "variant", "category", LABEL, OURS, "low", "high", DIFFERENCE]
-    return _with_difference(table)[[*columns, "games", "passes", "seeds"]]
+    return _beside(study, theirs, ours)
+
+
+def webshop_rates(study: Study) -> pd.DataFrame:
+    """Table 1's columns on WebShop beside a study of WebShop: as `success`, category "WebShop score" or "... success".
+
+    Scores are points of 100. Raises RunError, see `arms.own`.
+    """
+    played = ablations.success(study).query("category == @OVERALL").drop(columns=["category", "method"])
+    scores = arms.scores(arms.own(study)).query("category == @OVERALL").drop(columns="category")
+    graded = played[["split", "variant", "games", "passes", "seeds"]].merge(scores, on=["split", "variant"])
+    ours = pd.concat(
+        [
+            graded.rename(columns={"score": OURS}).assign(category=_WEBSHOP["score"]),
+            played.rename(columns={"success": OURS}).assign(category=_WEBSHOP["success"]),
+        ]
+    )
+    theirs = published("table1", benchmark="webshop")
+    theirs = theirs.assign(category=theirs["metric"].map(_WEBSHOP))
+    theirs = theirs[["table", "method", "variant", "category", "value"]].rename(columns={"value": LABEL})
+    return _beside(study, theirs, ours)
 
 
 def table1(study: Study) -> pd.DataFrame:
-    """Table 1's columns on ALFWorld for the eye: published, ours [95 % interval] and the difference per category.
+    """Table 1's columns on the study's benchmark for the eye: published, ours [95 % interval] and the difference.
 
-    Rows (games of, method): those the study has run, per split with the number of games first, then the others.
+    On ALFWorld success per category, on WebShop score and success over all goals. Rows (games of, method): those the
+    study has run, per split with the number of games first, then the others.
     """
-    return _rate_table(success(study).query("table == 'table1'"), "method")
+    if study.benchmark == "webshop":
+        return _rate_table(webshop_rates(study), "method", list(_WEBSHOP.values()))
+    return _by_category(success(study).query("table == 'table1'"), "method")
 
 
 def table2(study: Study) -> pd.DataFrame:
-    """Table 2 for the eye, like `table1`, by variant."""
-    return _rate_table(success(study).query("table == 'table2'"), "variant")
+    """Table 2 for the eye, like `table1`, by variant; on WebShop, where none is published, `ablations.table2`."""
+    if study.benchmark == "webshop":
+        return ablations.table2(study)
+    return _by_category(success(study).query("table == 'table2'"), "variant")
 
 
 def webshop() -> pd.DataFrame:
     """Table 1's columns on WebShop, published ones alone: columns (WebShop score or success, "published")."""
     frame = published("table1", benchmark="webshop")
     table = frame.pivot(index="method", columns="metric", values="value").loc[frame["method"].unique()]
-    columns = {name: (f"WebShop {name}", LABEL) for name in ("score", "success")}
-    return pd.DataFrame({label: table[name] for name, label in columns.items()})
+    return pd.DataFrame({(title, LABEL): table[name] for name, title in _WEBSHOP.items()})
 
 
 # -- Table 3 ----------------------------------------------------------------------------------------------------------
@@ -115,7 +140,7 @@ def cost(study: Study) -> pd.DataFrame:
                 rows.append((variant, quantity, moment, part.median(), part.count()))
     keys = ["variant", "quantity", "moment"]
     ours = pd.DataFrame(rows, columns=[*keys, OURS, "seeds"])
-    theirs = published("table3")
+    theirs = published("table3").query("benchmark == @study.benchmark")
     moments = {step: moment for moment, step in MOMENTS.items()}
     theirs = theirs.assign(quantity=theirs["metric"].map(_PUBLISHED_COST), moment=theirs["step"].map(moments))
     theirs = theirs[[*keys, "method", "value"]].rename(columns={"value": LABEL})
@@ -143,6 +168,8 @@ def stage_table(study: Study) -> pd.DataFrame:
 def signals(study: Study) -> pd.DataFrame:
     """The values that the text quotes for full, beside full's here: mean over seeds at a checkpoint of `dynamics`.
 
+    On WebShop, for which the text quotes none, full's alone.
+
     Returns:
         Columns signal, published at, ours at (what step), published, ours, difference (ours - published).
 
@@ -155,11 +182,12 @@ def signals(study: Study) -> pd.DataFrame:
     for metric, title in dynamics.SIGNALS.items():
         own = dynamics.at_checkpoints(study, metric, [full]).groupby("step")["value"].mean()
         if metric == dynamics.SIMILARITY:
-            ends = zip(("first checkpoint", "last checkpoint"), dynamics.published_similarity(), strict=True)
-            pairs = [(at, value, step) for (at, value), step in zip(ends, (steps[0], steps[-1]), strict=True)]
+            quoted = dynamics.published_similarity(study) or (np.nan, np.nan)
+            pairs = list(zip(("first checkpoint", "last checkpoint"), quoted, (steps[0], steps[-1]), strict=True))
+        elif (quoted := dynamics.published_value(study, metric)) is not None:
+            pairs = [(f"step {quoted[0]}", quoted[1], steps[-1])]
         else:
-            step, value = dynamics.published_value(metric)
-            pairs = [(f"step {step}", value, steps[-1])]
+            pairs = [("", np.nan, steps[-1])]
         rows += [(title, at, f"step {step}", value, own[step]) for at, value, step in pairs]
     return _with_difference(pd.DataFrame(rows, columns=["signal", "published at", "ours at", LABEL, OURS]))
 
@@ -180,7 +208,7 @@ def claims(study: Study) -> pd.DataFrame:
     Raises:
         RunError: see `ablations.effects`.
     """
-    overall = published("table1", "table2", benchmark="alfworld", category=OVERALL, metric="success")
+    overall = published("table1", "table2", benchmark=study.benchmark, category=OVERALL, metric="success")
     parts = []
     for name, part in overall[overall["variant"] != ""].groupby("table"):
         values = part.set_index("variant")["value"]
@@ -233,16 +261,24 @@ def reading(study: Study) -> str:
         lines.append(f"{split}: of {plural(len(part), 'published direction')} against full, {', '.join(counts)}.")
     if len(absent := verdicts.loc[verdicts["verdict"] == UNTESTED, "variant"]):
         lines.append(f"Published, but {UNTESTED}: {', '.join(absent)}.")
-    rates = success(study).query("table == 'table2' and variant == @REFERENCE and category == @OVERALL")
+    rates = success(study).query("table == 'table1' and variant == @REFERENCE and category == @OVERALL")
     lines += [
         f"{row.split}: full wins {row.ours:.1f} % [{row.low:.1f}, {row.high:.1f}] here, {row.published:.1f} % as "
         f"published; {row.difference:+.1f} points between two policies on different games, which is no replication gap."
         for row in rates.itertuples()
     ]
+    if study.benchmark == "webshop":
+        graded = webshop_rates(study).query("variant == @REFERENCE and category == @_WEBSHOP['score']")
+        lines += [
+            f"{row.split}: full scores {row.ours:.1f} [{row.low:.1f}, {row.high:.1f}] of 100 here, {row.published:.1f} "
+            f"as published ({row.difference:+.1f}). Ceiling: {in_words(study.ceilings[row.split])}"
+            for row in graded.itertuples()
+        ]
     lines += [_growth(study, STEP_TIME, "{:.2f} s"), _growth(study, SIZE, "{:.0f} skills")]
-    wrong = inconsistencies()["claim"]
-    names = "; ".join(dict.fromkeys(wrong))
-    lines.append(f"{plural(len(wrong), 'comparison')} of published numbers with each other failed: {names}.")
+    if study.benchmark == "alfworld":  # whose numbers these are
+        wrong = inconsistencies()["claim"]
+        names = "; ".join(dict.fromkeys(wrong))
+        lines.append(f"{plural(len(wrong), 'comparison')} of published numbers with each other failed: {names}.")
     return "\n".join(f"* {line}" for line in lines)
 
 
@@ -250,14 +286,13 @@ def _growth(study: Study, quantity: str, show: str) -> str:
     """How a cost of full changed from the start to the end of training."""
     table = cost(study)
     own = table[(table["variant"] == REFERENCE) & (table["quantity"] == quantity)].set_index("moment")
-    theirs = (
-        f"{LABEL}: {own[LABEL]['start']:g} at step {MOMENTS['start']}, {own[LABEL]['end']:g} at step {MOMENTS['end']}"
-    )
+    quoted = [f"{own[LABEL][moment]:g} at step {MOMENTS[moment]}" for moment in ("start", "end")]
+    theirs = f" ({LABEL}: {', '.join(quoted)})" if own[LABEL].notna().all() else ""
     if not own.loc[["start", "end"], "seeds"].all():
-        return f"full, {quantity}: {_NOT_LOGGED} ({theirs})."
+        return f"full, {quantity}: {_NOT_LOGGED}{theirs}."
     start, end = (show.format(own[OURS][moment]) for moment in ("start", "end"))
     count = plural(int(own["seeds"].min()), "seed")
-    return f"full, {quantity}: {start} at the start of training, {end} at its end, median of {count} ({theirs})."
+    return f"full, {quantity}: {start} at the start of training, {end} at its end, median of {count}{theirs}."
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
@@ -269,6 +304,13 @@ def _per_split(study: Study, theirs: pd.DataFrame, ours: pd.DataFrame, keys: Seq
     parts = [theirs[here].assign(split=split) for split in arms.splits(study)]
     joined = pd.concat(parts).merge(ours, on=["split", *keys], how="left")
     return pd.concat([joined, theirs[~here].assign(split=PUBLISHED_ONLY)], ignore_index=True)
+
+
+def _beside(study: Study, theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """The columns of `success`, of published rates and the study's."""
+    table = _per_split(study, theirs, ours, ["variant", "category"])
+    columns = ["table", "split", "method", "variant", "category", LABEL, OURS, "low", "high", DIFFERENCE]
+    return _with_difference(table)[[*columns, "games", "passes", "seeds"]]
 
 
 def _verdict(row: Any) -> str:
@@ -293,8 +335,13 @@ def _quantities(study: Study) -> Mapping[str, pd.Series]:
     return sums | {name: of[metric] for name, metric in named.items()}
 
 
-def _rate_table(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
+def _by_category(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
     names = [*arms.categories(tidy)[1:], OVERALL]
+    return _rate_table(tidy, rows, names).rename(columns={OVERALL: "All"}, level=0)
+
+
+def _rate_table(tidy: pd.DataFrame, rows: str, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of `success` for the eye, categories `names` across, a block per split."""
     cells = tidy.assign(
         **{
             LABEL: tidy[LABEL].map("{:.1f}".format),
@@ -315,7 +362,7 @@ def _rate_table(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
             first = {(name, OURS): _text(games[name], "n = {:.0f}") for name in names}
             table = pd.concat([pd.DataFrame(first, index=["number of games"]), table])[table.columns]
         blocks[split] = table
-    return pd.concat(blocks, names=["games of", rows]).fillna("").rename(columns={OVERALL: "All"}, level=0)
+    return pd.concat(blocks, names=["games of", rows]).fillna("")
 
 
 def _cost_table(study: Study, tidy: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:

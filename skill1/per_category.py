@@ -16,7 +16,7 @@ from skill1.arms import REFERENCE, UNTRAINED
 from skill1.published import LABEL, OVERALL, published
 from skill1.stats import bootstrap_mean, holm
 from skill1.study import Study
-from skill1.study_tables import block, interval, points_table, wide
+from skill1.study_tables import block, interval, points_table, wide, with_bounds
 
 _PLAIN = ("no_library", "grpo")  # two names of one thing: the same training without a library
 
@@ -33,9 +33,12 @@ def _success(study: Study) -> pd.DataFrame:
     return tidy.sort_values("split", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
-def published_success() -> pd.DataFrame:
-    """The published Table 1 on ALFWorld: columns method, category, success (%), label ("published" in every row)."""
-    frame = published("table1", benchmark="alfworld", metric="success")
+def published_success(study: Study) -> pd.DataFrame:
+    """The published Table 1 on the study's benchmark: columns method, category, success (%), label ("published").
+
+    On WebShop it has no categories: Overall alone.
+    """
+    frame = published("table1", benchmark=study.benchmark, metric="success")
     return frame.rename(columns={"value": "success"})[["method", "category", "success", "label"]]
 
 
@@ -50,7 +53,7 @@ def table1(study: Study) -> pd.DataFrame:
     blocks = {}
     for split, part in tidy.groupby("split", sort=False):
         blocks[split, "this study"] = block(part, names)
-    theirs = wide(published_success(), names, lambda row: f"{row.success:.1f}", rows="method")
+    theirs = wide(published_success(study), names, lambda row: f"{row.success:.1f}", rows="method")
     table = pd.concat(blocks | {("not named", LABEL): theirs}, names=["games of", "from", "policy"]).fillna("")
     return table[[*names[1:], OVERALL, "passes", "seeds"]].rename(columns={OVERALL: "All"})
 
@@ -184,7 +187,4 @@ def _gain(row: pd.Series) -> str:
 
 def _with_bounds(table: pd.DataFrame, name: str) -> list[str]:
     columns = (table[name], table[f"{name}_low"], table[f"{name}_high"])
-    return [
-        f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
-        for value, low, high in zip(*columns, strict=True)
-    ]
+    return [with_bounds(*row) for row in zip(*columns, strict=True)]

@@ -6,12 +6,13 @@ goals that can be met at all (`envs.webshop.ceiling`), which on the original's s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from skill1.envs.webshop.ceiling import ceiling
+from skill1.config import EnvironmentConfig
+from skill1.envs.webshop.ceiling import Ceiling, ceiling
 from skill1.envs.webshop.environment import open_webshop
 from skill1.runs import RunDirectory
 from skill1.stats import bootstrap_mean
@@ -51,10 +52,22 @@ def ceiling_note(run: Path, frames: Mapping[str, pd.DataFrame]) -> str:
 
     Raises DataError if the run's shop is not there any more, or is another one.
     """
-    environment = open_webshop(RunDirectory.open(run).config.environment)
-    games = sorted({game for frame in frames.values() for game in frame["game"]})
-    found = ceiling(environment.shop, [environment.number(game) for game in games])
+    games = {game for frame in frames.values() for game in frame["game"]}
+    return f"Ceiling: {in_words(ceiling_of(RunDirectory.open(run).config.environment, games))}"
+
+
+def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
+    """How many of some goals of WebShop, named by the ids of their tasks, can be met at all.
+
+    Raises DataError if the configured shop is not there, or is another one.
+    """
+    environment = open_webshop(config)
+    return ceiling(environment.shop, [environment.number(game) for game in sorted(set(games))])
+
+
+def in_words(found: Ceiling) -> str:
+    """A ceiling as the rest of a sentence."""
     return (
-        f"Ceiling: {found.reachable} of the {found.goals} goals evaluated ({100 * found.share:.1f} %) can reach a score "
-        "of 1.0 with their own product."
+        f"{found.reachable} of the {found.goals} goals evaluated ({100 * found.share:.1f} %) can reach a score of 1.0 "
+        "with their own product."
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skill1.batch import stamp_of
+from skill1.envs.webshop.ceiling import Ceiling
 from skill1.experiment import EVALUATE, TRAIN, config_hash, open_run
 from skill1.journal import replace_file
 from skill1.runs import EVALUATION_SCHEMA, RunDirectory, RunError
+from skill1.scores import ceiling_of
 
 SWEEP = "sweep.json"  # what a sweep was asked for (skill1.sweep)
 SECONDS = "seconds.json"  # beside a run: what it cost so far
@@ -47,6 +49,16 @@ class Study:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def benchmark(self) -> str:
+        """"alfworld" or "webshop"; a study that does not say it was collected before there were studies of WebShop."""
+        return self.manifest.get("benchmark", "alfworld")
+
+    @property
+    def ceilings(self) -> dict[str, Ceiling]:
+        """Split -> how many of its evaluated goals can be met at all; empty where nothing is graded."""
+        return {split: Ceiling(**counts) for split, counts in self.manifest.get("ceiling", {}).items()}
 
     @property
     def variants(self) -> list[str]:
@@ -105,6 +117,7 @@ def collect(folder: Path) -> list[Path]:
 
     Raises:
         RunError: no sweep there, no finished run, a run that is damaged or of another version.
+        DataError: the shop of a study of WebShop, which has the ceiling, is not there any more or is another one.
     """
     asked = read_asked(folder)
     if asked is None:
@@ -113,9 +126,10 @@ def collect(folder: Path) -> list[Path]:
     if not done:
         raise RunError(f"the study {folder} is empty: none of its runs is finished; continue it with `skill1 sweep`")
     runs = {(variant, seed): open_run(place / "run") for variant, seed, place in done}
-    manifest = _manifest(folder, asked, runs)
+    evaluations = _evaluations(runs)
+    manifest = _manifest(folder, asked, runs) | _benchmark(runs, evaluations)
     contents = {
-        _EVALUATIONS: _to_bytes(_evaluations(runs)),
+        _EVALUATIONS: _to_bytes(evaluations),
         _METRICS: _to_bytes(_metrics(runs)),
         _MANIFEST: f"{json.dumps(manifest, indent=1)}\n".encode(),
     }
@@ -218,6 +232,18 @@ def _manifest(folder: Path, asked: Mapping[str, Any], runs: Mapping[tuple[str, i
         "missing": {variant: seeds for variant, seeds in sorted(missing.items()) if seeds},
         "runs": entries,
         "machines": machines,
+    }
+
+
+def _benchmark(runs: Mapping[tuple[str, int], RunDirectory], evaluations: pa.Table) -> dict[str, Any]:
+    """What the runs were played on; where purchases are graded, also what could have been reached, per split."""
+    environment = next(iter(runs.values())).config.environment
+    if environment.name != "webshop":
+        return {"benchmark": environment.name}
+    played = evaluations.select(["split", "game"]).to_pandas().groupby("split")["game"]
+    return {
+        "benchmark": environment.name,
+        "ceiling": {split: asdict(ceiling_of(environment, games)) for split, games in played},
     }
 
 

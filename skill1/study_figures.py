@@ -36,7 +36,7 @@ def ablation_dots(study: Study) -> Figure:
     tidy = ablations.success(study)
     tidy = tidy[tidy["category"] == OVERALL]
     seeds = _seed_rates(arms.own(study))
-    published = ablations.published_success().query("category == @OVERALL").set_index("variant")["success"]
+    published = ablations.published_success(study).query("category == @OVERALL").set_index("variant")["success"]
     names = arms.variants(study)
     labels = [f"{name}\n{_seeds(study, name)}" for name in names]
     figure, panels = _by_split(study, 1.6 + 0.42 * len(names), labels)
@@ -52,7 +52,9 @@ def ablation_dots(study: Study) -> Figure:
         if seeds.groupby(level=[0, 1]).size().max() > 1:
             _key(axes, "one seed", marker="|", color="0.3")
         known = [name for name in names if name in published.index]
-        axes.plot(published[known], [names.index(name) for name in known], "o", label=LABEL, clip_on=False, **_HOLLOW)
+        if known:
+            rows = [names.index(name) for name in known]
+            axes.plot(published[known], rows, "o", label=LABEL, clip_on=False, **_HOLLOW)
         axes.set(xlabel=f"success (%)\n{_size(part.iloc[0])}")
         percent(axes.xaxis)
     legend(figure, panels[0])
@@ -79,7 +81,8 @@ def effect_dots(study: Study) -> Figure:
         _key(axes, "difference", marker="o", color="0.3")
         _key(axes, "95 %: these runs, new games", linewidth=3.2, color="0.3")
         _key(axes, "95 %: new runs, new games", linewidth=1.0, color="0.3")
-        axes.plot([], [], "o", label=LABEL, **_HOLLOW)
+        if table["published"].notna().any():
+            axes.plot([], [], "o", label=LABEL, **_HOLLOW)
         part = ablations.success(study).query("split == @split")
         axes.set(xlabel=f"success minus that of full (points)\n{_size(part.iloc[0])}")
     legend(figure, panels[0])
@@ -130,8 +133,9 @@ def similarity_dots(study: Study) -> Figure:
         label = f"{name} ({_seeds(study, name)})"
         mean = dynamics.mean_over_seeds(own)
         axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=label)
-    ends = dict(zip((0, len(steps) - 1), dynamics.published_similarity(), strict=False))
-    axes.plot(list(ends), list(ends.values()), "o", label=f"{LABEL} (full)", **_HOLLOW)
+    if (quoted := dynamics.published_similarity(study)) is not None:
+        ends = dict(zip((0, len(steps) - 1), quoted, strict=False))
+        axes.plot(list(ends), list(ends.values()), "o", label=f"{LABEL} (full)", **_HOLLOW)
     axes.plot([], [], "o", color="0.5", markersize=3, label="one seed")
     axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
     average = f"mean over {plural(dynamics.window(study), 'step')} up to the named one"
@@ -144,7 +148,7 @@ def similarity_dots(study: Study) -> Figure:
 def category_spread(study: Study) -> Figure:
     """Figure 7: success per category (`per_category.success`), mean and std over seeds, and published."""
     tidy = per_category.success(study)
-    published = per_category.published_success()
+    published = per_category.published_success(study)
     names = [*per_category.headline(study), UNTRAINED]
     figure, panels = _by_split(study, 5.2, ())
     rows = arms.categories(tidy)
@@ -224,9 +228,12 @@ def behaviour_dots(study: Study, split: str) -> Figure:
 
 
 def _by_split(study: Study, height: float, rows: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
-    """A panel per split, side by side; `rows`, if given, are those of all panels, from the top."""
+    """A panel per split, side by side; `rows`, if given, are those of all panels, from the top.
+
+    A single panel is as wide as two, which is what the legends need.
+    """
     splits = arms.splits(study)
-    figure = Figure(figsize=(1.4 + 3.1 * len(splits), height), layout="constrained")
+    figure = Figure(figsize=(1.4 + 3.1 * max(2, len(splits)), height), layout="constrained")
     panels = figure.subplots(1, len(splits), squeeze=False, sharex=True)[0]
     for axes, split in zip(panels, splits, strict=True):
         axes.set_title(SPLITS.get(split, split))
@@ -250,7 +257,7 @@ def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) ->
         if table.shape[1] > 1:
             axes.plot(table.index, table, color=VARIANT_COLOURS[name], linewidth=0.6, alpha=0.35)
         axes.plot(table.index, dynamics.mean_over_seeds(table), color=VARIANT_COLOURS[name], linewidth=1.6)
-    if (quoted := dynamics.published_value(metric)) is not None:
+    if (quoted := dynamics.published_value(study, metric)) is not None:
         axes.plot(*quoted, "o", **_HOLLOW)
     axes.set(xlabel="training step")
     whole(axes.xaxis)
@@ -262,7 +269,8 @@ def _curve_legend(study: Study, axes: Axes, beside: Axes, names: Sequence[str]) 
         _key(axes, f"{name} ({_seeds(study, name)})", color=VARIANT_COLOURS[name], linewidth=1.6)
     if any(len(study.seeds(name)) > 1 for name in names):
         _key(axes, "one seed", color="0.4", linewidth=0.6)
-    axes.plot([], [], "o", label=f"{LABEL} (full)", **_HOLLOW)
+    if dynamics.published_value(study, dynamics.U_HAT) is not None:
+        axes.plot([], [], "o", label=f"{LABEL} (full)", **_HOLLOW)
     beside.set_axis_off()
     beside.legend(*axes.get_legend_handles_labels(), loc="center left", title="mean over seeds, raw")
 

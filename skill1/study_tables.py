@@ -42,7 +42,12 @@ def points_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 def with_interval(row: Any) -> str:
     """"54.8 [46.3, 63.1]" of a row of `arms.rates`."""
-    return f"{row.success:.1f} [{row.low:.1f}, {row.high:.1f}]"
+    return with_bounds(row.success, row.low, row.high)
+
+
+def with_bounds(value: float, low: float, high: float) -> str:
+    """A value with its interval, alone where there is none."""
+    return f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
 
 
 def interval(low: float, high: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from skill1.study import EVALUATIONS, Study
 
 STEPS = 30
 CATEGORIES = ("Pick", "Look", "Clean", "Heat", "Cool", "Pick2")
+PRODUCTS = ("beauty", "electronics", "fashion", "garden", "grocery", "tools")  # stand for them in a shop
 RATES = {
     "full": 0.62, "no_library": 0.45, "no_selection": 0.55, "no_distillation": 0.52, "lambda1_0": 0.58,
     "lambda2_0": 0.6, "lambdas_0": 0.5, "grpo": 0.45, "gigpo": 0.5,
@@ -71,6 +73,22 @@ def make(
     }
     frame = pd.concat(evaluations, ignore_index=True)[EVALUATIONS.names]
     return Study(path, frame, pd.concat(metrics, ignore_index=True), manifest)
+
+
+def in_a_shop(study: Study) -> Study:
+    """A study of one split as one of WebShop: goals, product categories, and half the score for every second loss."""
+    frame = study.evaluations
+    half = np.where(frame["game"].str[-1].isin(list("13579")), 0.5, 0.0)
+    frame = frame.assign(
+        split="test",
+        game="synthetic/00000" + frame["game"].str[-3:],
+        category=frame["category"].map(dict(zip(CATEGORIES, PRODUCTS, strict=True))),
+        score=np.where(frame["won"], 1.0, half),
+    )
+    goals = frame["game"].nunique()
+    told = {"benchmark": "webshop", "ceiling": {"test": {"goals": goals, "reachable": goals - 1}}}
+    manifest = {**study.manifest, "preset": "nano-webshop", "splits": ["test"], "data": "data/shop"} | told
+    return replace(study, evaluations=frame, manifest=manifest)
 
 
 def outcomes(rng: np.random.Generator, split: str, chance: float, passes: int, games: int) -> pd.DataFrame:

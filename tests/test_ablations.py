@@ -313,10 +313,11 @@ def test_every_point_of_a_mean_curve_has_all_seeds() -> None:
     assert dynamics.mean_over_seeds(table).tolist()[0] == 2.0 and math.isnan(dynamics.mean_over_seeds(table)[1])
 
 
-def test_published_signals_are_those_of_the_text() -> None:
-    assert dynamics.published_value("u_hat") == (85, 0.91)
-    assert dynamics.published_value("selection/utility_selected") == (20, 0.95)
-    assert dynamics.published_value("skill_similarity") is None and dynamics.published_similarity() == (0.51, 0.60)
+def test_published_signals_are_those_of_the_text(study: Study) -> None:
+    assert dynamics.published_value(study, "u_hat") == (85, 0.91)
+    assert dynamics.published_value(study, "selection/utility_selected") == (20, 0.95)
+    assert dynamics.published_value(study, "skill_similarity") is None
+    assert dynamics.published_similarity(study) == (0.51, 0.60)
 
 
 def test_signal_table_and_reading(study: Study) -> None:

@@ -1,0 +1,174 @@
+"""A study of WebShop: its scores and ceiling beside its success, and no published value of ALFWorld near it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import stand_ins
+import synthetic_study
+from nbformat.v4 import new_notebook
+from shop_runs import make_shop, settings_of_shop
+from synthetic_study import PRODUCTS, STEPS
+
+from skill1 import ablations, arms, dynamics, paper_tables, per_category, study_figures, study_scores
+from skill1.batch import run_notebook
+from skill1.envs.base import DataError
+from skill1.envs.make import make_environment
+from skill1.envs.webshop.ceiling import Ceiling
+from skill1.published import published
+from skill1.runs import RunDirectory
+from skill1.study import Study, collect, load
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = {"full": [0, 1], "no_library": [0], "grpo": [0]}
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    sizes = {"valid_seen": 12}
+    return synthetic_study.in_a_shop(synthetic_study.make(RUNS, splits=("valid_seen",), sizes=sizes))
+
+
+def played(study: Study, scores: dict[str, list[float]]) -> Study:
+    """Scores of the first goals of `full`'s and `grpo`'s own results, every pass alike; all others are 0."""
+    frame = study.evaluations.copy()
+    for variant, given in scores.items():
+        chosen = (frame["variant"] == variant) & (frame["step"] == STEPS)
+        of_goal = np.zeros(12)
+        of_goal[: len(given)] = given
+        frame.loc[chosen, "score"] = of_goal[frame.loc[chosen, "game"].str[-3:].astype(int)]
+        frame.loc[chosen, "won"] = frame.loc[chosen, "score"] == 1.0
+    return replace(study, evaluations=frame)
+
+
+# --- Scores and Table 1, by hand -------------------------------------------------------------------------------------
+
+
+def test_scores_by_hand(study: Study) -> None:
+    made = played(study, {"full": [1.0, 1.0, 1.0, 0.5, 0.1]})
+    own = arms.own(made).query("variant == 'full'")
+    tidy = arms.scores(own).set_index("category")
+    assert tidy.loc["Overall", "score"] == pytest.approx(100 * 3.6 / 12)
+    # goals 3 and 9 are of the fourth category, 4 and 10 of the fifth
+    assert tidy.loc[PRODUCTS[3], "score"] == pytest.approx(25) and tidy.loc[PRODUCTS[4], "score"] == pytest.approx(5)
+    overall = tidy.loc["Overall"]
+    assert 0 < overall["low"] < overall["score"] < overall["high"] < 100
+    alone = arms.scores(own[own["game"] == own["game"].iloc[0]])
+    assert alone["score"].eq(100).all() and alone[["low", "high"]].isna().all(axis=None)
+    row = study_scores.overall(made).loc[("test", "full")]
+    assert row["score"].startswith("30.0 [") and row["success %"].startswith("25.0 [") and row["seeds"] == 2
+    table = study_scores.by_category(made).loc["test"]
+    assert table.loc["untrained"].index.tolist() == ["Overall", *PRODUCTS]
+    assert table.loc[("full", PRODUCTS[3]), "score"].startswith("25.0 [")
+
+
+def test_table_1_has_the_columns_of_webshop(study: Study) -> None:
+    made = played(study, {"full": [1.0, 1.0, 1.0, 0.5, 0.1], "grpo": [1.0, 0.2]})
+    table = paper_tables.table1(made)
+    shown = ["WebShop score", "WebShop success", "passes", "seeds"]
+    assert list(dict.fromkeys(table.columns.get_level_values(0))) == shown
+    skill1 = table.loc[("test", "Skill1")]
+    assert skill1["WebShop score", "published"] == "89.7" and skill1["WebShop success", "published"] == "82.9"
+    assert skill1["WebShop score", "ours"].startswith("30.0 [")
+    assert skill1["WebShop success", "ours"].startswith("25.0 [")
+    assert (skill1["WebShop score", "difference"], skill1["WebShop success", "difference"]) == ("-59.7", "-57.9")
+    grpo = table.loc[("test", "GRPO")]
+    assert grpo["WebShop score", "ours"].startswith("10.0 [") and grpo["WebShop score", "difference"] == "-69.3"
+    assert table.loc[("test", "number of games"), ("WebShop score", "ours")] == "n = 12"
+    rest = table.loc[paper_tables.PUBLISHED_ONLY]
+    assert len(rest) == 13 and rest.loc["GiGPO", ("WebShop success", "published")] == "72.8"
+    text = paper_tables.reading(made)
+    assert "full scores 30.0 [" in text and "89.7 as published (-59.7). Ceiling: 11 of the 12 goals" in text
+
+
+# --- Nothing of ALFWorld ---------------------------------------------------------------------------------------------
+
+
+def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
+    quoted = published("table1", benchmark="webshop")
+    for tidy in (paper_tables.success, paper_tables.webshop_rates, paper_tables.cost, paper_tables.signals):
+        assert set(tidy(study)["published"].dropna()) <= set(quoted["value"])
+    assert ablations.effects(study)["published"].isna().all() and ablations.published_success(study).empty
+    assert set(per_category.published_success(study)["category"]) == {"Overall"}
+    assert set(ablations.table2(study).index.get_level_values("from")) == {"this study"}
+    assert dynamics.published_similarity(study) is None and dynamics.published_value(study, "u_hat") is None
+    claims = paper_tables.claims(study).set_index("variant")
+    assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6}
+    text = "\n".join(module.reading(study) for module in (ablations, dynamics, per_category, paper_tables))
+    assert "97.5" not in text and "GRPO, Table 1" not in text and "at step 85" not in text and "home" not in text
+
+
+def test_figures_show_product_categories_and_webshops_values(study: Study) -> None:
+    def texts(draw) -> str:
+        return "\n".join(text.get_text() for text in draw(study).findobj(matplotlib.text.Text))
+
+    unquoted = ("ablation_dots", "effect_dots", "training_signals", "similarity_dots", "u_hat_curves", "gain_dots")
+    for name in unquoted:
+        assert "published" not in texts(getattr(study_figures, name)), name
+    figure = study_figures.category_spread(study)
+    [axes] = figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] == ["Overall\nn = 12", "beauty\nn = 2"] and axes.get_title() == "held-out goals"
+    hollow = [line.get_xdata().tolist() for line in axes.lines if line.get_markerfacecolor() == "none"]
+    assert [x for x in hollow if x] == [[82.9], [82.3]]  # Skill1 and RetroAgent, overall
+
+
+# --- Collected runs and a notebook -----------------------------------------------------------------------------------
+
+
+def test_a_collected_study_says_its_benchmark_and_its_ceiling(tmp_path: Path) -> None:
+    """Of goals that were played alone: the ceiling is counted on the shop, whose goals can all be met."""
+    shop, folder = make_shop(tmp_path / "shop"), tmp_path / "study"
+    fields = settings_of_shop(shop, tmp_path / "policy") | stand_ins_settings()
+    home = folder / "full" / "seed0"
+    home.mkdir(parents=True)
+    stand_ins.train(str(home / "run"), "nano-webshop", "full", fields)
+    run = RunDirectory.open(home / "run")
+    goals = make_environment(run.config.environment).tasks("test")[:5]
+    rows = pd.DataFrame({"game": [goal.game for goal in goals], "category": [goal.category for goal in goals]})
+    frame = rows.assign(
+        variant="full", seed=0, step=stand_ins.STEPS, split="test", won=False, score=0.25, steps=4,
+        invalid_actions=0, inadmissible_actions=0, library="none",
+    ).assign(**{"pass": 0})  # fmt: skip
+    run.write_evaluation("evaluation_none", frame)
+    for name in ("01_train", "02_evaluate"):
+        node = new_notebook()
+        node.metadata["skill1"] = {"source": "", "parameters": {}}
+        nbformat.write(node, home / f"{name}.ipynb")
+    settings = {"preset": "nano-webshop", "overrides": {}, "passes": 1, "splits": ["test"]}
+    (folder / "sweep.json").write_text(json.dumps({"settings": settings, "runs": {"full": [0]}}))
+    collect(folder)
+    study = load(folder)
+    assert study.benchmark == "webshop" and study.ceilings == {"test": Ceiling(goals=5, reachable=5)}
+    assert study_scores.ceiling_note(study).startswith("* Ceiling, test: 5 of the 5 goals evaluated (100.0 %)")
+    shop.rename(tmp_path / "gone")
+    with pytest.raises(DataError):
+        collect(folder)
+
+
+def stand_ins_settings() -> dict[str, int]:
+    return {"train.seed": 0, "train.steps": stand_ins.STEPS, "train.save_every": stand_ins.SAVE_EVERY}
+
+
+def test_a_study_that_does_not_say_its_benchmark_is_of_alfworld() -> None:
+    reference = load(ROOT / "results" / "reference" / "nano")
+    assert reference.benchmark == "alfworld" and reference.ceilings == {}
+
+
+def test_notebook_06_reads_a_study_of_webshop(tmp_path: Path) -> None:
+    made = synthetic_study.make({"full": [0], "grpo": [0]}, splits=("valid_seen",), passes=1, sizes={"valid_seen": 12})
+    study = synthetic_study.in_a_shop(made)
+    folder = synthetic_study.write(study, tmp_path / "shop")
+    done = run_notebook(ROOT / "notebooks" / "06_paper.ipynb", tmp_path / "06.ipynb", {"study": str(folder)})
+    cells = [cell for cell in nbformat.read(done, as_version=4).cells if cell.cell_type == "code"]
+    data = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    text = "\n".join(part for found in data for kind, part in found.items() if kind.startswith("text/"))
+    assert "WebShop score" in text and "Ceiling, test: 11 of the 12 goals" in text
+    assert paper_tables.reading(study).splitlines()[1] in text
