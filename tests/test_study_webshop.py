@@ -101,7 +101,7 @@ def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
     assert dynamics.published_similarity(study) is None and dynamics.published_value(study, "u_hat") is None
     claims = paper_tables.claims(study).set_index("variant")
     assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6}
-    text = "\n".join(module.reading(study) for module in (ablations, dynamics, per_category, paper_tables))
+    text = "\n".join(module.reading(study) for module in (ablations, dynamics, paper_tables))
     assert "97.5" not in text and "GRPO, Table 1" not in text and "at step 85" not in text and "home" not in text
 
 
