@@ -24,6 +24,7 @@ from skill1.records import Stage
 
 _POOL = 512  # recent (object, place, home) triples from which foreign skills are drawn
 _BLOCK = (2, 6)  # principles of a bank's block
+_OTHERS = (1, 2)  # foreign skills beside one
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,17 @@ class Demonstrator:
         skill = self._draw_skill(known)
         hint = skill.place if skill and self._relevant(skill, known) else None
         expert = Expert(known.start, self._common, hint=hint)
-        yield from self._play(game, skill.skill if skill else "", expert, known)
+        shown = skill.skill if skill else ""
+        if skill and self._config.several_share and self._rng.random() < self._config.several_share:
+            shown = self._among_others(skill, known)
+        yield from self._play(game, shown, expert, known)
+
+    def _among_others(self, skill: _Known, known: _Known) -> str:
+        """A block of the skill and foreign ones, in random order."""
+        drawn = [self._foreign(known) for _ in range(self._rng.randint(*_OTHERS) if self._pool else 0)]
+        texts = [skill.skill, *(other.skill for other in drawn if other)]
+        self._rng.shuffle(texts)
+        return self._prompts.skill_block(texts)
 
     def _with_bank(self, game: Game, known: _Known) -> Iterator[Demonstration]:
         """An episode with a block of principles ("mug in cabinet"); the expert starts where one of its object says."""

@@ -244,13 +244,14 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
 
 
 def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld") -> None:
-    """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`."""
-    if config.bank_share and environment != "alfworld":
-        raise ConfigError(f"warm_start.bank_share={config.bank_share}: only ALFWorld's demonstrations have a bank's block")
-    if config.reflect_share and environment != "alfworld":
-        raise ConfigError(
-            f"warm_start.reflect_share={config.reflect_share}: only ALFWorld's demonstrations have reflections; set it to 0"
-        )
+    """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`.
+
+    Raises:
+        ConfigError: a kind of demonstration that the environment does not have.
+    """
+    for name in ("several_share", "bank_share", "reflect_share"):
+        if (share := getattr(config, name)) and environment != "alfworld":
+            raise ConfigError(f"warm_start.{name}={share}: only ALFWorld's demonstrations have it; set it to 0")
     course = _COURSES[environment]
     tokenizer = course.tokenizer()
     data = tokenize(course.demonstrations(config), tokenizer)

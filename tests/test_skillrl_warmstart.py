@@ -59,6 +59,17 @@ def test_the_block_is_in_the_policys_vocabulary_at_every_step():
     assert len(by_task) <= 40  # task and block are the same in all prompts of an episode
 
 
+def test_a_skill_among_others_is_followed_as_it_is_alone():
+    """Every block holds one skill of this home and object where one alone would be shown, and others around it."""
+    config = replace(SMALL, relevant_share=1.0, first_moves=0, several_share=1.0)
+    firsts = [row for row in demonstrations(config) if row.stage == "act" and word(row, "step") == ["0"]]
+    own = [[text.split() for text in block(row) if text.split()[:2] == [text.split()[0], "here"]
+            and text.split()[0] in word(row, "task")] for row in firsts]  # fmt: skip
+    assert all(len(found) == 1 and row.answer == f"go_to {found[0][-1]}" for row, found in zip(firsts, own, strict=True))
+    assert {len(block(row)) for row in firsts} == {1, 2, 3}
+    assert len({[text.split() for text in block(row)].index(found[0]) for row, found in zip(firsts, own, strict=True)}) == 3
+
+
 def test_a_shop_has_no_such_demonstrations(tmp_path):
     with pytest.raises(ConfigError, match="warm_start.bank_share=0.5: only ALFWorld's"):
         warm_start(replace(SMALL, bank_share=0.5), tmp_path, "webshop")
