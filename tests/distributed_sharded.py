@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,10 +22,12 @@ from torch.distributed.fsdp import FSDPModule
 from trainer_runs import configure, entries, make_trainer
 
 from skill1.config import Config, ConfigError
+from skill1.divergence import Diverged
 from skill1.policy import Policy
 from skill1.prompts import CompactPrompts
 
 STEPS = 3
+SAVED = 2  # of them when the checkpoint is written that a second run resumes from
 TURNS = (1, 7)  # rank 0 asks once, rank 1 seven times, as if its episodes were longer
 TEXTS = ["go to the apple", "take mug", "put the mug in drawer one"]
 RUNS = {
@@ -33,6 +36,7 @@ RUNS = {
     "fsdp2-lora": {"train__sharding": "fsdp2", "policy__lora_rank": 4},
     "fsdp2-bfloat16": {"train__sharding": "fsdp2", "policy__dtype": "bfloat16", "train__kl": 0.0},
 }
+RESUMED = ("fsdp2", "fsdp2-lora")
 
 
 def main(policy: Path, folder: Path) -> None:
@@ -46,13 +50,17 @@ def main(policy: Path, folder: Path) -> None:
                 torch.save(str(error), folder / f"refused-{torch.distributed.get_rank()}.pt")
             os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
             patch.object(PartialState, "_prepare_backend", lambda *_: ("gloo", DistributedType.MULTI_GPU)).start()
-        found = run(policy, folder / name, configure(train__steps=STEPS, train__rows_per_micro_batch=4, **settings))
+        config = configure(train__steps=STEPS, train__rows_per_micro_batch=4, train__save_every=SAVED, **settings)
+        found = run(policy, folder / name, config)
+        if name in RESUMED:
+            found["resumed"] = run(policy, folder / name, config, folder / name / f"checkpoint-{SAVED}")
         torch.save(found, folder / f"{name}-{torch.distributed.get_rank()}.pt")
+    torch.save(spoilt(policy, folder / "spoilt"), folder / f"spoilt-{torch.distributed.get_rank()}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def run(policy: Path, folder: Path, config: Config) -> dict[str, Any]:
+def run(policy: Path, folder: Path, config: Config, checkpoint: Path | None = None) -> dict[str, Any]:
     """What a run wrote, the dtypes it wrote with, its log and its weights (on the first rank)."""
     written: list[list[list[int]]] = []
     dtypes: set[torch.dtype] = set()
@@ -67,12 +75,31 @@ def run(policy: Path, folder: Path, config: Config) -> dict[str, Any]:
         return random_rows((23, 1, 17)[step], seed=step)
 
     trainer, _ = make_trainer(policy, folder, config, collect)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # whole, and empty on the other ranks
     return {
         "sharded": isinstance(trainer.model, FSDPModule), "written": written, "dtypes": dtypes,
         "entries": entries(trainer), "weights": {name: tensor.float().clone() for name, tensor in state.items()},
     }  # fmt: skip
+
+
+def spoilt(policy: Path, folder: Path) -> dict[str, Any]:
+    """What a rank is told of a run whose second step's gradient is not finite, and the weights before and after."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def collect(step, model):
+        seen.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        rows = random_rows(6, seed=step)
+        return rows if step == 0 else [replace(rows[0], advantage=3e38), *rows[1:]]
+
+    config = configure(train__steps=2, train__rows_per_micro_batch=4, train__sharding="fsdp2")
+    trainer, _ = make_trainer(policy, folder, config, collect)
+    try:
+        trainer.train()
+    except Diverged as error:
+        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        return {"error": str(error), "before": seen[1], "after": {name: p.clone() for name, p in state.items()}}
+    return {}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
-from distributed_sharded import RUNS, STEPS, TURNS, run
+from distributed_sharded import RESUMED, RUNS, SAVED, STEPS, TURNS, run
 from tiny import tiny_model, tiny_policy
 from trainer_runs import configure, largest_difference
 
@@ -55,6 +55,25 @@ def test_fsdp2_between_two_processes_is_the_run_on_one(policy, runs, tmp_path, n
     assert [len(rank["written"]) for rank in (first, second)] == [STEPS * turns for turns in TURNS]
     assert second["written"] == one["written"]
     assert first["written"] == one["written"][:: TURNS[1]]
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_sharded_run_resumed_from_a_checkpoint_is_the_straight_run(runs, name):
+    for rank in (0, 1):
+        straight = torch.load(runs / f"{name}-{rank}.pt", weights_only=False)
+        resumed = straight["resumed"]
+        assert resumed["sharded"] and resumed["written"] == straight["written"][SAVED * TURNS[rank] :]
+        assert resumed["entries"][-1] == straight["entries"][-1]
+        if rank == 0:  # the weights are gathered there
+            assert all(torch.equal(weight, straight["weights"][key]) for key, weight in resumed["weights"].items())
+
+
+def test_a_sharded_run_stops_before_a_gradient_that_is_not_finite(runs):
+    first, second = (torch.load(runs / f"spoilt-{rank}.pt", weights_only=False) for rank in (0, 1))
+    for rank in (first, second):  # each tells its own share of the loss
+        assert rank["error"].startswith("step 2, update 1 of 1: loss ") and "gradient norm inf" in rank["error"]
+    assert all(torch.equal(weight, first["before"][name]) for name, weight in first["after"].items())
+    assert {p.name for p in (runs / "spoilt" / "failed-step-2").iterdir()} >= {"failure.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("name", ["ddp-bfloat16", "fsdp2-bfloat16"])
