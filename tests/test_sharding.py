@@ -72,7 +72,7 @@ def test_a_sharded_run_stops_before_a_gradient_that_is_not_finite(runs):
     first, second = (torch.load(runs / f"spoilt-{rank}.pt", weights_only=False) for rank in (0, 1))
     for rank in (first, second):  # each tells its own share of the loss
         assert rank["error"].startswith("step 2, update 1 of 1: loss ") and "gradient norm inf" in rank["error"]
-    assert all(torch.equal(weight, first["before"][name]) for name, weight in first["after"].items())
+    assert all(torch.equal(weight, first["after"][name]) for name, weight in first["before"].items())
     assert {p.name for p in (runs / "spoilt" / "failed-step-2").iterdir()} >= {"failure.json", "model.safetensors"}
 
 
