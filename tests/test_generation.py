@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import requests
 import torch
 from tiny import random_rows, tiny_model, tiny_policy, tiny_tokenizer
 from trainer_runs import configure, largest_difference, make_trainer
+from trl.generation import vllm_client
 from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration, extract_logprobs
 
@@ -94,7 +100,7 @@ class _Engine:
         self.mode = arguments["mode"]
         self.asked = []
         if self.mode == "server":
-            self.vllm_client = SimpleNamespace(generate=self._serve)
+            self.vllm_client = SimpleNamespace(generate=self._serve, session=requests.Session())
         else:
             self.llm = SimpleNamespace(generate=self._colocated)
 
@@ -145,6 +151,49 @@ def test_vllm_is_asked_as_the_installed_trl_wants_it(prompts, monkeypatch, backe
         asked = vars(asked[0])
         assert asked["stop_token_ids"] == [4, 7, 9]
     assert (asked["temperature"], asked["max_tokens"], asked["top_k"], asked["repetition_penalty"]) == (0.7, LIMIT, 0, 1.0)
+
+
+_SERVER = """
+import json, os, signal
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"data": [{"id": "policy"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        os.kill(os.getpid(), signal.SIGKILL)  # while it is asked to write
+
+server = HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_vllm_server_that_dies_ends_the_run_within_a_minute(prompts, monkeypatch):
+    """TRL's real client, on a rank that is not the first, and a server that is killed while it writes."""
+
+    class Engine(_Engine):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            del self.vllm_client
+
+    monkeypatch.setattr(vllm, "find_spec", lambda name: True)
+    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda **version: True)
+    monkeypatch.setattr(vllm.vllm_generation, "VLLMGeneration", Engine)
+    with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as server:
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        config = load_config("nano", overrides={"policy.backend": "vllm_server", "policy.vllm_url": url}).policy
+        writer = vllm.VLLMWriter(tiny_model(), tiny_tokenizer(), config, ENDS)
+        started = time.monotonic()
+        with pytest.raises(vllm.ServerError, match=f"the vLLM server at {url} is gone .*start it again .* --resume"):
+            writer.write(prompts, [(i,) for i in range(len(prompts))], 0.7, LIMIT)
+    assert time.monotonic() - started < 60
+    assert server.returncode == -signal.SIGKILL
 
 
 def test_the_ratio_of_what_vllm_wrote_is_against_its_own_logprobs(tmp_path):

@@ -19,17 +19,26 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import requests
 from accelerate import Accelerator
+from requests.adapters import HTTPAdapter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.generation import vllm_generation
 from trl.generation.vllm_client import VLLMClient
+from urllib3.util.retry import Retry
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.generation.padded import Written
 from skill1.generation.sampling import Seed
 
+# of a server that does not answer: asked again after 0, 2, 4 and 8 s, so that a dead one ends the run in this minute
+_RETRIES = Retry(total=4, backoff_factor=1, status_forcelist=(500, 502, 503), allowed_methods=("GET", "POST"))
 _MODES = {"vllm": "colocate", "vllm_server": "server"}
 _ENGINES: WeakKeyDictionary[PreTrainedModel, vllm_generation.VLLMGeneration] = WeakKeyDictionary()
+
+
+class ServerError(RuntimeError):
+    """The vLLM server cannot be reached or does not write. The message names its address and the fix."""
 
 
 class VLLMWriter:
@@ -60,8 +69,11 @@ class VLLMWriter:
             )
         self._engine = _ENGINES[model]
         self._engine.sync_weights()
-        if config.backend == "vllm_server" and not hasattr(self._engine, "vllm_client"):  # TRL connects rank 0 only
-            self._engine.vllm_client = VLLMClient(base_url=config.vllm_url)
+        self._url = config.vllm_url
+        if config.backend == "vllm_server":
+            if not hasattr(self._engine, "vllm_client"):  # TRL connects rank 0 only
+                self._engine.vllm_client = VLLMClient(base_url=config.vllm_url)
+            self._engine.vllm_client.session.mount(config.vllm_url, HTTPAdapter(max_retries=_RETRIES, pool_maxsize=64))
 
     def close(self) -> None:
         """The engine stays for the next rollout."""
@@ -69,7 +81,11 @@ class VLLMWriter:
     def write(
         self, prompts: Sequence[list[int]], seeds: Sequence[Seed], temperature: float, max_new_tokens: int
     ) -> list[Written]:
-        """Continue every prompt; `seeds` name their random streams, where vLLM has them."""
+        """Continue every prompt; `seeds` name their random streams, where vLLM has them.
+
+        Raises:
+            ServerError: the server is gone.
+        """
         if not prompts:
             return []
         # everything that vLLM would otherwise take from the model's own generation settings
@@ -78,9 +94,14 @@ class VLLMWriter:
             max_tokens=max_new_tokens, logprobs=0,
         )  # fmt: skip
         if self._engine.mode == "server":
-            answer = self._engine.vllm_client.generate(
-                prompts=list(prompts), generation_kwargs={"stop_token_ids": self._ends}, **sampling
-            )
+            try:
+                answer = self._engine.vllm_client.generate(
+                    prompts=list(prompts), generation_kwargs={"stop_token_ids": self._ends}, **sampling
+                )
+            except requests.RequestException as error:
+                raise ServerError(
+                    f"the vLLM server at {self._url} is gone ({error}): start it again and continue with --resume"
+                ) from error
             ids, logprobs = answer["completion_ids"], answer["logprobs"]
         else:
             outputs = self._engine.llm.generate(
