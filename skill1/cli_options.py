@@ -29,7 +29,7 @@ def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
 
 preset_option = click.option(
     "--preset", default="nano", show_default=True,
-    help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop",
+    help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop; nano-baselines",
 )  # fmt: skip
 set_option = click.option(
     "--set", "overrides", multiple=True, callback=pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"

@@ -356,6 +356,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.save_every": 15,
     },
 }
+# RetroAgent, SkillRL and all that is compared with them on one policy, which was also taught reflections and blocks.
+PRESETS["nano-baselines"] = PRESETS["nano"] | {
+    "policy.model": "data/nano-baselines-policy",
+    "warm_start.games": 8000,
+    "warm_start.reflect_share": 0.4,
+    "warm_start.several_share": 0.3,
+    "warm_start.bank_share": 0.15,
+}
 # The paper's second benchmark; "released" where the paper is silent (method section 1; credit in section 3).
 PRESETS["paper-webshop"] = {
     "environment.name": "webshop",

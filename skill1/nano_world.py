@@ -29,8 +29,10 @@ class _World:
     sizes: Mapping[str, Any]  # fields of the generator's `Parameters` besides the seed
 
 
+_HOMES = _World("nano-world", generate_games, SIZES)
 _WORLDS = {
-    "nano": _World("nano-world", generate_games, SIZES),
+    "nano": _HOMES,
+    "nano-baselines": _HOMES,
     "nano-webshop": _World("nano-shop", generate_shop, SHOP),
 }
 

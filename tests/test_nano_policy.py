@@ -13,7 +13,11 @@ from skill1.policy import load_model
 from skill1.warmstart import MANIFEST, fingerprint
 
 PROJECT = Path(__file__).resolve().parents[1]
-WORDS = {"nano": "go_to cabinet_3", "nano-webshop": "search ~ber +den men's_shirts 4_fl_oz_|_118_ml"}
+WORDS = {
+    "nano": "go_to cabinet_3",
+    "nano-baselines": "go_to cabinet_3",
+    "nano-webshop": "search ~ber +den men's_shirts 4_fl_oz_|_118_ml",
+}
 presets = pytest.mark.parametrize("preset", WORDS)
 
 
