@@ -27,6 +27,7 @@ from skill1.cli_options import (
     read_config,
     set_option,
     values,
+    words,
 )
 
 USER_ERROR = 2
@@ -38,6 +39,7 @@ USER_ERRORS = frozenset(
         "skill1.encoder.EncoderError",
         "skill1.endpoint.EndpointError",
         "skill1.envs.base.DataError",
+        "skill1.generation.vllm.ServerError",
         "skill1.journal.LibraryError",
         "skill1.launch.LaunchError",
         "skill1.policy.PromptTooLong",
@@ -135,9 +137,7 @@ def train(
     if nproc > 1:
         from skill1.launch import launch_torchrun
 
-        sets = [word for field, value in overrides.items() for word in ("--set", f"{field}={value}")]
-        words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
-        launch_torchrun([*words, *(["--resume"] if resume else [])], nproc, on_line=click.echo)
+        launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
         return 0
     from skill1.termination import TERMINATED
     from skill1.train import train as run_training
@@ -277,9 +277,9 @@ def collect(results: Path, into: Path | None) -> None:
 
 @cli.command()
 @config_options
-@click.option("--split", default="valid_seen", show_default=True, help="split whose homes are in train")
+@click.option("--split", help="split that knows the homes of train [default: environment.validation_split]")
 @click.option("--passes", default=3, show_default=True, type=click.IntRange(min=1), help="passes over all games")
-def probe(preset: str, variant: str, overrides: dict[str, str], split: str, passes: int) -> int:
+def probe(preset: str, variant: str, overrides: dict[str, str], split: str | None, passes: int) -> int:
     """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
     config = read_config(preset, variant, overrides)
     from skill1.envs.make import make_environment
@@ -287,6 +287,7 @@ def probe(preset: str, variant: str, overrides: dict[str, str], split: str, pass
     from skill1.probe import probe as run_probe
 
     environment = make_environment(config.environment)
+    split = split or config.environment.validation_split
     report = run_probe(load_policy(config), environment, config, split=split, passes=passes, progress=sys.stderr.isatty())
     click.echo(json.dumps(report.to_json()))
     return int(not report.passed)

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from skill1.cli_data import FOLDER
-from skill1.cli_options import place, place_options, set_option, values
+from skill1.cli_options import place, place_options, set_option, values, words
 
 # options of `evaluate` for one of the two subjects alone
 _FOR_MODELS = ("preset", "overrides", "endpoint", "key_variable")
-_FOR_RUNS = ("step",)
+_FOR_RUNS = ("step", "reuse")
 
 
 @click.command()
@@ -33,8 +33,13 @@ _FOR_RUNS = ("step",)
 @click.option("--data", help="games folder [default: the run's]")
 @click.option("--engine", help="native or textworld [default: the run's]")
 @click.option("--batch", type=click.IntRange(min=1), help="prompts or requests at a time (does not change the result)")
-def evaluate(name: str | None, out: Path | None, model: str | None, **given: Any) -> None:
-    """Evaluate a run's checkpoint, or any model, on whole splits; prints one JSON line per split."""
+@click.option("--reuse", is_flag=True, help="take outcomes that are stored instead of playing them again")
+@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
+def evaluate(name: str | None, out: Path | None, model: str | None, nproc: int, **given: Any) -> None:
+    """Evaluate a run's checkpoint, or any model, on whole splits; prints one JSON line per split.
+
+    Under torchrun (--nproc) every process plays a share of the games with the whole policy: the same outcomes, sooner.
+    """
     directory = place(name, out)
     for option in _FOR_MODELS if model is None else _FOR_RUNS:
         if given[option]:
@@ -42,7 +47,13 @@ def evaluate(name: str | None, out: Path | None, model: str | None, **given: Any
             raise click.UsageError(f"{word} is for {'a --model' if model is None else 'runs, not for a --model'}")
     if given["key_variable"] and not given["endpoint"]:
         raise click.UsageError("--api-key-env is for an --endpoint")
-    if model is None:
+    if nproc > 1:
+        if given["endpoint"]:
+            raise click.UsageError("--nproc is for a policy that is loaded here; an --endpoint is asked --batch at a time")
+        from skill1.launch import launch_torchrun
+
+        launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
+    elif model is None:
         _evaluate_run(directory, {name: value for name, value in given.items() if name not in _FOR_MODELS})
     else:
         _evaluate_model(directory, model, given)
@@ -50,15 +61,20 @@ def evaluate(name: str | None, out: Path | None, model: str | None, **given: Any
 
 def _evaluate_run(directory: Path, given: dict[str, Any]) -> None:
     from skill1.evaluate import evaluate_run, report
+    from skill1.processes import join_processes, leave_processes
 
     chosen = given | {"library": given["library"] or "final", "splits": given["splits"] or None}
-    for evaluation in evaluate_run(directory, progress=sys.stderr.isatty(), **chosen):
-        click.echo(json.dumps(report(evaluation)))
+    done = evaluate_run(directory, progress=sys.stderr.isatty(), **chosen)
+    leave_processes()
+    if join_processes().is_main_process:
+        for evaluation in done:
+            click.echo(json.dumps(report(evaluation)))
 
 
 def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
     from skill1.evaluate import report
     from skill1.evaluate_model import evaluate_model, model_config
+    from skill1.processes import join_processes, leave_processes
 
     options = {
         "evaluation.splits": given["splits"],
@@ -73,6 +89,9 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
         config, directory, library=given["library"], endpoint=given["endpoint"], key_variable=given["key_variable"],
         progress=sys.stderr.isatty(),
     )  # fmt: skip
+    leave_processes()
+    if not join_processes().is_main_process:
+        return
     for evaluation in done.evaluations:
         click.echo(json.dumps({"model": model, **report(evaluation)}))
     if done.unusable:

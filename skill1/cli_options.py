@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from skill1.cli_data import FOLDER
 
@@ -59,6 +60,22 @@ def _json_list(name: str, text: str) -> list[Any]:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise click.BadParameter(f"{name}={text}: not a JSON list ({error})") from None
+
+
+def words(ctx: click.Context, *without: str) -> list[str]:
+    """The running command as it was typed, in words for another process, without the options named."""
+    typed = [ctx.command.name]
+    for option in ctx.command.params:
+        given = ctx.params[option.name]
+        if option.name in without or ctx.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
+            continue
+        if option.is_flag:
+            typed.append(option.opts[0])
+        else:
+            each = [f"{k}={v}" for k, v in given.items()] if isinstance(given, dict) else given
+            for value in each if option.multiple else [each]:
+                typed += [option.opts[0], str(value)]
+    return typed
 
 
 def place(name: str | None, out: Path | None) -> Path:

@@ -2,6 +2,8 @@
 
 The random stream of an episode is named by (evaluation seed, game, pass), so an outcome depends on neither the batch
 size nor the number of processes (up to float rounding of the logits). The library is read-only here.
+
+Under torchrun every process plays its share with the whole policy, on a GPU of its own; the first one writes.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from skill1.config import Config, ConfigError
@@ -22,6 +24,7 @@ from skill1.envs.make import make_environment
 from skill1.envs.base import VectorEnvironment
 from skill1.library import FrozenLibrary, SkillLibrary
 from skill1.policy import Policy, load_model
+from skill1.processes import join_processes
 from skill1.prompts import make_prompts
 from skill1.records import Rollout, Task
 from skill1.rollout import SkillLoop
@@ -83,6 +86,19 @@ def play(
             )
             bar.update(len(batch))
     return rollouts
+
+
+def play_together(todo: Sequence[Job], *given: Any, progress: bool = False) -> list[Rollout]:
+    """`play`, shared by all processes; every one of them gets all rollouts, in the order of the jobs.
+
+    Args:
+        given: policy, environment, library and configuration, as for `play`.
+    """
+    state = join_processes()
+    mine = range(state.process_index, len(todo), state.num_processes)
+    rollouts = play([todo[i] for i in mine], *given, progress=progress and state.is_main_process)
+    played = dict(gather_object(list(zip(mine, rollouts, strict=True))))
+    return [played[i] for i in range(len(todo))]
 
 
 def outcomes(todo: Sequence[Job], rollouts: Sequence[Rollout], config: Config, step: int, library: str) -> pd.DataFrame:
@@ -171,6 +187,7 @@ def evaluate_run(
     Raises:
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
     """
+    state = join_processes()
     if reuse and (data or engine):
         raise ConfigError("stored outcomes cannot be reused with another environment.data or environment.engine")
     run = RunDirectory.open(path)
@@ -199,9 +216,10 @@ def evaluate_run(
         skills = _library(run, config, at)
         with _policy(run, config, step) as policy:
             for split in missing:
-                rollouts = play(todo[split], policy, environment, skills, config, progress=progress)
+                rollouts = play_together(todo[split], policy, environment, skills, config, progress=progress)
                 frames[split] = outcomes(todo[split], rollouts, config, step, label)
-                run.write_evaluation(kind, frames[split])
+                if state.is_main_process:
+                    run.write_evaluation(kind, frames[split])
     return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in frames.items()]
 
 
@@ -213,7 +231,7 @@ def _holds(frame: pd.DataFrame, todo: Sequence[Job]) -> bool:
 
 
 def load_policy(config: Config, model: str | None = None) -> Policy:
-    """A policy ready to be evaluated, on the GPU if there is one.
+    """A policy ready to be evaluated, on this process's GPU if there is one.
 
     Args:
         model: folder or hub id, `policy.model` by default.
@@ -228,7 +246,7 @@ def load_policy(config: Config, model: str | None = None) -> Policy:
             "an instruction-tuned model"
         )
     return Policy(
-        loaded.eval().to("cuda" if torch.cuda.is_available() else "cpu"),
+        loaded.eval().to(join_processes().device),
         tokenizer,
         make_prompts(config.policy.prompts, config.environment.name),
         config.policy,

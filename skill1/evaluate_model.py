@@ -20,11 +20,12 @@ from skill1.config import Config, ConfigError, flatten, load_config
 from skill1.encoder import load_encoder
 from skill1.endpoint import CONCURRENT, ChatClient, EndpointPolicy
 from skill1.envs.make import make_environment
-from skill1.evaluate import Evaluation, Job, jobs, load_policy, outcomes, play, summarise
+from skill1.evaluate import Evaluation, Job, jobs, load_policy, outcomes, play_together, summarise
 from skill1.evaluation_folder import EvaluationFolder
 from skill1.export import LIBRARY, Training, read_training
 from skill1.library import SkillLibrary
 from skill1.policy import Policy
+from skill1.processes import join_processes
 from skill1.prompts import make_prompts
 from skill1.skillrl.live import LiveBank
 
@@ -76,6 +77,7 @@ def evaluate_model(
         ConfigError, DataError, LibraryError, BankError, RunError: what was asked for does not exist or fit.
         EndpointError: see `ChatClient`; the passes that were finished are stored.
     """
+    state = join_processes()
     model = config.policy.model
     training = None if endpoint else read_training(Path(model))
     environment = make_environment(config.environment)
@@ -101,16 +103,18 @@ def evaluate_model(
             stored = folder.outcomes()
             frame = stored[stored["split"] == split]
             for batch in _missing(wanted, frame):
-                rollouts = play(batch, policy, environment, frozen, config, progress=progress)
+                rollouts = play_together(batch, policy, environment, frozen, config, progress=progress)
                 fresh = outcomes(batch, rollouts, config, training.step if training else 0, folder.library)
                 if training is None:
                     fresh = fresh.assign(variant=model, seed=pd.NA)
                 frame = pd.concat([part.astype({"seed": "Int64"}) for part in (frame, fresh)], ignore_index=True)
-                folder.write(frame, _replies(policy))
+                if state.is_main_process:
+                    folder.write(frame, _replies(policy))
             asked = frame[frame["pass"] < config.evaluation.passes].sort_values(["pass", "game"], ignore_index=True)
             step = int(asked["step"].iloc[0])
             evaluations.append(Evaluation(split, step, folder.library, asked, summarise(asked)))
-            folder.write_summary({split: evaluations[-1].summary})
+            if state.is_main_process:
+                folder.write_summary({split: evaluations[-1].summary})
     return ModelEvaluation(evaluations, **_replies(policy))
 
 

@@ -15,11 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
@@ -30,10 +28,11 @@ from skill1.credit import credit, credit_metrics
 from skill1.divergence import Diverged
 from skill1.encoder import load_encoder
 from skill1.envs.make import make_environment
-from skill1.evaluate import jobs, outcomes, play
+from skill1.evaluate import jobs, outcomes, play_together
 from skill1.journal import Journal
 from skill1.library import SkillLibrary
 from skill1.policy import Policy, load_model
+from skill1.processes import join_processes, leave_processes
 from skill1.prompts import make_prompts
 from skill1.records import Rollout, Row, Task
 from skill1.references import ReferenceTrajectories
@@ -193,18 +192,15 @@ class Experience:
             chosen = np.random.default_rng(config.evaluation.seed).permutation(len(tasks))
             tasks = [tasks[i] for i in sorted(chosen[: config.train.validation_tasks])]
         todo = jobs(tasks, passes=1)
-        mine = todo[self._state.process_index :: self._state.num_processes]
         skills, policy = self.library if self._bank is None else self._bank, self.policy(model)
         frozen = skills.frozen() if skills is not None else None
         with policy:
-            rollouts = play(mine, policy, self.environment, frozen, config)
-        played = gather_object(list(zip(mine, rollouts, strict=True)))
-        played.sort(key=lambda pair: (pair[0].number, pair[0].task.game))
+            rollouts = play_together(todo, policy, self.environment, frozen, config)
         if self._bank is not None and step:
-            self._bank.learn([r for _, r in played], step, "validation", policy)
+            self._bank.learn(rollouts, step, "validation", policy)
         if self._run is not None:
             label = "none" if frozen is None else f"step{step}"
-            frame = outcomes([job for job, _ in played], [r for _, r in played], config, step, label)
+            frame = outcomes(todo, rollouts, config, step, label)
             self._run.write_evaluation("validation", frame)
 
     # -- checkpoint state -----------------------------------------------------------------------------------------
@@ -290,8 +286,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
         ConfigError, DataError, RunError, LibraryError, CheckpointError, Diverged: see the messages; nothing is
             overwritten.
     """
-    # without `cpu`, accelerate takes every process of a machine without a GPU for the only one
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=config.train.timeout))
+    state = join_processes(config.train.timeout)
     if config.rollout.tasks_per_step < state.num_processes:
         raise ConfigError(
             f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
@@ -336,7 +331,5 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
     if run is not None and done < config.train.steps:
         ended = f"{directory} ends after SIGTERM: step {done} of {config.train.steps} is saved"
         tqdm.write(f"{ended}; continue with --resume", file=sys.stderr)
-    if state.num_processes > 1:  # or one rank's exit can abort another that still holds connections to it
-        state.wait_for_everyone()
-        state.destroy_process_group()
+    leave_processes()
     return done == config.train.steps

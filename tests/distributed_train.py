@@ -55,6 +55,17 @@ def run(config: Config, directory: Path, resume: bool = False, sabotage: Callabl
 
 def run_two(config: Config, directory: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """Train in two processes, `prepare` done in each first; 0 if both ended well."""
+
+    def act() -> None:
+        skill1.train.make_environment = easy_environment
+        prepare()
+        skill1.train.train(config, directory)
+
+    return two_ranks(act)
+
+
+def two_ranks(act: Callable[[], None]) -> int:
+    """`act` in two processes as torchrun would start them; 0 if both ended well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,9 +75,7 @@ def run_two(config: Config, directory: Path, prepare: Callable[[], None] = lambd
                        "MASTER_PORT": str(port)}  # fmt: skip
         PartialState._reset_state()
         torch.manual_seed(0)
-        skill1.train.make_environment = easy_environment
-        prepare()
-        skill1.train.train(config, directory)
+        act()
 
     other = os.fork()
     if other == 0:

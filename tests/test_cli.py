@@ -120,19 +120,31 @@ def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):
     assert status == 2 and "there is no run at results/y (runs in results: x)" in err
 
 
-def test_training_on_several_processes_passes_every_word_on(skill1, monkeypatch):
+@pytest.mark.parametrize(
+    "given",
+    [
+        "train --name x --variant no_library --set train.steps=3 --set library.top_k=2 --resume",
+        "evaluate --name x --split valid_seen --split valid_unseen --library step:3 --reuse",
+        "evaluate --out y --model z --passes 2 --set library.top_k=2 --batch 7",
+    ],
+)
+def test_several_processes_are_given_every_word(skill1, monkeypatch, given):
     launched = []
     monkeypatch.setattr("skill1.launch.launch_torchrun", lambda words, nproc, on_line: launched.append((words, nproc)))
-    status, _, _ = skill1(
-        *"train --name x --variant no_library --set train.steps=3 --set library.top_k=2 --resume --nproc 2".split()
-    )
+    status, _, _ = skill1(*given.split(), "--nproc", "2")
     assert status == 0
     ((words, nproc),) = launched
     assert nproc == 2
-    assert words == (
-        "train --out results/x --preset nano --variant no_library "
-        "--set train.steps=3 --set library.top_k=2 --resume"
-    ).split()  # fmt: skip
+    command, *options = given.split()
+    assert words[0] == command and sorted(words[1:]) == sorted(options)
+    for name, value in zip(options, options[1:]):
+        if name.startswith("--") and not value.startswith("--"):
+            assert (name, value) in zip(words, words[1:])
+
+
+def test_an_endpoint_is_not_asked_by_several_processes(skill1):
+    status, _, err = skill1(*"evaluate --out y --model z --endpoint http://localhost --nproc 2".split())
+    assert status == 2 and "--nproc is for a policy that is loaded here" in err
 
 
 def test_notebooks_run_from_the_command_line(skill1):

@@ -193,7 +193,7 @@ def test_with_a_library_it_queries_and_reranks(chat, world, tmp_path):
         return seen[-len(args[0]):]
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(evaluate_model, "play", watched)
+        patched.setattr(evaluate_model, "play_together", watched)
         done = evaluated(chat, world, tmp_path / "out", library=str(tmp_path / "library"))
     assert done.evaluations[0].library == "given" and len(seen) == 12
     for rollout in seen:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from distributed_train import easy_environment
+from distributed_train import easy_environment, two_ranks
 from nano_runs import configure, environment, load_policy, success
 
 from skill1 import cli, evaluate
@@ -40,6 +41,26 @@ def test_the_result_does_not_depend_on_the_batch(trained):
         assert frame["game"].nunique() == 6
     both = pd.concat(whole.values())
     assert 0 < both["won"].mean() < 1 and both["steps"].nunique() > 1
+
+
+def test_two_processes_play_what_one_plays_and_one_writes(trained, tmp_path, capfd):
+    whole, place = frames(trained), tmp_path / "run"
+    shutil.copytree(trained, place)
+    for file in (place / "evaluations").iterdir():
+        file.unlink()
+
+    def act() -> None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["evaluate", "--out", str(place), "--batch", "5"])
+        assert not ended.value.code
+
+    assert two_ranks(act) == 0
+    stored = RunDirectory.open(place).evaluations("evaluation_step2")
+    for split, frame in whole.items():
+        mine = stored[stored["split"] == split].sort_values(["pass", "game"], ignore_index=True)
+        pd.testing.assert_frame_equal(mine, frame.sort_values(["pass", "game"], ignore_index=True))
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
+    assert [json.loads(line)["split"] for line in lines] == list(whole)
 
 
 def test_passes_differ_and_the_first_is_the_same_however_many_there_are(trained):

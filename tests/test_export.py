@@ -239,13 +239,13 @@ def test_an_evaluation_goes_on_where_it_was(world, exported, tmp_path, monkeypat
     [whole] = evaluated(exported, tmp_path / "whole", evaluation__splits=["valid_seen"], evaluation__passes=3)
     out, played = tmp_path / "out", []
     evaluated(exported, out, evaluation__splits=["valid_seen"], evaluation__passes=1)
-    original = evaluate_model.play
+    original = evaluate_model.play_together
 
     def watched(todo, *args, **kwargs):
         played.extend(todo)
         return original(todo, *args, **kwargs)
 
-    monkeypatch.setattr(evaluate_model, "play", watched)
+    monkeypatch.setattr(evaluate_model, "play_together", watched)
     [more] = evaluated(exported, out, evaluation__splits=["valid_seen"], evaluation__passes=3)
     assert sorted({job.number for job in played}) == [1, 2] and len(played) == 12
     pd.testing.assert_frame_equal(more.frame, whole.frame)

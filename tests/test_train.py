@@ -232,7 +232,7 @@ def test_two_processes_do_the_work_of_one(world, warm, tmp_path):
 
 
 def test_fewer_groups_than_processes_is_an_error(config, monkeypatch, tmp_path):
-    monkeypatch.setattr(skill1.train, "PartialState", lambda **_: type("State", (), {"num_processes": 3})())
+    monkeypatch.setattr(skill1.train, "join_processes", lambda timeout: type("State", (), {"num_processes": 3})())
     with pytest.raises(skill1.train.ConfigError, match="rollout.tasks_per_step=2 is less than the 3 processes"):
         train(config, tmp_path / "run")
 
