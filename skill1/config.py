@@ -331,6 +331,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "library.encoder": "pinned",
         "library.similarity_floor": 0.95,  # only skills of this object and home: others are at .94 and below (LOG.md)
         "bank.teacher": "scripted",
+        "bank.top_k": 2,  # with the evolved ones, at most six principles: the warm start shows blocks of up to seven
+        "bank.specific_top_k": 2,
+        "bank.mistakes": 0,  # the warm start shows none
         "bank.duplicate_similarity": 0.97,  # principles of four words: "mug in cabinet" and "cup in cabinet" are at .83
         "rollout.tasks_per_step": 8,
         "rollout.group_size": 8,
@@ -577,3 +580,9 @@ def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Fields whose values differ, as name -> (value in a, value in b)."""
     left, right = flatten(a), flatten(b)
     return {name: (left[name], right[name]) for name in left if left[name] != right[name]}
+
+
+def changes(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """`diff` without what neither of the two reads: the fields of a bank that is off in both."""
+    unread = "bank." if not (a.bank.enabled or b.bank.enabled) else None
+    return {name: values for name, values in diff(a, b).items() if unread is None or not name.startswith(unread)}

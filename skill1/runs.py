@@ -31,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skill1.checkpoints import complete_checkpoints, remove_checkpoint
-from skill1.config import Config, diff, read_config, save_config
+from skill1.config import Config, changes, diff, read_config, save_config
 from skill1.records import Rollout
 from skill1.rollout_log import read_rollouts, write_rollouts
 from skill1.session import describe_session
@@ -162,7 +162,7 @@ class RunDirectory:
 
     def check_config(self, config: Config) -> None:
         """Raises RunError, with the differences, if the run was made with another configuration."""
-        self._refuse(diff(self.config, config))
+        self._refuse(changes(self.config, config))
 
     def check_resumable(self, config: Config) -> None:
         """As `check_config`, but for the fields that a resumed run may change (`RESUMABLE`).
@@ -170,7 +170,7 @@ class RunDirectory:
         Raises:
             RunError: another field differs, or train.steps is less than the last checkpoint's step.
         """
-        changed = diff(self.config, config)
+        changed = changes(self.config, config)
         self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
         if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(

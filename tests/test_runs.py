@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,19 @@ def test_resuming_with_another_configuration_lists_the_fields(run):
     assert "train.steps" not in str(error.value)  # may change
     with pytest.raises(RunError, match="train.steps: the run has 60, now 7"):
         run.check_config(load_config("nano", overrides={"train.steps": 7}))
+
+def test_a_bank_that_is_off_is_no_other_configuration(tmp_path):
+    other = {"bank.top_k": 4}
+    off, on = load_config("nano"), load_config("nano", "skillrl")
+    for number, (config, variant, same) in enumerate([(off, "full", True), (on, "skillrl", False), (off, "skillrl", False)]):
+        with closing(RunDirectory.create(tmp_path / str(number), config, "hash")) as run:
+            for check in (run.check_config, run.check_resumable):
+                if same:
+                    check(load_config("nano", variant, other))
+                else:
+                    with pytest.raises(RunError, match="bank.top_k"):
+                        check(load_config("nano", variant, other))
+
 
 
 def test_a_resumed_run_may_change_how_far_it_goes_and_records_it(run):

@@ -79,7 +79,7 @@ BANK = SkillBank(
 
 
 def test_the_block_is_in_every_prompt_and_moves_no_credit(world, warm):
-    rollouts, policy = play(world, warm, "skillrl", BANK, bank__retrieval="template")
+    rollouts, policy = play(world, warm, "skillrl", BANK, bank__retrieval="template", bank__mistakes=5)
     for rollout in rollouts:
         assert {turn.stage for turn in rollout.turns} == {"act"} and rollout.lesson is None
         [general, evolved, specific, mistake] = [c.skill for c in rollout.candidates]
