@@ -221,7 +221,6 @@ def test_a_bank_that_is_off_is_no_other_configuration(tmp_path):
                         check(load_config("nano", variant, other))
 
 
-
 def test_a_resumed_run_may_change_how_far_it_goes_and_records_it(run):
     checkpoint(run, 4)
     run.close()
