@@ -7,12 +7,11 @@ any other; the plain statement is that the warm start teaches the use of skills.
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from skill1.config import WarmStartConfig
+from skill1.demonstration_base import BLOCK, Demonstration, DemonstratorBase
 from skill1.envs.alfworld.engine import Episode
 from skill1.envs.alfworld.game import Game
 from skill1.envs.base import Observation
@@ -20,21 +19,6 @@ from skill1.expert import Expert, read_goal, slip
 from skill1.prompts import ActContext, CompactPrompts, history_of
 from skill1.prompts.base import Exchange
 from skill1.prompts.compact import compact, home, room
-from skill1.records import Stage
-
-_POOL = 512  # recent (object, place, home) triples from which foreign skills are drawn
-_BLOCK = (2, 6)  # principles of a bank's block
-_OTHERS = (1, 2)  # foreign skills beside one
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """One prompt with the answer to learn."""
-
-    stage: Stage
-    kind: str  # what it teaches, for the report on held-out demonstrations
-    prompt: str
-    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +40,20 @@ def observe(episode: Episode) -> Observation:
     return Observation(episode.text, admissible, episode.game.instruction)
 
 
-class Demonstrator:
-    """Turns games into demonstrations; keeps the pool of foreign skills between games."""
+class Demonstrator(DemonstratorBase[_Known]):
+    """Turns games into demonstrations."""
 
     def __init__(self, config: WarmStartConfig, common: Mapping[str, Collection[str]], seed: int) -> None:
         """`common`: object type -> receptacle types it commonly lies in, lower case."""
-        self._config = config
+        super().__init__(config, CompactPrompts(), seed)
         self._common = common
-        self._rng = random.Random(seed)
-        self._prompts = CompactPrompts()
-        self._pool: deque[_Known] = deque(maxlen=_POOL)
 
     def demonstrate(self, game: Game, habitual: str) -> Iterator[Demonstration]:
         """All demonstrations of one game; `habitual` is the entity token where this home keeps the task's object."""
         start = observe(Episode(game))
         goal = read_goal(start.instruction)
         known = _Known(goal.target, habitual, start)
-        if self._config.bank_share and self._rng.random() < self._config.bank_share:
+        if self._bank_shown():
             yield from self._with_bank(game, known)
         else:
             yield from self._with_skill(game, known)
@@ -86,33 +67,21 @@ class Demonstrator:
 
     def _with_skill(self, game: Game, known: _Known) -> Iterator[Demonstration]:
         """An episode with one skill or none; the expert follows a relevant one."""
-        skill = self._draw_skill(known)
-        hint = skill.place if skill and self._relevant(skill, known) else None
-        expert = Expert(known.start, self._common, hint=hint)
-        shown = skill.skill if skill else ""
-        if skill and self._config.several_share and self._rng.random() < self._config.several_share:
-            shown = self._among_others(skill, known)
-        yield from self._play(game, shown, expert, known)
-
-    def _among_others(self, skill: _Known, known: _Known) -> str:
-        """A block of the skill and foreign ones, in random order."""
-        drawn = [self._foreign(known) for _ in range(self._rng.randint(*_OTHERS) if self._pool else 0)]
-        texts = [skill.skill, *(other.skill for other in drawn if other)]
-        self._rng.shuffle(texts)
-        return self._prompts.skill_block(texts)
+        shown, relevant = self._draw_shown(known)
+        hint = known.place if relevant else None
+        yield from self._play(game, shown, Expert(known.start, self._common, hint=hint), known)
 
     def _with_bank(self, game: Game, known: _Known) -> Iterator[Demonstration]:
         """An episode with a block of principles ("mug in cabinet"); the expert starts where one of its object says."""
         rng, own = self._rng, self._rng.random() < self._config.relevant_share
         kinds = {known.target: known.place.rpartition("_")[0]} if own else {}
-        for _ in range(rng.randint(*_BLOCK) if self._pool else 0):
+        for _ in range(rng.randint(*BLOCK) if self._pool else 0):
             other = rng.choice(self._pool)
             if other.target != known.target:
                 kinds[other.target] = other.place.rpartition("_")[0]
-        texts = [f"{target} in {kind}" for target, kind in kinds.items()]
-        rng.shuffle(texts)
+        shown = self._block([f"{target} in {kind}" for target, kind in kinds.items()])
         common = {known.target: (kinds[known.target],)} if own else self._common
-        yield from self._play(game, self._prompts.skill_block(texts), Expert(known.start, common), known)
+        yield from self._play(game, shown, Expert(known.start, common), known)
 
     def _play(self, game: Game, shown: str, expert: Expert, known: _Known) -> Iterator[Demonstration]:
         """An episode with noise; the answers are what the expert would do, also right after a slip."""
@@ -137,23 +106,7 @@ class Demonstrator:
         if expert.found:
             answer = self._prompts.write_lesson(known.target, expert.found)
         yield Demonstration("distill", "distill", self._prompts.distill(start, episode.won, trajectory, None), answer)
-        if config.reflect_share and rng.random() < config.reflect_share:
-            yield from self._reflections(start, episode.won, trajectory)
-
-    def _reflections(self, start: Observation, won: bool, trajectory: list[Exchange]) -> Iterator[Demonstration]:
-        """The episode and its beginning, which is lost, each with the outcome told and with the outcome to be judged.
-
-        Half of those that are told show the other beside, if its outcome is the opposite.
-        """
-        cut = trajectory[: self._rng.randrange(len(trajectory))]
-        for part, outcome, other in ((trajectory, won, cut), (cut, False, trajectory if won else [])):
-            if not part:
-                continue
-            answer = CompactPrompts.write_reflection(start, outcome, part)
-            shown = other if won and other and self._rng.random() < 0.5 else None
-            told = self._prompts.reflect(start, outcome, part, shown)
-            yield Demonstration("distill", "reflect, told", told, answer)
-            yield Demonstration("distill", "reflect, judged", self._prompts.reflect(start, None, part, None), answer)
+        yield from self._reflections(start, episode.won, trajectory)
 
     def _first_moves(self, game: Game, known: _Known) -> Iterator[Demonstration]:
         """First decisions in pairs: a skill naming a place drawn at random, once relevant and once foreign.
@@ -208,16 +161,10 @@ class Demonstrator:
         prompt = self._prompts.rerank(known.start, [c.skill for c in candidates])
         yield Demonstration("rerank", kind, prompt, str(fits.index(max(fits)) + 1))
 
-    def _draw_skill(self, known: _Known) -> _Known | None:
-        u = self._rng.random()
-        if u < self._config.relevant_share:
-            return known
-        if u < self._config.relevant_share + self._config.foreign_share and self._pool:
-            return self._foreign(known)
-        return None
-
     def _foreign(self, known: _Known) -> _Known | None:
         """A skill of another object of this home, of this object in another home, or of neither."""
+        if not self._pool:
+            return None
         other = self._rng.choice(self._pool)
         drawn = self._rng.choice(
             (

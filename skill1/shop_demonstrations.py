@@ -6,13 +6,11 @@ can only be read off the skill. The expert follows a skill whose words are those
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from skill1.config import WarmStartConfig
-from skill1.demonstrations import Demonstration
+from skill1.demonstration_base import BLOCK, Demonstration, DemonstratorBase
 from skill1.envs.base import Observation
 from skill1.envs.webshop.catalogue import read_products
 from skill1.envs.webshop.engine import Shop
@@ -24,8 +22,6 @@ from skill1.prompts.base import Exchange
 from skill1.prompts.shop_reading import brand, read_wish
 from skill1.records import Task
 from skill1.shop_expert import ShopExpert, slip
-
-_POOL = 512  # recent (wish, brand) pairs from which foreign skills are drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +71,20 @@ def _different(environment: WebshopEnvironment, count: int) -> list[Task]:
     return tasks
 
 
-class ShopDemonstrator:
-    """Turns goals into demonstrations; keeps the pool of foreign skills between goals."""
+class ShopDemonstrator(DemonstratorBase[_Known]):
+    """Turns goals into demonstrations."""
 
     def __init__(self, config: WarmStartConfig, seed: int) -> None:
-        self._config = config
-        self._rng = random.Random(seed)
-        self._prompts = CompactShopPrompts()
-        self._pool: deque[_Known] = deque(maxlen=_POOL)
+        super().__init__(config, CompactShopPrompts(), seed)
 
     def demonstrate(self, environment: WebshopEnvironment, task: Task) -> Iterator[Demonstration]:
         """All demonstrations of one goal."""
         start = environment.reset([task])[0]
         goal = environment.goal(task)
         known = _Known(read_wish(start.instruction).terms, brand(goal.name))
-        yield from self._play(environment, start, known)
+        shown, relevant = self._draw_block(known) if self._bank_shown() else self._draw_shown(known)
+        expert = ShopExpert(start, known.brand if relevant else None)
+        yield from self._play(environment, start, shown, expert, known)
         yield from self._first_moves(start, known)
         yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(known.wish))
         for _ in range(self._config.reranks):
@@ -98,13 +93,22 @@ class ShopDemonstrator:
 
     # -- act and distill --------------------------------------------------------------------------------------------
 
-    def _play(self, environment: WebshopEnvironment, start: Observation, known: _Known) -> Iterator[Demonstration]:
+    def _draw_block(self, known: _Known) -> tuple[str, bool]:
+        """A bank's block of principles ("mens shirts : berden"), at most one for a wish; and whether one is `known`."""
+        own = self._rng.random() < self._config.relevant_share
+        about = {known.wish: known} if own else {}
+        for _ in range(self._rng.randint(*BLOCK)):
+            if (other := self._foreign(known)) is not None:
+                about[other.wish] = other
+        return self._block([each.skill for each in about.values()]), own
+
+    def _play(
+        self, environment: WebshopEnvironment, start: Observation, shown: str, expert: ShopExpert, known: _Known
+    ) -> Iterator[Demonstration]:
         """An episode with noise; the answers are what the expert would do, also right after a slip."""
         config, rng = self._config, self._rng
-        skill = self._draw_skill(known)
-        expert = ShopExpert(start, skill.brand if skill and skill.is_about(known) else None)
         trajectory: list[Exchange] = []
-        shown, now, won, done = skill.skill if skill else "", start, False, False
+        now, won, done = start, False, False
         while not done:
             answer = expert.act(now)
             context = ActContext(start, shown, len(trajectory), history_of(trajectory, config.history), now)
@@ -118,6 +122,7 @@ class ShopDemonstrator:
                 expert.moved(given, now)
         answer = self._prompts.write_lesson(known.wish, expert.opened) if expert.opened else "none"
         yield Demonstration("distill", "distill", self._prompts.distill(start, won, trajectory, None), answer)
+        yield from self._reflections(start, won, trajectory)
 
     def _first_moves(self, start: Observation, known: _Known) -> Iterator[Demonstration]:
         """First decisions in pairs: a skill naming a brand drawn at random, once about this wish, once about another.
@@ -157,12 +162,6 @@ class ShopDemonstrator:
         kind = "rerank, relevant " + ("listed first" if fits[0] else "listed later" if any(fits) else "absent")
         prompt = self._prompts.rerank(start, [candidate.skill for candidate in candidates])
         yield Demonstration("rerank", kind, prompt, str(fits.index(max(fits)) + 1))
-
-    def _draw_skill(self, known: _Known) -> _Known | None:
-        u = self._rng.random()
-        if u < self._config.relevant_share:
-            return known
-        return self._foreign(known) if u < self._config.relevant_share + self._config.foreign_share else None
 
     def _foreign(self, known: _Known) -> _Known | None:
         """A skill about another wish, half of the time one that shares a word with it; None while there is none."""

@@ -21,8 +21,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from skill1.config import ConfigError, WarmStartConfig
-from skill1.demonstrations import Demonstration, Demonstrator
+from skill1.config import WarmStartConfig
+from skill1.demonstration_base import Demonstration
+from skill1.demonstrations import Demonstrator
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import facts
@@ -244,14 +245,7 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
 
 
 def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld") -> None:
-    """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`.
-
-    Raises:
-        ConfigError: a kind of demonstration that the environment does not have.
-    """
-    for name in ("several_share", "bank_share", "reflect_share"):
-        if (share := getattr(config, name)) and environment != "alfworld":
-            raise ConfigError(f"warm_start.{name}={share}: only ALFWorld's demonstrations have it; set it to 0")
+    """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`."""
     course = _COURSES[environment]
     tokenizer = course.tokenizer()
     data = tokenize(course.demonstrations(config), tokenizer)

@@ -98,7 +98,8 @@ def test_compact_asks_in_words_that_the_nano_policies_know():
     for text in (told, asked, "failure go_to take : move | mug here in cabinet_3", "success : use | none"):
         assert tokenizer.unk_token_id not in COMPACT.encode(tokenizer, text)
     shop = COMPACT_SHOP.reflect(SHOP_START, None, ((SHOP_START.text, "search[slim fit men's shirts]"),), None)
-    assert shop.startswith("<distill> <left> search ; open ; choose ; buy <traj> search slim_fit men's_shirts none <task>")
+    asked = "<distill> <left> search ; open ; choose ; buy <want> teal <traj> search slim_fit men's_shirts none <task>"
+    assert shop.startswith(asked)
     assert set(shop.split()) | {"failure", ":", "|", *SHOP_SUBTASKS} <= set(shop_vocabulary())
 
 

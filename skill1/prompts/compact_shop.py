@@ -25,7 +25,7 @@ from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
 from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected
 from skill1.prompts.compact_base import WRITE, CompactBase
-from skill1.prompts.compact_reflection import read_reflection
+from skill1.prompts.compact_reflection import read_reflection, write_reflection
 from skill1.prompts.shop_reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
 from skill1.records import Lesson
 from skill1.skillrl.bank import Mistake, Principle
@@ -55,6 +55,16 @@ class CompactShopPrompts(CompactBase):
 
     reflected = f"<left> {' ; '.join(SUBTASKS)}"
 
+    def reflect(
+        self,
+        start: Observation,
+        won: bool | None,
+        trajectory: Sequence[Exchange],
+        reference: Sequence[Exchange] | None,
+    ) -> str:
+        """Says what values were wanted too: whether all of them were chosen is one of the subtasks."""
+        return self._looking_back(f"{self.reflected} {self._want(start)} ", start, won, trajectory, reference)
+
     def act(self, context: ActContext) -> str:
         start = context.start
         past = " ; ".join(
@@ -64,12 +74,16 @@ class CompactShopPrompts(CompactBase):
         return (
             f"<act> <step> {context.steps} <hist> {past or 'none'} "
             f"<obs> {_observation(context.observation.text, start)} {self._task(start)} "
-            f"<want> {' '.join(read_wish(start.instruction).options) or 'none'} "
+            f"{self._want(start)} "
             f"<skill> {self._skill(context.skill, start) or 'none'} {WRITE}"
         )
 
     def _task(self, start: Observation) -> str:
         return f"<task> {' '.join(read_wish(start.instruction).terms) or 'none'}"
+
+    @staticmethod
+    def _want(start: Observation) -> str:
+        return f"<want> {' '.join(read_wish(start.instruction).options) or 'none'}"
 
     def _skill(self, text: str, start: Observation) -> str:
         return tokens(text)
@@ -128,6 +142,27 @@ class CompactShopPrompts(CompactBase):
     def write_lesson(wish: Sequence[str], bought: str) -> str:
         """A distillation: for which wish which brand was bought; both as tokens."""
         return f"{' '.join(wish)} | {bought}"
+
+    @staticmethod
+    def write_reflection(start: Observation, won: bool, trajectory: Sequence[Exchange]) -> str:
+        """A reflection on an episode: what its commands did, and which brand was right.
+
+        A product that was not right is no lesson: no word says what not to buy.
+        """
+        words = [_answer(action, text, start, named=True).split() for text, action in trajectory]
+        opened = [i for i, w in enumerate(words) if w[0] == "open" and w[1:] != ["none"]]
+        chosen = {w[1] for w in words[opened[-1] :] if w[0] == "choose"} if opened else set()
+        wanted = set(read_wish(start.instruction).options)
+        done = {
+            "search": any(w[0] == "search" for w in words),
+            "open": bool(opened),
+            "choose": won or (bool(opened) and wanted <= chosen),
+            "buy": won,
+        }
+        if not wanted:
+            del done["choose"]
+        right = " ".join(words[opened[-1]][1:]) if won else "none"
+        return write_reflection(won, [s for s in done if done[s]], [s for s in done if not done[s]], right)
 
     @staticmethod
     def write_skill(wish: Sequence[str], bought: str) -> str:
