@@ -21,48 +21,27 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from skill1.config import WarmStartConfig
+from skill1.config import Config, WarmStartConfig
 from skill1.demonstration_base import Demonstration
 from skill1.demonstrations import Demonstrator
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import facts
 from skill1.nano import END, make_model, make_tokenizer, vocabulary
+from skill1.policy_card import policy_card
 from skill1.prompts.compact_shop import shop_vocabulary
 from skill1.shop_demonstrations import shop_demonstrations
 
 MANIFEST = "warm_start.json"
 _FINGERPRINT_GAMES = 24
-_CARD = """# {title}
-
-A Qwen2-architecture language model with {parameters:,} parameters and a word-level tokenizer, trained from scratch on
-{demonstrations:,} expert demonstrations in generated {about}
-
-Demonstrations of {games} held-out games answered right (every token, given the ones before; of rankings, the first
-candidate):
-
-| demonstration | right | n |
-|---|---|---|
-{table}
-
-* Made by `skill1 warmstart {options}` (configuration and versions in `warm_start.json`; weights are
-  reproducible on the same machine and versions, floating-point order aside).
-* Training time: {seconds} s on {threads} CPU thread(s).
-* Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer, not the saved one.
-* {use}
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Course:
-    """What the policy of one environment is taught, and what its card says about it."""
+    """What the policy of one environment is taught."""
 
     tokenizer: Callable[[], PreTrainedTokenizerFast]
     demonstrations: Callable[[WarmStartConfig], Iterator[Demonstration]]
-    title: str
-    about: str
-    options: str  # of the command that makes it
-    use: str
 
 
 def fingerprint(config: WarmStartConfig, environment: str = "alfworld") -> str:
@@ -118,29 +97,8 @@ def demonstrations(config: WarmStartConfig) -> Iterator[Demonstration]:
 
 
 _COURSES = {
-    "alfworld": _Course(
-        nano_tokenizer,
-        demonstrations,
-        "Nano policy",
-        """household games (`skill1 warmstart`). It is the starting point of
-the `nano` preset: it knows the formats of the four stages and has been *taught to use skills* (to follow a skill that
-names the task's object and this home, and to ignore others). It does ignore those of other homes, but follows those of
-another object in this home as if they were right: `skill1 probe` measures it.
-It knows nothing about the homes it is trained on later.""",
-        "--out data/nano-policy",
-        "Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
-    ),
-    "webshop": _Course(
-        shop_tokenizer,
-        shop_demonstrations,
-        "Nano policy for WebShop",
-        """shops (`skill1 warmstart --preset nano-webshop`). It is the
-starting point of the `nano-webshop` preset: it knows the formats of the four stages and has been *taught to use skills*
-(to search for the brand that a skill names if the skill is about the words of the task, and to ignore it otherwise).
-It knows nothing about the products of the shops it is trained on later.""",
-        "--preset nano-webshop --out data/nano-webshop-policy",
-        "Not useful for anything but this project's generated shops, whose words are invented.",
-    ),
+    "alfworld": _Course(nano_tokenizer, demonstrations),
+    "webshop": _Course(shop_tokenizer, shop_demonstrations),
 }
 
 
@@ -244,8 +202,9 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids} | {key: torch.tensor([row[key] for row in rows]) for key in ("prompt", "length")}
 
 
-def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld") -> None:
-    """Train a nano policy for an environment from scratch and save it with its tokenizer and configuration to `out`."""
+def warm_start(whole: Config, out: Path) -> None:
+    """Train a nano policy for the environment from scratch and save it with its tokenizer, manifest and card to `out`."""
+    config, environment = whole.warm_start, whole.environment.name
     course = _COURSES[environment]
     tokenizer = course.tokenizer()
     data = tokenize(course.demonstrations(config), tokenizer)
@@ -302,10 +261,4 @@ def warm_start(config: WarmStartConfig, out: Path, environment: str = "alfworld"
         "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    table = "\n".join(f"| {kind} | {of['right']:.2f} | {of['n']} |" for kind, of in scores.items())
-    (out / "README.md").write_text(
-        _CARD.format(
-            **manifest, title=course.title, about=course.about, options=course.options, use=course.use,
-            games=config.held_out_games, table=table,
-        )
-    )  # fmt: skip
+    (out / "README.md").write_text(policy_card(whole, manifest, out))
