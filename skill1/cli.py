@@ -105,7 +105,7 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
     config = read_config(preset, variant, overrides)
     from skill1.warmstart import warm_start
 
-    warm_start(config.warm_start, out, config.environment.name)
+    warm_start(config, out)
 
 
 cli.add_command(bank)

@@ -44,7 +44,7 @@ def make_warm(folder: Path) -> Path:
     shape = {"width": 48, "layers": 2, "heads": 2}
     short = {"games": 60, "epochs": 3.0, "learning_rate": 6e-3, "rows_per_step": 32, "receptacles_high": 11}
     config = load_config("nano", overrides={f"warm_start.{name}": value for name, value in (shape | short).items()})
-    warm_start(config.warm_start, folder)
+    warm_start(config, folder)
     return folder
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from skill1.config import WarmStartConfig, load_config
 from skill1.policy import load_model
+from skill1.policy_card import policy_card
 from skill1.warmstart import MANIFEST, fingerprint
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -28,6 +30,27 @@ def test_manifest_matches_the_code(preset: str) -> None:
     assert WarmStartConfig(**manifest["warm_start"]) == config.warm_start  # a later field has its default
     made = fingerprint(config.warm_start, config.environment.name)
     assert manifest["fingerprint"] == made, "demonstrations or vocabulary changed: run skill1 warmstart"
+
+
+@presets
+def test_the_card_is_what_the_code_writes(preset: str) -> None:
+    config = load_config(preset)
+    folder = Path(config.policy.model)
+    manifest = json.loads((PROJECT / folder / MANIFEST).read_text())
+    card = policy_card(config, manifest, folder)
+    assert (PROJECT / folder / "README.md").read_text() == card
+    assert f"`skill1 warmstart --preset {preset} --out {folder}`" in card and f"`{preset}` preset" in card
+    assert ("SkillRL" in card, "RetroAgent" in card) == (preset == "nano-baselines",) * 2
+
+
+def test_the_card_of_a_changed_warm_start_names_the_changes() -> None:
+    changed = {"warm_start.games": 50, "warm_start.bank_share": 0.5, "train.steps": 3}
+    config = load_config("nano-webshop", overrides=changed)
+    manifest = json.loads((PROJECT / load_config("nano-webshop").policy.model / MANIFEST).read_text())
+    card = policy_card(config, manifest | {"warm_start": asdict(config.warm_start)}, Path("mine"))
+    options = "--preset nano-webshop --set warm_start.games=50 --set warm_start.bank_share=0.5 --out mine"
+    assert f"`skill1 warmstart {options}`" in card
+    assert "also taught blocks of a skill bank (SkillRL)." in card
 
 
 @presets
