@@ -194,14 +194,14 @@ def test_claims_are_supported_contradicted_unresolved_or_untested() -> None:
     row = table.loc[("table2", "no_library")]
     assert row["published"] == -16.6 and row["ours"] == pytest.approx(100 * (2 / 36 - 17 / 36))
     assert table.loc[("table1", "gigpo"), "published"] == -6.7 and math.isnan(table.loc[("table1", "gigpo"), "ours"])
-    assert len(table) == 9  # six ablations and three baselines
+    assert len(table) == 10  # six ablations and four baselines
     shown = paper_tables.claim_table(made).loc[("valid_seen", "no_library below full")]
     assert shown["published, points"] == "-16.6" and shown["ours, points"] == "-41.7"
     assert shown["difference"] == "-25.1" and shown["ours, seeds"] == "3 against 3"
     text = paper_tables.reading(made)
     counts = "supported 1 (no_library), contradicted 1 (no_selection), not resolved 2 (lambda1_0, grpo)"
     assert f"valid_seen: of 4 published directions against full, {counts}." in text
-    assert "not in this study: no_distillation, lambda2_0, lambdas_0, gigpo, retroagent_rl" in text
+    assert "not in this study: no_distillation, lambda2_0, lambdas_0, gigpo, skillrl, retroagent_rl" in text
     assert "full wins 47.2 % [" in text and "-50.3 points between two policies on different games" in text
 
 
