@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: help install demo test reproduce lab clean-venv
 
 help:
-	@echo "make demo [SEED=0]  train, evaluate and plot the nano policy on this machine's CPU"
+	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot the nano policy on this machine's CPU (or nano-webshop)"
 	@echo "make test           all tests"
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml Makefile
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/skill1 demo --seed $(SEED)
+	$(BIN)/skill1 demo --seed $(SEED) --preset $(PRESET)
 
 # Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them.
 test: export OMP_NUM_THREADS ?= 1

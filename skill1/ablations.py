@@ -37,6 +37,7 @@ from skill1.stats import (
 )
 from skill1.study import Study
 from skill1.study_tables import block, interval, p_text, plural, points_table, wide, with_interval
+from skill1.wording import task_word, worded
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
 _POWER = 0.8
@@ -82,7 +83,7 @@ def table2(study: Study) -> pd.DataFrame:
         ours[split, "this study"] = rows
     if len(quoted := published_success(study)):
         ours["not named", LABEL] = wide(quoted, names, lambda row: f"{row.success:.1f}")
-    return pd.concat(ours, names=["games of", "from", "variant"]).fillna("")
+    return worded(pd.concat(ours, names=["games of", "from", "variant"]).fillna(""), task_word(study.benchmark))
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def effect_table(study: Study) -> pd.DataFrame:
         }
         for row in effects(study).itertuples()
     ]
-    return pd.DataFrame(rows).set_index(["split", "variant"])
+    return worded(pd.DataFrame(rows).set_index(["split", "variant"]), task_word(study.benchmark))
 
 
 def library_share(study: Study) -> pd.DataFrame:
@@ -212,7 +213,7 @@ def library_share(study: Study) -> pd.DataFrame:
 
 def share_table(study: Study) -> pd.DataFrame:
     """`library_share` for the eye."""
-    return points_table(library_share(study), ["split", "variant"])
+    return worded(points_table(library_share(study), ["split", "variant"]), task_word(study.benchmark))
 
 
 def mcnemar(study: Study) -> pd.DataFrame:
@@ -283,17 +284,18 @@ def reading(study: Study) -> str:
     lines = [_missing(study)]
     table, limits, tidy = effects(study), resolution(study), success(study)
     overall = tidy[tidy["category"] == OVERALL]
+    word = task_word(study.benchmark)
     for split in arms.splits(study):
         full = overall[(overall["split"] == split) & (overall["variant"] == REFERENCE)].iloc[0]
         part = table[table["split"] == split]
         lines.append(
-            f"{split}: full wins {with_interval(full)} % of {full['games']} games ({full['passes']} passes, "
+            f"{split}: full wins {with_interval(full)} % of {full['games']} {word}s ({full['passes']} passes, "
             f"{plural(full['seeds'], 'seed')})."
         )
-        lines += [f"{split}: {_verdict(row)}" for row in part.sort_values("points").itertuples()]
+        lines += [f"{split}: {_verdict(row, word)}" for row in part.sort_values("points").itertuples()]
         lines.append(f"{split}: {_limits(limits.loc[split])}")
     if not len(mcnemar(study)):
-        lines.append("No McNemar test: every game was played several times.")
+        lines.append(f"No McNemar test: every {word} was played several times.")
     return "\n".join(f"* {line}" for line in lines)
 
 
@@ -303,9 +305,9 @@ def _missing(study: Study) -> str:
     return f"{arms.setting(study)} {listed}."
 
 
-def _verdict(row: Any) -> str:
+def _verdict(row: Any, word: str) -> str:
     lead = f"{row.variant} against full {row.points:+.1f} points"
-    spread = interval(row.games_low, row.games_high) or "alike in every game"
+    spread = interval(row.games_low, row.games_high) or f"alike in every {word}"
     over_games = f"these runs {spread}, Holm p {p_text(row.games_holm)}"
     if np.isnan(row.seeds_holm):
         few = min(row.seeds, row.reference_seeds)
@@ -313,7 +315,7 @@ def _verdict(row: Any) -> str:
         return f"{lead}: {over_games}; {why}, so nothing is said about new training runs."
     told = "told apart" if told_apart(row) else "not told apart"
     return (
-        f"{lead}: {told}; new runs and games {interval(row.both_low, row.both_high)}, new runs "
+        f"{lead}: {told}; new runs and {word}s {interval(row.both_low, row.both_high)}, new runs "
         f"{interval(row.seeds_low, row.seeds_high)}, Holm p "
         f"{p_text(row.seeds_holm)} with {row.seeds} against {row.reference_seeds} seeds; {over_games}."
     )

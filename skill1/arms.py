@@ -23,6 +23,7 @@ from skill1.published import OVERALL
 from skill1.runs import RunError
 from skill1.stats import bootstrap_mean, success_rate
 from skill1.study import Study
+from skill1.wording import task_word
 
 REFERENCE = "full"
 UNTRAINED = "untrained"  # stands where a variant's name does
@@ -175,9 +176,10 @@ def setting(study: Study) -> str:
     """What all runs of the study have in common, in a sentence."""
     given = study.manifest
     changed = ", ".join(f"{name} = {value}" for name, value in given["overrides"].items()) or "nothing changed"
+    word = task_word(study.benchmark)
     return (
-        f"Study {study.name}: preset {given['preset']} ({changed}), games of {given['data']}, "
-        f"{given['passes']} passes over every game of {', '.join(splits(study))}."
+        f"Study {study.name}: preset {given['preset']} ({changed}), {word}s of {given['data']}, "
+        f"{given['passes']} passes over every {word} of {', '.join(splits(study))}."
     )
 
 

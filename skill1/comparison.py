@@ -18,6 +18,7 @@ from skill1.evaluate import evaluate_run, summarise
 from skill1.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.runs import RunDirectory, RunError
 from skill1.stats import paired_difference, success_rate, wilson
+from skill1.wording import task_word, word_of_splits, worded
 
 BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
     "before",
@@ -123,7 +124,7 @@ def success_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "steps": round(part["steps"].mean(), 1),
                 }
             )
-    return pd.DataFrame(rows)
+    return worded(pd.DataFrame(rows), word_of_splits(_splits(frames)))
 
 
 def differences(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -179,8 +180,8 @@ def read_training(run: RunDirectory) -> str:
         rates = {step: wilson(int(at["won"].sum()), len(at)) for step, at in validation.groupby("step")}
         start, end = min(rates), max(rates)
         lines.append(
-            f"* Validation on {rates[end].n} games: {_with_interval(rates[start])} at step {start}, "
-            f"{_with_interval(rates[end])} at step {end}."
+            f"* Validation on {rates[end].n} {task_word(run.config.environment.name)}s: {_with_interval(rates[start])} at "
+            f"step {start}, {_with_interval(rates[end])} at step {end}."
         )
     if run.config.bank.enabled:
         now = metrics.iloc[-1]
@@ -207,10 +208,11 @@ def read_training(run: RunDirectory) -> str:
 def read_evaluation(frames: Mapping[str, pd.DataFrame]) -> str:
     """A short reading (Markdown) of the paired differences."""
     lines = []
+    word = word_of_splits(_splits(frames))
     for row in differences(frames).itertuples():
-        lead = f"* {row.split}: *{row.of}* against *{row.against}*, over {row.games} games: "
+        lead = f"* {row.split}: *{row.of}* against *{row.against}*, over {row.games} {word}s: "
         if row.low == row.high == 0:
-            lines.append(lead + "no game came out differently.")
+            lines.append(f"{lead}no {word} came out differently.")
             continue
         verdict = "zero lies outside" if row.low > 0 or row.high < 0 else "zero lies inside, the two are not told apart"
         interval = f"[{row.low:+.1f}, {row.high:+.1f}]"

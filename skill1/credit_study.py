@@ -24,25 +24,28 @@ import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
-from skill1.config import VARIANTS, Config, CreditConfig, diff, load_config
+from skill1.config import VARIANTS, Config, CreditConfig, diff, load_config, preset_of
 from skill1.credit import credit
 from skill1.encoder import load_encoder
+from skill1.envs.alfworld.generate import generate as generate_games
 from skill1.envs.make import make_environment
-from skill1.envs.alfworld.generate import generate
+from skill1.envs.webshop.generate import generate as generate_shop
 from skill1.plots import themed
 from skill1.library import SkillLibrary
+from skill1.nano_world import SHOP
 from skill1.policy import Policy, load_model
 from skill1.prompts import make_prompts
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory, RunError
+from skill1.scores import played_note
 from skill1.train import step_tasks
 from skill1.trainer import build_trainer
 
 REFERENCE = "paper"
 _SECTION = "credit."
 _STAGE_COLOURS = dict(zip(STAGES, sns.color_palette("flare", len(STAGES)), strict=True))  # no variant's colours
-_WORLD = dict(train=8, valid_seen=1, valid_unseen=1, homes=2, unseen_homes=1, receptacles=12, objects=10)
+_WORLD = dict(valid_seen=1, valid_unseen=1, homes=2, unseen_homes=1, receptacles=12, objects=10)
 _NO_STEP = 1e-30  # learning rate: too small to move a float32 weight
 
 
@@ -54,6 +57,11 @@ class Batch:
     config: Config
     policy: str  # folder or hub id
     origin: str  # where they come from, for the reader
+    ceiling: str = ""  # how many of its goals can be met at all, for the reader; "" in ALFWorld, where all can
+
+    @property
+    def environment(self) -> str:
+        return self.config.environment.name
 
 
 @dataclass(frozen=True)
@@ -96,28 +104,32 @@ def stored_batch(path: Path, step: int = 0, groups: int = 0) -> Batch:
         known = ", ".join(map(str, usable))
         raise RunError(f"{path} does not store the policy that played step {step}; steps with theirs: {known}")
     policy = config.policy.model if step == 1 else str(run.checkpoint(step - 1).path)
-    return Batch(_first(rollouts, groups), config, policy, f"Step {step} of {run.name}")
+    chosen = _first(rollouts, groups)
+    return Batch(chosen, config, policy, f"Step {step} of {run.name}", _ceiling(config, chosen))
 
 
-def fresh_batch(seed: int = 0, groups: int = 4, overrides: Mapping[str, Any] | None = None) -> Batch:
-    """Play a small generated world with the nano preset's starting policy: three steps, of which the last is the batch.
+def fresh_batch(
+    seed: int = 0, groups: int = 4, overrides: Mapping[str, Any] | None = None, environment: str = "alfworld"
+) -> Batch:
+    """Play a generated world with its nano preset's starting policy: three steps, of which the last is the batch.
 
-    The weights stay as they are, the library learns: the last step meets games that were played before, with skills at
+    The weights stay as they are, the library learns: the last step meets tasks that were played before, with skills at
     hand. The similarity floor is off, so that there is something to rank.
 
     Args:
         groups: tasks per step.
         overrides: configuration fields over the nano preset's.
+        environment: "alfworld", or "webshop" for the preset nano-webshop.
 
     Raises:
-        ConfigError: an override is wrong, or there is no starting policy.
+        ConfigError: another environment, an override is wrong, or there is no starting policy.
     """
     given = {
         "library.similarity_floor": None,
         "rollout.tasks_per_step": groups,
         "train.seed": seed,
     }
-    config = load_config("nano", overrides=given | dict(overrides or {}))
+    config = load_config(preset_of("nano", environment), overrides=given | dict(overrides or {}))
     library = SkillLibrary(config.library, load_encoder(config.library.encoder))
     model, tokenizer = load_model(config.policy)
     prompts = make_prompts(config.policy.prompts, config.environment.name)
@@ -126,17 +138,27 @@ def fresh_batch(seed: int = 0, groups: int = 4, overrides: Mapping[str, Any] | N
     named = [(group, index) for group in range(groups) for index in range(size)]
     rollouts: list[Rollout] = []
     with TemporaryDirectory() as folder:
-        generate(Path(folder), seed=seed, **_WORLD | {"train": 2 * groups})
-        environment = make_environment(replace(config.environment, data=folder))
+        if environment == "webshop":
+            generate_shop(Path(folder), seed=seed, **SHOP)
+        else:
+            generate_games(Path(folder), seed=seed, train=2 * groups, **_WORLD)
+        played = replace(config, environment=replace(config.environment, data=folder))
+        tasks_there = make_environment(played.environment)
         loop = SkillLoop(
-            policy, environment, library, config, temperature=config.rollout.temperature, retrieval="ucb", distill=True
+            policy, tasks_there, library, config, temperature=config.rollout.temperature, retrieval="ucb", distill=True
         )
         for step in range(3):
             if rollouts:
                 library.learn(rollouts, step)
-            tasks = step_tasks(environment.tasks("train"), step, groups, seed)
+            tasks = step_tasks(tasks_there.tasks("train")[: 2 * groups], step, groups, seed)
             rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (seed, step))
-    return Batch(tuple(rollouts), config, config.policy.model, "Third step of the starting policy in a generated world")
+        ceiling = _ceiling(played, rollouts)
+    origin = f"Third step of the starting policy in a generated {'shop' if environment == 'webshop' else 'world'}"
+    return Batch(tuple(rollouts), config, config.policy.model, origin, ceiling)
+
+
+def _ceiling(config: Config, rollouts: Sequence[Rollout]) -> str:
+    return played_note(config.environment, (r.task.game for r in rollouts))
 
 
 def _first(rollouts: Sequence[Rollout], groups: int) -> tuple[Rollout, ...]:
@@ -160,10 +182,13 @@ def switches() -> pd.DataFrame:
     )
 
 
-def arms() -> list[Arm]:
-    """The reference first, then one arm per credit switch of the released scripts, all of them, GiGPO, the ablations; each credit once."""
-    paper = load_config(REFERENCE)
-    released = load_config("released")
+def arms(environment: str = "alfworld") -> list[Arm]:
+    """The reference first, then one arm per credit switch of the released scripts, all of them, GiGPO, the ablations.
+
+    Each credit once. The penalty of an invalid action is the environment's in all of them: here the two agree.
+    """
+    paper = _paper(environment)
+    released = load_config("released", overrides={"credit.invalid_penalty": paper.credit.invalid_penalty})
     changed = {name.removeprefix(_SECTION): b for name, (_, b) in diff(paper, released).items() if _is_credit(name)}
     stepwise = replace(paper.credit, estimator="gigpo")
     found = [Arm(REFERENCE, "paper", paper.credit)]
@@ -174,7 +199,7 @@ def arms() -> list[Arm]:
         Arm("gigpo, by rows", "gigpo", replace(stepwise, gigpo_statistics="row")),
     ]
     for variant in VARIANTS:
-        config = load_config(REFERENCE, variant)
+        config = _paper(environment, variant)
         if config.rollout.reflection != "none":
             continue  # credited by what other rollouts do not hold
         kind = "gigpo" if config.credit.estimator == "gigpo" else "ablation"
@@ -185,15 +210,19 @@ def arms() -> list[Arm]:
     return list(distinct.values())
 
 
-def baselines() -> list[Arm]:
+def baselines(environment: str = "alfworld") -> list[Arm]:
     """GRPO first, then GiGPO with either statistics: the baselines among themselves, on act rows alone."""
-    grpo, gigpo = (load_config(REFERENCE, variant) for variant in ("grpo", "gigpo"))
+    grpo, gigpo = (_paper(environment, variant) for variant in ("grpo", "gigpo"))
     by_rows = replace(gigpo.credit, gigpo_statistics="row")
     return [
         Arm("grpo", "baseline", grpo.credit, _absent(grpo)),
         Arm("gigpo", "gigpo", gigpo.credit, _absent(gigpo)),
         Arm("gigpo, by rows", "gigpo", by_rows, _absent(gigpo)),
     ]
+
+
+def _paper(environment: str, variant: str = "full") -> Config:
+    return load_config(preset_of(REFERENCE, environment), variant)
 
 
 def _is_credit(field: str) -> bool:
@@ -353,6 +382,7 @@ def reading(batch: Batch, statistics: pd.DataFrame, compared: pd.DataFrame, gigp
     table = compared.set_index("arm")
     cells = statistics.set_index(["arm", "stage"])
     won = sum(r.outcome for r in batch.rollouts)
+    limit = f" {batch.ceiling}" if batch.ceiling else ""
 
     def angle(frame: pd.DataFrame, name: str) -> str:
         cosine, ratio = frame.loc[name, ["cosine", "ratio"]]
@@ -371,7 +401,7 @@ def reading(batch: Batch, statistics: pd.DataFrame, compared: pd.DataFrame, gigp
     among = gigpo.set_index("arm")
     lines = [
         f"{batch.origin}: {len(batch.rollouts)} rollouts in {len({r.group for r in batch.rollouts})} groups, {won:.0f} "
-        f"won. Of the act rows, {idle(REFERENCE)} get nothing by the paper's credit, {idle(released)} by the released "
+        f"won.{limit} Of the act rows, {idle(REFERENCE)} get nothing by the paper's credit, {idle(released)} by the released "
         f"scripts' and {idle('estimator = gigpo')} by GiGPO's estimator.",
         f"The paper's credit has {share(REFERENCE, 'rerank')} and {share(REFERENCE, 'distill')}; the released scripts' "
         f"has {share(released, 'rerank')} and {share(released, 'distill')}.",

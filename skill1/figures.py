@@ -18,6 +18,7 @@ from skill1.journal import Journal
 from skill1.plots import VARIANT_COLOURS, dots, legend, lines, percent, several, shades, shifts, themed, whole
 from skill1.runs import RunDirectory
 from skill1.stats import Estimate, success_rate, wilson
+from skill1.wording import task_word, word_of_splits
 
 _BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
 _OVERALL = "Overall"
@@ -60,7 +61,8 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
         dots(axes, at, list(points.values()), (colour, "o"), variant + seeds, line=True)
     episodes = {run.config.rollout.tasks_per_step * run.config.rollout.group_size for run in runs}
     axes.plot([], [], color="0.4", linewidth=0.7, label=f"training reward, raw ({several(episodes)} episodes a step)")
-    validation = f"{several(games)} games, 95 % interval" if games else "none"
+    word = task_word(runs[0].config.environment.name)
+    validation = f"{several(games)} {word}s, 95 % interval" if games else "none"
     axes.set(xlabel="training step", ylabel=f"success (%)\nvalidation: {validation}")
     percent(axes.yaxis)
     whole(axes.xaxis)
@@ -146,7 +148,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
     sizes = [f"{SPLITS.get(s, s)}\n{_size(reference[reference['split'] == s])}" for s in splits]
     axes.set_yticks(range(len(splits)), sizes)
     axes.set_ylim(len(splits) - 0.5, -0.5)
-    axes.set(xlim=(-3, 112), xlabel="success (%), 95 % interval over games")
+    axes.set(xlim=(-3, 112), xlabel=f"success (%), 95 % interval over {word_of_splits(splits)}s")
     axes.set_xticks(range(0, 101, 20))
     legend(figure, axes)
     return figure
@@ -298,4 +300,5 @@ def _splits_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
 
 def _size(frame: pd.DataFrame) -> str:
     passes = frame["pass"].nunique()
-    return f"n = {frame['game'].nunique()} games, {passes} {'pass' if passes == 1 else 'passes'}"
+    word = word_of_splits(frame["split"])
+    return f"n = {frame['game'].nunique()} {word}s, {passes} {'pass' if passes == 1 else 'passes'}"

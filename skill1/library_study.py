@@ -29,7 +29,7 @@ from skill1.journal import Journal, LibraryEvent, read_snapshot
 from skill1.library_replay import moments
 from skill1.runs import RunDirectory, RunError
 
-_COLUMNS = ["group", "candidates", "ranking", "outcome"]
+_COLUMNS = ["task", "group", "candidates", "ranking", "outcome"]
 _BLOCK = 512  # descriptions whose cosines with all others are held at once
 
 
@@ -39,7 +39,7 @@ class LibraryRun:
 
     Attributes:
         run, events: the run and its whole journal.
-        episodes: one row each: step, group (unique in the run), outcome, candidates (their number).
+        episodes: one row each: step, group (unique in the run), game, outcome, candidates (their number).
         retrievals: one row per episode and candidate: episode (row of `episodes`), step, skill, place (in retrieval
             order, from 0), rank (in the policy's, from 0), utility (as retrieved), shown.
         skills: every skill ever admitted, by id: desc, strategy, admitted, retired (step, nan if it stayed), utility
@@ -115,12 +115,13 @@ def _uses(run: RunDirectory, steps: Sequence[int]) -> tuple[pd.DataFrame, pd.Dat
             raise RunError(f"{file} is corrupt ({error}): restore it") from None
         tables.append(table.append_column("step", pa.array(np.full(len(table), step))))
     table = pa.concat_tables(tables).combine_chunks()
-    flat = table.drop_columns(["candidates", "ranking"]).to_pandas()
+    flat = table.drop_columns(["task", "candidates", "ranking"]).to_pandas()
     width = int(flat["group"].max()) + 1
     episodes = pd.DataFrame(
         {
             "step": flat["step"],
             "group": flat["step"] * width + flat["group"],
+            "game": pc.struct_field(table["task"], "game").to_pandas(),
             "outcome": flat["outcome"],
             "candidates": pc.list_value_length(table["candidates"]).to_numpy(),
         }

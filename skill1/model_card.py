@@ -13,6 +13,7 @@ from skill1.config import Config, diff
 from skill1.records import Skill
 from skill1.runs import RunDirectory
 from skill1.skillrl.bank import SkillBank
+from skill1.wording import task_word
 
 _PACKAGES = ("skill1", "torch", "transformers", "trl", "peft", "accelerate")
 _CARD = """---
@@ -136,10 +137,10 @@ def _results(run: RunDirectory, step: int) -> str:
     if not any(f"step {step}," in arm for arm in arms):
         return f"Step {step} was **not evaluated** within its run (`skill1 evaluate --name NAME --step {step}`)."
     table = success_table(arms)
-    how = run.config.evaluation
+    how, word = run.config.evaluation, task_word(run.config.environment.name)
     about = (
-        "Success as the environment says it (`won`), in percent; n = games x passes episodes; 95 % intervals by bootstrap "
-        f"over games and by Wilson; seed is training's. Sampling temperature {how.temperature:g}, evaluation seed "
+        f"Success as the environment says it (`won`), in percent; n = {word}s x passes episodes; 95 % intervals by "
+        f"bootstrap over {word}s and by Wilson; seed is training's. Sampling temperature {how.temperature:g}, evaluation seed "
         f"{how.seed}, at most {run.config.environment.max_steps} actions."
     )
     return f"{about}\n\n{_table(table.columns, table.itertuples(index=False))}"

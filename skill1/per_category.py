@@ -17,6 +17,7 @@ from skill1.published import LABEL, OVERALL, published
 from skill1.stats import bootstrap_mean, holm
 from skill1.study import Study
 from skill1.study_tables import block, interval, points_table, wide, with_bounds
+from skill1.wording import task_word, worded
 
 _PLAIN = ("no_library", "grpo")  # two names of one thing: the same training without a library
 
@@ -55,7 +56,8 @@ def table1(study: Study) -> pd.DataFrame:
         blocks[split, "this study"] = block(part, names)
     theirs = wide(published_success(study), names, lambda row: f"{row.success:.1f}", rows="method")
     table = pd.concat(blocks | {("not named", LABEL): theirs}, names=["games of", "from", "policy"]).fillna("")
-    return table[[*names[1:], OVERALL, "passes", "seeds"]].rename(columns={OVERALL: "All"})
+    shown = table[[*names[1:], OVERALL, "passes", "seeds"]].rename(columns={OVERALL: "All"})
+    return worded(shown, task_word(study.benchmark))
 
 
 def headline(study: Study) -> list[str]:
@@ -98,7 +100,7 @@ def gain_table(study: Study) -> pd.DataFrame:
     table = gains(study)
     blocks = table.groupby(["split", "variant"], sort=False)
     table = pd.concat(part.sort_values("points", ascending=False, kind="stable") for _, part in blocks)
-    return points_table(table, ["split", "variant", "category"])
+    return worded(points_table(table, ["split", "variant", "category"]), task_word(study.benchmark))
 
 
 def behaviour(study: Study) -> pd.DataFrame:
@@ -143,7 +145,7 @@ def _mean(name: str, part: pd.DataFrame, column: str, seeds: int) -> dict[str, f
 def behaviour_table(study: Study) -> pd.DataFrame:
     """`behaviour` for the eye."""
     table = behaviour(study)
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "split": table["split"],
             "variant": table["variant"],
@@ -156,11 +158,13 @@ def behaviour_table(study: Study) -> pd.DataFrame:
             "seeds": table["seeds"],
         }
     ).set_index(["split", "variant", "category"])
+    return worded(shown, task_word(study.benchmark))
 
 
 def reading(study: Study) -> str:
     """What the numbers say, as Markdown, made from them alone."""
     lines = [arms.setting(study)]
+    word = task_word(study.benchmark)
     table, played = gains(study), behaviour(study).set_index(["split", "variant", "category"])
     for (split, variant), part in table.groupby(["split", "variant"], sort=False):
         overall = part[part["category"] == OVERALL].iloc[0]
@@ -168,8 +172,8 @@ def reading(study: Study) -> str:
         sure = by_category[by_category["games_holm"] < 0.05]["category"]
         lines.append(
             f"{split}, {variant} against the untrained policy: {overall['points']:+.1f} points "
-            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in {_gain(by_category.iloc[0])}, "
-            f"least in {_gain(by_category.iloc[-1])}; these runs differ from it (Holm over {len(by_category)} "
+            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in {_gain(by_category.iloc[0], word)}, "
+            f"least in {_gain(by_category.iloc[-1], word)}; these runs differ from it (Holm over {len(by_category)} "
             f"categories) in {', '.join(sure) or 'no category'}."
         )
         after, before = (played.loc[(split, name, OVERALL)] for name in (variant, UNTRAINED))
@@ -180,9 +184,9 @@ def reading(study: Study) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 
-def _gain(row: pd.Series) -> str:
+def _gain(row: pd.Series, word: str) -> str:
     span = interval(row["both_low"], row["both_high"])
-    return f"{row['category']} ({row['points']:+.1f}{f' {span}' if span else ''}, n = {row['games']} games)"
+    return f"{row['category']} ({row['points']:+.1f}{f' {span}' if span else ''}, n = {row['games']} {word}s)"
 
 
 def _with_bounds(table: pd.DataFrame, name: str) -> list[str]:

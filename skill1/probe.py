@@ -1,13 +1,15 @@
 """Does the policy follow its skill? First moves and success with a relevant, an irrelevant and no skill. Ours.
 
-For every game of a split that has a train game of the same home and object, the relevant skill is what an episode of
-such a train game would teach (the place where its walkthrough takes the object). The arms:
+In ALFWorld, for every game of a split that has a train game of the same home and object, the relevant skill is what an
+episode of such a train game would teach (the place where its walkthrough takes the object). The arms:
 
     none           no skill
     relevant       the skill of this home and this object
     irrelevant     a skill of another home and another object
     other_object   this home, another object
     other_home     this object, another home
+
+A first move follows a skill if it goes to the skill's place. The arms of WebShop are in `shop_probe`.
 
 All arms play the same games with the same random streams, so differences are paired by game.
 """
@@ -18,15 +20,16 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from skill1.config import Config, ConfigError
+from skill1 import shop_probe
+from skill1.config import Config
 from skill1.envs.alfworld.environment import AlfworldEnvironment
-from skill1.envs.base import DataError, Observation
-from skill1.evaluate import jobs, play
+from skill1.envs.base import DataError, Observation, VectorEnvironment
+from skill1.evaluate import Job, jobs, play
 from skill1.expert import read_goal
 from skill1.policy import Policy
 from skill1.prompts import CompactPrompts
@@ -55,13 +58,30 @@ class Fact:
     def skill(self) -> str:
         return CompactPrompts.write_skill(self.target, self.place, self.start)
 
+    def followed(self, rollout: Rollout) -> bool:
+        return first_place(rollout) == self.place
+
+
+class Shown(Protocol):
+    """What an arm shows: `Fact`, or `shop_probe.ShopFact`."""
+
+    @property
+    def skill(self) -> str: ...
+
+    def followed(self, rollout: Rollout) -> bool:
+        """Whether the episode's first move is the one that the skill is about."""
+        ...
+
+
+Draw = dict[str, Shown | None]  # arm -> what it shows in one episode
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
     """`frame` has one row per (arm, game, pass); `gate` the differences the gate is about."""
 
-    frame: pd.DataFrame  # columns arm, game, pass, won, steps, followed, in_room
-    arms: dict[str, dict[str, Estimate]]  # arm -> success, followed
+    frame: pd.DataFrame  # columns arm, game, pass, won, steps, followed, followed_irrelevant; in WebShop score
+    arms: dict[str, dict[str, Estimate]]  # arm -> success, followed; in WebShop score
     gate: dict[str, Estimate]
     passed: bool
 
@@ -88,16 +108,27 @@ def teach(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact]
 
 
 def probe(
-    policy: Policy, environment: AlfworldEnvironment, config: Config, *, split: str, passes: int, progress: bool = False
+    policy: Policy, environment: VectorEnvironment, config: Config, *, split: str, passes: int, progress: bool = False
 ) -> ProbeReport:
     """Play all arms.
 
     Raises:
-        ConfigError: the environment is not ALFWorld: facts about homes are what is probed.
-        DataError: no game of the split has a train game of the same home and object.
+        DataError: no game of the split has a train game of the same home and object; or see `shop_probe.draw_facts`.
     """
-    if config.environment.name != "alfworld":
-        raise ConfigError(f"environment.name={config.environment.name}: the probe asks about ALFWorld's homes alone")
+    rng = random.Random(config.evaluation.seed)
+    if config.environment.name == "webshop":
+        known = shop_probe.learn_facts(environment, environment.tasks(config.environment.train_split))
+        tasks = environment.tasks(split)
+        drawn = [d for _ in range(passes) for d in shop_probe.draw_facts(environment, tasks, known, rng)]
+        return _play(policy, environment, config, jobs(tasks, passes), drawn, progress)
+    tasks, drawn = _homes(environment, config, split, passes, rng)
+    return _play(policy, environment, config, jobs(tasks, passes), drawn, progress)
+
+
+def _homes(
+    environment: AlfworldEnvironment, config: Config, split: str, passes: int, rng: random.Random
+) -> tuple[list[Task], list[Draw]]:
+    """The games that can be probed, and what their episodes are shown, pass by pass."""
     known: dict[tuple[str, str], list[Fact]] = defaultdict(list)
     for fact in teach(environment, environment.tasks(config.environment.train_split)):
         known[fact.target, fact.home].append(fact)
@@ -110,11 +141,15 @@ def probe(
             f"no game of {split} has a train game with the same object and receptacle list: probe a split whose homes "
             "are in train (valid_seen)"
         )
-    todo = jobs([tasks[i] for i in probed], passes)
-    rng = random.Random(config.evaluation.seed)
-    drawn = [_draw(known, keys[i], rng) for _ in range(passes) for i in probed]  # as `todo`: pass by pass
+    return [tasks[i] for i in probed], [_draw(known, keys[i], rng) for _ in range(passes) for i in probed]
+
+
+def _play(
+    policy: Policy, environment: VectorEnvironment, config: Config, todo: Sequence[Job], drawn: Sequence[Draw],
+    progress: bool,
+) -> ProbeReport:  # fmt: skip
     frames = []
-    for arm in ARMS:
+    for arm in drawn[0]:
         skills = [choice[arm].skill if choice[arm] else "" for choice in drawn]
         rollouts = play(todo, policy, environment, None, config, skills=skills, progress=progress)
         frames.append(
@@ -124,9 +159,10 @@ def probe(
                     "game": job.task.game,
                     "pass": job.number,
                     "won": float(r.outcome),
+                    **({"score": r.score} if job.task.environment == "webshop" else {}),  # elsewhere it is success
                     "steps": r.steps,
-                    "followed": float(first_place(r) == _named(choice, arm).place),
-                    "followed_irrelevant": float(first_place(r) == choice["irrelevant"].place),
+                    "followed": float(_named(choice, arm).followed(r)),
+                    "followed_irrelevant": float(choice["irrelevant"].followed(r)),
                 }
                 for job, r, choice in zip(todo, rollouts, drawn, strict=True)
             )
@@ -140,8 +176,8 @@ def first_place(rollout: Rollout) -> str | None:
     return next((words[1] for words in moves if len(words) > 1), None)
 
 
-def _named(choice: dict[str, Fact | None], arm: str) -> Fact:
-    """The fact whose place counts as "followed": the arm's own, and the relevant one where no skill is shown."""
+def _named(choice: Draw, arm: str) -> Shown:
+    """What "followed" is about: what the arm shows, and the relevant fact where it shows none."""
     return choice[arm] or choice["relevant"]
 
 
@@ -164,8 +200,9 @@ def _draw(known: dict[tuple[str, str], list[Fact]], key: tuple[str, str], rng: r
 def _judge(frame: pd.DataFrame) -> ProbeReport:
     arms = {
         arm: {
-            "success": bootstrap_mean(part["won"], part["game"]),
-            "followed": bootstrap_mean(part["followed"], part["game"]),
+            name: bootstrap_mean(part[column], part["game"])
+            for name, column in {"success": "won", "score": "score", "followed": "followed"}.items()
+            if column in part
         }
         for arm, part in frame.groupby("arm")
     }

@@ -12,10 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from skill1.config import EnvironmentConfig
+from skill1.envs.base import DataError
 from skill1.envs.webshop.ceiling import Ceiling, ceiling
 from skill1.envs.webshop.environment import open_webshop
 from skill1.runs import RunDirectory
 from skill1.stats import bootstrap_mean
+from skill1.wording import task_word, worded
 
 
 def is_graded(run: Path) -> bool:
@@ -24,7 +26,7 @@ def is_graded(run: Path) -> bool:
 
 
 def score_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row per split and evaluation: score and success, both in percent, with the score's 95 % interval over games.
+    """One row per split and evaluation: score and success, both in percent, with the score's 95 % interval over goals.
 
     Args:
         frames: label -> outcomes (columns of `runs.EVALUATION_SCHEMA`).
@@ -44,7 +46,7 @@ def score_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "passes": part["pass"].nunique(),
                 }
             )
-    return pd.DataFrame(rows).sort_values("split", kind="stable", ignore_index=True)
+    return worded(pd.DataFrame(rows).sort_values("split", kind="stable", ignore_index=True), task_word("webshop"))
 
 
 def ceiling_note(run: Path, frames: Mapping[str, pd.DataFrame]) -> str:
@@ -56,6 +58,19 @@ def ceiling_note(run: Path, frames: Mapping[str, pd.DataFrame]) -> str:
     return f"Ceiling: {in_words(ceiling_of(RunDirectory.open(run).config.environment, games))}"
 
 
+def played_note(config: EnvironmentConfig, games: Iterable[str]) -> str:
+    """`ceiling_note` of the goals that training episodes played, by the ids of their tasks; "" outside WebShop.
+
+    What is read of a run alone must not need its shop: the sentence says so where that is not there any more.
+    """
+    if config.name != "webshop":
+        return ""
+    try:
+        return f"Ceiling: {in_words(ceiling_of(config, games), 'played')}"
+    except DataError as error:
+        return f"Ceiling: not known without the shop that was played in ({error})."
+
+
 def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
     """How many of some goals of WebShop, named by the ids of their tasks, can be met at all.
 
@@ -65,9 +80,9 @@ def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
     return ceiling(environment.shop, [environment.number(game) for game in sorted(set(games))])
 
 
-def in_words(found: Ceiling) -> str:
-    """A ceiling as the rest of a sentence."""
+def in_words(found: Ceiling, done: str = "evaluated") -> str:
+    """A ceiling as the rest of a sentence; `done`: what happened to the goals."""
     return (
-        f"{found.reachable} of the {found.goals} goals evaluated ({100 * found.share:.1f} %) can reach a score of 1.0 "
+        f"{found.reachable} of the {found.goals} goals {done} ({100 * found.share:.1f} %) can reach a score of 1.0 "
         "with their own product."
     )

@@ -24,6 +24,7 @@ from skill1.published import LABEL, OVERALL
 from skill1.stats import Estimate
 from skill1.study import Study
 from skill1.study_tables import plural
+from skill1.wording import task_word
 
 _UNTRAINED_STYLE = ("#333333", "s")
 _HOLLOW = {"markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none", "markersize": 6}
@@ -55,7 +56,7 @@ def ablation_dots(study: Study) -> Figure:
         if known:
             rows = [names.index(name) for name in known]
             axes.plot(published[known], rows, "o", label=LABEL, clip_on=False, **_HOLLOW)
-        axes.set(xlabel=f"success (%)\n{_size(part.iloc[0])}")
+        axes.set(xlabel=f"success (%)\n{_size(study, part.iloc[0])}")
         percent(axes.xaxis)
     legend(figure, panels[0])
     return figure
@@ -79,12 +80,13 @@ def effect_dots(study: Study) -> Figure:
             if not np.isnan(effect.published):
                 axes.plot(effect.published, row, "o", **_HOLLOW)
         _key(axes, "difference", marker="o", color="0.3")
-        _key(axes, "95 %: these runs, new games", linewidth=3.2, color="0.3")
-        _key(axes, "95 %: new runs, new games", linewidth=1.0, color="0.3")
+        word = task_word(study.benchmark)
+        _key(axes, f"95 %: these runs, new {word}s", linewidth=3.2, color="0.3")
+        _key(axes, f"95 %: new runs, new {word}s", linewidth=1.0, color="0.3")
         if table["published"].notna().any():
             axes.plot([], [], "o", label=LABEL, **_HOLLOW)
         part = ablations.success(study).query("split == @split")
-        axes.set(xlabel=f"success minus that of full (points)\n{_size(part.iloc[0])}")
+        axes.set(xlabel=f"success minus that of full (points)\n{_size(study, part.iloc[0])}")
     legend(figure, panels[0])
     return figure
 
@@ -167,7 +169,7 @@ def category_spread(study: Study) -> Figure:
             at = [rows.index(category) + last for category in known]
             axes.plot(theirs[known], at, marker, label=f"{method}, {LABEL}", clip_on=False, **_HOLLOW)
         _category_rows(axes, rows, part)
-        axes.set(xlabel=f"success (%), mean ± std over seeds\n{_size(part.iloc[0])}")
+        axes.set(xlabel=f"success (%), mean ± std over seeds\n{_size(study, part.iloc[0])}")
         percent(axes.xaxis)
     legend(figure, panels[0], columns=3)
     return figure
@@ -190,7 +192,7 @@ def gain_dots(study: Study) -> Figure:
             dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
         _category_rows(axes, rows, part)
         passes = per_category.success(study).query("split == @split").iloc[0]
-        axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{_size(passes)}")
+        axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{_size(study, passes)}")
     legend(figure, panels[0])
     return figure
 
@@ -216,7 +218,7 @@ def behaviour_dots(study: Study, split: str) -> Figure:
             places = [rows.index(category) + shift for category in own["category"]]
             dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
         _category_rows(axes, rows, table)
-        axes.set(xlabel=f"{title}, 95 % interval\n{_size(table.iloc[0])}", title=SPLITS.get(split, split))
+        axes.set(xlabel=f"{title}, 95 % interval\n{_size(study, table.iloc[0])}", title=SPLITS.get(split, split))
         axes.set_xlim(left=0)
     whole(panels[0].xaxis)
     panels[1].tick_params(labelleft=False)
@@ -307,6 +309,6 @@ def _seed_label(study: Study, name: str) -> str:
     return name if name == UNTRAINED else f"{name} ({_seeds(study, name)})"
 
 
-def _size(row: pd.Series) -> str:
-    passes = int(row["passes"])
-    return f"n = {row['games']} games, {passes} {'pass' if passes == 1 else 'passes'}"
+def _size(study: Study, row: pd.Series) -> str:
+    passes, word = int(row["passes"]), task_word(study.benchmark)
+    return f"n = {row['games']} {word}s, {passes} {'pass' if passes == 1 else 'passes'}"

@@ -12,6 +12,7 @@ from skill1.published import OVERALL
 from skill1.scores import in_words
 from skill1.study import Study
 from skill1.study_tables import with_bounds
+from skill1.wording import task_word, worded
 
 _KEYS = ["split", "variant", "category"]
 
@@ -39,9 +40,10 @@ def _beside(scores: pd.DataFrame, success: pd.DataFrame) -> pd.DataFrame:
 
 
 def _for_the_eye(tidy: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    return tidy.assign(
+    shown = tidy.assign(
         **{
             "score": [with_bounds(row.score, row.low_of_score, row.high_of_score) for row in tidy.itertuples()],
             "success %": [with_bounds(row.success, row.low, row.high) for row in tidy.itertuples()],
         }
     ).set_index(keys)[["score", "success %", "games", "passes", "seeds"]]
+    return worded(shown, task_word("webshop"))

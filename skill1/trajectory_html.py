@@ -18,6 +18,7 @@ from skill1.credit import distill_rewards
 from skill1.records import STAGES, Row, Stage, Turn
 from skill1.retroagent import intrinsic_of, judged_right, reflection_rewards
 from skill1.trajectories import RULES, Case, Episode, Step
+from skill1.wording import task_word
 
 Prompts = Callable[[Turn], str]  # the full prompt of a turn, decoded
 
@@ -129,7 +130,7 @@ def _facts(episode: Episode) -> str:
     r = episode.rollout
     facts = [
         ("Task", _text(r.instruction, "instruction")),
-        ("Game", f"{_text(r.task.game, 'game')} ({_text(r.task.category, 'category')}, {_text(r.task.split)})"),
+        (_capital(task_word(r.task.environment)), f"{_text(r.task.game, 'game')} ({_text(r.task.category, 'category')}, {_text(r.task.split)})"),
         ("Outcome", f'r = <span class="outcome">{r.outcome:g}</span>, score {r.score:g}'),
         ("Actions", f"{r.steps}; ill-formed {r.invalid_actions}, inadmissible {r.inadmissible_actions}"),
     ]
@@ -286,7 +287,7 @@ def group_table(members: Sequence[Episode], now: Episode | None = None) -> str:
 
 def step_view(step: Step, opened: int, prompts: Prompts | None = None) -> str:
     """All groups of a step, folded but for group `opened`, and every episode within them."""
-    parts = [f"<h2>All games of step {step.number}</h2>"]
+    parts = [f"<h2>All {task_word(step.run.config.environment.name)}s of step {step.number}</h2>"]
     for number, members in step.groups.items():
         r = members[0].rollout
         parts.append(

@@ -19,9 +19,11 @@ import pandas as pd
 from skill1.journal import LibraryError
 from skill1.records import Turn
 from skill1.runs import RunDirectory, RunError
+from skill1.scores import played_note
 from skill1.stats import paired_difference
 from skill1.trajectories import Case, Episode, Step, contrasts, episode_table, find_cases, load_step
 from skill1.trajectory_html import Prompts, case_view, episode_view, escape, fragment, page, rules, step_view
+from skill1.wording import task_word
 
 _ALL = "all"
 
@@ -88,7 +90,7 @@ class Explorer(widgets.VBox):
         self.actions = widgets.Dropdown(
             options=[_ALL, "some ill-formed", "some inadmissible"], description="Actions", layout=slim
         )
-        self.game = widgets.Dropdown(description="Game", layout=wide)
+        self.game = widgets.Dropdown(layout=wide)
         self.rollout = widgets.ToggleButtons(description="Rollout", style={"button_width": "auto"})
         self.prompts = widgets.Checkbox(description="full prompts", indent=False, layout=slim)
         self.count = widgets.Label()
@@ -157,6 +159,7 @@ class Explorer(widgets.VBox):
 
     def _offer_games(self) -> None:
         """The groups with an episode that passes the filters; the one at hand, if it still does."""
+        self.game.description = task_word(self.current.run.config.environment.name).capitalize()
         matching = self.matching()
         self.count.value = f"{len(matching)} of the step's {len(self.current.episodes)} episodes match"
         options = []
@@ -239,7 +242,7 @@ def export(
         f"Run {run.name}, preset {config.preset}, policy {config.policy.model}. {_won(shown)} r is an episode's "
         "outcome, U and n are a skill's utility and count, A and w a call's advantage and its weight in the loss."
     )
-    body = [f"<h1>{escape(title)}</h1>", f"<p>{escape(about)}</p>"]
+    body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(text)}</p>" for text in (about, _ceiling(shown)) if text)]
     if found := find_cases(run, cases):
         body += ["<h2>Case studies</h2>", *_cases(path, found, shown)]
     body.append(step_view(shown, shown.group_of(game), reader))
@@ -299,9 +302,11 @@ def reading(step: Step) -> str:
     even = sum(len({e.won for e in members}) == 1 for members in groups)
     acts = [turn for e in step.episodes for turn in e.rollout.turns_of("act")]
     ill, inadmissible = sum(not turn.well_formed for turn in acts), sum(not turn.admissible for turn in acts)
+    limit = f"{ceiling} " if (ceiling := _ceiling(step)) else ""
     text = (
-        f"* {_won(step)} In {even} groups all outcomes are equal: there the query and act calls get an advantage from "
-        f"invalid actions at most.\n* Of {len(acts)} actions {ill} were ill-formed and {inadmissible} inadmissible.\n"
+        f"* {_won(step)} {limit}In {even} groups all outcomes are equal: there the query and act calls get an advantage "
+        f"from invalid actions at most.\n* Of {len(acts)} actions {ill} were ill-formed and {inadmissible} "
+        "inadmissible.\n"
     )
     if not step.run.config.library.enabled:
         return text + f"* Variant {step.run.config.variant} has no library: there are no skills to follow."
@@ -318,6 +323,11 @@ def _won(step: Step) -> str:
     won, played = sum(e.won for e in step.episodes), len(step.episodes)
     share = 100 * won / played
     return f"In step {step.number}, {won} of {played} episodes of {len(step.groups)} groups won ({share:.1f} %)."
+
+
+def _ceiling(step: Step) -> str:
+    """How many of the step's goals can be met at all; "" where all tasks can."""
+    return played_note(step.run.config.environment, (e.rollout.task.game for e in step.episodes))
 
 
 def _within_groups(run: RunDirectory) -> str:

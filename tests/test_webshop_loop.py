@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
+from test_notebooks import NOTEBOOKS, shown
 
+from skill1 import shop_probe
+from skill1.batch import run_notebook
+from skill1.chosen import choose_run, choose_study
 from skill1.comparison import evaluate_arms, write_summary
 from skill1.config import VARIANTS, ConfigError, EnvironmentConfig, flatten, load_config, preset_of
 from skill1.credit import credit
@@ -22,6 +28,7 @@ from skill1.evaluate import evaluate_run
 from skill1.experiment import Experiment
 from skill1.library import SkillLibrary
 from skill1.nano_world import SHOP, nano_world, world_folder
+from skill1.policy import Completion
 from skill1.probe import probe
 from skill1.prompts import CompactShopPrompts, FullShopPrompts, make_prompts
 from skill1.prompts.shop_reading import read_wish
@@ -193,8 +200,8 @@ def test_scores_are_shown_beside_success(trained):
                          score=[1.0, 0.5, 0.25, 0.25])  # fmt: skip
     table = score_table({"after": frame})
     row = table.iloc[0]
-    assert (row["score"], row["success %"], row["games"]) == (50.0, 25.0, 2)  # games' means .75 and .25
-    assert row["over games, 95 %"] == "25.0 to 75.0"
+    assert (row["score"], row["success %"], row["goals"]) == (50.0, 25.0, 2)  # goals' means .75 and .25
+    assert row["over goals, 95 %"] == "25.0 to 75.0"
 
 
 def test_generated_shops_are_made_for_the_nano_preset(tmp_path, monkeypatch):
@@ -239,7 +246,66 @@ def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
         demo(2, preset="paper")
 
 
-def test_the_probe_is_about_homes(shop, shopper):
+class Searcher:
+    """Searches for the brand that its skill names, else for "none"."""
+
+    prompts = CompactShopPrompts()
+
+    def generate(self, texts, seeds, *, temperature, max_new_tokens):
+        shown = [text.partition("<skill> ")[2].removesuffix(" <write>").split() for text in texts]
+        answers = [f"search {' '.join(words[words.index(':') + 1 :])}" if ":" in words else "search none" for words in shown]
+        ids = np.zeros(1, np.int32)
+        return [Completion(ids, ids, np.zeros(1, np.float32), answer) for answer in answers]
+
+
+def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(shop, shopper):
     config = configure_shop(shop, shopper)
-    with pytest.raises(ConfigError, match="environment.name=webshop: the probe asks about ALFWorld's homes alone"):
-        probe(None, make_environment(config.environment), config, split="test", passes=1)
+    environment = make_environment(config.environment)
+    known = shop_probe.learn_facts(environment, environment.tasks("train"))
+    tasks = environment.tasks("test")
+    for task, own, drawn in zip(tasks, shop_probe.learn_facts(environment, tasks),
+                                shop_probe.draw_facts(environment, tasks, known, random.Random(0)), strict=True):  # fmt: skip
+        assert drawn["none"] is None and drawn["relevant"] == own
+        assert drawn["irrelevant"] in known and drawn["irrelevant"].wish != own.wish
+        assert drawn["irrelevant"].brand != own.brand
+        assert own.wish == read_wish(environment.goal(task).text).terms
+    report = probe(Searcher(), environment, config, split="test", passes=2)
+    assert tuple(report.frame["arm"].unique()) == shop_probe.ARMS and len(report.frame) == 3 * 2 * 12
+    followed = {arm: values["followed"].value for arm, values in report.arms.items()}
+    assert followed == {"none": 0.0, "relevant": 1.0, "irrelevant": 1.0}
+    assert report.gate["following an irrelevant skill: irrelevant - none"].value == 1.0 and not report.passed
+    assert all("score" in values for values in report.arms.values())
+    with pytest.raises(DataError, match="no training goal wishes another product"):
+        shop_probe.draw_facts(environment, tasks[:1], shop_probe.learn_facts(environment, tasks[:1]), random.Random(0))
+
+
+def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
+    """The shipped policy wins at once, so that there are skills to study."""
+    shipped, long = NOTEBOOKS.parent / "data" / "nano-webshop-policy", {"environment__max_steps": 12}
+    limits = {f"rollout__max_{stage}_tokens": 16 for stage in ("query", "rerank", "act", "distill")}
+    train(configure_shop(shop, shipped, train__steps=2, **long, **limits), tmp_path / "run")
+    for name in ("05_library", "07_trajectories"):
+        given = {"run": str(tmp_path / "run"), "env": "webshop"}
+        text = shown(run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given))
+        assert "Ceiling: " in text and " goals played (100.0 %) can reach a score of 1.0" in text
+    [page] = tmp_path.rglob("*.html")
+    assert "goals played (100.0 %)" in page.read_text()
+
+
+def test_a_study_or_run_of_the_other_environment_is_refused(trained, tmp_path, monkeypatch):
+    assert choose_run(str(trained), "") == choose_run(str(trained), "webshop") == trained
+    with pytest.raises(ConfigError, match="is of webshop, but env = 'alfworld': give one of alfworld"):
+        choose_run(str(trained), "alfworld")
+    with pytest.raises(ConfigError, match="unknown environment 'webshp'; did you mean 'webshop'"):
+        choose_run(str(trained), "webshp")
+    study = str(NOTEBOOKS.parent / "results" / "reference" / "nano")
+    assert choose_study(study, "alfworld").benchmark == "alfworld"
+    with pytest.raises(ConfigError, match="is of alfworld, but env = 'webshop'"):
+        choose_study(study, "webshop")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="results/nano-webshop .*`skill1 reproduce --preset nano-webshop --name nano-webshop`"):
+        choose_study("", "webshop")
+    with pytest.raises(RunError, match="results/nano .*`skill1 reproduce --preset nano --name nano`"):
+        choose_study("", "")
+    with pytest.raises(RunError, match="`skill1 train --preset nano-webshop .* --out results/nano-webshop-full-seed0`"):
+        choose_run("", "webshop")
