@@ -16,6 +16,7 @@ import synthetic_study
 from nbformat.v4 import new_notebook
 from shop_runs import make_shop, settings_of_shop
 from synthetic_study import PRODUCTS, STEPS
+from test_notebooks import shown
 
 from skill1 import ablations, arms, dynamics, paper_tables, per_category, study_figures, study_scores
 from skill1.batch import run_notebook
@@ -100,7 +101,7 @@ def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
     assert set(ablations.table2(study).index.get_level_values("from")) == {"this study"}
     assert dynamics.published_similarity(study) is None and dynamics.published_value(study, "u_hat") is None
     claims = paper_tables.claims(study).set_index("variant")
-    assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6}
+    assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6, "skillrl": -10.2}
     text = "\n".join(module.reading(study) for module in (ablations, dynamics, paper_tables))
     assert "97.5" not in text and "GRPO, Table 1" not in text and "at step 85" not in text and "home" not in text
 
@@ -162,13 +163,15 @@ def test_a_study_that_does_not_say_its_benchmark_is_of_alfworld() -> None:
     assert reference.benchmark == "alfworld" and reference.ceilings == {}
 
 
-def test_notebook_06_reads_a_study_of_webshop(tmp_path: Path) -> None:
-    made = synthetic_study.make({"full": [0], "grpo": [0]}, splits=("valid_seen",), passes=1, sizes={"valid_seen": 12})
+@pytest.mark.parametrize("name", ["03_ablations", "04_per_category", "06_paper"])
+def test_a_notebook_reads_a_study_of_webshop(tmp_path: Path, name: str) -> None:
+    made = synthetic_study.make({"full": [0, 1], "grpo": [0, 1]}, splits=("valid_seen",), passes=1, sizes={"valid_seen": 12})
     study = synthetic_study.in_a_shop(made)
     folder = synthetic_study.write(study, tmp_path / "shop")
-    done = run_notebook(ROOT / "notebooks" / "06_paper.ipynb", tmp_path / "06.ipynb", {"study": str(folder)})
-    cells = [cell for cell in nbformat.read(done, as_version=4).cells if cell.cell_type == "code"]
-    data = [output.get("data", {}) for cell in cells for output in cell.outputs]
-    text = "\n".join(part for found in data for kind, part in found.items() if kind.startswith("text/"))
-    assert "WebShop score" in text and "Ceiling, test: 11 of the 12 goals" in text
-    assert paper_tables.reading(study).splitlines()[1] in text
+    given = {"study": str(folder), "env": "webshop"}
+    text = shown(run_notebook(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given))
+    assert "Ceiling, test: 11 of the 12 goals" in text
+    if name == "06_paper":
+        assert "WebShop score" in text and paper_tables.reading(study).splitlines()[1] in text
+    else:
+        assert "goals" in text and "12 games" not in text
