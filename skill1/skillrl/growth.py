@@ -33,7 +33,7 @@ from skill1.skillrl.model_teachers import check_teacher, make_teacher
 from skill1.skillrl.retrieval import FrozenBank
 
 INITIAL_BANK = "initial_bank.json"
-_JOURNAL = "journal.jsonl"
+JOURNAL = "journal.jsonl"
 
 
 def check_bank(config: Config) -> None:
@@ -74,7 +74,7 @@ class BankGrowth:
         self._encoder = encoder
         self._run = run
         self._state = PartialState()
-        self._journal = BankJournal(run.library_dir / _JOURNAL) if run else None
+        self._journal = BankJournal(run.library_dir / JOURNAL) if run else None
         self._live = LiveBank(
             config.bank, config.environment.name, encoder, initial_bank(config), seed=config.train.seed
         )
@@ -166,7 +166,7 @@ def records_before(run: RunDirectory, step: int) -> dict[str, Skill]:
     A bank has neither utilities nor counts: both are 0.
     """
     bank = load_bank(run.library_dir / INITIAL_BANK, known_categories(run.config.environment.name))
-    journal = run.library_dir / _JOURNAL
+    journal = run.library_dir / JOURNAL
     for event in BankJournal(journal).events() if journal.exists() else ():
         if event.step < step:
             bank = bank.add(event.added)
