@@ -156,6 +156,29 @@ def test_a_step_of_the_paper_by_hand():
     assert [s.stage for s in bare.stages] == ["act"]
 
 
+def test_act_prompts_grow_with_what_they_show(paper):
+    """Sixty tokens for each skill or entry beside one; a prompt that is given stays as it is."""
+
+    def act(variant: str, prompt: int | None = None, preset: str = "paper", **changes) -> int:
+        fields = {name.replace("__", "."): value for name, value in changes.items()}
+        return make_workload(load_config(preset, variant, fields), Assumptions(prompt=prompt)).act.lengths.prompt
+
+    one = act("full")
+    assert act("no_library") == act("retroagent_rl") == one  # RetroAgent trains with one lesson
+    everything = {"library__inject": "all", "library__top_k": 5}
+    assert act("full", **everything) == one + 4 * 60
+    assert act("full", rollout__memory_share=0.5, **everything) == one + 2 * 60  # mean of the two halves
+    assert act("skillrl") == one + (2 * 6 + 6 + 5 - 1) * 60  # evolved general principles have a budget of their own
+    assert act("skillrl", bank__evolve_from="never") == act("skillrl", bank__general_budget="shared")
+    assert act("skillrl", bank__evolve_from="never") == one + (6 + 6 + 5 - 1) * 60
+    assert act("skillrl", bank__limit=4) == one + 3 * 60
+    assert act("skillrl", prompt=500) == 500
+    assert act("full", preset="nano") < act("skillrl", preset="nano") < one
+    text = to_text(paper.plan(load_config("paper", "skillrl"), gpu_machine(8, 80 * GB)))
+    assert "act prompts hold 23 skills or bank entries, all there can be, of 60 tokens each" in text
+    assert "act prompts hold" not in to_text(paper.plan(load_config("paper"), gpu_machine(8, 80 * GB)))
+
+
 def test_the_paper_on_eight_gpus(paper):
     plan = paper.plan(load_config("paper"), gpu_machine(8, 80 * GB))
     n = 7_615_616_512

@@ -159,6 +159,11 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         "  rows, turns and lengths as above; the longest completion of a call is "
         f"{plan.assumptions.longest:g} x the mean for time, its limit for memory"
     )
+    if plan.workload.shown > 1 and plan.assumptions.prompt is None:
+        yield (
+            f"  act prompts hold {plan.workload.shown} skills or bank entries, all there can be, of "
+            f"{plan.workload.entry} tokens each"
+        )
     yield "  environment, library, validation and checkpoints take no time"
 
 

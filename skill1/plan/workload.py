@@ -40,6 +40,10 @@ _LENGTHS: dict[str, dict[Stage, Lengths]] = {
     },
 }
 
+# ours, tokens of each skill or bank entry in an act prompt beside the one that the lengths above hold. full: a title, a
+# principle and when it applies, in a sentence each. compact: between "mug in cabinet ;" and a shop's eight words.
+_ENTRY = {"full": 60, "compact": 6}
+
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
@@ -70,6 +74,8 @@ class Workload:
     episodes: int
     turns: float  # actions per episode
     stages: tuple[Stages, ...]
+    shown: int  # most skills or bank entries in an act prompt
+    entry: int  # tokens of each but the first
 
     @property
     def rows(self) -> int:
@@ -106,10 +112,26 @@ class Workload:
         )
 
 
+def skills_shown(config: Config) -> int:
+    """The most skills or bank entries that training shows in an act prompt, once there are as many.
+
+    Evolved principles have a budget of their own where the configuration gives them one. Of "template" retrieval, which
+    shows all principles of a category, it is assumed that they are `bank.specific_top_k`.
+    """
+    bank, library = config.bank, config.library
+    if bank.enabled:
+        budgets = 2 if bank.general_budget == "own" and bank.evolve_from != "never" else 1
+        return min(bank.limit, budgets * bank.top_k + bank.specific_top_k + bank.mistakes)
+    if library.enabled:
+        return library.top_k if library.inject == "all" else 1
+    return 0
+
+
 def make_workload(config: Config, given: Assumptions) -> Workload:
     """The calls of one step.
 
-    By default an episode takes .6 of the step limit's actions, and some episode of a step takes them all.
+    By default an episode takes .6 of the step limit's actions, and some episode of a step takes them all; an act prompt
+    holds as many skills as it may (`skills_shown`), in the `memory_share` of the episodes that may hold any.
 
     Raises:
         ConfigError: an assumption that the configuration rules out.
@@ -121,8 +143,10 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
     if given.longest < 1:
         raise ConfigError(f"longest = {given.longest:g}: the longest completion is at least the mean one")
     lengths = dict(_LENGTHS[config.policy.prompts])
-    if given.prompt is not None:
-        lengths["act"] = replace(lengths["act"], prompt=given.prompt)
+    shown, entry = skills_shown(config), _ENTRY[config.policy.prompts]
+    more = round(rollout.memory_share * max(shown - 1, 0) * entry)
+    act = lengths["act"].prompt + more if given.prompt is None else given.prompt
+    lengths["act"] = replace(lengths["act"], prompt=act)
     if given.completion is not None:
         lengths["act"] = replace(lengths["act"], completion=given.completion)
     limits = {
@@ -155,4 +179,4 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
             calls = most if stage == "act" else 1
             kept = replace(wanted, completion=completion)
             stages.append(Stages(stage, rows[stage], kept, limits[stage], calls, longest))
-    return Workload(episodes, turns, tuple(stages))
+    return Workload(episodes, turns, tuple(stages), shown, entry)
