@@ -80,7 +80,8 @@ def read(path: Path) -> LibraryRun:
     """
     run = open_run(path)
     if not run.config.library.enabled:
-        raise ValueError(f"run {path} (variant {run.config.variant}) has no library to study: choose another variant")
+        other = "give it as bank of 05_library" if run.config.bank.enabled else "choose another variant"
+        raise ValueError(f"run {path} (variant {run.config.variant}) has no library to study: {other}")
     journal = Journal(run.library_dir / "journal.jsonl")
     if journal.torn:
         raise RunError(f"the journal of {path} ends in a torn line, an interrupted run: continue it with --resume")

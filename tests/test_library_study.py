@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from library_runs import WITH, WITHOUT, config, play_run, rollout, write_run
 from nano_runs import configure
 from statsmodels.stats.contingency_tables import StratifiedTable
+from test_bank_study import SHOWN
+from test_bank_study import make as make_bank_run
 
 from skill1 import library_map, library_payoff, library_reading, library_replay, library_study
 from skill1.batch import run_notebook
@@ -137,6 +139,8 @@ def test_a_run_that_cannot_be_studied_says_why(hand: LibraryRun, tmp_path: Path)
     RunDirectory.create(tmp_path / "plain", config("no_library"), "hash").close()
     with pytest.raises(ValueError, match="no_library.*has no library"):
         read(tmp_path / "plain")
+    with pytest.raises(ValueError, match="skillrl.*has no library to study: give it as bank of 05_library"):
+        read(make_bank_run(tmp_path / "skillrl", SHOWN).path)
     RunDirectory.create(tmp_path / "new", config(), "hash").close()
     with pytest.raises(LibraryError, match="does not exist"):
         read(tmp_path / "new")
@@ -572,13 +576,15 @@ def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Pa
         "replayed": [4],
         "least": 1,
         "out": str(out),
+        "bank": str(make_bank_run(tmp_path / "skillrl", SHOWN).path),
     }
     output = run_notebook(NOTEBOOK, tmp_path / "05_library.ipynb", given)
     drawn = {file.stem for file in out.iterdir()}
     names = ("growth", "lives", "use", "pays", "conflicts", "smaller", "saturation", "map")
-    assert drawn == {f"library_{name}" for name in names}
+    assert drawn == {f"library_{name}" for name in names} | {"bank_growth"}
     shown = [o for c in nbformat.read(output, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
-    [text] = [o["data"]["text/markdown"] for o in shown if "text/markdown" in o.get("data", {})]
+    text, grown = (o["data"]["text/markdown"] for o in shown if "text/markdown" in o.get("data", {}))
+    assert "Step 1 played with 3 entries, step 3 with 5" in grown
     events = Journal(run / "library" / "journal.jsonl").events()
     assert f"{sum(len(e.admitted) for e in events)} skills were admitted in {len(events)} steps" in text
     assert "capacity 6 (seed 0)" in text and "capacity 5000 (seed 0)" in text
