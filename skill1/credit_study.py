@@ -401,8 +401,8 @@ def reading(batch: Batch, statistics: pd.DataFrame, compared: pd.DataFrame, gigp
     among = gigpo.set_index("arm")
     lines = [
         f"{batch.origin}: {len(batch.rollouts)} rollouts in {len({r.group for r in batch.rollouts})} groups, {won:.0f} "
-        f"won.{limit} Of the act rows, {idle(REFERENCE)} get nothing by the paper's credit, {idle(released)} by the released "
-        f"scripts' and {idle('estimator = gigpo')} by GiGPO's estimator.",
+        f"won.{limit} Of the act rows, {idle(REFERENCE)} get nothing by the paper's credit, {idle(released)} by the "
+        f"released scripts' and {idle('estimator = gigpo')} by GiGPO's estimator.",
         f"The paper's credit has {share(REFERENCE, 'rerank')} and {share(REFERENCE, 'distill')}; the released scripts' "
         f"has {share(released, 'rerank')} and {share(released, 'distill')}.",
         f"Against the paper's gradient, {angle(table, released)}. Its switches one by one, the one that turns the "

@@ -24,6 +24,7 @@ from skill1.published import LABEL, OVERALL, inconsistencies, published
 from skill1.scores import in_words
 from skill1.study import Study
 from skill1.study_tables import interval, p_text, plural
+from skill1.wording import task_word, worded
 
 OURS, DIFFERENCE = "ours", "difference"
 LABELS = (LABEL, OURS, DIFFERENCE)
@@ -91,7 +92,7 @@ def table1(study: Study) -> pd.DataFrame:
     study has run, per split with the number of games first, then the others.
     """
     if study.benchmark == "webshop":
-        return _rate_table(webshop_rates(study), "method", list(_WEBSHOP.values()))
+        return worded(_rate_table(webshop_rates(study), "method", list(_WEBSHOP.values())), task_word(study.benchmark))
     return _by_category(success(study).query("table == 'table1'"), "method")
 
 
@@ -241,7 +242,7 @@ def claim_table(study: Study) -> pd.DataFrame:
         }
         for row in claims(study).itertuples()
     ]
-    return pd.DataFrame(rows).set_index(["split", "claim"])
+    return worded(pd.DataFrame(rows).set_index(["split", "claim"]), task_word(study.benchmark))
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -249,7 +250,7 @@ def claim_table(study: Study) -> pd.DataFrame:
 
 def reading(study: Study) -> str:
     """What the tables say, as Markdown, made from them alone."""
-    lines = [arms.setting(study)]
+    lines, word = [arms.setting(study)], task_word(study.benchmark)
     verdicts = claims(study)
     for split in arms.splits(study):
         part = verdicts[verdicts["split"] == split]
@@ -264,7 +265,8 @@ def reading(study: Study) -> str:
     rates = success(study).query("table == 'table1' and variant == @REFERENCE and category == @OVERALL")
     lines += [
         f"{row.split}: full wins {row.ours:.1f} % [{row.low:.1f}, {row.high:.1f}] here, {row.published:.1f} % as "
-        f"published; {row.difference:+.1f} points between two policies on different games, which is no replication gap."
+        f"published; {row.difference:+.1f} points between two policies on different {word}s, which is no replication "
+        "gap."
         for row in rates.itertuples()
     ]
     if study.benchmark == "webshop":

@@ -130,7 +130,10 @@ def _facts(episode: Episode) -> str:
     r = episode.rollout
     facts = [
         ("Task", _text(r.instruction, "instruction")),
-        (_capital(task_word(r.task.environment)), f"{_text(r.task.game, 'game')} ({_text(r.task.category, 'category')}, {_text(r.task.split)})"),
+        (
+            _capital(task_word(r.task.environment)),
+            f"{_text(r.task.game, 'game')} ({_text(r.task.category, 'category')}, {_text(r.task.split)})",
+        ),
         ("Outcome", f'r = <span class="outcome">{r.outcome:g}</span>, score {r.score:g}'),
         ("Actions", f"{r.steps}; ill-formed {r.invalid_actions}, inadmissible {r.inadmissible_actions}"),
     ]

@@ -304,8 +304,8 @@ def reading(step: Step) -> str:
     ill, inadmissible = sum(not turn.well_formed for turn in acts), sum(not turn.admissible for turn in acts)
     limit = f"{ceiling} " if (ceiling := _ceiling(step)) else ""
     text = (
-        f"* {_won(step)} {limit}In {even} groups all outcomes are equal: there the query and act calls get an advantage "
-        f"from invalid actions at most.\n* Of {len(acts)} actions {ill} were ill-formed and {inadmissible} "
+        f"* {_won(step)} {limit}In {even} groups all outcomes are equal: there the query and act calls get an "
+        f"advantage from invalid actions at most.\n* Of {len(acts)} actions {ill} were ill-formed and {inadmissible} "
         "inadmissible.\n"
     )
     if not step.run.config.library.enabled:

@@ -82,11 +82,12 @@ def test_table_1_has_the_columns_of_webshop(study: Study) -> None:
     assert (skill1["WebShop score", "difference"], skill1["WebShop success", "difference"]) == ("-59.7", "-57.9")
     grpo = table.loc[("test", "GRPO")]
     assert grpo["WebShop score", "ours"].startswith("10.0 [") and grpo["WebShop score", "difference"] == "-69.3"
-    assert table.loc[("test", "number of games"), ("WebShop score", "ours")] == "n = 12"
+    assert table.loc[("test", "number of goals"), ("WebShop score", "ours")] == "n = 12"
     rest = table.loc[paper_tables.PUBLISHED_ONLY]
     assert len(rest) == 13 and rest.loc["GiGPO", ("WebShop success", "published")] == "72.8"
     text = paper_tables.reading(made)
     assert "full scores 30.0 [" in text and "89.7 as published (-59.7). Ceiling: 11 of the 12 goals" in text
+    assert "between two policies on different goals" in text and "games" not in text
 
 
 # --- Nothing of ALFWorld ---------------------------------------------------------------------------------------------

@@ -253,7 +253,8 @@ class Searcher:
 
     def generate(self, texts, seeds, *, temperature, max_new_tokens):
         shown = [text.partition("<skill> ")[2].removesuffix(" <write>").split() for text in texts]
-        answers = [f"search {' '.join(words[words.index(':') + 1 :])}" if ":" in words else "search none" for words in shown]
+        brands = [words[words.index(":") + 1 :] if ":" in words else ["none"] for words in shown]
+        answers = [f"search {' '.join(brand)}" for brand in brands]
         ids = np.zeros(1, np.int32)
         return [Completion(ids, ids, np.zeros(1, np.float32), answer) for answer in answers]
 
@@ -303,7 +304,8 @@ def test_a_study_or_run_of_the_other_environment_is_refused(trained, tmp_path, m
     with pytest.raises(ConfigError, match="is of alfworld, but env = 'webshop'"):
         choose_study(study, "webshop")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="results/nano-webshop .*`skill1 reproduce --preset nano-webshop --name nano-webshop`"):
+    reproduce = "`skill1 reproduce --preset nano-webshop --name nano-webshop`"
+    with pytest.raises(RunError, match=f"results/nano-webshop .*{reproduce}"):
         choose_study("", "webshop")
     with pytest.raises(RunError, match="results/nano .*`skill1 reproduce --preset nano --name nano`"):
         choose_study("", "")
