@@ -16,6 +16,7 @@ import pandas as pd
 
 from skill1.evaluate import evaluate_run, summarise
 from skill1.evaluation_folder import EvaluationFolder, is_evaluation
+from skill1.launch import launch_torchrun
 from skill1.runs import RunDirectory, RunError
 from skill1.stats import paired_difference, success_rate, wilson
 from skill1.wording import task_word, word_of_splits, worded
@@ -35,6 +36,7 @@ def evaluate_arms(
     splits: Sequence[str] | None = None,
     passes: int | None = None,
     baseline: bool = True,
+    nproc: int = 1,
     progress: bool = True,
 ) -> dict[str, pd.DataFrame]:
     """Evaluate a run before training, after it, and after it with the library withheld; stored outcomes are reused.
@@ -42,12 +44,14 @@ def evaluate_arms(
     Args:
         splits, passes: the run's own by default.
         baseline: also evaluate step 0.
+        nproc: processes that play what is not stored (`skill1 evaluate --nproc`).
 
     Returns:
         Label -> outcomes of all splits (columns of `runs.EVALUATION_SCHEMA`), in the order of drawing.
 
     Raises:
         RunError: the run has no complete checkpoint: there is no "after".
+        LaunchError: one of several processes failed.
         Otherwise see `evaluate.evaluate_run`.
     """
     run = RunDirectory.open(path)
@@ -65,6 +69,11 @@ def evaluate_arms(
         arms |= {WITHOUT: {}}
     frames = {}
     for label, choice in arms.items():
+        if nproc > 1:
+            given = [("--split", split) for split in splits or ()] + [("--passes", passes)] * (passes is not None)
+            given += [(f"--{name}", value) for name, value in choice.items()]
+            words = ["evaluate", "--out", path, "--reuse", *(word for pair in given for word in pair)]
+            launch_torchrun([str(word) for word in words], nproc)
         done = evaluate_run(path, splits=splits, passes=passes, progress=progress, reuse=True, **choice)
         frames[label] = pd.concat([evaluation.frame for evaluation in done], ignore_index=True)
     return frames

@@ -42,7 +42,7 @@ class Experiment:
     overrides: Mapping[str, Any]  # dotted field name -> value
     passes: int  # evaluation passes over all games of a split
     splits: tuple[str, ...]  # to evaluate
-    nproc: int = 1  # training processes
+    nproc: int = 1  # processes that train, and evaluate
     notebooks: str = str(NOTEBOOKS)
 
     @property
@@ -105,7 +105,7 @@ class Experiment:
     def _parameters(self, name: str) -> dict[str, Any]:
         run = portable(self.run)
         if name == EVALUATE:
-            return {"run": run, "passes": self.passes, "splits": list(self.splits)}
+            return {"run": run, "passes": self.passes, "splits": list(self.splits), "nproc": self.nproc}
         return {
             "out": run,
             "preset": self.preset,

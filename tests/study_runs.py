@@ -13,7 +13,7 @@ OVERRIDES = {"train.steps": STEPS, "train.save_every": SAVE_EVERY}
 _HEAD = "import sys\nsys.path.insert(0, {tests!r})\nimport stand_ins\nfrom skill1 import runs\n"
 _PARAMETERS = {
     "01_train": "out = ''\npreset = 'nano'\nvariant = 'full'\nseed = 0\nnproc = 1\ndata = ''\noverrides = {}",
-    "02_evaluate": "run = ''\npasses = 1\nsplits = []\nbaseline = True",
+    "02_evaluate": "run = ''\npasses = 1\nsplits = []\nbaseline = True\nnproc = 1",
 }
 _CALLS = {
     "01_train": "runs.describe_session = dict  # it asks torch, which takes seconds to load\n"
