@@ -24,12 +24,13 @@ from skill1.runs import RunError
 from skill1.study import finished, home, read_asked
 from skill1.sweep import Sweep, run_sweep
 
-# Table 2 and GiGPO. grpo is no_library under another name; SkillRL and RetroAgent are asked for by name, since the nano
-# policy has not been taught to read a bank's block or to reflect.
+# Table 2 and GiGPO. grpo is no_library under another name; SkillRL and RetroAgent are asked for by name: only the policy of
+# nano-baselines has been taught to read a bank's block and to reflect.
 STUDIED = (
     "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "gigpo",
 )  # fmt: skip
 REFERENCE, BESIDE = "full", "lambdas_0"  # the run that 05, 07 and 08 look at, and the one that its map is held against
+BANKED = "skillrl"  # whose bank 05 shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None
             "run": reference,
             "against": against,
             "capacities": [portable(_run(sweep, REFERENCE)) for sweep in smaller],
+            "bank": portable(_run(study, BANKED)) if BANKED in study.variants else "",
             "out": f"{folder}/figures",
         },
         "06_paper": {"study": folder},

@@ -18,7 +18,7 @@ from skill1.sweep import Sweep, settings_of
 ANALYSES = {
     "03_ablations": "study = ''",
     "04_per_category": "study = ''",
-    "05_library": "run = ''\nagainst = ''\ncapacities = []\nout = ''",
+    "05_library": "run = ''\nagainst = ''\ncapacities = []\nbank = ''\nout = ''",
     "06_paper": "study = ''",
     "07_trajectories": "run = ''\nothers = ''\nout = ''",
     "08_credit": "run = ''\nout = ''",
@@ -46,17 +46,17 @@ def sweep(folder: Path, world: Path, notebooks: Path, *variants: str) -> Sweep:
 
 def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: Path, notebooks: Path) -> None:
     said: list[str] = []
-    study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0")
+    study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0", "skillrl")
     done = reproduce(study, [2], say=said.append)
     assert not done.failures and [path.stem for path in done.notebooks] == list(ANALYSES)
     given = dict(json.loads(line) for line in (notebooks / "given.jsonl").read_text().splitlines())
-    runs = {v: str(tmp_path / "study" / v / "seed3" / "run") for v in ("full", "lambdas_0")}
+    runs = {v: str(tmp_path / "study" / v / "seed3" / "run") for v in study.variants}
     smaller = tmp_path / "study-capacity-2" / "full" / "seed3" / "run"
     assert given == {
         "03_ablations": {"study": str(study.folder)},
         "04_per_category": {"study": str(study.folder)},
         "05_library": {"run": runs["full"], "against": runs["lambdas_0"], "capacities": [str(smaller)],
-                       "out": f"{study.folder}/figures"},
+                       "bank": runs["skillrl"], "out": f"{study.folder}/figures"},
         "06_paper": {"study": str(study.folder)},
         "07_trajectories": {"run": runs["full"], "others": str(study.folder), "out": f"{study.folder}/trajectories.html"},
         "08_credit": {"run": runs["full"], "out": str(study.folder)},
