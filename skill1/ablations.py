@@ -40,6 +40,7 @@ from skill1.study_tables import block, interval, p_text, plural, points_table, w
 from skill1.wording import task_word, worded
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
+PLAIN = ("grpo", "no_library")  # two names of plain GRPO
 _POWER = 0.8
 _LEVEL = 0.95
 _SAME = 1e-9  # differences of rates closer than this are equal
@@ -119,8 +120,11 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     return found | {"games": games, "seeds": len(first), "reference_seeds": len(second)}
 
 
-def effects(study: Study) -> pd.DataFrame:
-    """Every variant against full, on the same games, overall, in points (`compare`).
+def effects(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
+    """Every variant against full, or every method against another one, on the same games, overall, in points (`compare`).
+
+    Args:
+        reference: "full", or the method (plain GRPO) that full and the baselines are compared with; ablations are not.
 
     Returns:
         Columns split, variant, kind, those of `compare`, games_holm and seeds_holm (p adjusted within split and kind),
@@ -129,24 +133,24 @@ def effects(study: Study) -> pd.DataFrame:
     Raises:
         RunError: there is no full, or nothing else; otherwise see `arms.own`.
     """
-    return _effects(study).copy()
+    return _effects(study, reference).copy()
 
 
 @lru_cache(maxsize=4)
-def _effects(study: Study) -> pd.DataFrame:
+def _effects(study: Study, reference: str) -> pd.DataFrame:
     frame = arms.own(study)
-    others = _compared(study)
+    others = _compared(study) if reference == REFERENCE else _methods(study, reference)
     rows = []
     for split in arms.splits(study):
         part = dict(tuple(frame[frame["split"] == split].groupby("variant")))
         for variant in others:
-            keys = {"split": split, "variant": variant, "kind": kind(variant)}
-            rows.append(keys | compare(part[variant], part[REFERENCE]))
+            keys = {"split": split, "variant": variant, "kind": kind(variant) if reference == REFERENCE else BASELINE}
+            rows.append(keys | compare(part[variant], part[reference]))
     table = pd.DataFrame(rows)
     for name in ("games", "seeds"):
         table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(_holm)
     overall = published_success(study).query("category == @OVERALL").set_index("variant")["success"]
-    table["published"] = (table["variant"].map(overall) - overall.get(REFERENCE, np.nan)).round(1)
+    table["published"] = (table["variant"].map(overall) - overall.get(reference, np.nan)).round(1)
     return table
 
 
@@ -158,7 +162,7 @@ def told_apart(row: Any) -> bool:
     return bool(row.seeds_holm < 1 - _LEVEL and not row.both_low <= 0 <= row.both_high)
 
 
-def effect_table(study: Study) -> pd.DataFrame:
+def effect_table(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
     """`effects` for the eye."""
     rows = [
         {
@@ -174,9 +178,15 @@ def effect_table(study: Study) -> pd.DataFrame:
             "seeds": f"{row.seeds} against {row.reference_seeds}",
             f"{LABEL}, points": "" if np.isnan(row.published) else f"{row.published:+.1f}",
         }
-        for row in effects(study).itertuples()
+        for row in effects(study, reference).itertuples()
     ]
     return worded(pd.DataFrame(rows).set_index(["split", "variant"]), task_word(study.benchmark))
+
+
+def grpo_table(study: Study) -> pd.DataFrame | None:
+    """full and the baselines against plain GRPO, for the eye; None in a study without GRPO or without other baselines."""
+    plain = next((name for name in PLAIN if name in study.variants), None)
+    return None if plain is None or len(_methods(study, plain)) < 2 else effect_table(study, plain)
 
 
 def library_share(study: Study) -> pd.DataFrame:
@@ -356,6 +366,12 @@ def _compared(study: Study) -> list[str]:
             f"`skill1 sweep --name {study.name} --variants no_library` and the study's other settings"
         )
     return others
+
+
+def _methods(study: Study, reference: str) -> list[str]:
+    """full and the baselines of the study, without the reference."""
+    methods = [name for name in arms.variants(study) if name == REFERENCE or kind(name) == BASELINE]
+    return [name for name in methods if name not in (reference, *PLAIN)]
 
 
 def _bounds(name: str, estimate: Estimate | None) -> dict[str, float]:

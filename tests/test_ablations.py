@@ -212,6 +212,19 @@ def test_nothing_to_compare_with_is_an_error(study: Study) -> None:
     assert per_category.headline(without) == ["no_library"]  # categories need no full
     assert per_category.headline(synthetic_study.make({"gigpo": [0]}, splits=SEEN)) == ["gigpo"]
 
+def test_methods_are_compared_with_plain_grpo_too() -> None:
+    seeds = [0, 1]
+    study = synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection", "gigpo", "retroagent_rl"), seeds))
+    table = ablations.effects(study, "no_library")
+    assert set(table["variant"]) == {"full", "gigpo", "retroagent_rl"} and set(table["kind"]) == {ablations.BASELINE}
+    mirrored = ablations.effects(study).set_index(["split", "variant"]).loc[("valid_seen", "no_library")]
+    row = table.set_index(["split", "variant"]).loc[("valid_seen", "full")]
+    assert row["points"] == pytest.approx(-mirrored["points"]) and row["seeds_p"] == pytest.approx(mirrored["seeds_p"])
+    shown = ablations.grpo_table(study)
+    assert list(shown.loc["valid_seen"].index) == list(table[table["split"] == "valid_seen"]["variant"])
+    assert ablations.grpo_table(synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection"), seeds))) is None
+
+
 
 def test_mcnemar_for_one_pass_seed_by_seed() -> None:
     made = by_hand(
