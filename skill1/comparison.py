@@ -18,6 +18,7 @@ from skill1.evaluate import evaluate_run, summarise
 from skill1.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.launch import launch_torchrun
 from skill1.runs import RunDirectory, RunError
+from skill1.scores import played_note
 from skill1.stats import paired_difference, success_rate, wilson
 from skill1.wording import task_word, word_of_splits, worded
 
@@ -192,6 +193,8 @@ def read_training(run: RunDirectory) -> str:
             f"* Validation on {rates[end].n} {task_word(run.config.environment.name)}s: {_with_interval(rates[start])} at "
             f"step {start}, {_with_interval(rates[end])} at step {end}."
         )
+        if ceiling := played_note(run.config.environment, validation["game"]):
+            lines.append(f"* {ceiling}")
     if run.config.bank.enabled:
         now = metrics.iloc[-1]
         lines.append(

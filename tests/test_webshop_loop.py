@@ -282,13 +282,20 @@ def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(shop, shopper):
 
 def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
     """The shipped policy wins at once, so that there are skills to study."""
-    shipped, long = NOTEBOOKS.parent / "data" / "nano-webshop-policy", {"environment__max_steps": 12}
-    limits = {f"rollout__max_{stage}_tokens": 16 for stage in ("query", "rerank", "act", "distill")}
-    train(configure_shop(shop, shipped, train__steps=2, **long, **limits), tmp_path / "run")
-    for name in ("05_library", "07_trajectories"):
-        given = {"run": str(tmp_path / "run"), "env": "webshop"}
-        text = shown(run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given))
-        assert "Ceiling: " in text and " goals played (100.0 %) can reach a score of 1.0" in text
+    shipped = NOTEBOOKS.parent / "data" / "nano-webshop-policy"
+    limits = {f"rollout.max_{stage}_tokens": 16 for stage in ("query", "rerank", "act", "distill")}
+    overrides = settings_of_shop(shop, shipped) | limits | {"train.steps": 2, "environment.max_steps": 12}
+    data, out = overrides.pop("environment.data"), str(tmp_path / "run")
+    given = {
+        "01_train": {"out": out, "data": data, "overrides": overrides},
+        "02_evaluate": {"run": out, "passes": 1},
+        "05_library": {"run": out},
+        "07_trajectories": {"run": out},
+    }
+    for name, words in given.items():
+        done = run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", words | {"env": "webshop"})
+        text = shown(done)
+        assert "Ceiling: " in text and "(100.0 %) can reach a score of 1.0" in text, name
     [page] = tmp_path.rglob("*.html")
     assert "goals played (100.0 %)" in page.read_text()
 
