@@ -14,11 +14,12 @@ import torch
 from distributed_train import run as train_easily
 from nano_runs import configure, load_policy
 from nano_runs import settings as overrides
+from shop_runs import settings_of_shop as shop_settings
 from test_credit import rollout
 
 from skill1 import credit_study, plots
 from skill1.batch import run_notebook
-from skill1.config import VARIANTS, diff, load_config
+from skill1.config import VARIANTS, ConfigError, diff, load_config
 from skill1.credit_study import Arm, Batch
 from skill1.records import STAGES, Row
 from skill1.runs import RunDirectory, RunError
@@ -52,6 +53,13 @@ def test_every_switch_and_ablation_has_an_arm() -> None:
         assert (load_config("paper", variant).credit, frozenset(off.get(variant, ()))) in credits, variant
     assert (load_config("released").credit, frozenset()) in credits
     assert {arm.credit.gigpo_statistics for arm in arms if arm.credit.estimator == "gigpo"} == {"episode", "row"}
+
+
+def test_arms_of_a_shop_charge_for_invalid_actions_as_its_preset_does() -> None:
+    homes, shop = credit_study.arms(), credit_study.arms("webshop")
+    assert [(arm.name, arm.without) for arm in homes] == [(arm.name, arm.without) for arm in shop]
+    assert {arm.credit.invalid_penalty for arm in shop + credit_study.baselines("webshop")} == {0.05}
+    assert {arm.credit.invalid_penalty for arm in homes + credit_study.baselines()} == {0.01}
 
 
 def test_the_table_of_switches_says_what_they_act_on() -> None:
@@ -232,3 +240,18 @@ def test_a_fresh_batch_is_the_seeds_own(warm: Path) -> None:
         return [[turn.text for turn in r.turns] for r in made.rollouts]
 
     assert texts(4) == texts(4) != texts(5)
+
+
+def test_a_fresh_batch_of_a_shop_plays_what_it_played_before(tmp_path: Path) -> None:
+    given = shop_settings(tmp_path / "unused", load_config("nano-webshop").policy.model) | {
+        "rollout.group_size": 2, "rollout.max_query_tokens": 16, "environment.max_steps": 6,
+    }  # fmt: skip
+    del given["environment.data"], given["rollout.tasks_per_step"]
+    made = credit_study.fresh_batch(0, groups=2, overrides=given, environment="webshop")
+    assert (made.environment, made.config.preset, len(made.rollouts)) == ("webshop", "nano-webshop", 4)
+    assert made.ceiling.startswith("Ceiling: 2 of the 2 goals played (100.0 %)")
+    assert all(r.task.game.startswith("synthetic/") and r.task.seed == 1 for r in made.rollouts)  # the second epoch
+    statistics = credit_study.row_statistics(made, credit_study.arms(made.environment)[:1])
+    assert statistics.set_index("stage").loc[["query", "act", "distill"], "rows"].gt(0).all()
+    with pytest.raises(ConfigError, match="did you mean 'nano-webshop'"):
+        credit_study.fresh_batch(environment="webshp")

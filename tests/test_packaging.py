@@ -121,9 +121,9 @@ def installs(checkout: Path) -> list[str]:
 
 
 def test_make_demo_sets_itself_up_once_with_torch_first(checkout):
-    assert "ran demo --seed 3" in make(checkout, "demo", "SEED=3")
+    assert "ran demo --seed 3 --preset nano\n" in make(checkout, "demo", "SEED=3")
     assert installs(checkout) == ["torch==2.13.0", "-e .[test]", "-e .[reference]"]
-    make(checkout, "demo")
+    assert "ran demo --seed 0 --preset nano-webshop\n" in make(checkout, "demo", "PRESET=nano-webshop")
     assert len(installs(checkout)) == 3
     os.utime(checkout / "pyproject.toml", (4e9, 4e9))
     make(checkout, "demo")
