@@ -188,10 +188,22 @@ def test_a_finished_run_without_outcomes_is_named(tmp_path: Path) -> None:
         collect(study)
 
 
-def test_the_committed_study_is_whole() -> None:
-    study = load(Path(__file__).parents[1] / "results" / "reference" / "nano")
-    assert study.missing == {} and {v: study.seeds(v) for v in study.variants} == {v: [0, 1, 2] for v in STUDIED}
-    own = study.evaluations[study.evaluations["step"] == 45].groupby(["variant", "seed", "library", "split"]).size()
-    assert set(own.loc[:, :, :, "valid_seen"]) == {4 * 120} and set(own.loc[:, :, :, "valid_unseen"]) == {4 * 72}
-    steps = study.metrics.groupby(["variant", "seed"])["step"].agg(list)
-    assert len(steps) == 24 and all(logged == list(range(1, 46)) for logged in steps)
+_COMPARED = ("full", "no_library", "skillrl", "retroagent_in_context", "retroagent_rl")
+
+
+@pytest.mark.parametrize(
+    "name, variants, steps, games",
+    [
+        ("nano", STUDIED, 45, {"valid_seen": 120, "valid_unseen": 72}),
+        ("nano-baselines", _COMPARED, 45, {"valid_seen": 120, "valid_unseen": 72}),
+        ("nano-webshop", ("full", "no_library"), 180, {"test": 120}),
+    ],
+)
+def test_the_committed_studies_are_whole(name: str, variants: tuple[str, ...], steps: int, games: dict[str, int]) -> None:
+    study = load(Path(__file__).parents[1] / "results" / "reference" / name)
+    assert study.missing == {} and {v: study.seeds(v) for v in study.variants} == {v: [0, 1, 2] for v in variants}
+    trained = study.evaluations[study.evaluations["step"] == steps]
+    own = trained.groupby(["variant", "seed", "library", "split"]).size()
+    assert {split: set(own.loc[:, :, :, split]) for split in games} == {split: {4 * n} for split, n in games.items()}
+    logged = study.metrics.groupby(["variant", "seed"])["step"].agg(list)
+    assert len(logged) == 3 * len(variants) and all(found == list(range(1, steps + 1)) for found in logged)
