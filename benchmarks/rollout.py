@@ -22,8 +22,8 @@ sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for th
 
 from skill1.config import load_config  # noqa: E402
 from skill1.encoder import HashEncoder  # noqa: E402
-from skill1.envs.make import make_environment  # noqa: E402
 from skill1.envs.alfworld.generate import generate  # noqa: E402
+from skill1.envs.make import make_environment  # noqa: E402
 from skill1.library import SkillLibrary  # noqa: E402
 from skill1.nano import make_model  # noqa: E402
 from skill1.policy import Policy  # noqa: E402

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from skill1.config import VARIANTS, closest, keeps_skills
+from skill1.config import closest, keeps_skills
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.figures import SPLITS
+from skill1.presets import VARIANTS
 from skill1.published import OVERALL
 from skill1.runs import RunError
 from skill1.stats import bootstrap_mean, success_rate

@@ -24,16 +24,17 @@ import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
-from skill1.config import VARIANTS, Config, CreditConfig, diff, load_config, preset_of
+from skill1.config import Config, CreditConfig, diff, load_config, preset_of
 from skill1.credit import credit
 from skill1.encoder import load_encoder
 from skill1.envs.alfworld.generate import generate as generate_games
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.generate import generate as generate_shop
-from skill1.plots import themed
 from skill1.library import SkillLibrary
 from skill1.nano_world import SHOP
+from skill1.plots import themed
 from skill1.policy import Policy, load_model
+from skill1.presets import VARIANTS
 from skill1.prompts import make_prompts
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.rollout import SkillLoop

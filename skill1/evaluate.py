@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from skill1.config import Config, ConfigError
 from skill1.encoder import load_encoder
 from skill1.endpoint import EndpointPolicy
-from skill1.envs.make import make_environment
 from skill1.envs.base import VectorEnvironment
+from skill1.envs.make import make_environment
 from skill1.library import FrozenLibrary, SkillLibrary
 from skill1.policy import Policy, load_model
 from skill1.processes import join_processes

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from skill1.config import VARIANTS, keeps_skills
+from skill1.config import keeps_skills
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.journal import Journal
 from skill1.plots import VARIANT_COLOURS, dots, legend, lines, percent, several, shades, shifts, themed, whole
+from skill1.presets import VARIANTS
 from skill1.runs import RunDirectory
 from skill1.stats import Estimate, success_rate, wilson
 from skill1.wording import task_word, word_of_splits

@@ -19,7 +19,7 @@ import pandas as pd
 
 from skill1 import ablations, arms, dynamics
 from skill1.arms import REFERENCE
-from skill1.config import VARIANTS
+from skill1.presets import VARIANTS
 from skill1.published import LABEL, OVERALL, inconsistencies, published
 from skill1.scores import in_words
 from skill1.study import Study

@@ -22,7 +22,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from skill1.config import VARIANTS
+from skill1.presets import VARIANTS
 from skill1.stats import Estimate
 
 # seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and dark hues for other methods; the

@@ -24,12 +24,13 @@ from typing import Any
 import pandas as pd
 
 from skill1.batch import make_writable
-from skill1.config import VARIANTS, ConfigError, flatten, load_config
+from skill1.config import ConfigError, flatten, load_config
 from skill1.envs.make import data_variable, make_environment
 from skill1.experiment import NOTEBOOKS, PROJECT, Experiment, portable
 from skill1.jobs import Failure, Share, execute
 from skill1.journal import replace_file
 from skill1.nano_world import has_world, nano_world, world_folder
+from skill1.presets import VARIANTS
 from skill1.runs import RunError, lock_folder
 from skill1.study import PHASES, SWEEP, collect, finished, home, read_asked, read_seconds
 

@@ -39,8 +39,8 @@ from skill1.references import ReferenceTrajectories
 from skill1.retroagent import Potentials, memory_arm
 from skill1.rollout import SkillLoop
 from skill1.runs import RunDirectory, RunError
-from skill1.skillrl.growth import BankGrowth, check_bank
 from skill1.sharding import check_sharding
+from skill1.skillrl.growth import BankGrowth, check_bank
 from skill1.termination import on_sigterm
 from skill1.trainer import RowTrainer, build_trainer
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from skill1.config import Config, load_config
-from skill1.envs.base import Observation
 from skill1.envs.alfworld.environment import AlfworldEnvironment
-from skill1.envs.make import make_environment
 from skill1.envs.alfworld.generate import generate
+from skill1.envs.base import Observation
+from skill1.envs.make import make_environment
 from skill1.nano import make_model
 from skill1.policy import Policy, load_model
 from skill1.prompts import CompactPrompts, make_prompts

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.config import VARIANTS, keeps_skills
+from skill1.config import keeps_skills
+from skill1.presets import VARIANTS
 from skill1.study import EVALUATIONS, Study
 
 STEPS = 30

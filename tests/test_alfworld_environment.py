@@ -10,8 +10,8 @@ from alfworld_room import room, write_game
 from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.environment import AlfworldEnvironment
-from skill1.envs.make import make_environment
 from skill1.envs.base import DataError
+from skill1.envs.make import make_environment
 from skill1.records import Task
 
 GAME = "train/pick_heat_then_place_in_recep-Apple-None-Fridge-1/trial_1"

@@ -14,8 +14,8 @@ from alfworld_room import write_game
 from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import Episode
-from skill1.envs.make import make_environment
 from skill1.envs.base import DataError
+from skill1.envs.make import make_environment
 
 # Small rooms, two of each task type: the package needs 0.5 s (bedroom) to 2 s (kitchen) to start one.
 GAMES = (

@@ -19,8 +19,9 @@ from test_credit import rollout
 
 from skill1 import credit_study, plots
 from skill1.batch import run_notebook
-from skill1.config import VARIANTS, ConfigError, diff, load_config
+from skill1.config import ConfigError, diff, load_config
 from skill1.credit_study import Arm, Batch
+from skill1.presets import VARIANTS
 from skill1.records import STAGES, Row
 from skill1.runs import RunDirectory, RunError
 

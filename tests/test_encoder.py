@@ -105,8 +105,9 @@ def test_minilm_cache_is_bounded(minilm: SentenceEncoder, monkeypatch):
 
 @pytest.mark.minilm
 def test_library_of_minilm_round_trips(minilm: SentenceEncoder, tmp_path: Path):
-    from skill1.library import SkillLibrary
     from test_library import win
+
+    from skill1.library import SkillLibrary
 
     library = SkillLibrary(LibraryConfig(), minilm)
     library.learn([win("when an object must be heated", "use the microwave"), win("to see a book", "use a lamp")], 1)

@@ -14,8 +14,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from skill1 import figures, plots
-from skill1.config import VARIANTS, load_config
+from skill1.config import load_config
 from skill1.journal import Journal, LibraryEvent
+from skill1.presets import VARIANTS
 from skill1.records import Skill
 from skill1.runs import RunDirectory
 from skill1.stats import wilson

@@ -12,9 +12,9 @@ import pytest
 from nano_runs import settings
 
 from skill1.batch import run_notebook
+from skill1.checkpoints import MARKER
 from skill1.comparison import evaluate_arms
 from skill1.launch import launch_training
-from skill1.checkpoints import MARKER
 from skill1.runs import RunDirectory, RunError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"

@@ -14,9 +14,9 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from skill1.config import ConfigError
-from skill1.nano import END, make_model, make_tokenizer
 from skill1.generation.padded import SeededSampling
 from skill1.generation.sampling import stream
+from skill1.nano import END, make_model, make_tokenizer
 from skill1.policy import Policy, PromptTooLong, load_model, load_tokenizer
 from skill1.prompts import CompactPrompts
 from skill1.warmstart import nano_tokenizer

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_ind_from_stats
 
-from skill1.config import VARIANTS, ConfigError
+from skill1.config import ConfigError
 from skill1.envs.alfworld.data import CATEGORIES
+from skill1.presets import VARIANTS
 from skill1.published import _GAMES, COLUMNS, OVERALL, averages, inconsistencies, published, tables
 
 EVERYTHING = [OVERALL, *CATEGORIES.values()]

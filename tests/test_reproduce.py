@@ -10,7 +10,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from study_runs import OVERRIDES, make_notebooks
 
-from skill1.config import VARIANTS, ConfigError
+from skill1.config import ConfigError
+from skill1.presets import VARIANTS
 from skill1.reproduce import STUDIED, reproduce
 from skill1.runs import RunError
 from skill1.sweep import Sweep, settings_of

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 import skill1.train
 from skill1 import cli
-from skill1.config import VARIANTS, Config, load_config
+from skill1.config import Config, load_config
 from skill1.credit import credit
 from skill1.encoder import HashEncoder
 from skill1.gigpo import discounted_returns, step_advantages
 from skill1.library import LearnReport, SkillLibrary
+from skill1.presets import VARIANTS
 from skill1.prompts import CompactPrompts
 from skill1.prompts.compact import compact
 from skill1.records import Rollout, Row

@@ -16,7 +16,7 @@ from skill1 import shop_probe
 from skill1.batch import run_notebook
 from skill1.chosen import choose_run, choose_study
 from skill1.comparison import evaluate_arms, write_summary
-from skill1.config import VARIANTS, ConfigError, EnvironmentConfig, flatten, load_config, preset_of
+from skill1.config import ConfigError, EnvironmentConfig, flatten, load_config, preset_of
 from skill1.credit import credit
 from skill1.demo import demo
 from skill1.encoder import load_encoder
@@ -29,6 +29,7 @@ from skill1.experiment import Experiment
 from skill1.library import SkillLibrary
 from skill1.nano_world import SHOP, nano_world, world_folder
 from skill1.policy import Completion
+from skill1.presets import VARIANTS
 from skill1.probe import probe
 from skill1.prompts import CompactShopPrompts, FullShopPrompts, make_prompts
 from skill1.prompts.shop_reading import read_wish

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from skill1.envs.generation import MARKER, existing_generation
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
 from skill1.envs.webshop.goods import GOODS, Goods
-from skill1.envs.generation import MARKER, existing_generation
 
 FORMAT = 1  # raise when the same parameters give other catalogues
 ASKED = 0.5  # in the original's small set it is .42
