@@ -25,8 +25,8 @@ from skill1.shop_expert import ShopExpert, slip
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A fact some earlier episode could have distilled; both as tokens."""
+class BrandFact:
+    """Which brand is right for which wish, as an episode could have distilled it; both as tokens."""
 
     wish: tuple[str, ...]
     brand: str
@@ -35,7 +35,7 @@ class _Known:
     def skill(self) -> str:
         return CompactShopPrompts.write_skill(self.wish, self.brand)
 
-    def is_about(self, other: _Known) -> bool:
+    def is_about(self, other: BrandFact) -> bool:
         return self.wish == other.wish
 
 
@@ -71,7 +71,7 @@ def _different(environment: WebshopEnvironment, count: int) -> list[Task]:
     return tasks
 
 
-class ShopDemonstrator(DemonstratorBase[_Known]):
+class ShopDemonstrator(DemonstratorBase[BrandFact]):
     """Turns goals into demonstrations."""
 
     def __init__(self, config: WarmStartConfig, seed: int) -> None:
@@ -81,7 +81,7 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
         """All demonstrations of one goal."""
         start = environment.reset([task])[0]
         goal = environment.goal(task)
-        known = _Known(read_wish(start.instruction).terms, brand(goal.name))
+        known = BrandFact(read_wish(start.instruction).terms, brand(goal.name))
         shown, relevant = self._draw_block(known) if self._bank_shown() else self._draw_shown(known)
         expert = ShopExpert(start, known.brand if relevant else None)
         yield from self._play(environment, start, shown, expert, known)
@@ -93,7 +93,7 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
 
     # -- act and distill --------------------------------------------------------------------------------------------
 
-    def _draw_block(self, known: _Known) -> tuple[str, bool]:
+    def _draw_block(self, known: BrandFact) -> tuple[str, bool]:
         """A bank's block of principles ("mens shirts : berden"), at most one for a wish; and whether one is `known`."""
         own = self._rng.random() < self._config.relevant_share
         about = {known.wish: known} if own else {}
@@ -103,7 +103,7 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
         return self._block([each.skill for each in about.values()]), own
 
     def _play(
-        self, environment: WebshopEnvironment, start: Observation, shown: str, expert: ShopExpert, known: _Known
+        self, environment: WebshopEnvironment, start: Observation, shown: str, expert: ShopExpert, known: BrandFact
     ) -> Iterator[Demonstration]:
         """An episode with noise; the answers are what the expert would do, also right after a slip."""
         config, rng = self._config, self._rng
@@ -124,7 +124,7 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
         yield Demonstration("distill", "distill", self._prompts.distill(start, won, trajectory, None), answer)
         yield from self._reflections(start, won, trajectory)
 
-    def _first_moves(self, start: Observation, known: _Known) -> Iterator[Demonstration]:
+    def _first_moves(self, start: Observation, known: BrandFact) -> Iterator[Demonstration]:
         """First decisions in pairs: a skill naming a brand drawn at random, once about this wish, once about another.
 
         The brand is independent of the wish, so only reading the skill tells the answer; the foreign twin names the
@@ -132,9 +132,9 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
         """
         for _ in range(self._config.first_moves):
             drawn = brand("".join(self._rng.choices(SYLLABLES, k=self._rng.choice((2, 2, 3)))))
-            relevant = _Known(known.wish, drawn)
+            relevant = BrandFact(known.wish, drawn)
             other = self._foreign(known)
-            for skill in (relevant, _Known(other.wish, drawn) if other else None):
+            for skill in (relevant, BrandFact(other.wish, drawn) if other else None):
                 if skill is None:
                     continue
                 answer = ShopExpert(start, drawn if skill is relevant else None).act(start)
@@ -144,7 +144,7 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
 
     # -- select -----------------------------------------------------------------------------------------------------
 
-    def _rerank(self, start: Observation, known: _Known) -> Iterator[Demonstration]:
+    def _rerank(self, start: Observation, known: BrandFact) -> Iterator[Demonstration]:
         """Up to `candidates` skills in random order, so that content decides; the answer names the relevant one.
 
         The parser leaves the others in order of retrieval, as it does all of them when none is relevant ("1").
@@ -163,7 +163,7 @@ class ShopDemonstrator(DemonstratorBase[_Known]):
         prompt = self._prompts.rerank(start, [candidate.skill for candidate in candidates])
         yield Demonstration("rerank", kind, prompt, str(fits.index(max(fits)) + 1))
 
-    def _foreign(self, known: _Known) -> _Known | None:
+    def _foreign(self, known: BrandFact) -> BrandFact | None:
         """A skill about another wish, half of the time one that shares a word with it; None while there is none."""
         others = [other for other in self._pool if not other.is_about(known)]
         akin = [other for other in others if set(other.wish) & set(known.wish)]

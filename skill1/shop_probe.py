@@ -17,23 +17,16 @@ from dataclasses import dataclass
 
 from skill1.envs.base import DataError
 from skill1.envs.webshop.environment import WebshopEnvironment
-from skill1.prompts import CompactShopPrompts
 from skill1.prompts.shop_reading import brand, read_wish, spoken
 from skill1.records import Rollout, Task
+from skill1.shop_demonstrations import BrandFact
 
 ARMS = ("none", "relevant", "irrelevant")
 
 
 @dataclass(frozen=True, slots=True)
-class ShopFact:
-    """Which brand is right for which wish; both as tokens."""
-
-    wish: tuple[str, ...]
-    brand: str
-
-    @property
-    def skill(self) -> str:
-        return CompactShopPrompts.write_skill(self.wish, self.brand)
+class ShopFact(BrandFact):
+    """A skill that may be shown, and whether an episode followed it."""
 
     def followed(self, rollout: Rollout) -> bool:
         return first_search(rollout) == spoken(self.brand)

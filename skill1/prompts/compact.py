@@ -104,8 +104,6 @@ def _spaced(entity: str) -> str:
 class CompactPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
-    reflected = f"<can> {' ; '.join(SUBTASKS)}"
-
     def act(self, context: ActContext) -> str:
         start, now = context.start, context.observation
         places = room(start)
@@ -128,6 +126,9 @@ class CompactPrompts(CompactBase):
 
     def _task(self, start: Observation) -> str:
         return f"<task> {compact(start.instruction)}"
+
+    def _asked(self, start: Observation) -> str:
+        return f"<can> {' ; '.join(SUBTASKS)}"
 
     def _skill(self, text: str, start: Observation) -> str:
         return _pointed(text, start)

@@ -17,7 +17,6 @@ WRITE = "<write>"  # where the policy starts
 class CompactBase(ABC):
     """The prompts that differ between environments only in how a task, a skill and a trajectory are written."""
 
-    reflected: str  # what a reflection is asked about: a mark and the subtasks
 
     @abstractmethod
     def _task(self, start: Observation) -> str:
@@ -26,6 +25,10 @@ class CompactBase(ABC):
     @abstractmethod
     def _skill(self, text: str, start: Observation) -> str:
         """A strategy of the library as prompts show it."""
+
+    @abstractmethod
+    def _asked(self, start: Observation) -> str:
+        """What a reflection is asked about: a mark and the subtasks, and what they depend on."""
 
     @abstractmethod
     def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
@@ -53,7 +56,7 @@ class CompactBase(ABC):
         trajectory: Sequence[Exchange],
         reference: Sequence[Exchange] | None,
     ) -> str:
-        return self._looking_back(f"{self.reflected} ", start, won, trajectory, reference)
+        return self._looking_back(f"{self._asked(start)} ", start, won, trajectory, reference)
 
     def _looking_back(
         self,

@@ -53,18 +53,6 @@ def shop_vocabulary() -> list[str]:
 class CompactShopPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
-    reflected = f"<left> {' ; '.join(SUBTASKS)}"
-
-    def reflect(
-        self,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        """Says what values were wanted too: whether all of them were chosen is one of the subtasks."""
-        return self._looking_back(f"{self.reflected} {self._want(start)} ", start, won, trajectory, reference)
-
     def act(self, context: ActContext) -> str:
         start = context.start
         past = " ; ".join(
@@ -80,6 +68,10 @@ class CompactShopPrompts(CompactBase):
 
     def _task(self, start: Observation) -> str:
         return f"<task> {' '.join(read_wish(start.instruction).terms) or 'none'}"
+
+    def _asked(self, start: Observation) -> str:
+        # whether all values that were wanted were chosen is one of the subtasks
+        return f"<left> {' ; '.join(SUBTASKS)} {self._want(start)}"
 
     @staticmethod
     def _want(start: Observation) -> str:
