@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from skill1.cli_bank import bank
+from skill1.cli_skillrl import bank, coldstart, demonstrate
 from skill1.cli_data import FOLDER, Group, generate, replay
 from skill1.cli_models import compare, evaluate, export
 from skill1.cli_options import (
@@ -108,7 +108,8 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
     warm_start(config, out)
 
 
-cli.add_command(bank)
+for _command in (bank, demonstrate, coldstart):
+    cli.add_command(_command)
 
 
 @cli.command()

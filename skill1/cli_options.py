@@ -30,7 +30,7 @@ def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
 
 preset_option = click.option(
     "--preset", default="nano", show_default=True,
-    help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop; nano-baselines",
+    help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop; nano-baselines, nano-baselines-webshop",
 )  # fmt: skip
 set_option = click.option(
     "--set", "overrides", multiple=True, callback=pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
@@ -69,7 +69,9 @@ def words(ctx: click.Context, *without: str) -> list[str]:
         given = ctx.params[option.name]
         if option.name in without or ctx.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
             continue
-        if option.is_flag:
+        if isinstance(option, click.Argument):
+            typed.append(str(given))
+        elif option.is_flag:
             typed.append(option.opts[0])
         else:
             each = [f"{k}={v}" for k, v in given.items()] if isinstance(given, dict) else given

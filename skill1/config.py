@@ -256,6 +256,15 @@ class WarmStartConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class ColdStartConfig:
+    """Supervised fine-tuning on demonstrations before reinforcement learning (SkillRL, which publishes no values)."""
+
+    epochs: float = _knob(3.0, "passes over the demonstrations", "ours", gt=0)
+    learning_rate: float = _knob(1e-5, "AdamW, linear to zero", "ours", gt=0)
+    rows_per_step: int = _knob(32, "calls, of all processes", "ours", gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Config:
     """A whole run. The sections' docstrings name the part of the method."""
 
@@ -270,6 +279,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     warm_start: WarmStartConfig = WarmStartConfig()
+    cold_start: ColdStartConfig = ColdStartConfig()
 
     @property
     def skilled(self) -> bool:
@@ -407,6 +417,6 @@ def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def changes(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """`diff` without what neither of the two reads: the fields of a bank that is off in both."""
-    unread = "bank." if not (a.bank.enabled or b.bank.enabled) else None
-    return {name: values for name, values in diff(a, b).items() if unread is None or not name.startswith(unread)}
+    """`diff` without what a run does not read: how its policy was made, and a bank that is off in both."""
+    unread = ("warm_start.", "cold_start.") + (() if a.bank.enabled or b.bank.enabled else ("bank.",))
+    return {name: values for name, values in diff(a, b).items() if not name.startswith(unread)}

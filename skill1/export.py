@@ -15,16 +15,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
-from skill1.config import Config, read_config, save_config
+from skill1.config import Config, PolicyConfig, read_config, save_config
 from skill1.journal import read_snapshot, write_snapshot
 from skill1.model_card import bank_page, model_card, skills_page
 from skill1.policy import load_model
@@ -64,16 +66,23 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
         raise RunError(f"{path} was trained in full (policy.lora_rank=0): there is no adapter to merge, leave --merge out")
     if out.exists():
         raise RunError(f"{out} exists: choose another folder, or remove it")
+    with whole_folder(out) as folder:
+        _write(run, checkpoint, folder, merge)
+    return out
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `out` when all is well, or never was. Raises RunError where it cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
             made = Path(place) / "made"  # in it, to get the permissions of a folder made by hand
             made.mkdir()
-            _write(run, checkpoint, made, merge)
+            yield made
             os.rename(made, out)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    return out
 
 
 def read_training(folder: Path) -> Training | None:
@@ -87,13 +96,8 @@ def read_training(folder: Path) -> Training | None:
 def _write(run: RunDirectory, checkpoint: Checkpoint, folder: Path, merge: bool) -> None:
     model, tokenizer = load_model(run.config.policy, str(checkpoint.path))
     if merge:
-        # float32 first: a sum of base and adapter in bfloat16 would lose most of a small adapter
-        base, _ = load_model(run.config.policy)
-        adapted = PeftModel.from_pretrained(base.to(torch.float32), checkpoint.path)
-        model = adapted.merge_and_unload().to(model.dtype)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    _declare_tokenizer(folder, tokenizer)
+        model = merged(run.config.policy, checkpoint.path)
+    save_whole(model, tokenizer, folder)
     skills = _write_skills(run.config, checkpoint.path / LIBRARY, folder) if run.config.skilled else None
     manifest = run.manifest()
     manifest["sessions"] = [{k: v for k, v in s.items() if k != "command"} for s in manifest["sessions"]]
@@ -102,6 +106,21 @@ def _write(run: RunDirectory, checkpoint: Checkpoint, folder: Path, merge: bool)
     record = {"step": checkpoint.step, "merged": merge, **manifest}
     (folder / _TRAINING / "manifest.json").write_text(json.dumps(record, indent=2) + "\n")
     (folder / "README.md").write_text(model_card(run, checkpoint.step, skills=skills, merged=merge))
+
+
+def merged(config: PolicyConfig, adapter: Path) -> PreTrainedModel:
+    """The policy's model with the adapter of a folder in its weights."""
+    base, _ = load_model(config)
+    dtype = base.dtype
+    # float32 first: a sum of base and adapter in bfloat16 would lose most of a small adapter
+    return PeftModel.from_pretrained(base.to(torch.float32), adapter).merge_and_unload().to(dtype)
+
+
+def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Model and tokenizer, as AutoModelForCausalLM and AutoTokenizer load them."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _declare_tokenizer(folder, tokenizer)
 
 
 def _write_skills(config: Config, source: Path, folder: Path) -> int:

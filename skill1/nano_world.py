@@ -30,10 +30,12 @@ class _World:
 
 
 _HOMES = _World("nano-world", generate_games, SIZES)
+_SHOP = _World("nano-shop", generate_shop, SHOP)
 _WORLDS = {
     "nano": _HOMES,
     "nano-baselines": _HOMES,
-    "nano-webshop": _World("nano-shop", generate_shop, SHOP),
+    "nano-webshop": _SHOP,
+    "nano-baselines-webshop": _SHOP,
 }
 
 

@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_distill_tokens": 512,
         "train.sharding": "none",  # one GPU
         "train.learning_rate": 1e-5,  # adapters start at zero and want about ten times the rate; not tuned
+        "cold_start.learning_rate": 1e-4,  # likewise
     },
     # one 24 GB GPU; all ours: a small instruct model with adapters, shorter episodes
     "small": {
@@ -48,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rollout.max_distill_tokens": 512,
         "train.sharding": "none",  # one GPU
         "train.learning_rate": 1e-5,  # as paper-lora
+        "cold_start.learning_rate": 1e-4,
         "train.tokens_per_micro_batch": 8192,  # half the activations
     },
     "nano": {
@@ -86,6 +88,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "train.rows_per_update": None,
         "train.validate_every": 15,
         "train.save_every": 15,
+        "cold_start.learning_rate": 1e-3,  # of a policy this small
     },
 }
 # RetroAgent, SkillRL and all that is compared with them on one policy, which was also taught reflections and blocks.
@@ -121,6 +124,14 @@ PRESETS["nano-webshop"] = PRESETS["nano"] | {
     "evaluation.splits": ("test",),
     "warm_start.games": 12000,
     "warm_start.max_steps": 12,
+}
+# The same methods in shops, from a starting policy that was taught the same.
+PRESETS["nano-baselines-webshop"] = PRESETS["nano-webshop"] | {
+    "policy.model": "data/nano-baselines-webshop-policy",
+    "warm_start.games": 24000,
+    "warm_start.reflect_share": 0.3,
+    "warm_start.several_share": 0.3,
+    "warm_start.bank_share": 0.15,
 }
 
 # What each ablation and baseline lays over `full` (method section 5), whatever the preset.

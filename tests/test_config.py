@@ -179,7 +179,7 @@ def test_an_override_takes_the_type_of_its_field(name, text, value):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"preset": "relaesed"}, "unknown preset 'relaesed'; did you mean 'released'? (known: nano, nano-baselines, nano-webshop, paper, paper-lora, paper-webshop, released, small)"),
+        ({"preset": "relaesed"}, "unknown preset 'relaesed'; did you mean 'released'? (known: nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, small)"),
         ({"variant": "no_distilation"}, "did you mean 'no_distillation'?"),
         ({"overrides": {"library.topk": 1}}, "field 'library.topk'; did you mean 'library.top_k'?"),
         ({"overrides": {"train": 1}}, "unknown configuration field 'train'"),

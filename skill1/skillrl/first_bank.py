@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from skill1.config import Config, ConfigError
+from skill1.config import Config
 from skill1.envs.make import make_environment
-from skill1.evaluate import jobs, load_policy, play
+from skill1.evaluate import load_policy, play
 from skill1.journal import replace_file
 from skill1.skillrl.asking import first_inputs
 from skill1.skillrl.bank import BankError, Mistake, Principle, SkillBank, usable, usable_mistake
+from skill1.skillrl.demonstrate import training_jobs
 from skill1.skillrl.evolution import Episode, episode_of
 from skill1.skillrl.growth import check_bank, initial_bank
 from skill1.skillrl.model_teachers import make_teacher
@@ -51,12 +50,8 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
         raise BankError(f"{out} exists: choose another file")
     check_bank(config)
     environment = make_environment(config.environment)
-    there = environment.tasks(config.environment.train_split)
-    if tasks > len(there):
-        raise ConfigError(f"tasks = {tasks}: the split {config.environment.train_split} has {len(there)}")
-    chosen = np.random.default_rng(config.train.seed).permutation(len(there))[:tasks]
+    todo = training_jobs(config, environment, tasks, passes)
     policy = load_policy(config)
-    todo = jobs([there[i] for i in sorted(chosen)], passes)
     rollouts = play(todo, policy, environment, None, config, progress=progress)
     episodes = [episode_of(rollout, config.environment.name) for rollout in rollouts]
     replies = out.parent / f"{out.stem}-replies"

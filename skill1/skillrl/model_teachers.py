@@ -84,8 +84,8 @@ def _limit(call: Call, config: BankConfig) -> int:
     return config.max_evolve_tokens if call == "evolve" else config.max_bank_tokens
 
 
-def endpoint_client(config: BankConfig) -> ChatClient:
-    """The client that the configuration names.
+def endpoint_client(config: BankConfig, *, concurrent: int = 1) -> ChatClient:
+    """The client that the configuration names; `concurrent`: requests at a time.
 
     Raises:
         ConfigError: no address or model.
@@ -94,7 +94,7 @@ def endpoint_client(config: BankConfig) -> ChatClient:
     for name in ("teacher_url", "teacher_model"):
         if getattr(config, name) is None:
             raise ConfigError(f"bank.teacher = 'endpoint' needs bank.{name}")
-    return ChatClient(config.teacher_url, config.teacher_model, config.teacher_key, concurrent=1)
+    return ChatClient(config.teacher_url, config.teacher_model, config.teacher_key, concurrent=concurrent)
 
 
 def check_teacher(config: BankConfig) -> None:

@@ -1,0 +1,287 @@
+"""The cold start: what is demonstrated, which files are read, what is learnt, and that it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from chat_server import chat_server
+from distributed_train import EasyEnvironment, easy_environment, two_ranks
+from nano_runs import configure, forked, load_policy
+from test_skillrl_run import BANK
+from tiny import tiny_tokenizer
+
+from skill1 import cli
+from skill1.config import Config, ConfigError, load_config
+from skill1.policy import load_model
+from skill1.runs import RunError
+from skill1.skillrl import coldstart, demonstrate
+from skill1.skillrl.coldstart import cold_start, read_demonstrations, tokenize
+
+
+@pytest.fixture(autouse=True)
+def easy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstrate, "make_environment", easy_environment)
+
+
+@pytest.fixture(scope="module")
+def banked(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    file = tmp_path_factory.mktemp("bank") / "bank.json"
+    file.write_text(BANK.to_text())
+    return configure(
+        world, warm, "skillrl", bank__file=str(file), bank__similarity_floor=-1.0, policy__generate_batch=7,
+        evaluation__temperature=1.0, cold_start__learning_rate=3e-3, cold_start__rows_per_step=8,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(banked: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demonstrations of 10 tasks, 2 passes, in three parts."""
+    out = tmp_path_factory.mktemp("demonstrations") / "made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demonstrate, "make_environment", easy_environment)
+        done = demonstrate.demonstrate(banked, out, 10, 2)
+    assert done.episodes == 20 and 0 < done.won < 20 and done.lines >= done.won
+    return out
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in sorted(folder.glob("part-*")) for line in file.read_text().splitlines()]
+
+
+# -- demonstrations ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_won_is_kept_as_the_policy_was_asked_and_answered(banked, folder, monkeypatch):
+    played = []
+    real = demonstrate.play
+    monkeypatch.setattr(demonstrate, "play", lambda *given: played.append(real(*given)) or played[-1])
+    again = folder.with_name("again")
+    demonstrate.demonstrate(banked, again, 10, 2)
+    policy = load_policy(banked)
+    expected = [
+        (turn.prompt_ids.tolist(), turn.completion_ids.tolist(), rollout.task.game, rollout.index)
+        for rollouts in played
+        for rollout in rollouts
+        if rollout.outcome
+        for turn in rollout.turns_of("act")
+        if turn.well_formed and turn.admissible
+    ]
+    end = policy.tokenizer.eos_token_id
+    found = [
+        (
+            policy.prompts.encode(policy.tokenizer, line["prompt"]),
+            policy.tokenizer.encode(line["completion"], add_special_tokens=False) + [end],
+            line["game"],
+            line["pass"],
+        )
+        for line in lines_of(again)
+    ]
+    assert found == expected and len(played) == 3
+    assert all("mug in cabinet" in line["prompt"] for line in lines_of(again))  # the bank's block, the first step's too
+    assert lines_of(again) == lines_of(folder)
+
+
+def test_only_missing_parts_are_played_again(banked, folder, monkeypatch):
+    part = folder / "part-00001.jsonl"
+    before = part.read_bytes()
+    part.unlink()
+    assert "holds 2 of 3 parts" in demonstrate.incomplete(folder)
+    with pytest.raises(ConfigError, match="2 of 3 parts: repeat"):
+        read_demonstrations(folder)
+    real, sizes = demonstrate.play, []
+    monkeypatch.setattr(demonstrate, "play", lambda todo, *given: sizes.append(len(todo)) or real(todo, *given))
+    demonstrate.demonstrate(banked, folder, 10, 2)
+    assert sizes == [7] and part.read_bytes() == before
+    monkeypatch.setattr(demonstrate, "load_policy", None)  # nothing is missing: no policy is loaded
+    assert demonstrate.demonstrate(banked, folder, 10, 2).episodes == 20
+
+
+def test_a_folder_of_other_demonstrations_is_refused(banked, folder, tmp_path):
+    hot = replace(banked, evaluation=replace(banked.evaluation, temperature=0.5))
+    with pytest.raises(RunError, match=r"other values of evaluation\.temperature: choose"):
+        demonstrate.demonstrate(hot, folder, 10, 2)
+    with pytest.raises(RunError, match="other values of passes, parts: choose"):
+        demonstrate.demonstrate(banked, folder, 10, 3)
+    faster = replace(banked, cold_start=replace(banked.cold_start, learning_rate=1.0))
+    assert demonstrate.demonstrate(faster, folder, 10, 2).episodes == 20  # it is not read
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds no demonstrations: choose another"):
+        demonstrate.demonstrate(banked, tmp_path, 10, 2)
+    with pytest.raises(ConfigError, match="tasks = 13: the split train has 12"):
+        demonstrate.demonstrate(banked, tmp_path / "more", 13, 1)
+
+
+def test_nothing_won_is_an_error(banked, tmp_path, monkeypatch):
+    monkeypatch.setattr(demonstrate, "make_environment", lambda config: Lost.open(config))
+    with pytest.raises(RunError, match="not one of 4 episodes was won"):
+        demonstrate.demonstrate(banked, tmp_path / "none", 2, 2)
+
+
+class Lost(EasyEnvironment):
+    @classmethod
+    def open(cls, config):
+        made = easy_environment(config)
+        made.__class__ = cls
+        return made
+
+    def _advance(self, running, action):
+        step = super()._advance(running, action)
+        return replace(step, reward=0.0, won=False, done=True)
+
+
+def test_a_teacher_demonstrates_with_the_full_prompts(banked, world, tmp_path, monkeypatch):
+    with chat_server() as chat:
+        monkeypatch.setenv("TEACHER_KEY", "secret")
+        config = load_config("nano", "skillrl", {
+            "environment.data": str(world), "environment.max_steps": 4, "library.encoder": "hash",
+            "policy.prompts": "full", "policy.generate_batch": 8, "bank.file": banked.bank.file,
+            "bank.similarity_floor": -1.0, "bank.teacher": "endpoint", "bank.teacher_url": chat.url,
+            "bank.teacher_model": "o-test", "bank.teacher_key": "TEACHER_KEY",
+        })  # fmt: skip
+        done = demonstrate.demonstrate(config, tmp_path / "taught", 12, 1, by="teacher")
+    assert done.won and all(request["model"] == "o-test" for request in chat.requests)
+    asked = {request["messages"][0]["content"] for request in chat.requests}
+    found = lines_of(tmp_path / "taught")
+    assert all(line["prompt"] in asked and "Principles for every task" in line["prompt"] for line in found)
+    assert all(line["completion"].startswith("<think>") for line in found)
+    with pytest.raises(ConfigError, match="prompts=compact: a teacher reads"):
+        demonstrate.demonstrate(banked, tmp_path / "compact", 2, 1, by="teacher")
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"prompt": "go", "completion": "to"}\n{"prompt": "go"}\n', r"mine\.jsonl:2: .* 'completion' is None"),
+        ('{"prompt": "", "completion": "to"}\n', r"mine\.jsonl:1: .* 'prompt' is ''"),
+        ('{"prompt": ["go"], "completion": "to"}\n', r"'prompt' is \['go'\]"),
+        ("[1]\n", r"mine\.jsonl:1: .* 'prompt' is None"),
+        ('\n{"prompt": "go', r"mine\.jsonl:2: not JSON"),
+        ("\n", r"mine\.jsonl is empty"),
+    ],
+)
+def test_a_malformed_file_names_its_line(tmp_path, text, message):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_demonstrations(file)
+
+
+def test_a_line_counts_once(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    one, other = {"prompt": "go", "completion": "to"}, {"prompt": "go", "completion": "take", "why": "kept out"}
+    file.write_text("\n".join(json.dumps(line) for line in (one, other, one)))
+    assert [(line.prompt, line.completion) for line in read_demonstrations(file)] == [("go", "to"), ("go", "take")]
+    with pytest.raises(ConfigError, match="no file or folder"):
+        read_demonstrations(tmp_path / "absent.jsonl")
+    with pytest.raises(ConfigError, match="holds no demonstrations: make them with `skill1 demonstrate"):
+        read_demonstrations(tmp_path)
+
+
+def test_the_answer_alone_is_learnt_with_its_end(tmp_path):
+    """By hand: <user> go to <end> <assistant> | take mug <end>."""
+    tokenizer = tiny_tokenizer()
+    config = load_config("small", overrides={"rollout.max_prompt_tokens": 5, "rollout.max_act_tokens": 3})
+    [row] = tokenize([coldstart.Line("go to", "take mug", "x:1")], config, tokenizer)
+    assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == "<user> go to <end> <assistant> take mug <end>".split()
+    assert row["labels"] == [-100] * 5 + row["input_ids"][5:] and row["length"] == 8
+    for prompt, completion, message in (
+        ("go to the shelf", "take", r"x:1: the prompt has 7 tokens, rollout\.max_prompt_tokens is 5"),
+        ("go", "take mug apple", r"x:1: the completion has 4 tokens, rollout\.max_act_tokens is 3"),
+        ("go", "fly", "x:1: the completion has a word that the tokenizer does not know"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            tokenize([coldstart.Line(prompt, completion, "x:1")], config, tokenizer)
+
+
+# -- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def loss_on(folder: Path, config: Config, model: str) -> float:
+    """Mean loss of the demonstrations' answers."""
+    loaded, tokenizer = load_model(config.policy, model)
+    rows = tokenize(read_demonstrations(folder), config, tokenizer)
+    with torch.no_grad():
+        losses = [
+            loaded(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss for row in rows
+        ]
+    return float(torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize(("lora", "epochs"), [(0, 3), (4, 12)])
+def test_the_demonstrations_become_likely(banked, folder, tmp_path, lora, epochs):
+    config = replace(
+        banked,
+        policy=replace(banked.policy, lora_rank=lora),
+        cold_start=replace(banked.cold_start, epochs=epochs),
+    )
+    about = cold_start(config, folder, tmp_path / "policy")
+    before, after = (loss_on(folder, banked, str(model)) for model in (banked.policy.model, tmp_path / "policy"))
+    assert after < 0.7 * before and about["losses"][-1] < about["losses"][0]
+    assert about["lines"] == len({(line["prompt"], line["completion"]) for line in lines_of(folder)})
+    assert json.loads((tmp_path / "policy/cold_start.json").read_text()) == about
+    assert not (tmp_path / "policy.checkpoints").exists()
+    with pytest.raises(RunError, match="exists: choose another"):
+        cold_start(config, folder, tmp_path / "policy")
+
+
+def test_it_goes_on_where_it_was_killed(banked, folder, tmp_path):
+    """After its second epoch, in the middle of writing the checkpoint: the same weights as without."""
+    cold_start(banked, folder, tmp_path / "straight")
+    out = tmp_path / "killed"
+
+    def act() -> None:
+        real = coldstart.SFTTrainer._save_rng_state
+
+        def die(trainer, folder) -> None:
+            if trainer.state.epoch > 1.5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(trainer, folder)
+
+        coldstart.SFTTrainer._save_rng_state = die
+        cold_start(banked, folder, out)
+
+    assert forked(act) == -signal.SIGKILL
+    place = tmp_path / "killed.checkpoints"
+    assert len(list(place.glob("checkpoint-*"))) == 2 and not out.exists()
+    other = replace(banked, cold_start=replace(banked.cold_start, rows_per_step=9))
+    with pytest.raises(RunError, match="other values of cold_start: remove"):
+        cold_start(other, folder, out)
+    cold_start(banked, folder, out)
+    one, two = (load_model(banked.policy, str(tmp_path / name))[0].state_dict() for name in ("straight", "killed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_play_and_learn_together(banked, folder, tmp_path):
+    assert two_ranks(lambda: demonstrate.demonstrate(banked, tmp_path / "made", 10, 2)) == 0
+    assert lines_of(tmp_path / "made") == lines_of(folder)
+    assert two_ranks(lambda: cold_start(banked, folder, tmp_path / "policy")) == 0
+    assert loss_on(folder, banked, str(tmp_path / "policy")) < 0.7 * loss_on(folder, banked, banked.policy.model)
+
+
+def test_the_commands(banked, world, warm, tmp_path, capsys):
+    given = {
+        "environment.data": world, "policy.model": warm, "library.encoder": "hash", "environment.max_steps": 4,
+        "bank.file": banked.bank.file, "evaluation.temperature": 1.0,
+    }  # fmt: skip
+    sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["demonstrate", "--out", str(tmp_path / "won"), "--tasks", "12", "--passes", "1", *sets])
+    assert not done.value.code
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["episodes"] == 12
+    with pytest.raises(SystemExit) as done:
+        cli.main(["coldstart", str(tmp_path / "won"), "--out", str(tmp_path / "policy"), "--nproc", "2", *sets])
+    assert not done.value.code
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["policy"] == str(tmp_path / "policy")
+    with pytest.raises(SystemExit) as done:
+        cli.main(["coldstart", str(tmp_path / "absent"), "--out", str(tmp_path / "other"), *sets])
+    assert done.value.code == 2 and "no file or folder" in capsys.readouterr().err
