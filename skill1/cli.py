@@ -15,7 +15,6 @@ from typing import Any
 
 import click
 
-from skill1.cli_skillrl import bank, coldstart, demonstrate
 from skill1.cli_data import FOLDER, Group, generate, replay
 from skill1.cli_models import compare, evaluate, export
 from skill1.cli_options import (
@@ -29,6 +28,7 @@ from skill1.cli_options import (
     values,
     words,
 )
+from skill1.cli_skillrl import bank, coldstart, demonstrate
 
 USER_ERROR = 2
 # By name: importing them all would cost every error message the seconds that torch takes to load.
