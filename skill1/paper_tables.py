@@ -39,7 +39,7 @@ STAGES = {  # stages of a step -> metric; the first five are parts of the rollou
 SUPPORTED, CONTRADICTED, UNRESOLVED, UNTESTED = "supported", "contradicted", "not resolved", "not in this study"
 _TIMES = ("time/collect", "time/update")  # what a training step consists of
 _PUBLISHED_COST = {"step_time": STEP_TIME, "library_size": SIZE}
-_SIZE_METRIC = "library/size"
+_SIZE_METRICS = ("library/size", "bank/size")  # a run has one of them, or none
 _OPTIONAL = ("query", "retrieve", "rerank", "distill")  # stages that some variants do not have
 _WEBSHOP = {"score": "WebShop score", "success": "WebShop success"}  # metric -> column of Table 1
 _NOT_LOGGED, _NO_LIBRARY = "not logged", "no library"
@@ -60,7 +60,7 @@ def success(study: Study) -> pd.DataFrame:
         RunError: see `arms.own`.
     """
     ours = ablations.success(study).drop(columns="method").rename(columns={"success": OURS})  # how its interval is made
-    theirs = published("table1", "table2", benchmark=study.benchmark, metric="success")
+    theirs = _as_run(study, published("table1", "table2", benchmark=study.benchmark, metric="success"))
     theirs = theirs[["table", "method", "variant", "category", "value"]].rename(columns={"value": LABEL})
     return _beside(study, theirs, ours)
 
@@ -79,7 +79,7 @@ def webshop_rates(study: Study) -> pd.DataFrame:
             played.rename(columns={"success": OURS}).assign(category=_WEBSHOP["success"]),
         ]
     )
-    theirs = published("table1", benchmark="webshop")
+    theirs = _as_run(study, published("table1", benchmark="webshop"))
     theirs = theirs.assign(category=theirs["metric"].map(_WEBSHOP))
     theirs = theirs[["table", "method", "variant", "category", "value"]].rename(columns={"value": LABEL})
     return _beside(study, theirs, ours)
@@ -141,7 +141,7 @@ def cost(study: Study) -> pd.DataFrame:
                 rows.append((variant, quantity, moment, part.median(), part.count()))
     keys = ["variant", "quantity", "moment"]
     ours = pd.DataFrame(rows, columns=[*keys, OURS, "seeds"])
-    theirs = published("table3").query("benchmark == @study.benchmark")
+    theirs = _as_run(study, published("table3").query("benchmark == @study.benchmark"))
     moments = {step: moment for moment, step in MOMENTS.items()}
     theirs = theirs.assign(quantity=theirs["metric"].map(_PUBLISHED_COST), moment=theirs["step"].map(moments))
     theirs = theirs[[*keys, "method", "value"]].rename(columns={"value": LABEL})
@@ -210,12 +210,14 @@ def claims(study: Study) -> pd.DataFrame:
         RunError: see `ablations.effects`.
     """
     overall = published("table1", "table2", benchmark=study.benchmark, category=OVERALL, metric="success")
+    overall = _as_run(study, overall)
     parts = []
     for name, part in overall[overall["variant"] != ""].groupby("table"):
         values = part.set_index("variant")["value"]
         points = (values.drop(REFERENCE) - values[REFERENCE]).round(1)
         parts.append(points.rename(LABEL).reset_index().assign(table=name))
     theirs = pd.concat(parts).sort_values("table", ascending=False, kind="stable")  # the ablations first
+    theirs = theirs.drop_duplicates("variant")  # both tables have plain GRPO
     effects = ablations.effects(study)
     effects["told_apart"] = [ablations.told_apart(row) for row in effects.itertuples()]
     names = {"points": OURS, "both_low": "low", "both_high": "high", "seeds_holm": "p"}
@@ -300,6 +302,12 @@ def _growth(study: Study, quantity: str, show: str) -> str:
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
+def _as_run(study: Study, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Published rows, those of plain GRPO under the name by which the study ran it, if it did by one of them."""
+    ran = [name for name in ablations.PLAIN if name in study.variants]
+    return theirs if len(ran) != 1 else theirs.replace({"variant": dict.fromkeys(ablations.PLAIN, ran[0])})
+
+
 def _per_split(study: Study, theirs: pd.DataFrame, ours: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Published rows with ours beside them, once per split; those of variants that the study lacks once, at the end."""
     here = theirs["variant"].isin(ours["variant"])
@@ -331,9 +339,9 @@ def _quantities(study: Study) -> Mapping[str, pd.Series]:
     """Quantity of Table 3 -> its values, aligned with the study's metrics; NaN throughout where it is not logged."""
     frame = study.metrics
     named = COUNTS | STAGES
-    sources = {*_TIMES, _SIZE_METRIC, *named.values()}
+    sources = {*_TIMES, *_SIZE_METRICS, *named.values()}
     of = {name: frame[name] if name in frame else frame["step"] * np.nan for name in sources}
-    sums = {STEP_TIME: of[_TIMES[0]] + of[_TIMES[1]], SIZE: of[_SIZE_METRIC]}
+    sums = {STEP_TIME: of[_TIMES[0]] + of[_TIMES[1]], SIZE: of[_SIZE_METRICS[0]].fillna(of[_SIZE_METRICS[1]])}
     return sums | {name: of[metric] for name, metric in named.items()}
 
 

@@ -85,7 +85,7 @@ def test_what_the_study_has_not_run_is_published_only(study: Study) -> None:
     assert len(rest) == 13 and "GiGPO" in rest.index and rest.loc["RetroAgent", ("All", "published")] == "94.9"
     assert (rest.loc[:, [(name, label) for name, label in rest if label != "published"]] == "").all(axis=None)
     ablation = paper_tables.table2(study)
-    assert ablation.loc["valid_seen"].index.tolist() == ["number of games", "full", "no_selection", "lambda1_0"]
+    assert ablation.loc["valid_seen"].index.tolist() == ["number of games", "full", "grpo", "no_selection", "lambda1_0"]
     ours = ablations.success(study).query("split == 'valid_seen' and variant == 'full' and category == 'Pick'")
     [cell] = [f"{row.success:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in ours.itertuples()]
     assert ablation.loc[("valid_seen", "full"), ("Pick", "ours")] == cell
@@ -128,13 +128,33 @@ def test_cost_by_hand(study: Study) -> None:
     assert tidy.loc[("grpo", "seconds per step"), "difference"].tolist() == pytest.approx([-298.5, -258.5, -267.5])
     assert tidy.loc[("full", "act"), "ours"].tolist() == pytest.approx([0.2, 1.5, 2.9])
     assert tidy.loc[("full", "act"), "published"].isna().all()
-    assert tidy.loc[("", "library size", "end"), ["published", "seeds", "method"]].tolist() == [83, 0, "SkillRL"]
+    assert tidy.loc[("skillrl", "library size", "end"), ["published", "seeds", "method"]].tolist() == [83, 0, "SkillRL"]
+
+
+def test_skillrls_bank_stands_beside_its_published_size() -> None:
+    made = synthetic_study.make({"full": [0], "skillrl": [0]}, sizes=SIZES)
+    frame = made.metrics
+    sizes = {"full": "library/size", "skillrl": "bank/size"}
+    logged = {name: (2.0 * frame["step"]).where(frame["variant"] == variant) for variant, name in sizes.items()}
+    table = paper_tables.table3(replace(made, metrics=frame.assign(**logged)))
+    assert table.loc[("skillrl", "library size"), "end"].tolist() == ["83", "60", "-23"]
+    assert table.loc[("full", "library size"), "end"].tolist() == ["5000", "60", "-4940"]
+
+
+@pytest.mark.parametrize("name", ["grpo", "no_library"])
+def test_plain_grpo_has_its_published_values_by_either_name(name: str) -> None:
+    made = played({("full", 0): "110111", (name, 0): "100000"})
+    tidy = paper_tables.success(made).set_index(["table", "variant", "category"])
+    found = [tidy.loc[(table, name, "Overall"), "difference"] for table in ("table1", "table2")]
+    assert found == [pytest.approx(100 / 6 - 77.6), pytest.approx(100 / 6 - 80.9)]
+    claimed = paper_tables.claims(made).query("split != @PUBLISHED_ONLY")
+    assert claimed[["table", "variant"]].to_numpy().tolist() == [["table2", name]]  # once, of the two
 
 
 def test_table_3_for_the_eye(study: Study) -> None:
     table = paper_tables.table3(study)
     policies = table.index.get_level_values("policy")
-    assert list(dict.fromkeys(policies)) == ["full", "no_selection", "no_distillation", "lambda1_0", "grpo", "SkillRL"]
+    assert list(dict.fromkeys(policies)) == ["full", "no_selection", "no_distillation", "lambda1_0", "grpo", "skillrl"]
     assert table.loc[("full", "seconds per step"), "start"].tolist() == ["387", "3.50", "-383.50"]
     assert table.loc[("full", "library size"), "end"].tolist() == ["5000", "300", "-4700"]
     assert table.loc[("no_distillation", "library size"), "start"].tolist() == ["2212", "", ""]  # not run
