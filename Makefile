@@ -1,10 +1,9 @@
 # Every target does its own set-up: the virtual environment is (re)built when pyproject.toml or this file changes.
 SEED ?= 0
 PRESET ?= nano
-ARGS ?= $(if $(filter nano,$(PRESET)),--set train.steps=45 --capacities 32$(comma)128)
-comma := ,
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
@@ -47,6 +46,9 @@ test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The study's policy was also taught what SkillRL and RetroAgent ask for.
+reproduce: PRESET = nano-baselines
+reproduce: ARGS ?= $(if $(filter nano-baselines,$(PRESET)),--set train.steps=45 --capacities 32$(comma)128)
 reproduce: $(STAMP)
 	$(BIN)/skill1 reproduce --preset $(PRESET) $(ARGS)
 

@@ -23,6 +23,7 @@ from skill1.cli_options import (
     place,
     place_options,
     preset_option,
+    preset_option_of,
     read_config,
     set_option,
     values,
@@ -206,7 +207,6 @@ def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How the runs of a study are made, where they play, and how many at a time."""
     for option in reversed(
         (
-            preset_option,
             click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
             click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
             click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]"),
@@ -231,6 +231,7 @@ def _sweep(name: str, overrides: dict[str, str], **given: Any) -> Any:
 @click.option("--name", required=True, help="the study is kept in results/NAME")
 @click.option("--variants", required=True, callback=_names, help="e.g. full,no_library")
 @click.option("--seeds", required=True, callback=_numbers, help="e.g. 0,1,2")
+@preset_option
 @_study_options
 def sweep(dry_run: bool, **given: Any) -> int:
     """Train and evaluate variants with several seeds; repeat the command to go on. Status 1 if a run failed."""
@@ -242,9 +243,10 @@ def sweep(dry_run: bool, **given: Any) -> int:
 
 @cli.command()
 @click.option("--name", help="the study is kept in results/NAME [default: the preset's name]")
-@click.option("--variants", callback=_names, help="e.g. full,no_library [default: Table 2's and gigpo]")
+@click.option("--variants", callback=_names, help="e.g. full,no_library [default: Table 2's and what it is compared with]")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="of the runs")
 @click.option("--capacities", default="", callback=_numbers, help="smaller libraries to train with, e.g. 32,128")
+@preset_option_of("nano-baselines")
 @_study_options
 def reproduce(
     name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any

@@ -28,10 +28,12 @@ def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
     return found
 
 
-preset_option = click.option(
-    "--preset", default="nano", show_default=True,
-    help="nano, small, paper-lora, paper, released; nano-webshop, paper-webshop; nano-baselines, nano-baselines-webshop",
-)  # fmt: skip
+def preset_option_of(default: str) -> Callable[..., Any]:
+    known = "nano, small, paper-lora, paper, released; nano-webshop, paper-webshop; nano-baselines, nano-baselines-webshop"
+    return click.option("--preset", default=default, show_default=True, help=known)
+
+
+preset_option = preset_option_of("nano")
 set_option = click.option(
     "--set", "overrides", multiple=True, callback=pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
 )

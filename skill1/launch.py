@@ -111,12 +111,12 @@ def launch_training(
         if latest is not None and latest.step == config.train.steps:
             on_line(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done")
             return
-    sets = [word for name, value in (overrides or {}).items() for word in ("--set", f"{name}={_word(value)}")]
+    sets = [word for name, value in (overrides or {}).items() for word in ("--set", f"{name}={config_word(value)}")]
     words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
     launch_torchrun([*words, *(["--resume"] if exists else [])], nproc, on_line)
 
 
-def _word(value: Any) -> str:
+def config_word(value: Any) -> str:
     """A configuration value as `--set` reads it."""
     return json.dumps(list(value)) if isinstance(value, list | tuple) else str(value)
 

@@ -1,5 +1,6 @@
 """`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure (method sections 5-7).
 
+    results/<name>-bank.json             SkillRL's first bank, if no bank.file is given (skill1.skillrl.first_bank)
     results/<name>/                      every variant with every seed, and their tables (skill1.sweep)
     results/<name>-capacity-<N>/         `full` with room for N skills, first seed: what saturation does
     results/<name>/notebooks/*.ipynb     03 to 08, executed on these
@@ -20,17 +21,20 @@ from skill1.batch import find_notebook, run_notebook
 from skill1.config import ConfigError
 from skill1.experiment import portable
 from skill1.jobs import Failure
+from skill1.launch import config_word, launch_torchrun
+from skill1.nano_world import nano_world
 from skill1.runs import RunError
 from skill1.study import finished, home, read_asked
 from skill1.sweep import Sweep, run_sweep
 
-# Table 2 and GiGPO. grpo is no_library under another name; SkillRL and RetroAgent are asked for by name: only the policy of
-# nano-baselines has been taught to read a bank's block and to reflect.
+# Table 2, and the methods that the paper compares with (grpo is no_library under another name). Of the nano presets,
+# those whose names say "baselines" start from a policy that has been taught what SkillRL and RetroAgent ask for.
 STUDIED = (
-    "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "gigpo",
+    "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "gigpo", "skillrl",
+    "retroagent_in_context", "retroagent_rl",
 )  # fmt: skip
 REFERENCE, BESIDE = "full", "lambdas_0"  # the run that 05, 07 and 08 look at, and the one that its map is held against
-BANKED = "skillrl"  # whose bank 05 shows
+BANKED = "skillrl"  # starts with a bank, which 05 shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,31 @@ def reproduce(
     Raises:
         ConfigError: `study` lacks the variant `full`, or a capacity is below 1 or given twice.
         DataError, RunError: as `run_sweep` and `run_notebook`; RunError also if a run that the notebooks read failed.
+        LaunchError: the first bank could not be written.
     """
     if REFERENCE not in study.variants:
         raise ConfigError(f"reproduce needs the variant {REFERENCE}: the others are compared with it")
     if len(set(capacities)) < len(capacities):
         raise ConfigError(f"capacities {', '.join(map(str, capacities))}: one is given twice")
+    study = _with_bank(study, dry_run, say)
     smaller = [_with_capacity(study, capacity) for capacity in capacities]
     failures = [failure for sweep in (study, *smaller) for failure in run_sweep(sweep, dry_run=dry_run, say=say)]
     if dry_run:
         return Reproduction((), ())
     return Reproduction(tuple(failures), tuple(_notebooks(study, smaller, say)))
+
+
+def _with_bank(study: Sweep, dry_run: bool, say: Callable[[str], None]) -> Sweep:
+    """The study with a first bank for SkillRL; it is written, in a process of its own, if it is not there yet."""
+    if BANKED not in study.variants or "bank.file" in study.overrides:
+        return study
+    file = portable(study.folder.with_name(f"{study.folder.name}-bank.json"))
+    if not dry_run and not Path(file).exists():
+        data = study.data or nano_world(study.world_seed, preset=study.preset)
+        values = {**study.overrides, "environment.data": data}
+        sets = [word for name, value in values.items() for word in ("--set", f"{name}={config_word(value)}")]
+        launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets], on_line=say)
+    return replace(study, overrides={**study.overrides, "bank.file": file})
 
 
 def _with_capacity(study: Sweep, capacity: int) -> Sweep:

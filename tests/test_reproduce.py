@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from study_runs import OVERRIDES, make_notebooks
 
+import skill1.reproduce as reproduce_module
 from skill1.config import ConfigError
 from skill1.presets import VARIANTS
 from skill1.reproduce import STUDIED, reproduce
@@ -47,6 +49,7 @@ def sweep(folder: Path, world: Path, notebooks: Path, *variants: str) -> Sweep:
 
 def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: Path, notebooks: Path) -> None:
     said: list[str] = []
+    (tmp_path / "study-bank.json").write_text("{}")  # not written anew
     study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0", "skillrl")
     done = reproduce(study, [2], say=said.append)
     assert not done.failures and [path.stem for path in done.notebooks] == list(ANALYSES)
@@ -63,7 +66,28 @@ def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: P
         "08_credit": {"run": runs["full"], "out": str(study.folder)},
     }  # fmt: skip
     assert json.loads((smaller / "config.json").read_text())["library"]["capacity"] == 2
+    assert json.loads((Path(runs["skillrl"]) / "config.json").read_text())["bank"]["file"].endswith("study-bank.json")
     assert json.loads((Path(runs["full"]) / "config.json").read_text())["library"]["capacity"] == 5000
+
+
+def test_the_first_bank_is_written_once(tmp_path: Path, world: Path, notebooks: Path, monkeypatch) -> None:
+    asked: list[list[str]] = []
+
+    def launch(words: list[str], on_line) -> None:
+        asked.append(words)
+        Path(words[words.index("--out") + 1]).write_text("{}")
+
+    monkeypatch.setattr(reproduce_module, "launch_torchrun", launch)
+    study = sweep(tmp_path / "study", world, notebooks, "full", "skillrl")
+    for _ in range(2):
+        reproduce(study, say=[].append)
+    [words] = asked
+    assert words[:3] == ["bank", "--out", str(tmp_path / "study-bank.json")] and words[3:5] == ["--preset", "nano"]
+    assert f"environment.data={world}" in words and all(f"{name}={value}" in words for name, value in OVERRIDES.items())
+    asked.clear()
+    given = replace(study, folder=tmp_path / "other", overrides={**OVERRIDES, "bank.file": "mine.json"})
+    reproduce(given, dry_run=True, say=[].append)
+    assert not asked and not (tmp_path / "other").exists()
 
 
 def test_a_failed_run_that_a_notebook_reads_is_named(tmp_path: Path, world: Path, notebooks: Path) -> None:
