@@ -19,7 +19,7 @@ _RESULTS = Path("results")
 
 
 def choose_study(given: str, environment: str) -> Study:
-    """The collected study in folder `given`, or that of `make reproduce` with the environment's nano preset.
+    """The collected study in folder `given`, or that of `make reproduce` in the environment at nano scale.
 
     Raises:
         ConfigError: an unknown environment, or a study of another one.
@@ -32,7 +32,8 @@ def choose_study(given: str, environment: str) -> Study:
     except RunError as error:
         if path.exists():
             raise
-        raise RunError(f"{error}: `skill1 reproduce --preset {preset} --name {path.name}` makes one") from None
+        studied = preset.replace("nano", "nano-baselines")
+        raise RunError(f"{error}: `skill1 reproduce --preset {studied} --name {path.name}` makes one") from None
     _check(path, study.benchmark, environment)
     return study
 

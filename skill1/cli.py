@@ -242,7 +242,7 @@ def sweep(dry_run: bool, **given: Any) -> int:
 
 
 @cli.command()
-@click.option("--name", help="the study is kept in results/NAME [default: the preset's name]")
+@click.option("--name", help="the study is kept in results/NAME [default: the preset's name, without -baselines]")
 @click.option("--variants", callback=_names, help="e.g. full,no_library [default: Table 2's and what it is compared with]")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="of the runs")
 @click.option("--capacities", default="", callback=_numbers, help="smaller libraries to train with, e.g. 32,128")
@@ -255,7 +255,7 @@ def reproduce(
     from skill1.reproduce import STUDIED
     from skill1.reproduce import reproduce as run_reproduction
 
-    study = _sweep(name=name or given["preset"], variants=variants or STUDIED, **given)
+    study = _sweep(name=name or given["preset"].replace("-baselines", ""), variants=variants or STUDIED, **given)
     done = run_reproduction(study, capacities, dry_run=dry_run, say=click.echo)
     return _report_failures(done.failures)
 
