@@ -178,9 +178,10 @@ def test_a_malformed_file_names_its_line(tmp_path, text, message):
 
 def test_a_line_counts_once(tmp_path):
     file = tmp_path / "mine.jsonl"
-    one, other = {"prompt": "go", "completion": "to"}, {"prompt": "go", "completion": "take", "why": "kept out"}
-    file.write_text("\n".join(json.dumps(line) for line in (one, other, one)))
-    assert [(line.prompt, line.completion) for line in read_demonstrations(file)] == [("go", "to"), ("go", "take")]
+    one, other = {"prompt": "go", "completion": "to"}, {"prompt": "go\u2028on", "completion": "take", "why": "kept out"}
+    file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in (one, other, one)), encoding="utf-8")
+    found = [(line.prompt, line.completion) for line in read_demonstrations(file)]
+    assert found == [("go", "to"), ("go\u2028on", "take")]
     with pytest.raises(ConfigError, match="no file or folder"):
         read_demonstrations(tmp_path / "absent.jsonl")
     with pytest.raises(ConfigError, match="holds no demonstrations: make them with `skill1 demonstrate"):

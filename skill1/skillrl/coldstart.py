@@ -63,7 +63,8 @@ def read_demonstrations(path: Path) -> list[Line]:
     files = sorted(path.glob("part-*.jsonl")) if path.is_dir() else [path]
     lines: dict[tuple[str, str], Line] = {}
     for file in files:
-        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        # bytes: texts may hold characters that str.splitlines takes for the end of a line
+        for number, text in enumerate(file.read_bytes().splitlines(), start=1):
             if text.strip():
                 line = _line(text, f"{file}:{number}")
                 lines.setdefault((line.prompt, line.completion), line)
@@ -72,7 +73,7 @@ def read_demonstrations(path: Path) -> list[Line]:
     return list(lines.values())
 
 
-def _line(text: str, place: str) -> Line:
+def _line(text: bytes, place: str) -> Line:
     try:
         found = json.loads(text)
     except ValueError as error:

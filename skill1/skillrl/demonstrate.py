@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +83,7 @@ def demonstrate(
     bank = _bank(config)
     size = config.policy.generate_batch
     parts = [todo[first : first + size] for first in range(0, len(todo), size)]
-    state = join_processes()
+    state = join_processes(config.train.timeout)
     if state.is_main_process:
         _begin(out, config, environment, {"by": by, "tasks": tasks, "passes": passes, "parts": len(parts)})
     state.wait_for_everyone()
@@ -90,14 +91,16 @@ def demonstrate(
     missing = [number for number, file in enumerate(files) if not file.exists()]
     state.wait_for_everyone()  # all have seen the same
     if mine := missing[state.process_index :: state.num_processes]:
-        player = _Remembering(load_policy(config) if by == "policy" else _teacher(config))
-        for number in tqdm(mine, unit="part", disable=not progress or not state.is_main_process):
-            rollouts = play(parts[number], player, environment, bank, config)
-            lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in _won_lines(rollouts, config, player.texts)]
-            replace_file(files[number], "".join(lines).encode())
-            player.texts.clear()
+        policy = load_policy(config) if by == "policy" else _teacher(config)
+        player = _Remembering(policy)
+        with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
+            for number in tqdm(mine, unit="part", disable=not progress or not state.is_main_process):
+                rollouts = play(parts[number], player, environment, bank, config)
+                lines = [json.dumps(line) + "\n" for line in _won_lines(rollouts, config, player.texts)]
+                replace_file(files[number], "".join(lines).encode())
+                player.texts.clear()
     state.wait_for_everyone()
-    lines = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
     if not lines:
         raise RunError(f"not one of {len(todo)} episodes was won: there is nothing to learn from in {out}")
     return Demonstrated(len(todo), len({(line["game"], line["pass"]) for line in lines}), len(lines))
