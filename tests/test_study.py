@@ -197,6 +197,7 @@ _ABLATIONS = tuple(name for name in STUDIED if not name.startswith(("skillrl", "
         ("nano", STUDIED, 45, {"valid_seen": 120, "valid_unseen": 72}),
         ("nano-first-policy", _ABLATIONS, 45, {"valid_seen": 120, "valid_unseen": 72}),
         ("nano-webshop", ("full", "no_library"), 180, {"test": 120}),
+        ("nano-baselines-webshop", ("full", "no_library", "skillrl", "retroagent_rl"), 45, {"test": 120}),
     ],
 )
 def test_the_committed_studies_are_whole(name: str, variants: tuple[str, ...], steps: int, games: dict[str, int]) -> None:
