@@ -188,6 +188,7 @@ def test_a_finished_run_without_outcomes_is_named(tmp_path: Path) -> None:
         collect(study)
 
 
+_METHODS = ("full", "no_library", "skillrl", "retroagent_in_context", "retroagent_rl")
 _ABLATIONS = tuple(name for name in STUDIED if not name.startswith(("skillrl", "retroagent")))
 
 
@@ -197,7 +198,7 @@ _ABLATIONS = tuple(name for name in STUDIED if not name.startswith(("skillrl", "
         ("nano", STUDIED, 45, {"valid_seen": 120, "valid_unseen": 72}),
         ("nano-first-policy", _ABLATIONS, 45, {"valid_seen": 120, "valid_unseen": 72}),
         ("nano-webshop", ("full", "no_library"), 180, {"test": 120}),
-        ("nano-baselines-webshop", ("full", "no_library", "skillrl", "retroagent_rl"), 45, {"test": 120}),
+        ("nano-baselines-webshop", _METHODS, 45, {"test": 120}),
     ],
 )
 def test_the_committed_studies_are_whole(name: str, variants: tuple[str, ...], steps: int, games: dict[str, int]) -> None:
