@@ -32,7 +32,7 @@ def choose_study(given: str, environment: str) -> Study:
     except RunError as error:
         if path.exists():
             raise
-        studied = preset.replace("nano", "nano-baselines")
+        studied = preset_of("nano-baselines", environment or ENVIRONMENTS[0])
         raise RunError(f"{error}: `skill1 reproduce --preset {studied} --name {path.name}` makes one") from None
     _check(path, study.benchmark, environment)
     return study
