@@ -23,9 +23,9 @@ import psutil
 
 sys.path.pop(0)  # this script's folder, in which its own name would stand for the alfworld package
 
-from skill1.envs.alfworld.data import GameTree  # noqa: E402
-from skill1.envs.alfworld.engine import Episode  # noqa: E402
-from skill1.envs.alfworld.environment import EngineEpisode  # noqa: E402
+from skill1.envs.alfworld.data import GameTree
+from skill1.envs.alfworld.engine import Episode
+from skill1.envs.alfworld.environment import EngineEpisode
 
 Play = dict[str, list[Any]]
 

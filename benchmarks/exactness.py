@@ -22,7 +22,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # for this scr
 from nano_runs import make_warm, make_world, settings  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from skill1.runs import RunDirectory  # noqa: E402
+from skill1.store.run_directory import RunDirectory  # noqa: E402
 
 STEPS, RATE, TOLERANCE = 3, 1e-5, 1e-6
 PROCESSES = (1, 2, 4)

@@ -24,7 +24,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -37,19 +37,19 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfi
 
 sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
 
-from skill1.config import load_config  # noqa: E402
-from skill1.envs.alfworld.generate import generate  # noqa: E402
-from skill1.nano import END, PAD  # noqa: E402
-from skill1.plan.architectures import SHIPPED, Shipped  # noqa: E402
-from skill1.plan.duration import ADAM_TRAFFIC  # noqa: E402
-from skill1.plan.machine import GB, Machine, this_machine  # noqa: E402
-from skill1.plan.measured import peak_memory  # noqa: E402
-from skill1.plan.plan import Plan, Planner  # noqa: E402
-from skill1.plan.workload import Assumptions  # noqa: E402
-from skill1.records import STAGES, Rollout  # noqa: E402
-from skill1.runs import RunDirectory  # noqa: E402
-from skill1.train import train  # noqa: E402
-from skill1.warmstart import nano_tokenizer  # noqa: E402
+from skill1.config import load_config
+from skill1.envs.alfworld.generate import generate
+from skill1.nano.model import END, PAD
+from skill1.nano.warmstart import nano_tokenizer
+from skill1.plan.architectures import SHIPPED, Shipped
+from skill1.plan.duration import ADAM_TRAFFIC
+from skill1.plan.machine import GB, Machine, this_machine
+from skill1.plan.measured import peak_memory
+from skill1.plan.plan import Plan, Planner
+from skill1.plan.workload import Assumptions
+from skill1.records import STAGES, Rollout
+from skill1.store.run_directory import RunDirectory
+from skill1.train import train
 
 NANO = Path(__file__).resolve().parents[1] / "data" / "nano-policy"
 _FULL = {"policy.gradient_checkpointing": True}
@@ -95,9 +95,7 @@ class Work:
     tokens: int  # those that a speed is stated for
 
     def __add__(self, other: Work) -> Work:
-        return Work(
-            self.operations + other.operations, self.traffic + other.traffic, self.tokens + other.tokens
-        )
+        return Work(self.operations + other.operations, self.traffic + other.traffic, self.tokens + other.tokens)
 
     def seconds(self, machine: Machine) -> float:
         return max(self.operations / machine.flops, self.traffic / machine.bandwidth)
@@ -209,7 +207,7 @@ def report(measured: Sequence[Measured], machine: Machine, seconds: float, comma
     lines = [
         "# The loop on one GPU",
         "",
-        f"Measured {datetime.now(timezone.utc):%Y-%m-%d} by `{command}` in {seconds:.0f} s; "
+        f"Measured {datetime.now(UTC):%Y-%m-%d} by `{command}` in {seconds:.0f} s; "
         + ", ".join(f"{name} {version(name)}" for name in names)
         + (f", CUDA {torch.version.cuda}." if torch.version.cuda else "."),
         f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s of matrix products, {machine.bandwidth / GB:.4g} GB/s of "
@@ -256,7 +254,9 @@ def _device() -> torch.device:
 def main(out: Path | None, tiny: bool) -> None:
     device = _device()
     if device.type == "cpu" and not tiny:
-        raise click.ClickException("no NVIDIA GPU is at hand (torch.cuda.is_available() is false): only --tiny runs here")
+        raise click.ClickException(
+            "no NVIDIA GPU is at hand (torch.cuda.is_available() is false): only --tiny runs here"
+        )
     started = time.monotonic()
     machine = this_machine(1, dtype="bfloat16" if device.type == "cuda" else "float32")
     measured = []

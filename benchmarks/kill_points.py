@@ -26,7 +26,7 @@ from nano_runs import configure, make_warm, make_world  # noqa: E402
 from run_record import record  # noqa: E402
 
 from skill1.config import Config  # noqa: E402
-from skill1.runs import RunDirectory  # noqa: E402
+from skill1.store.run_directory import RunDirectory  # noqa: E402
 
 STEPS = 6
 
@@ -58,9 +58,7 @@ def main(kills: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         world, policy = make_world(Path(folder) / "world"), make_warm(Path(folder) / "policy")
-        config = configure(
-            world, policy, train__steps=STEPS, rollout__max_distill_tokens=16, environment__max_steps=5
-        )
+        config = configure(world, policy, train__steps=STEPS, rollout__max_distill_tokens=16, environment__max_steps=5)
         started = time.monotonic()
         straight = Path(folder) / "straight"
         assert run(config, straight) == 0
@@ -84,8 +82,11 @@ def main(kills: int, seed: int) -> None:
             found = record(directory, STEPS)
             unlike = sorted(name for name in expected if found.get(name) != expected[name])
             different += bool(unlike)
-            print(f"run {runs}: killed at {', '.join(parts) or 'no moment'}: "
-                  f"{'differs in ' + ', '.join(unlike) if unlike else 'the same'}", flush=True)
+            print(
+                f"run {runs}: killed at {', '.join(parts) or 'no moment'}: "
+                f"{'differs in ' + ', '.join(unlike) if unlike else 'the same'}",
+                flush=True,
+            )
             shutil.rmtree(directory)
     print(f"{done} kills in {runs} runs, {different} of them different")
     sys.exit(int(different > 0))

@@ -28,15 +28,15 @@ from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
 
-from skill1.config import Config, load_config  # noqa: E402
-from skill1.nano import make_tokenizer  # noqa: E402
-from skill1.plan.duration import ADAM_TRAFFIC  # noqa: E402
-from skill1.plan.graph import Graph, Speed, Weights  # noqa: E402
-from skill1.plan.measured import measure_rates, peak_memory  # noqa: E402
-from skill1.policy import Policy  # noqa: E402
-from skill1.prompts import make_prompts  # noqa: E402
-from skill1.records import Row  # noqa: E402
-from skill1.trainer import build_trainer  # noqa: E402
+from skill1.config import Config, load_config
+from skill1.nano.model import make_tokenizer
+from skill1.plan.duration import ADAM_TRAFFIC
+from skill1.plan.graph import Graph, Speed, Weights
+from skill1.plan.measured import measure_rates, peak_memory
+from skill1.policy import Policy
+from skill1.prompts import make_prompts
+from skill1.records import Row
+from skill1.trainer import build_trainer
 
 SIZES = {"1M": (128, 4, 1024), "10M": (320, 7, 4096), "30M": (512, 9, 8192)}  # width, layers, vocabulary
 ROWS, PROMPT, COMPLETION = 8, 96, 32

@@ -20,17 +20,17 @@ import torch
 
 sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
 
-from skill1.config import load_config  # noqa: E402
-from skill1.encoder import HashEncoder  # noqa: E402
-from skill1.envs.alfworld.generate import generate  # noqa: E402
-from skill1.envs.make import make_environment  # noqa: E402
-from skill1.library import SkillLibrary  # noqa: E402
-from skill1.nano import make_model  # noqa: E402
-from skill1.policy import Policy  # noqa: E402
-from skill1.prompts import CompactPrompts  # noqa: E402
-from skill1.records import Lesson, Rollout  # noqa: E402
-from skill1.rollout import SkillLoop  # noqa: E402
-from skill1.warmstart import nano_tokenizer  # noqa: E402
+from skill1.config import load_config
+from skill1.encoder import HashEncoder
+from skill1.envs.alfworld.generate import generate
+from skill1.envs.make import make_environment
+from skill1.library import SkillLibrary
+from skill1.nano.model import make_model
+from skill1.nano.warmstart import nano_tokenizer
+from skill1.policy import Policy
+from skill1.prompts import CompactPrompts
+from skill1.records import Lesson, Rollout
+from skill1.rollout import SkillLoop
 
 EPISODES, STEPS, SKILLS, REPEATS = 64, 18, 100, 3
 

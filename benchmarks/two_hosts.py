@@ -21,7 +21,7 @@ from pathlib import Path
 
 from exactness import MODES, SETTINGS, differences, make_warm, make_world, settings, train
 
-from skill1.runs import RunDirectory
+from skill1.store.run_directory import RunDirectory
 
 HOSTS = ("10.77.0.1", "10.77.0.2")
 PORT = 29400

@@ -104,9 +104,8 @@ def large(folder: str, products: int, queries: int) -> dict[str, float]:
     opened = time.perf_counter() - open_began
     shop = Shop(catalogue)
     rng = random.Random(0)
-    asked = []
-    for number in rng.sample(range(len(shop.goals)), queries):
-        asked.append(shop.goals[number].text.split(", and price lower")[0].lower())
+    drawn = rng.sample(range(len(shop.goals)), queries)
+    asked = [shop.goals[number].text.split(", and price lower")[0].lower() for number in drawn]
     times = []
     hits = []
     for query in asked:

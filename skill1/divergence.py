@@ -52,7 +52,7 @@ class Attempt:
             reference = batch.get("ref_per_token_logps", new)
             terms = (new - old).exp() * batch["advantages"].unsqueeze(1) + (reference - new).exp()  # Eq. 13, in short
             finite = terms.isfinite().all(dim=1).tolist()
-            found += [row for row, good in zip(indices, finite) if not good]  # padding rows come last
+            found += [row for row, good in zip(indices, finite, strict=False) if not good]  # padding rows come last
         return found
 
 

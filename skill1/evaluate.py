@@ -19,19 +19,19 @@ from tqdm.auto import tqdm
 
 from skill1.config import Config, ConfigError
 from skill1.encoder import load_encoder
-from skill1.endpoint import EndpointPolicy
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import make_environment
+from skill1.generation.endpoint import EndpointPolicy
 from skill1.library import FrozenLibrary, SkillLibrary
+from skill1.methods.skillrl.growth import stored_bank
+from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.policy import Policy, load_model
 from skill1.processes import join_processes
 from skill1.prompts import make_prompts
 from skill1.records import Rollout, Task
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory
-from skill1.skillrl.growth import stored_bank
-from skill1.skillrl.retrieval import FrozenBank
 from skill1.stats import success_rate, wilson
+from skill1.store.run_directory import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,9 @@ def _holds(frame: pd.DataFrame, todo: Sequence[Job]) -> bool:
     """`frame` holds the outcome of every job and nothing else."""
     if frame.empty:
         return False
-    return sorted(zip(frame["game"], frame["pass"])) == sorted((job.task.game, job.number) for job in todo)
+    return sorted(zip(frame["game"], frame["pass"], strict=False)) == sorted(
+        (job.task.game, job.number) for job in todo
+    )
 
 
 def load_policy(config: Config, model: str | None = None) -> Policy:

@@ -24,9 +24,9 @@ import numpy as np
 
 from skill1.config import LibraryConfig
 from skill1.encoder import Encoder
-from skill1.journal import Journal, LibraryError, LibraryEvent, Snapshot, line, read_snapshot, write_snapshot
+from skill1.methods.retroagent import judged_right
 from skill1.records import Candidate, Lesson, Rollout, Skill
-from skill1.retroagent import judged_right
+from skill1.store.journal import Journal, LibraryError, LibraryEvent, Snapshot, line, read_snapshot, write_snapshot
 
 Mode = Literal["ucb", "greedy"]
 

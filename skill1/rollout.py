@@ -22,13 +22,13 @@ from dataclasses import dataclass, field, replace
 from skill1.config import Config
 from skill1.envs.base import Observation, VectorEnvironment
 from skill1.library import FrozenLibrary, SkillLibrary
+from skill1.methods.references import ReferenceTrajectories, task_name
+from skill1.methods.retroagent import Potentials
+from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.policy import Completion, Policy, Seed
 from skill1.prompts import ActContext, history_of
 from skill1.prompts.base import Exchange, Reflected
 from skill1.records import STAGES, Candidate, Lesson, Reflection, Rollout, Stage, Task, Turn
-from skill1.references import ReferenceTrajectories, task_name
-from skill1.retroagent import Potentials
-from skill1.skillrl.retrieval import FrozenBank
 
 Progress = Callable[[int, int], None]  # (turn of the act stage, live episodes)
 
@@ -105,7 +105,9 @@ class SkillLoop:
         self._distills = distill and isinstance(library, SkillLibrary | FrozenLibrary)
         self._references = references
         self._potentials = potentials
-        self.seconds: Counter[str] = Counter()  # wall clock of all runs: "query", "retrieve", "rerank", "act", "distill"
+        self.seconds: Counter[str] = (
+            Counter()
+        )  # wall clock of all runs: "query", "retrieve", "rerank", "act", "distill"
 
     def run(
         self,
@@ -222,9 +224,7 @@ class SkillLoop:
                 if p is None or result is None:
                     continue
                 answer, action = p
-                e.turns.append(
-                    _turn("act", answer, action.value, action.well_formed, result.admissible, e.now.text)
-                )
+                e.turns.append(_turn("act", answer, action.value, action.well_formed, result.admissible, e.now.text))
                 e.trajectory.append((e.now.text, action.value))
                 e.now, e.won, e.done = result.observation, result.won, result.done
                 e.score = max(e.score, result.reward)

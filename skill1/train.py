@@ -29,18 +29,18 @@ from skill1.divergence import Diverged
 from skill1.encoder import load_encoder
 from skill1.envs.make import make_environment
 from skill1.evaluate import jobs, outcomes, play_together
-from skill1.journal import Journal
 from skill1.library import SkillLibrary
+from skill1.methods.references import ReferenceTrajectories
+from skill1.methods.retroagent import Potentials, memory_arm
+from skill1.methods.skillrl.growth import BankGrowth, check_bank
 from skill1.policy import Policy, load_model
 from skill1.processes import join_processes, leave_processes
 from skill1.prompts import make_prompts
 from skill1.records import Rollout, Row, Task
-from skill1.references import ReferenceTrajectories
-from skill1.retroagent import Potentials, memory_arm
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory, RunError
 from skill1.sharding import check_sharding
-from skill1.skillrl.growth import BankGrowth, check_bank
+from skill1.store.journal import Journal
+from skill1.store.run_directory import RunDirectory, RunError
 from skill1.termination import on_sigterm
 from skill1.trainer import RowTrainer, build_trainer
 

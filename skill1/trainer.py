@@ -39,7 +39,13 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
-from skill1.checkpoints import (
+from skill1.batching import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
+from skill1.config import Config, ConfigError
+from skill1.divergence import Attempt, Batch, record
+from skill1.generation.weights import generation_weights
+from skill1.plan.machine import peak_flops
+from skill1.records import Row
+from skill1.store.checkpoints import (
     CheckpointState,
     architecture_of,
     check_resumable,
@@ -48,12 +54,6 @@ from skill1.checkpoints import (
     remove_checkpoint,
     writing,
 )
-from skill1.config import Config, ConfigError
-from skill1.divergence import Attempt, Batch, record
-from skill1.generation.weights import generation_weights
-from skill1.plan.machine import peak_flops
-from skill1.planning import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
-from skill1.records import Row
 from skill1.trl_config import lora_config, trl_config
 
 # Everything below the public surface of TRL, transformers and accelerate that this module overrides or calls.
@@ -168,7 +168,9 @@ class RowTrainer(GRPOTrainer):
         self._update_started = 0.0
         self._passed = 0  # tokens of the step's updates, on all ranks
         device = self.accelerator.device
-        self._peak = peak_flops(torch.cuda.get_device_name(device), config.policy.dtype) if device.type == "cuda" else None
+        self._peak = (
+            peak_flops(torch.cuda.get_device_name(device), config.policy.dtype) if device.type == "cuda" else None
+        )
         self._attempt: Attempt | None = None  # the update whose optimizer step is next
         for scored in filter(None, (self.model, self.ref_model)):
             causal = self.accelerator.unwrap_model(scored)

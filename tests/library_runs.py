@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from skill1.checkpoints import mark_complete
 from skill1.config import Config, load_config
 from skill1.encoder import HashEncoder
-from skill1.journal import Journal
 from skill1.library import SkillLibrary
 from skill1.records import Candidate, Lesson, Rollout, Task
-from skill1.runs import RunDirectory
+from skill1.store.checkpoints import mark_complete
+from skill1.store.journal import Journal
+from skill1.store.run_directory import RunDirectory
 
 OBJECTS, PLACES = ("mug", "egg", "lamp", "book", "soap", "knife"), ("shelf", "drawer", "fridge", "table", "sink")
 WITH, WITHOUT = 0.8, 0.2  # chance to win with a skill that names the right place, and otherwise

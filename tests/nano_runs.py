@@ -17,12 +17,12 @@ from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.alfworld.generate import generate
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
-from skill1.nano import make_model
+from skill1.nano.model import make_model
+from skill1.nano.warmstart import nano_tokenizer, warm_start
 from skill1.policy import Policy, load_model
 from skill1.prompts import CompactPrompts, make_prompts
 from skill1.prompts.base import Reflected
 from skill1.records import Lesson, Reflection, Rollout, Task
-from skill1.warmstart import nano_tokenizer, warm_start
 
 WORLD = dict(train=12, valid_seen=6, valid_unseen=6, homes=3, unseen_homes=2, receptacles=10, objects=8)
 

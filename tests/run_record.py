@@ -10,9 +10,9 @@ import torch
 from nano_runs import contents
 
 from skill1.encoder import HashEncoder
-from skill1.journal import Journal
 from skill1.library import SkillLibrary, replay
-from skill1.runs import RunDirectory
+from skill1.store.journal import Journal
+from skill1.store.run_directory import RunDirectory
 
 
 def record(directory: Path, last: int) -> dict[str, object]:

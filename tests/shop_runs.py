@@ -9,8 +9,8 @@ from nano_runs import settings
 
 from skill1.config import Config, load_config
 from skill1.envs.webshop.generate import generate
-from skill1.nano import make_model
-from skill1.warmstart import shop_tokenizer
+from skill1.nano.model import make_model
+from skill1.nano.warmstart import shop_tokenizer
 
 
 def make_shop(folder: Path) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from skill1.checkpoints import mark_complete
 from skill1.config import Config, load_config
-from skill1.runs import RunDirectory
+from skill1.store.checkpoints import mark_complete
+from skill1.store.run_directory import RunDirectory
 
 STEPS, SAVE_EVERY = 4, 2
 GAMES = [f"{split}/game{i}/trial" for split in ("valid_seen", "valid_unseen") for i in range(3)]

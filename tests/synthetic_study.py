@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skill1.analysis.study import EVALUATIONS, Study
 from skill1.config import keeps_skills
 from skill1.presets import VARIANTS
-from skill1.study import EVALUATIONS, Study
 
 STEPS = 30
 CATEGORIES = ("Pick", "Look", "Clean", "Heat", "Cool", "Pick2")

@@ -13,10 +13,10 @@ import synthetic_study
 from scipy.stats import ttest_ind
 from synthetic_study import STEPS
 
-from skill1 import ablations, arms, dynamics, per_category
-from skill1.runs import RunError
+from skill1.analysis import ablations, arms, dynamics, per_category
+from skill1.analysis.study import Study
 from skill1.stats import difference_over_seeds, paired_difference, welch, wilson
-from skill1.study import Study
+from skill1.store.run_directory import RunError
 
 SEEN = ("valid_seen",)
 THREE = [0, 1, 2]
@@ -212,6 +212,7 @@ def test_nothing_to_compare_with_is_an_error(study: Study) -> None:
     assert per_category.headline(without) == ["no_library"]  # categories need no full
     assert per_category.headline(synthetic_study.make({"gigpo": [0]}, splits=SEEN)) == ["gigpo"]
 
+
 def test_methods_are_compared_with_plain_grpo_too() -> None:
     seeds = [0, 1]
     study = synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection", "gigpo", "retroagent_rl"), seeds))
@@ -222,8 +223,9 @@ def test_methods_are_compared_with_plain_grpo_too() -> None:
     assert row["points"] == pytest.approx(-mirrored["points"]) and row["seeds_p"] == pytest.approx(mirrored["seeds_p"])
     shown = ablations.grpo_table(study)
     assert list(shown.loc["valid_seen"].index) == list(table[table["split"] == "valid_seen"]["variant"])
-    assert ablations.grpo_table(synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection"), seeds))) is None
-
+    assert (
+        ablations.grpo_table(synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection"), seeds))) is None
+    )
 
 
 def test_mcnemar_for_one_pass_seed_by_seed() -> None:

@@ -9,11 +9,11 @@ import pytest
 from library_runs import config, rollout, write_run
 from matplotlib.figure import Figure
 
-from skill1 import bank_study
-from skill1.runs import RunDirectory, RunError
-from skill1.skillrl.bank import Mistake, Principle, SkillBank
-from skill1.skillrl.events import BankEvent, BankJournal
-from skill1.skillrl.growth import INITIAL_BANK, JOURNAL
+from skill1.analysis.library import bank as bank_study
+from skill1.methods.skillrl.bank import Mistake, Principle, SkillBank
+from skill1.methods.skillrl.events import BankEvent, BankJournal
+from skill1.methods.skillrl.growth import INITIAL_BANK, JOURNAL
+from skill1.store.run_directory import RunDirectory, RunError
 
 FIRST = SkillBank(
     general=(Principle("gen_001", "Anywhere", "mug in cabinet"),),

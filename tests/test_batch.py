@@ -14,10 +14,10 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from skill1.batch import convert, find_notebook, run_notebook
 from skill1.config import ConfigError
-from skill1.launch import LaunchError, launch_torchrun
-from skill1.runs import RunError
+from skill1.running.batch import convert, find_notebook, run_notebook
+from skill1.running.launch import LaunchError, launch_torchrun
+from skill1.store.run_directory import RunError
 
 PARAMETERS = "rate = 1e-3\nword = 'a'\nsteps = [1, 2]\nflag = True\nmaybe = None\ncount: int = 3"
 
@@ -115,7 +115,9 @@ def test_misspelt_notebooks_name_the_closest(tmp_path):
         find_notebook("02_trian", tmp_path)
 
 
-@pytest.mark.parametrize("cell", ["!false", "x = !ls", "for i in range(2):\n    !echo {i}", "%sx ls", "x = %system ls", "%%!\nls"])
+@pytest.mark.parametrize(
+    "cell", ["!false", "x = !ls", "for i in range(2):\n    !echo {i}", "%sx ls", "x = %system ls", "%%!\nls"]
+)
 def test_shell_commands_are_refused(tmp_path, cell):
     with pytest.raises(RunError, match="cell 2 runs a shell command"):
         run_notebook(notebook(tmp_path / "a.ipynb", cell), tmp_path / "out.ipynb")
@@ -161,7 +163,7 @@ def test_a_run_is_strict_typed_quiet_and_done_once(tmp_path, monkeypatch):
         tmp_path / "a.ipynb",
         "import os, sys, time\nprint([rate, word, steps, flag, maybe, count], sys.executable, os.getcwd())",
         "for i in range(200):\n    sys.stdout.write(f'\\rstep {i}')\n    sys.stdout.flush()\n    time.sleep(0.002)",
-        "from skill1.launch import launch_torchrun, tail_display\n"
+        "from skill1.running.launch import launch_torchrun, tail_display\n"
         "with tail_display(lines=2, interval=0) as on_line:\n    launch_torchrun([], module='this', on_line=on_line)",
         "with open('count', 'a') as f: f.write('x')",
     )
@@ -210,7 +212,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path):
     source = notebook(
         tmp_path / "a.ipynb",
         f"import os, pathlib\npathlib.Path({str(tmp_path / 'kernel')!r}).write_text(str(os.getpid()))\n"
-        "from skill1.launch import launch_torchrun\n"
+        "from skill1.running.launch import launch_torchrun\n"
         f"there = {str(tmp_path)!r}\n"
         "launch_torchrun([there + '/child'], module='sleeper', environment={'PYTHONPATH': there})",
     )
@@ -218,7 +220,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from skill1.batch import run_notebook\n"
+            "import sys; from pathlib import Path; from skill1.running.batch import run_notebook\n"
             "run_notebook(Path(sys.argv[1]), Path(sys.argv[2]))",
             source,
             tmp_path / "out.ipynb",
@@ -308,7 +310,7 @@ def test_nproc_must_be_positive():
 
 def test_a_launcher_without_its_parent_does_not_start(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "skill1.launch", "touch", str(tmp_path / "started")],
+        [sys.executable, "-m", "skill1.running.launch", "touch", str(tmp_path / "started")],
         env={**os.environ, "SKILL1_PARENT_PID": "1"},
         capture_output=True,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from skill1 import cli, cli_data
+from skill1.cli import data as cli_data
+from skill1.cli import main as cli
 from skill1.config import load_config
-from skill1.runs import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory, RunError
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def skill1(tmp_path, monkeypatch, capsys):
 
 
 def test_help_lists_the_commands_without_loading_torch():
-    script = "import sys; from skill1.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    script = (
+        "import sys; from skill1.cli.main import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
     shown = "demo generate replay warmstart train plan evaluate export compare sweep reproduce collect probe notebook"
@@ -130,16 +134,18 @@ def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):
 )
 def test_several_processes_are_given_every_word(skill1, monkeypatch, given):
     launched = []
-    monkeypatch.setattr("skill1.launch.launch_torchrun", lambda words, nproc, on_line: launched.append((words, nproc)))
+    monkeypatch.setattr(
+        "skill1.running.launch.launch_torchrun", lambda words, nproc, on_line: launched.append((words, nproc))
+    )
     status, _, _ = skill1(*given.split(), "--nproc", "2")
     assert status == 0
     ((words, nproc),) = launched
     assert nproc == 2
     command, *options = given.split()
     assert words[0] == command and sorted(words[1:]) == sorted(options)
-    for name, value in zip(options, options[1:]):
+    for name, value in itertools.pairwise(options):
         if name.startswith("--") and not value.startswith("--"):
-            assert (name, value) in zip(words, words[1:])
+            assert (name, value) in itertools.pairwise(words)
 
 
 def test_an_endpoint_is_not_asked_by_several_processes(skill1):

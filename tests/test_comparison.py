@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from skill1 import comparison
+from skill1.analysis import comparison
 from skill1.config import load_config
-from skill1.runs import RunDirectory
 from skill1.stats import wilson
+from skill1.store.run_directory import RunDirectory
 
 
 def outcomes(won: str, *, step: int, library: str, split: str = "valid_seen") -> pd.DataFrame:
@@ -55,7 +55,9 @@ def test_success_table_by_hand(frames: dict[str, pd.DataFrame]) -> None:
     assert set(table["n"]) == {8} and set(table["games"]) == {4} and set(table["passes"]) == {2}
     assert set(table["seed"]) == {3} and set(table["steps"]) == {5.0}
     expected = wilson(5, 8)
-    assert table.loc[comparison.WITH_LIBRARY, "Wilson, 95 %"] == f"[{100 * expected.low:.1f}, {100 * expected.high:.1f}]"
+    assert (
+        table.loc[comparison.WITH_LIBRARY, "Wilson, 95 %"] == f"[{100 * expected.low:.1f}, {100 * expected.high:.1f}]"
+    )
     nothing = wilson(0, 4)  # no game was won: resampling games would say [0, 0]
     assert table.loc[comparison.BEFORE, "over games, 95 %"] == f"[0.0, {100 * nothing.high:.1f}]"
 
@@ -72,7 +74,8 @@ def test_differences_are_paired_by_game(frames: dict[str, pd.DataFrame]) -> None
 
 def test_a_split_at_a_time(frames: dict[str, pd.DataFrame]) -> None:
     two = {
-        label: pd.concat([frame, frame.assign(split="valid_unseen", won=~frame["won"])]) for label, frame in frames.items()
+        label: pd.concat([frame, frame.assign(split="valid_unseen", won=~frame["won"])])
+        for label, frame in frames.items()
     }
     table = comparison.differences(two)
     assert table["split"].tolist() == ["valid_seen"] * 2 + ["valid_unseen"] * 2

@@ -67,9 +67,14 @@ def test_the_released_preset_is_the_authors_scripts():
         (
             "skillrl_released",
             {
-                "library.enabled": False, "bank.enabled": True, "bank.retrieval": "template",
-                "bank.general_budget": "shared", "bank.first_step": False, "bank.evolve_from": "validation",
-                "bank.weak_rollouts": 1, "bank.evolved_section": "general",
+                "library.enabled": False,
+                "bank.enabled": True,
+                "bank.retrieval": "template",
+                "bank.general_budget": "shared",
+                "bank.first_step": False,
+                "bank.evolve_from": "validation",
+                "bank.weak_rollouts": 1,
+                "bank.evolved_section": "general",
             },
         ),
     ],
@@ -123,7 +128,11 @@ def test_retroagent_differs_from_full_by_what_defines_it(preset):
         ("full", {"library.admit": "judged"}, "library.admit=judged without reflections: set rollout.reflection to"),
         ("full", {"credit.intrinsic_weight": 0.1}, "credit.intrinsic_weight=0.1 without reflections"),
         ("no_library", {"rollout.reflection": "told"}, "rollout.reflection=told without reflections.*library.enabled"),
-        ("retroagent_rl", {"rollout.reflection": "none"}, "library.admit=judged, credit.distill_reward=judged, credit.in"),
+        (
+            "retroagent_rl",
+            {"rollout.reflection": "none"},
+            "library.admit=judged, credit.distill_reward=judged, credit.in",
+        ),
         ("retroagent_rl", {"rollout.distill_reference": True}, "rollout.distill_reference shows an episode"),
         ("full", {"credit.estimator": "return_to_go"}, "no queries and rankings: set rollout.selection to false"),
         ("gigpo", {"credit.distill_baseline": "batch"}, "credit.distill_baseline=batch have no effect"),
@@ -179,7 +188,10 @@ def test_an_override_takes_the_type_of_its_field(name, text, value):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"preset": "relaesed"}, "unknown preset 'relaesed'; did you mean 'released'? (known: nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, small)"),
+        (
+            {"preset": "relaesed"},
+            "unknown preset 'relaesed'; did you mean 'released'? (known: nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, small)",
+        ),
         ({"variant": "no_distilation"}, "did you mean 'no_distillation'?"),
         ({"overrides": {"library.topk": 1}}, "field 'library.topk'; did you mean 'library.top_k'?"),
         ({"overrides": {"train": 1}}, "unknown configuration field 'train'"),

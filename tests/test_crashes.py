@@ -28,12 +28,12 @@ from trainer_runs import configure as configure_trainer
 from trainer_runs import largest_difference, make_trainer, weights
 
 import skill1.train
-from skill1 import cli
+from skill1.batching import Shape, plan_updates
+from skill1.cli import main as cli
 from skill1.config import diff, load_config
 from skill1.divergence import FAILURE_FILE, Diverged
 from skill1.library import SkillLibrary
-from skill1.planning import Shape, plan_updates
-from skill1.runs import RunDirectory
+from skill1.store.run_directory import RunDirectory
 from skill1.train import Experience
 
 OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
@@ -237,7 +237,9 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too(policy, tmp_path):
     trainer, _ = make_trainer(policy, tmp_path, configure_trainer(), lambda step, model: random_rows(5))
     start = weights(trainer)
     next(trainer.model.parameters()).register_hook(lambda gradient: gradient * np.inf)
-    with pytest.raises(Diverged, match=r"step 1, update 1 of 1: loss -?\d.*every row's loss is finite, the gradient is"):
+    with pytest.raises(
+        Diverged, match=r"step 1, update 1 of 1: loss -?\d.*every row's loss is finite, the gradient is"
+    ):
         trainer.train()
     assert largest_difference(weights(trainer), start) == 0
 

@@ -384,9 +384,7 @@ def direct(rows: Sequence[Row], losses: Sequence[np.ndarray], config: CreditConf
 def test_mean_over_weighted_rows_is_equation_11(
     token_mean: str, rerank_credit: str, lambdas: tuple[float, float]
 ) -> None:
-    config = CreditConfig(
-        lambda1=lambdas[0], lambda2=lambdas[1], token_mean=token_mean, rerank_credit=rerank_credit
-    )
+    config = CreditConfig(lambda1=lambdas[0], lambda2=lambdas[1], token_mean=token_mean, rerank_credit=rerank_credit)
     draw = np.random.default_rng(0)
     rollouts = [
         rollout(

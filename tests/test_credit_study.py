@@ -17,13 +17,14 @@ from nano_runs import settings as overrides
 from shop_runs import settings_of_shop as shop_settings
 from test_credit import rollout
 
-from skill1 import credit_study, plots
-from skill1.batch import run_notebook
+from skill1.analysis import credit_study
+from skill1.analysis.credit_study import Arm, Batch
+from skill1.analysis.figures import style as plots
 from skill1.config import ConfigError, diff, load_config
-from skill1.credit_study import Arm, Batch
 from skill1.presets import VARIANTS
 from skill1.records import STAGES, Row
-from skill1.runs import RunDirectory, RunError
+from skill1.running.batch import run_notebook
+from skill1.store.run_directory import RunDirectory, RunError
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "08_credit.ipynb"
 ROOT_HALF = math.sqrt(0.5)
@@ -86,7 +87,9 @@ def test_row_statistics_by_hand() -> None:
     table = credit_study.row_statistics(by_hand(), credit_study.arms()).set_index(["arm", "stage"])
     assert table.loc["paper", "rows"].to_dict() == {"query": 2, "rerank": 2, "act": 4, "distill": 2}
     means = table.loc["paper", "mean_advantage"].to_dict()
-    assert means == pytest.approx({"query": ROOT_HALF, "rerank": 0.98507, "act": ROOT_HALF, "distill": ROOT_HALF}, abs=1e-5)
+    assert means == pytest.approx(
+        {"query": ROOT_HALF, "rerank": 0.98507, "act": ROOT_HALF, "distill": ROOT_HALF}, abs=1e-5
+    )
     # Weights of 10 rows: query 5 * 3/9 twice; rerank 1.5 twice; act 5 * 6/9 twice; distill 1.5 twice.
     mass = {"query": 10 / 3 * ROOT_HALF, "rerank": 1.5 * 1.970141, "act": 20 / 3 * ROOT_HALF, "distill": 3 * ROOT_HALF}
     share = {stage: value / sum(mass.values()) for stage, value in mass.items()}
@@ -172,7 +175,9 @@ def test_gradients_are_those_of_equation_11(batch: Batch) -> None:
     paper = expected["paper"]
     for name, gradient in expected.items():
         assert found.loc[name, "norm"] == pytest.approx(float(gradient.norm()), rel=1e-3)
-        assert found.loc[name, "cosine"] == pytest.approx(float(gradient @ paper / gradient.norm() / paper.norm()), abs=1e-3)
+        assert found.loc[name, "cosine"] == pytest.approx(
+            float(gradient @ paper / gradient.norm() / paper.norm()), abs=1e-3
+        )
         assert found.loc[name, "ratio"] == pytest.approx(float(gradient.norm() / paper.norm()), rel=1e-3)
     assert found.loc["paper", "cosine"] == pytest.approx(1.0) and found.loc["gigpo", "cosine"] < 0.99
 

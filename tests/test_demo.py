@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from nano_runs import settings
 
-from skill1.demo import demo
+from skill1.running.demo import demo
 
 
 def test_demo_leaves_notebooks_figures_and_a_summary(

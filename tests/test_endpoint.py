@@ -12,14 +12,16 @@ from chat_server import Chat, answer, chat_server, completion
 from distributed_train import easy_environment
 from nano_runs import success
 
-from skill1 import cli, endpoint, evaluate_model
+from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
-from skill1.endpoint import ChatClient, EndpointError
 from skill1.evaluate import play
-from skill1.evaluation_folder import EvaluationFolder
+from skill1.generation import endpoint
+from skill1.generation.endpoint import ChatClient, EndpointError
 from skill1.library import SkillLibrary
-from skill1.runs import RunError
+from skill1.models import evaluate_model
+from skill1.store.evaluation_folder import EvaluationFolder
+from skill1.store.run_directory import RunError
 
 
 @pytest.fixture
@@ -150,7 +152,16 @@ def test_a_missing_key_is_named(monkeypatch, value, message):
         ChatClient("http://x", "m", "SOME_KEY")
 
 
-NONSENSE = [b"<html>", b"{}", b"[]", b'{"choices": []}', b"\xff", completion(None), completion(" \n"), b'{"choices": [{}]}']
+NONSENSE = [
+    b"<html>",
+    b"{}",
+    b"[]",
+    b'{"choices": []}',
+    b"\xff",
+    completion(None),
+    completion(" \n"),
+    b'{"choices": [{}]}',
+]
 
 
 @pytest.mark.parametrize("body", NONSENSE)
@@ -190,7 +201,7 @@ def test_with_a_library_it_queries_and_reranks(chat, world, tmp_path):
 
     def watched(*args, **kwargs):
         seen.extend(original(*args, **kwargs))
-        return seen[-len(args[0]):]
+        return seen[-len(args[0]) :]
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate_model, "play_together", watched)
@@ -234,7 +245,9 @@ def test_the_command_is_loud_about_nonsense(chat, world, tmp_path, monkeypatch, 
     lost = sum(number % 10 == 5 for number in range(1, len(chat.requests) + 1))
     assert f"WARNING: {lost} of {len(chat.requests)} replies" in err and lost > 1
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert record["sessions"][0]["unusable"] == lost and "secret" not in (tmp_path / "out" / "evaluation.json").read_text()
+    assert (
+        record["sessions"][0]["unusable"] == lost and "secret" not in (tmp_path / "out" / "evaluation.json").read_text()
+    )
 
 
 def test_the_nano_policy_s_prompts_are_not_for_an_endpoint(chat, world, tmp_path):

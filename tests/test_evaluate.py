@@ -12,13 +12,14 @@ import pytest
 from distributed_train import easy_environment, two_ranks
 from nano_runs import configure, environment, load_policy, success
 
-from skill1 import cli, evaluate
+from skill1 import evaluate
+from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
 from skill1.evaluate import evaluate_run, jobs, outcomes, play, summarise
 from skill1.library import SkillLibrary
-from skill1.runs import RunDirectory, RunError
 from skill1.stats import success_rate, wilson
+from skill1.store.run_directory import RunDirectory, RunError
 
 
 @pytest.fixture(autouse=True)

@@ -16,21 +16,23 @@ from safetensors.torch import load_file
 from tiny import tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from skill1 import cli, evaluate, evaluate_model
-from skill1.checkpoints import mark_complete
-from skill1.comparison import stored_arms, success_table
+from skill1 import evaluate
+from skill1.analysis.comparison import stored_arms, success_table
+from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
 from skill1.evaluate import evaluate_run
-from skill1.evaluation_folder import EvaluationFolder
-from skill1.export import export, read_training
-from skill1.journal import LibraryError
 from skill1.library import SkillLibrary
+from skill1.methods.skillrl.bank import parse_bank
+from skill1.methods.skillrl.categories import known_categories
+from skill1.methods.skillrl.live import LiveBank
+from skill1.models import evaluate_model
+from skill1.models.export import export, read_training
 from skill1.policy import load_model, load_tokenizer
-from skill1.runs import RunDirectory, RunError
-from skill1.skillrl.bank import parse_bank
-from skill1.skillrl.categories import known_categories
-from skill1.skillrl.live import LiveBank
+from skill1.store.checkpoints import mark_complete
+from skill1.store.evaluation_folder import EvaluationFolder
+from skill1.store.journal import LibraryError
+from skill1.store.run_directory import RunDirectory, RunError
 from skill1.trl_config import lora_config
 
 
@@ -93,7 +95,9 @@ def test_the_model_and_tokenizer_load_as_any_other(fresh, exported):
     assert torch.equal(logits(model), logits(load_model(RunDirectory.open(fresh).config.policy, str(checkpoint))[0]))
     text = "put a mug in shelf_1 . go to shelf_1 <end>"
     found = AutoTokenizer.from_pretrained(exported)(text)["input_ids"]
-    assert found == load_tokenizer(str(checkpoint))(text)["input_ids"] == load_tokenizer(str(exported))(text)["input_ids"]
+    assert (
+        found == load_tokenizer(str(checkpoint))(text)["input_ids"] == load_tokenizer(str(exported))(text)["input_ids"]
+    )
     assert len(set(found)) > 4  # Qwen2's own tokenizer, which transformers would take, knows none of the words
 
 
@@ -145,7 +149,10 @@ def test_an_adapter_stays_one_or_is_merged(adapted, tmp_path):
     assert "A LoRA adapter (rank 4)" in (as_is / "README.md").read_text()
     assert "adapter (rank 4) merged in" in (merged / "README.md").read_text()
     for folder in (as_is, merged):
-        assert AutoTokenizer.from_pretrained(folder)("mug")["input_ids"] == load_tokenizer(config.model)("mug")["input_ids"]
+        assert (
+            AutoTokenizer.from_pretrained(folder)("mug")["input_ids"]
+            == load_tokenizer(config.model)("mug")["input_ids"]
+        )
         assert not (folder / "library").exists() and "without a skill library" in (folder / "README.md").read_text()
 
 
@@ -223,7 +230,9 @@ def test_other_models_act_by_the_full_prompts(world, tmp_path):
         environment__data=str(world), environment__max_steps=2, evaluation__passes=1, rollout__max_act_tokens=4,
         policy__dtype="float32",
     )  # fmt: skip
-    [seen, unseen] = evaluated(model, tmp_path / "out", "paper", evaluation__splits=["valid_seen", "valid_unseen"], **small)
+    [seen, unseen] = evaluated(
+        model, tmp_path / "out", "paper", evaluation__splits=["valid_seen", "valid_unseen"], **small
+    )
     assert seen.frame["variant"].tolist() == [str(model)] * 6 and seen.frame["seed"].isna().all()
     assert (seen.step, seen.library, len(unseen.frame)) == (0, "none", 6)
     table = success_table(stored_arms([tmp_path / "out"]))

@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from skill1 import figures, plots
+from skill1.analysis.figures import run as figures
+from skill1.analysis.figures import style as plots
 from skill1.config import load_config
-from skill1.journal import Journal, LibraryEvent
 from skill1.presets import VARIANTS
 from skill1.records import Skill
-from skill1.runs import RunDirectory
 from skill1.stats import wilson
+from skill1.store.journal import Journal, LibraryEvent
+from skill1.store.run_directory import RunDirectory
 
 CATEGORIES = ("Pick", "Look", "Clean", "Heat", "Cool", "Pick2")
 STEPS = 30
@@ -183,7 +184,11 @@ def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> No
     by_category = seen.groupby("category")["won"].mean()
     expected = [seen["won"].mean(), *(by_category[name] for name in CATEGORIES)]
     assert np.allclose(dots(figure, "before")[:, 0], 100 * np.array(expected))
-    assert "n = 48 games, 2 passes" in texts(figure) and "Overall\nn = 48" in texts(figure) and "Pick\nn = 8" in texts(figure)
+    assert (
+        "n = 48 games, 2 passes" in texts(figure)
+        and "Overall\nn = 48" in texts(figure)
+        and "Pick\nn = 8" in texts(figure)
+    )
     [published] = [line for line in figure.axes[0].lines if line.get_label() == "published"]
     assert published.get_markerfacecolor() == "none" and published.get_xdata() == [97.5]
 

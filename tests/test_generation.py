@@ -150,7 +150,12 @@ def test_vllm_is_asked_as_the_installed_trl_wants_it(prompts, monkeypatch, backe
         assert len({one.seed for one in asked}) == len(prompts)  # rollouts of a group share their prompt
         asked = vars(asked[0])
         assert asked["stop_token_ids"] == [4, 7, 9]
-    assert (asked["temperature"], asked["max_tokens"], asked["top_k"], asked["repetition_penalty"]) == (0.7, LIMIT, 0, 1.0)
+    assert (asked["temperature"], asked["max_tokens"], asked["top_k"], asked["repetition_penalty"]) == (
+        0.7,
+        LIMIT,
+        0,
+        1.0,
+    )
 
 
 _SERVER = """

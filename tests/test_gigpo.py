@@ -14,7 +14,7 @@ from test_credit import PAPER, rollout, rows_of, run, turn
 from skill1.advantages import group_advantages
 from skill1.config import CreditConfig
 from skill1.credit import credit, returns
-from skill1.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
+from skill1.methods.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
 from skill1.records import Rollout
 
 GIGPO = replace(PAPER, estimator="gigpo")
@@ -75,7 +75,9 @@ def test_episode_statistics_by_hand() -> None:
     # Group 2: two 5s and two 1s: mean 3, squares 4 * 4 = 16, variance 16/3; by episode +-sqrt(1/2).
     np.testing.assert_allclose(by_row[3:], np.array([2, -2]) / math.sqrt(16 / 3))
     np.testing.assert_allclose(by_episode[3:], [ROOT_HALF, -ROOT_HALF])
-    np.testing.assert_allclose(episode_advantages(outcomes, groups, steps, "row", False), [0.875, -0.125, -0.125, 2, -2])
+    np.testing.assert_allclose(
+        episode_advantages(outcomes, groups, steps, "row", False), [0.875, -0.125, -0.125, 2, -2]
+    )
 
 
 @given(st.data())
@@ -201,7 +203,10 @@ def test_without_step_weight_it_is_grpo() -> None:
 
 
 def test_other_stages_get_the_episode_alone() -> None:
-    rollouts = [rollout(index=0, outcome=1.0, utilities=(0.9, 0.1)), rollout(index=1, outcome=0.0, utilities=(0.9, 0.1))]
+    rollouts = [
+        rollout(index=0, outcome=1.0, utilities=(0.9, 0.1)),
+        rollout(index=1, outcome=0.0, utilities=(0.9, 0.1)),
+    ]
     rows = run(rollouts, GIGPO)
     for stage in ("query", "rerank", "distill"):
         assert [r.advantage for r in rows_of(rows, stage)] == pytest.approx([ROOT_HALF, -ROOT_HALF])

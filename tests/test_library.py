@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
-from skill1.journal import Journal, LibraryError, Snapshot, read_snapshot, write_snapshot
 from skill1.library import FrozenLibrary, SkillLibrary, replay
 from skill1.records import Candidate, Lesson, Rollout, Skill, Task
+from skill1.store.journal import Journal, LibraryError, Snapshot, read_snapshot, write_snapshot
 
 WORDS = ("mug", "egg", "fridge", "lamp", "clean", "heat")
 
@@ -270,9 +270,7 @@ def test_retrieval_equals_brute_force(
         )
         for i in range(number)
     ]
-    config = LibraryConfig(
-        top_k=top_k, similarity_weight=weight, exploration=exploration, similarity_floor=floor
-    )
+    config = LibraryConfig(top_k=top_k, similarity_weight=weight, exploration=exploration, similarity_floor=floor)
     library = FrozenLibrary(config, Vectors(queries), {s.id: s for s in skills}, rows[:number])
     together = library.retrieve(list(queries), mode)
     for (text, query), found in zip(queries.items(), together, strict=True):

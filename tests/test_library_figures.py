@@ -12,9 +12,21 @@ import pytest
 from library_runs import config, play_run, rollout, write_run
 from matplotlib.figure import Figure
 
-from skill1 import library_figures as figures
-from skill1 import library_map, library_payoff, library_replay, library_study, plots
-from skill1.library_study import LibraryRun, read
+from skill1.analysis.figures import library as figures
+from skill1.analysis.figures import style as plots
+from skill1.analysis.library import (
+    map as library_map,
+)
+from skill1.analysis.library import (
+    payoff as library_payoff,
+)
+from skill1.analysis.library import (
+    replay as library_replay,
+)
+from skill1.analysis.library import (
+    study as library_study,
+)
+from skill1.analysis.library.study import LibraryRun, read
 
 
 @pytest.fixture(scope="module")

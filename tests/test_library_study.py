@@ -22,15 +22,29 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from test_bank_study import SHOWN
 from test_bank_study import make as make_bank_run
 
-from skill1 import library_map, library_payoff, library_reading, library_replay, library_study
-from skill1.batch import run_notebook
+from skill1.analysis.library import (
+    map as library_map,
+)
+from skill1.analysis.library import (
+    payoff as library_payoff,
+)
+from skill1.analysis.library import (
+    reading as library_reading,
+)
+from skill1.analysis.library import (
+    replay as library_replay,
+)
+from skill1.analysis.library import (
+    study as library_study,
+)
+from skill1.analysis.library.study import LibraryRun, read
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
-from skill1.journal import Journal, LibraryError, LibraryEvent
 from skill1.library import SkillLibrary
-from skill1.library_study import LibraryRun, read
 from skill1.records import Candidate, Rollout
-from skill1.runs import RunDirectory, RunError
+from skill1.running.batch import run_notebook
+from skill1.store.journal import Journal, LibraryError, LibraryEvent
+from skill1.store.run_directory import RunDirectory, RunError
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "05_library.ipynb"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from skill1.config import WarmStartConfig, load_config
+from skill1.nano.policy_card import policy_card
+from skill1.nano.warmstart import MANIFEST, fingerprint
 from skill1.policy import load_model
-from skill1.policy_card import policy_card
-from skill1.warmstart import MANIFEST, fingerprint
 
 PROJECT = Path(__file__).resolve().parents[1]
 WORDS = {

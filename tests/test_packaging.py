@@ -72,7 +72,7 @@ def test_the_conda_environment_has_the_same_pins():
 
 
 def test_the_declared_command_exists():
-    (name, target), = PROJECT["scripts"].items()
+    ((name, target),) = PROJECT["scripts"].items()
     module, function = target.split(":")
     assert name == "skill1"
     assert callable(getattr(__import__(module, fromlist=[function]), function))

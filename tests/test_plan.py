@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from skill1.cli import main
+from skill1.cli.main import main
 from skill1.config import ConfigError, load_config
 from skill1.plan import graph as graphs
 from skill1.plan.architectures import SHIPPED, read_architecture, with_depth

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import random_rows
 
-from skill1.planning import Shape, checksum, folded_advantages, padding_waste, plan_updates
+from skill1.batching import Shape, checksum, folded_advantages, padding_waste, plan_updates
 
 
 def shape(*lengths: tuple[int, int]) -> Shape:
@@ -34,9 +34,7 @@ steps = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20), st.booleans()
     most_tokens=st.integers(1, 300),
     seed=st.integers(0, 9),
 )
-def test_every_trained_row_is_dealt_once_within_the_budgets(
-    rows, world, rows_per_update, most_rows, most_tokens, seed
-):
+def test_every_trained_row_is_dealt_once_within_the_budgets(rows, world, rows_per_update, most_rows, most_tokens, seed):
     lengths = shape(*((p, c) for p, c, _ in rows))
     trained = [t for *_, t in rows]
     updates = plan(

@@ -15,9 +15,9 @@ from tiny import tiny_tokenizer
 
 from skill1.config import ConfigError
 from skill1.envs.base import Observation
+from skill1.nano.prompts.alfworld import MARKS, NAME, compact, home, room
+from skill1.nano.warmstart import nano_tokenizer
 from skill1.prompts import ActContext, CompactPrompts, FullPrompts, history_of, make_prompts
-from skill1.prompts.compact import MARKS, NAME, compact, home, room
-from skill1.warmstart import nano_tokenizer
 
 FULL, COMPACT = FullPrompts(), CompactPrompts()
 FIRST = (
@@ -434,7 +434,7 @@ def test_recorded_observations_keep_what_they_name(shared_data):
     named = 0
     for shown in (shown for game in games for shown in game["steps"]):
         words = compact(shown["observation"]).split()
-        assert words and "the" not in words and "you" not in words or "commands" in words
+        assert (words and "the" not in words and "you" not in words) or "commands" in words
         for command in shown["admissible"]:
             item, _, place = command.removeprefix("take ").partition(" from ")
             here = f" {place}." in shown["observation"]  # one can also reach what stands close by

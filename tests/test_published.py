@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_ind_from_stats
 
+from skill1.analysis.published import _GAMES, COLUMNS, OVERALL, averages, inconsistencies, published, tables
 from skill1.config import ConfigError
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.presets import VARIANTS
-from skill1.published import _GAMES, COLUMNS, OVERALL, averages, inconsistencies, published, tables
 
 EVERYTHING = [OVERALL, *CATEGORIES.values()]
 
@@ -138,6 +138,6 @@ def test_frames_are_the_callers_own() -> None:
 
 
 def test_found_from_any_folder(tmp_path) -> None:
-    code = "from skill1.published import published; print(len(published('table2')))"
+    code = "from skill1.analysis.published import published; print(len(published('table2')))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["49"]

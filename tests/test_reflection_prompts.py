@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from test_prompts import HOME, PAIRS, START, TASK
 
 from skill1.envs.base import Observation
+from skill1.nano.prompts.webshop import SUBTASKS as SHOP_SUBTASKS
+from skill1.nano.prompts.webshop import shop_vocabulary
+from skill1.nano.warmstart import nano_tokenizer
 from skill1.prompts import CompactPrompts, CompactShopPrompts, FullPrompts, FullShopPrompts
-from skill1.prompts.compact_shop import SUBTASKS as SHOP_SUBTASKS
-from skill1.prompts.compact_shop import shop_vocabulary
 from skill1.records import Lesson, Reflection
-from skill1.warmstart import nano_tokenizer
 
 FULL, SHOP, COMPACT, COMPACT_SHOP = FullPrompts(), FullShopPrompts(), CompactPrompts(), CompactShopPrompts()
 WISH = "Find me slim fit men's shirts with color: teal, and price lower than 40.00 dollars"
@@ -46,7 +46,12 @@ def test_full_that_must_judge_is_told_nothing():
 
 def answer(statuses=("completed", "completed", "incomplete", "n/a"), success=False, **changed) -> str:
     subtasks = [{"name": "a", "description": "b", "status": status} for status in statuses]
-    fields = {"subtasks": subtasks, "task_success": success, "action_lesson": "take it first", "navigation_lesson": None}
+    fields = {
+        "subtasks": subtasks,
+        "task_success": success,
+        "action_lesson": "take it first",
+        "navigation_lesson": None,
+    }
     return json.dumps(fields | changed)
 
 

@@ -11,12 +11,12 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from study_runs import OVERRIDES, make_notebooks
 
-import skill1.reproduce as reproduce_module
+import skill1.running.reproduce as reproduce_module
 from skill1.config import ConfigError
 from skill1.presets import VARIANTS
-from skill1.reproduce import STUDIED, reproduce
-from skill1.runs import RunError
-from skill1.sweep import Sweep, settings_of
+from skill1.running.reproduce import STUDIED, reproduce
+from skill1.running.sweep import Sweep, settings_of
+from skill1.store.run_directory import RunError
 
 ANALYSES = {
     "03_ablations": "study = ''",

@@ -16,9 +16,8 @@ from test_credit import rollout, rows_of, turn
 from skill1.config import CreditConfig, LibraryConfig, load_config
 from skill1.credit import credit, credit_metrics
 from skill1.library import FrozenLibrary, SkillLibrary
-from skill1.records import Candidate, Lesson, Reflection, Rollout, Row, Skill
-from skill1.references import ReferenceTrajectories
-from skill1.retroagent import (
+from skill1.methods.references import ReferenceTrajectories
+from skill1.methods.retroagent import (
     Potentials,
     intrinsic,
     intrinsic_of,
@@ -29,7 +28,8 @@ from skill1.retroagent import (
     return_advantages,
     step_returns,
 )
-from skill1.rollout_log import read_rollouts, write_rollouts
+from skill1.records import Candidate, Lesson, Reflection, Rollout, Row, Skill
+from skill1.store.rollout_log import read_rollouts, write_rollouts
 
 IN_CONTEXT = load_config("paper", "retroagent_in_context")
 RL = load_config("paper", "retroagent_rl")

@@ -16,19 +16,19 @@ from nano_runs import any_reflection, configure, environment, success
 from run_record import record
 from test_rollout import Scripted
 
+from skill1.analysis.trajectories.html import step_view
+from skill1.analysis.trajectories.read import load_step
 from skill1.config import Config, load_config
 from skill1.encoder import HashEncoder
 from skill1.evaluate import evaluate_run, jobs, play
-from skill1.journal import Journal
 from skill1.library import FrozenLibrary, SkillLibrary
+from skill1.methods.references import ReferenceTrajectories
+from skill1.methods.retroagent import Potentials, intrinsic_of, judged_right, memory_arm
 from skill1.prompts import CompactPrompts
 from skill1.records import Lesson, Reflection
-from skill1.references import ReferenceTrajectories
-from skill1.retroagent import Potentials, intrinsic_of, judged_right, memory_arm
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory
-from skill1.trajectories import load_step
-from skill1.trajectory_html import step_view
+from skill1.store.journal import Journal
+from skill1.store.run_directory import RunDirectory
 
 LESSONS = ("mugs are in shelf 1", "apples are in fridge 1", "open what is closed", "take it to the lamp")
 SAID = {

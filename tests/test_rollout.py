@@ -14,10 +14,10 @@ from skill1.config import load_config
 from skill1.encoder import HashEncoder
 from skill1.envs.base import Observation
 from skill1.library import SkillLibrary
+from skill1.methods.references import ReferenceTrajectories
 from skill1.policy import Completion
 from skill1.prompts import CompactPrompts, FullPrompts
 from skill1.records import Task
-from skill1.references import ReferenceTrajectories
 from skill1.rollout import SkillLoop, task_key
 
 LESSONS = [("look for a mug", "mugs are in shelf 1"), ("look for an apple", "apples are in fridge 1"),
@@ -92,7 +92,7 @@ def scripted(paper):
 
 
 def test_every_stage_is_recorded(paper, scripted):
-    longest = len(list(scripted.walkthroughs.values())[0])
+    longest = len(next(iter(scripted.walkthroughs.values())))
     paper = replace(paper, environment=replace(paper.environment, max_steps=longest))
     skills = library(paper, 3)
     won, lost = play(paper, scripted, skills, size=1, seed=(4, 9))
@@ -136,9 +136,7 @@ def test_every_stage_is_recorded(paper, scripted):
 def test_each_stage_has_its_limit_and_temperature_and_all_live_episodes_share_a_call(paper, scripted):
     paper = replace(
         paper,
-        rollout=replace(
-            paper.rollout, max_query_tokens=1, max_rerank_tokens=2, max_act_tokens=3, max_distill_tokens=4
-        ),
+        rollout=replace(paper.rollout, max_query_tokens=1, max_rerank_tokens=2, max_act_tokens=3, max_distill_tokens=4),
         environment=replace(paper.environment, max_steps=20),
     )
     won, lost = play(paper, scripted, library(paper, 2), size=1, temperature=0.7)

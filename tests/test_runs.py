@@ -19,8 +19,8 @@ from hypothesis.extra import numpy as st_numpy
 
 from skill1.config import load_config
 from skill1.records import STAGES, Candidate, Lesson, Rollout, Task, Turn
-from skill1.rollout_log import read_rollouts, write_rollouts
-from skill1.runs import EVALUATION_SCHEMA, RunDirectory, RunError
+from skill1.store.rollout_log import read_rollouts, write_rollouts
+from skill1.store.run_directory import EVALUATION_SCHEMA, RunDirectory, RunError
 
 CONFIG = load_config("nano")
 
@@ -41,7 +41,7 @@ def checkpoint(run: RunDirectory, step: int) -> None:
     folder = run.checkpoint_dir(step)
     (folder / "library").mkdir(parents=True)
     (folder / "library" / "skills.jsonl").write_text("{}\n")
-    (folder / "COMPLETE").write_text('{"step": %d}' % step)
+    (folder / "COMPLETE").write_text(f'{{"step": {step}}}')
 
 
 def outcomes(step: int, split: str = "valid_seen", games: int = 2, passes: int = 2) -> pd.DataFrame:
@@ -208,10 +208,13 @@ def test_resuming_with_another_configuration_lists_the_fields(run):
     with pytest.raises(RunError, match="train.steps: the run has 60, now 7"):
         run.check_config(load_config("nano", overrides={"train.steps": 7}))
 
+
 def test_a_bank_that_is_off_is_no_other_configuration(tmp_path):
     other = {"bank.top_k": 4}
     off, on = load_config("nano"), load_config("nano", "skillrl")
-    for number, (config, variant, same) in enumerate([(off, "full", True), (on, "skillrl", False), (off, "skillrl", False)]):
+    for number, (config, variant, same) in enumerate(
+        [(off, "full", True), (on, "skillrl", False), (off, "skillrl", False)]
+    ):
         with closing(RunDirectory.create(tmp_path / str(number), config, "hash")) as run:
             for check in (run.check_config, run.check_resumable):
                 if same:
@@ -245,7 +248,7 @@ def test_resuming_on_other_data_is_an_error(run):
 def test_two_writers_are_an_error(run):
     writer = (
         "import sys; from pathlib import Path\n"
-        "from skill1.config import load_config; from skill1.runs import RunDirectory, RunError\n"
+        "from skill1.config import load_config; from skill1.store.run_directory import RunDirectory, RunError\n"
         "try: RunDirectory.resume(Path(sys.argv[1]), load_config('nano'), 'abc')\n"
         "except RunError as error: print(error)\n"
     )

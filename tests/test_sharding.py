@@ -87,7 +87,7 @@ def test_writing_in_bfloat16_leaves_the_exchange_of_gradients_alone(policy, runs
 
 def test_whole_weights_are_cast_once_and_come_back():
     model = tiny_model()
-    before = {name: p for name, p in model.named_parameters()}
+    before = dict(model.named_parameters())
     values = {name: p.detach().clone() for name, p in before.items()}
     hooked = []
     model.lm_head.weight.register_post_accumulate_grad_hook(hooked.append)
@@ -100,7 +100,9 @@ def test_whole_weights_are_cast_once_and_come_back():
         assert cache.layers[0].keys.dtype == torch.bfloat16
     for name, parameter in model.named_parameters():
         assert parameter is before[name] and torch.equal(parameter, values[name])
-        assert parameter.expand_as(parameter).grad_fn.next_functions[0][0] is accumulators[name]  # DDP's hooks are there
+        assert (
+            parameter.expand_as(parameter).grad_fn.next_functions[0][0] is accumulators[name]
+        )  # DDP's hooks are there
     model(ids).logits.sum().backward()
     assert len(hooked) == 1
     with generation_weights(model, torch.float32):

@@ -13,13 +13,13 @@ from skill1.config import EnvironmentConfig, load_config
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
-from skill1.nano_world import SHOP
+from skill1.nano.prompts.shop_reading import brand, read_page, read_wish
+from skill1.nano.shop_expert import ShopExpert, slip
+from skill1.nano.warmstart import shop_tokenizer, tokenize
+from skill1.nano.webshop import shop_demonstrations
+from skill1.nano.world import SHOP
 from skill1.prompts import CompactShopPrompts
-from skill1.prompts.shop_reading import brand, read_page, read_wish
 from skill1.records import Task
-from skill1.shop_demonstrations import shop_demonstrations
-from skill1.shop_expert import ShopExpert, slip
-from skill1.warmstart import shop_tokenizer, tokenize
 
 PROMPTS = CompactShopPrompts()
 

@@ -16,9 +16,9 @@ from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import SEARCH_ACTION, WebshopEnvironment
 from skill1.envs.webshop.generate import SYLLABLES
+from skill1.nano.prompts.shop_reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
+from skill1.nano.prompts.webshop import shop_vocabulary
 from skill1.prompts import ActContext, CompactShopPrompts, FullPrompts, FullShopPrompts
-from skill1.prompts.compact_shop import shop_vocabulary
-from skill1.prompts.shop_reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
 from skill1.records import Lesson
 
 TASK = (
@@ -121,7 +121,7 @@ def test_every_instruction_and_page_of_a_shop_is_read_whole_in_every_mode(shop):
             page = read_page(features.text, goal.text)
             assert page.kind == "sub" and page.terms == tuple(t for t in wish.terms if spoken(t) in bullets)
             pages.setdefault(task.game, []).append((read.items[0].terms, opened, page))
-    assert all(first[1:] == [first[0]] * 2 for first in map(lambda p: [x[0] for x in p], pages.values()))
+    assert all(first[1:] == [first[0]] * 2 for first in ([x[0] for x in p] for p in pages.values()))
 
 
 def test_compact_prompts_show_what_matters():

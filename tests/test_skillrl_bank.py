@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from skill1.config import BankConfig
 from skill1.encoder import HashEncoder
-from skill1.skillrl.bank import BankError, Mistake, Principle, SkillBank, load_bank, parse_bank
-from skill1.skillrl.categories import CATEGORIES, category_of, known_categories, sections_of
-from skill1.skillrl.retrieval import FrozenBank
+from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, load_bank, parse_bank
+from skill1.methods.skillrl.categories import CATEGORIES, category_of, known_categories, sections_of
+from skill1.methods.skillrl.retrieval import FrozenBank
 
 ALFWORLD = CATEGORIES["alfworld"]
 TEMPLATE, EMBEDDING = BankConfig(retrieval="template"), BankConfig()
@@ -32,7 +32,9 @@ def tree() -> dict:
             {"skill_id": "gen_002", "title": "Go on", "principle": "Never look twice", "rating": 3},
         ],
         "task_specific_skills": {
-            "heat": [{"skill_id": "hea_001", "title": "Heat", "principle": "Use the microwave", "when_to_apply": "hot"}],
+            "heat": [
+                {"skill_id": "hea_001", "title": "Heat", "principle": "Use the microwave", "when_to_apply": "hot"}
+            ],
             "examine": [{"skill_id": "exa_001", "title": "Lamp", "principle": "Switch it on", "when_to_apply": ""}],
         },
         "common_mistakes": [
@@ -199,7 +201,9 @@ def test_evolved_principles_hide_no_others(evolved, own, shared):
 
 def test_the_template_shows_all_of_a_category_and_nothing_of_others():
     bank = parse_bank(tree(), ALFWORLD)
-    hot, lit, cold = frozen(TEMPLATE, bank).retrieve([HOT, "look at mug under the desklamp.", "put a cool mug in shelf."])
+    hot, lit, cold = frozen(TEMPLATE, bank).retrieve(
+        [HOT, "look at mug under the desklamp.", "put a cool mug in shelf."]
+    )
     assert [e.id for e in hot.specific] == ["hea_001"] and [e.id for e in lit.specific] == ["exa_001"]
     assert cold.specific == () and [e.id for e in cold.general] == ["gen_001", "gen_002"]
     assert [c.skill for c in hot.candidates] == ["gen_001", "gen_002", "hea_001", "err_001"]

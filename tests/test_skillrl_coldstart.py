@@ -17,12 +17,12 @@ from nano_runs import configure, forked, load_policy
 from test_skillrl_run import BANK
 from tiny import tiny_tokenizer
 
-from skill1 import cli
+from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
+from skill1.methods.skillrl import coldstart, demonstrate
+from skill1.methods.skillrl.coldstart import cold_start, read_demonstrations, tokenize
 from skill1.policy import load_model
-from skill1.runs import RunError
-from skill1.skillrl import coldstart, demonstrate
-from skill1.skillrl.coldstart import cold_start, read_demonstrations, tokenize
+from skill1.store.run_directory import RunError
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +213,8 @@ def loss_on(folder: Path, config: Config, model: str) -> float:
     rows = tokenize(read_demonstrations(folder), config, tokenizer)
     with torch.no_grad():
         losses = [
-            loaded(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss for row in rows
+            loaded(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss
+            for row in rows
         ]
     return float(torch.stack(losses).mean())
 

@@ -15,16 +15,20 @@ from hypothesis import strategies as st
 
 from skill1.config import BankConfig
 from skill1.encoder import HashEncoder
-from skill1.journal import Journal, LibraryError
+from skill1.methods.skillrl.bank import BankError, Principle, SkillBank
+from skill1.methods.skillrl.events import BankJournal
+from skill1.methods.skillrl.evolution import Episode, Tally, accept, episode_of, pick_failures, tallies, weak_categories
+from skill1.methods.skillrl.live import Answer, LiveBank, ask
+from skill1.methods.skillrl.teacher import TeacherError, read_answer
 from skill1.records import Rollout, Task, Turn
-from skill1.skillrl.bank import BankError, Principle, SkillBank
-from skill1.skillrl.events import BankJournal
-from skill1.skillrl.evolution import Episode, Tally, accept, episode_of, pick_failures, tallies, weak_categories
-from skill1.skillrl.live import Answer, LiveBank, ask
-from skill1.skillrl.teacher import TeacherError, read_answer
+from skill1.store.journal import Journal, LibraryError
 
 CONFIG = BankConfig()
-SENTENCES = {"heat": "put a hot mug in shelf.", "cool": "put a cool mug in shelf.", "clean": "put a clean mug in shelf."}
+SENTENCES = {
+    "heat": "put a hot mug in shelf.",
+    "cool": "put a cool mug in shelf.",
+    "clean": "put a clean mug in shelf.",
+}
 _NO_TOKENS = np.zeros(1, dtype=np.int32)
 
 
@@ -245,7 +249,9 @@ def test_a_failed_call_leaves_the_bank_unchanged_and_is_counted():
     events = run(bank, Says(error="down \ud800"), [batch(heat=(0, 8))] * 10)
     assert [(e.sequence, e.error, e.added) for e in events] == [(1, "down ?", ()), (2, "down ?", ())]
     assert bank.bank == start and bank.failed == 2
-    bank.learn(bank.observe(batch(heat=(0, 8)), 15, "train"), Answer(("nonsense", {"title": "\ud800", "principle": "x"})))
+    bank.learn(
+        bank.observe(batch(heat=(0, 8)), 15, "train"), Answer(("nonsense", {"title": "\ud800", "principle": "x"}))
+    )
     assert bank.bank == start and bank.failed == 2  # answered, but with nothing that can be used
 
 

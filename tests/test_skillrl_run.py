@@ -18,24 +18,24 @@ from test_skillrl_bank import tree
 from test_skillrl_evolution import Numbers
 
 import skill1.train
-from skill1 import cli
-from skill1.comparison import FIRST_BANK, evaluate_arms, read_training
+from skill1.analysis.comparison import FIRST_BANK, evaluate_arms, read_training
+from skill1.analysis.trajectories.html import step_view
+from skill1.analysis.trajectories.read import load_step
+from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
 from skill1.credit import credit
 from skill1.encoder import HashEncoder
 from skill1.evaluate import evaluate_run
+from skill1.methods.skillrl import growth
+from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
+from skill1.methods.skillrl.events import BankJournal
+from skill1.methods.skillrl.growth import BankGrowth, check_bank, stored_bank
+from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.policy import Policy
 from skill1.prompts import CompactPrompts, FullPrompts
 from skill1.records import Rollout
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory
-from skill1.skillrl import growth
-from skill1.skillrl.bank import BankError, Mistake, Principle, SkillBank
-from skill1.skillrl.events import BankJournal
-from skill1.skillrl.growth import BankGrowth, check_bank, stored_bank
-from skill1.skillrl.retrieval import FrozenBank
-from skill1.trajectories import load_step
-from skill1.trajectory_html import step_view
+from skill1.store.run_directory import RunDirectory
 
 STEPS = 6
 OPTIONS = {
@@ -173,7 +173,9 @@ def test_a_run_learns_from_its_training_failures(straight, config):
     assert stored_bank(found, HashEncoder(), 0).bank.to_json()["metadata"] == tree()["metadata"]
     assert len(stored_bank(found, HashEncoder(), STEPS).bank) == 5 + sum(added)
     assert "leak" not in found.manifest()
-    assert f"The bank holds {5 + sum(added)} entries, {sum(added)} of them learnt in training; 0 of 3" in read_training(found)
+    assert f"The bank holds {5 + sum(added)} entries, {sum(added)} of them learnt in training; 0 of 3" in read_training(
+        found
+    )
 
 
 def die() -> None:

@@ -13,18 +13,24 @@ import pytest
 from nano_runs import settings
 from test_skillrl_bank import ALFWORLD, tree
 
-from skill1 import cli
+from skill1.cli import main as cli
 from skill1.config import BankConfig, ConfigError
-from skill1.endpoint import EndpointError
+from skill1.generation.endpoint import EndpointError
+from skill1.methods.skillrl.asking import first_inputs, question
+from skill1.methods.skillrl.bank import SkillBank, load_bank, parse_bank
+from skill1.methods.skillrl.evolution import Episode
+from skill1.methods.skillrl.first_bank import ask_for_bank
+from skill1.methods.skillrl.model_teachers import (
+    EndpointTeacher,
+    PolicyTeacher,
+    check_teacher,
+    endpoint_client,
+    make_teacher,
+)
+from skill1.methods.skillrl.teacher import FileTeacher, Inputs, ScriptedTeacher, TeacherError
+from skill1.nano.prompts.alfworld import compact
+from skill1.nano.warmstart import nano_tokenizer
 from skill1.policy import Completion, PromptTooLong
-from skill1.prompts.compact import compact
-from skill1.skillrl.asking import first_inputs, question
-from skill1.skillrl.bank import SkillBank, load_bank, parse_bank
-from skill1.skillrl.evolution import Episode
-from skill1.skillrl.first_bank import ask_for_bank
-from skill1.skillrl.model_teachers import EndpointTeacher, PolicyTeacher, check_teacher, endpoint_client, make_teacher
-from skill1.skillrl.teacher import FileTeacher, Inputs, ScriptedTeacher, TeacherError
-from skill1.warmstart import nano_tokenizer
 
 HOT, COOL = "put a hot mug in shelf.", "put a cool egg in shelf."
 ARRAY = '[{"title": "Heat first", "principle": "use the microwave", "when_to_apply": "hot"}]'
@@ -96,7 +102,10 @@ def test_the_script_counts_where_objects_lay():
     wanted = episode(HOT, "heat", False, *seen)
     eggs = episode(COOL, "cool", False, ("On the drawer 1, you see a egg 1.", "look"), ("Nothing happens.", "look"))
     answer = ScriptedTeacher().write("evolve", Inputs("alfworld", failures=(eggs, wanted)))
-    assert [e["principle"] for e in answer] == ["mug in cabinet", "egg in drawer"]  # 2 of 3 mugs; the more frequent first
+    assert [e["principle"] for e in answer] == [
+        "mug in cabinet",
+        "egg in drawer",
+    ]  # 2 of 3 mugs; the more frequent first
     mistakes = ScriptedTeacher().write("mistakes", Inputs("alfworld", failures=(eggs, wanted)))
     assert [m["description"] for m in mistakes] == [compact("take mug 1 from shelf 2"), "look"]
     assert all(m["how_to_avoid"] for m in mistakes)
@@ -266,7 +275,10 @@ def test_a_first_bank_is_asked_for_section_by_section():
     teacher = Scripted(
         general=[[one, one | {"title": "HEAT FIRST"}, {"title": "no principle"}]],
         category=[
-            TeacherError("first"), [two, two | {"title": "Ice", "skill_id": "mine"}], TeacherError("x"), TeacherError("y"),
+            TeacherError("first"),
+            [two, two | {"title": "Ice", "skill_id": "mine"}],
+            TeacherError("x"),
+            TeacherError("y"),
         ],
         mistakes=[[{"description": "run", "how_to_avoid": "walk"}, one]],
     )
@@ -296,7 +308,9 @@ def test_the_command_writes_a_bank_that_training_can_read(world, warm, tmp_path,
         return end.value.code or 0
 
     assert command("--tasks", "13") == 2 and "the split train has 12" in capsys.readouterr().err
-    assert command("--tasks", "2", "--passes", "1", "--set", "bank.teacher=policy", "--set", "bank.max_bank_tokens=4") == 2
+    assert (
+        command("--tasks", "2", "--passes", "1", "--set", "bank.teacher=policy", "--set", "bank.max_bank_tokens=4") == 2
+    )
     assert "the teacher wrote nothing that can be used (general: no JSON array" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert command("--tasks", "12") == 0

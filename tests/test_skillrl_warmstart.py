@@ -8,16 +8,16 @@ from itertools import islice
 from shop_runs import make_shop
 
 from skill1.config import EnvironmentConfig, WarmStartConfig
-from skill1.demonstration_base import Demonstration
 from skill1.envs.make import make_environment
+from skill1.methods.skillrl.bank import Principle
+from skill1.methods.skillrl.evolution import Episode
+from skill1.methods.skillrl.teacher import Inputs, ScriptedTeacher
+from skill1.nano.demonstrator import Demonstration
+from skill1.nano.prompts.shop_reading import brand
+from skill1.nano.shop_expert import ShopExpert
+from skill1.nano.warmstart import demonstrations, nano_tokenizer, shop_tokenizer
+from skill1.nano.webshop import shop_demonstrations
 from skill1.prompts import ActContext, CompactShopPrompts
-from skill1.prompts.shop_reading import brand
-from skill1.shop_demonstrations import shop_demonstrations
-from skill1.shop_expert import ShopExpert
-from skill1.skillrl.bank import Principle
-from skill1.skillrl.evolution import Episode
-from skill1.skillrl.teacher import Inputs, ScriptedTeacher
-from skill1.warmstart import demonstrations, nano_tokenizer, shop_tokenizer
 
 SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12, noise=0.0)
 

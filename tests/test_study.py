@@ -12,9 +12,9 @@ import pytest
 from stand_ins import GAMES, STEPS
 from study_runs import make_study
 
-from skill1.reproduce import STUDIED
-from skill1.runs import RunError
-from skill1.study import EVALUATIONS, collect, copy_collected, load
+from skill1.analysis.study import EVALUATIONS, collect, copy_collected, load
+from skill1.running.reproduce import STUDIED
+from skill1.store.run_directory import RunError
 
 FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
 
@@ -201,7 +201,9 @@ _ABLATIONS = tuple(name for name in STUDIED if not name.startswith(("skillrl", "
         ("nano-baselines-webshop", _METHODS, 45, {"test": 120}),
     ],
 )
-def test_the_committed_studies_are_whole(name: str, variants: tuple[str, ...], steps: int, games: dict[str, int]) -> None:
+def test_the_committed_studies_are_whole(
+    name: str, variants: tuple[str, ...], steps: int, games: dict[str, int]
+) -> None:
     study = load(Path(__file__).parents[1] / "results" / "reference" / name)
     assert study.missing == {} and {v: study.seeds(v) for v in study.variants} == {v: [0, 1, 2] for v in variants}
     trained = study.evaluations[study.evaluations["step"] == steps]

@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from study_runs import make_study
 
-from skill1 import ablations, arms, dynamics, per_category, plots, study_figures
-from skill1.batch import run_notebook
-from skill1.plots import VARIANT_COLOURS
-from skill1.runs import RunError
-from skill1.study import Study, collect, load
+from skill1.analysis import ablations, arms, dynamics, per_category
+from skill1.analysis.figures import study as study_figures
+from skill1.analysis.figures import style as plots
+from skill1.analysis.figures.style import VARIANT_COLOURS
+from skill1.analysis.study import Study, collect, load
+from skill1.running.batch import run_notebook
+from skill1.store.run_directory import RunError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SIZES = {"valid_seen": 12, "valid_unseen": 6}

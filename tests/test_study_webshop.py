@@ -18,14 +18,15 @@ from shop_runs import make_shop, settings_of_shop
 from synthetic_study import PRODUCTS, STEPS
 from test_notebooks import shown
 
-from skill1 import ablations, arms, dynamics, paper_tables, per_category, study_figures, study_scores
-from skill1.batch import run_notebook
+from skill1.analysis import ablations, arms, dynamics, paper_tables, per_category, study_scores
+from skill1.analysis.figures import study as study_figures
+from skill1.analysis.published import published
+from skill1.analysis.study import Study, collect, load
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.ceiling import Ceiling
-from skill1.published import published
-from skill1.runs import RunDirectory
-from skill1.study import Study, collect, load
+from skill1.running.batch import run_notebook
+from skill1.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = {"full": [0, 1], "no_library": [0], "grpo": [0]}
@@ -166,7 +167,9 @@ def test_a_study_that_does_not_say_its_benchmark_is_of_alfworld() -> None:
 
 @pytest.mark.parametrize("name", ["03_ablations", "04_per_category", "06_paper"])
 def test_a_notebook_reads_a_study_of_webshop(tmp_path: Path, name: str) -> None:
-    made = synthetic_study.make({"full": [0, 1], "grpo": [0, 1]}, splits=("valid_seen",), passes=1, sizes={"valid_seen": 12})
+    made = synthetic_study.make(
+        {"full": [0, 1], "grpo": [0, 1]}, splits=("valid_seen",), passes=1, sizes={"valid_seen": 12}
+    )
     study = synthetic_study.in_a_shop(made)
     folder = synthetic_study.write(study, tmp_path / "shop")
     given = {"study": str(folder), "env": "webshop"}

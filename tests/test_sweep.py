@@ -18,13 +18,13 @@ from nano_runs import settings
 from stand_ins import STEPS
 from study_runs import OVERRIDES, make_notebooks, make_study, steps_done
 
-from skill1.cli import main
+from skill1.analysis.study import load, read_seconds
+from skill1.cli.main import main
 from skill1.config import ConfigError
 from skill1.envs.base import DataError
-from skill1.jobs import Share
-from skill1.runs import RunError, lock_folder
-from skill1.study import load, read_seconds
-from skill1.sweep import Planned, Sweep, plan, plan_table, run_sweep, settings_of, wall_seconds
+from skill1.running.jobs import Share
+from skill1.running.sweep import Planned, Sweep, plan, plan_table, run_sweep, settings_of, wall_seconds
+from skill1.store.run_directory import RunError, lock_folder
 
 TESTS = Path(__file__).parent
 
@@ -75,7 +75,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(sweep: Sweep, tmp_path: Path
         (place / "pause3").touch()
     (sweep.folder / "sweep.json").write_text(json.dumps({"settings": settings_of(sweep, sweep.data), "runs": {}}))
     script = (
-        f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom pathlib import Path\nfrom skill1.sweep import *\n"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom pathlib import Path\nfrom skill1.running.sweep import *\n"
         f"run_sweep(Sweep(folder=Path({str(sweep.folder)!r}), variants={sweep.variants}, seeds={sweep.seeds}, "
         f"data=Path({str(sweep.data)!r}), overrides={OVERRIDES}, passes=2, jobs={jobs}, "
         f"notebooks=Path({str(sweep.notebooks)!r})))"
@@ -193,7 +193,7 @@ def test_a_real_sweep_from_the_command_line(
     assert set(study.evaluations["split"]) == {"valid_seen"}
     assert study.manifest["policy_hash"] and set(study.manifest["data_hash"]) == {"train", "valid_seen"}
 
-    monkeypatch.setattr("skill1.jobs.subprocess.Popen", None)  # whoever starts a process now fails
+    monkeypatch.setattr("skill1.running.jobs.subprocess.Popen", None)  # whoever starts a process now fails
     assert "1 runs, 1 done" in command()
 
 

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from nano_runs import configure, load_policy
 
+from skill1.analysis.tour import ScriptedPolicy, log_probabilities
+from skill1.nano.warmstart import nano_tokenizer
 from skill1.prompts import make_prompts
 from skill1.records import STAGES, Row
-from skill1.tour import ScriptedPolicy, log_probabilities
-from skill1.warmstart import nano_tokenizer
 
 
 def test_script_is_followed_by_rollout_stage_and_step() -> None:
     script = {"query": ["mug"], "rerank": ["2 , 1"], "act": ["look", "go_to fridge_1"], "distill": ["mug | fridge_1"]}
-    policy = ScriptedPolicy(nano_tokenizer(), make_prompts("compact", "alfworld"), [script, {**script, "query": ["plate"]}])
+    policy = ScriptedPolicy(
+        nano_tokenizer(), make_prompts("compact", "alfworld"), [script, {**script, "query": ["plate"]}]
+    )
     seeds = [(0, 9, rollout, STAGES.index(stage), actions) for rollout, stage, actions in (
         (0, "query", 0), (1, "query", 0), (0, "act", 1), (1, "distill", 2),
     )]  # fmt: skip
@@ -31,6 +33,8 @@ def test_script_is_followed_by_rollout_stage_and_step() -> None:
 
 def test_log_probabilities_are_those_of_sampling(world: Path, nano: Path) -> None:
     policy = load_policy(configure(world, nano))
-    answers = policy.generate(["<query> mug", "<act> plate fridge_1"], [(0, 1), (0, 2)], temperature=1.0, max_new_tokens=5)
+    answers = policy.generate(
+        ["<query> mug", "<act> plate fridge_1"], [(0, 1), (0, 2)], temperature=1.0, max_new_tokens=5
+    )
     rows = [Row(a.prompt_ids, a.ids, a.logprobs, "act", 1.0, 1.0, 0, i, 0) for i, a in enumerate(answers)]
     assert np.allclose(log_probabilities(policy.model, rows), [a.logprobs.sum() for a in answers], atol=1e-4)

@@ -23,13 +23,14 @@ from run_record import record
 from safetensors.torch import load_file
 
 import skill1.train
-from skill1 import cli, trainer
+from skill1 import trainer
+from skill1.cli import main as cli
 from skill1.envs.alfworld.environment import AlfworldEnvironment
-from skill1.journal import Journal
 from skill1.library import SkillLibrary
+from skill1.methods.references import ReferenceTrajectories
 from skill1.records import Task
-from skill1.references import ReferenceTrajectories
-from skill1.runs import RunDirectory
+from skill1.store.journal import Journal
+from skill1.store.run_directory import RunDirectory
 from skill1.train import Experience, step_tasks, train
 
 OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
@@ -268,7 +269,9 @@ def test_every_ablation_trains(world, warm, tmp_path, preset, variant, stages):
         assert done.metrics()["library/size"].iloc[-1] > 0
     if variant == "no_distillation":
         library = record(tmp_path / "run", 2)
-        assert all(r.lesson.desc and ";" in r.lesson.strategy or r.steps == 1 for r in rollouts) and library["library"]
+        assert (
+            all((r.lesson.desc and ";" in r.lesson.strategy) or r.steps == 1 for r in rollouts) and library["library"]
+        )
     start, end = (load_file(at / "model.safetensors") for at in (warm, tmp_path / "run" / "checkpoint-2"))
     assert any(not torch.equal(start[name], end[name]) for name in end)
 

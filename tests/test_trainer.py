@@ -38,8 +38,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
 import skill1.trl_config
-from skill1.checkpoints import CheckpointError, complete_checkpoints
-from skill1.planning import Shape, plan_updates
+from skill1.batching import Shape, plan_updates
+from skill1.store.checkpoints import CheckpointError, complete_checkpoints
 from skill1.trainer import PRIVATE_API, build_trainer
 
 torch.set_num_threads(1)
@@ -267,9 +267,7 @@ def sampled_rows(step, model, seed=0):
     rows = random_rows(6, seed=step)
     prompts = torch.tensor(np.stack([row.prompt_ids[:1] for row in rows])).long()
     written = model.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=4)[:, 1:]
-    return [
-        replace(row, completion_ids=ids.numpy().astype(np.int32)) for row, ids in zip(rows, written, strict=True)
-    ]
+    return [replace(row, completion_ids=ids.numpy().astype(np.int32)) for row, ids in zip(rows, written, strict=True)]
 
 
 def test_one_seed_one_policy(policy, tmp_path):

@@ -13,19 +13,19 @@ from nano_runs import any_reflection, configure, contents, forked, load_policy, 
 from safetensors.torch import load_file
 
 import skill1.train
-from skill1 import cli
+from skill1.cli import main as cli
 from skill1.config import Config, load_config
 from skill1.credit import credit
 from skill1.encoder import HashEncoder
-from skill1.gigpo import discounted_returns, step_advantages
 from skill1.library import LearnReport, SkillLibrary
+from skill1.methods.gigpo import discounted_returns, step_advantages
+from skill1.methods.retroagent import intrinsic_of, judged_right, memory_arm
+from skill1.nano.prompts.alfworld import compact
 from skill1.presets import VARIANTS
 from skill1.prompts import CompactPrompts
-from skill1.prompts.compact import compact
 from skill1.records import Rollout, Row
-from skill1.retroagent import intrinsic_of, judged_right, memory_arm
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory
+from skill1.store.run_directory import RunDirectory
 
 LESSONS = [("look for a mug", "mugs are in shelf 1"), ("look for an apple", "apples are in fridge 1"),
            ("put things away", "open what is closed")]  # fmt: skip
@@ -177,7 +177,9 @@ def test_retroagent_credits_every_action_by_its_return_and_reflections_by_their_
         batch = batches[variant]
         returns, groups = [], []
         for r in batch.rollouts:
-            invalid = [not t.well_formed or not t.admissible for t in r.turns_of("act")]  # five at most: all are charged
+            invalid = [
+                not t.well_formed or not t.admissible for t in r.turns_of("act")
+            ]  # five at most: all are charged
             reward = r.outcome + weight * intrinsic_of(r)
             returns += [0.95 ** (len(invalid) - 1 - t) * reward - 0.1 * bad for t, bad in enumerate(invalid)]
             groups += [r.group] * len(invalid)

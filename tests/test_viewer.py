@@ -15,16 +15,17 @@ from distributed_train import run as train_easily
 from nano_runs import configure
 from test_notebooks import NOTEBOOKS, shown
 
-from skill1 import trajectories, viewer
-from skill1.batch import run_notebook
+from skill1.analysis.trajectories import read as trajectories
+from skill1.analysis.trajectories import viewer
+from skill1.analysis.trajectories.html import episode_body, escape
+from skill1.analysis.trajectories.read import Episode, Step
 from skill1.config import ConfigError, load_config
 from skill1.encoder import HashEncoder
-from skill1.journal import Journal, LibraryError
 from skill1.library import SkillLibrary
 from skill1.records import Candidate, Lesson, Rollout, Task, Turn
-from skill1.runs import RunDirectory, RunError
-from skill1.trajectories import Episode, Step
-from skill1.trajectory_html import episode_body, escape
+from skill1.running.batch import run_notebook
+from skill1.store.journal import Journal, LibraryError
+from skill1.store.run_directory import RunDirectory, RunError
 
 STEPS = 3
 OWL = "\u202eעברית \U0001f989 é\u0301"  # right to left, beyond the basic plane, combining
@@ -150,7 +151,8 @@ def test_an_episode_shows_all_that_is_stored(step: Step) -> None:
     advantages = group_advantages(step, rewards)
     hats = [max((c.utility for c in r.candidates), default=0.0) for r in played]
     lessons = group_advantages(
-        step, {i: (r.outcome if r.lesson else 0.0) - hats[i] for i, r in enumerate(played)}  # nano: unparsed = lost
+        step,
+        {i: (r.outcome if r.lesson else 0.0) - hats[i] for i, r in enumerate(played)},  # nano: unparsed = lost
     )
     for i, (episode, r) in enumerate(zip(step.episodes, played)):
         view = Parsed(episode_body(step, episode))

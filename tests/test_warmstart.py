@@ -19,21 +19,18 @@ from datasets import Dataset
 from nano_runs import configure, environment, load_policy
 
 from skill1.config import load_config
-from skill1.demonstrations import Demonstrator, observe
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import NOTHING, Episode
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import TASK_TYPES, facts
 from skill1.envs.base import DataError
-from skill1.expert import Expert, Goal, read_goal, slip
-from skill1.nano import END
-from skill1.policy import Completion, load_model
-from skill1.probe import ARMS, _draw, _judge, first_place, probe, teach
-from skill1.prompts import ActContext, CompactPrompts, history_of
-from skill1.prompts.compact import compact, home, room
-from skill1.rollout import SkillLoop
-from skill1.warmstart import (
+from skill1.nano.alfworld import Demonstrator, observe
+from skill1.nano.expert import Expert, Goal, read_goal, slip
+from skill1.nano.model import END
+from skill1.nano.probe import ARMS, _draw, _judge, first_place, probe, teach
+from skill1.nano.prompts.alfworld import compact, home, room
+from skill1.nano.warmstart import (
     _WarmStartTrainer,
     collate,
     common_places,
@@ -42,6 +39,9 @@ from skill1.warmstart import (
     score,
     tokenize,
 )
+from skill1.policy import Completion, load_model
+from skill1.prompts import ActContext, CompactPrompts, history_of
+from skill1.rollout import SkillLoop
 
 PROMPTS = CompactPrompts()
 COMMON = common_places()
@@ -257,7 +257,7 @@ def test_what_the_expert_is_doing(games):
             verb = (command := expert.act(now)).split()[0]
             expected = {
                 "take": {"search"}, "open": {"search", "deliver", "search on"}, "move": {"deliver"},
-                **dict.fromkeys(("clean", "heat", "cool", "use"), {"treat"}),
+                **{key: {"treat"} for key in ("clean", "heat", "cool", "use")},
             }  # fmt: skip
             assert expert.doing in expected.get(verb, {"search", "search on", "treat", "deliver"}), command
             episode.step(command)
@@ -392,7 +392,14 @@ def test_held_out_answers_are_right_when_every_token_is(nano):
     first = said[: len(prompt)] + [(said[len(prompt)] + 1) % len(tokenizer)] + said[len(prompt) + 1 :]
     rows = [
         {"input_ids": ids, "prompt": len(prompt), "length": len(ids), "kind": kind}
-        for kind, ids in (("a", said), ("a", other), ("rerank", said), ("rerank", other), ("rerank", first), ("a", said))
+        for kind, ids in (
+            ("a", said),
+            ("a", other),
+            ("rerank", said),
+            ("rerank", other),
+            ("rerank", first),
+            ("a", said),
+        )
     ]
     scores = score(model, Dataset.from_list(rows), 4, tokenizer.pad_token_id)
     assert scores == {"a": {"right": 0.667, "n": 3}, "rerank": {"right": 0.667, "n": 3}}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skill1 import cli
+from skill1.cli import main as cli
 from skill1.envs.webshop.ceiling import Ceiling, ceiling
 from skill1.envs.webshop.data import Files, load_catalogue
 from skill1.envs.webshop.engine import Shop
@@ -131,6 +131,7 @@ def test_sizes_that_make_no_sense():
 
 def test_fewer_products_can_be_asked_for():
     counts = {
-        share: sum("instruction" in made.attributes for made in make_products(1, 300, share)) for share in (0.1, 0.5, 1.0)
+        share: sum("instruction" in made.attributes for made in make_products(1, 300, share))
+        for share in (0.1, 0.5, 1.0)
     }
     assert 15 < counts[0.1] < 50 and 120 < counts[0.5] < 180 and counts[1.0] == 300

@@ -12,35 +12,35 @@ import pytest
 from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
 from test_notebooks import NOTEBOOKS, shown
 
-from skill1 import shop_probe
-from skill1.batch import run_notebook
-from skill1.chosen import choose_run, choose_study
-from skill1.comparison import evaluate_arms, write_summary
+from skill1.analysis.chosen import choose_run, choose_study
+from skill1.analysis.comparison import evaluate_arms, write_summary
+from skill1.analysis.scores import ceiling_note, is_graded, score_table
+from skill1.analysis.tour import ScriptedPolicy
 from skill1.config import ConfigError, EnvironmentConfig, flatten, load_config, preset_of
 from skill1.credit import credit
-from skill1.demo import demo
 from skill1.encoder import load_encoder
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
 from skill1.evaluate import evaluate_run
-from skill1.experiment import Experiment
 from skill1.library import SkillLibrary
-from skill1.nano_world import SHOP, nano_world, world_folder
+from skill1.nano import shop_probe
+from skill1.nano.probe import probe
+from skill1.nano.prompts.shop_reading import read_wish
+from skill1.nano.shop_expert import ShopExpert
+from skill1.nano.warmstart import shop_tokenizer
+from skill1.nano.world import SHOP, nano_world, world_folder
 from skill1.policy import Completion
 from skill1.presets import VARIANTS
-from skill1.probe import probe
 from skill1.prompts import CompactShopPrompts, FullShopPrompts, make_prompts
-from skill1.prompts.shop_reading import read_wish
 from skill1.rollout import SkillLoop
-from skill1.runs import RunDirectory, RunError
-from skill1.scores import ceiling_note, is_graded, score_table
-from skill1.shop_expert import ShopExpert
-from skill1.sweep import Sweep
-from skill1.tour import ScriptedPolicy
+from skill1.running.batch import run_notebook
+from skill1.running.demo import demo
+from skill1.running.experiment import Experiment
+from skill1.running.sweep import Sweep
+from skill1.store.run_directory import RunDirectory, RunError
 from skill1.train import train
-from skill1.warmstart import shop_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +163,10 @@ def test_one_outcome_credits_a_shopping_group(shop, shopper):
     rollouts = loop.run([task] * 3, groups=[0] * 3, indices=range(3), seed=(0, 0))
     assert [r.outcome for r in rollouts] == [float(step.won), 0.0, 0.0] and step.won
     assert rollouts[0].score == 1.0 and 0 < rollouts[1].score == rollouts[2].score < 1
-    assert rollouts[1].score == environment.shop.rate(
-        environment.shop.search(" ".join(wish.terms).replace("_", " "))[0], {}, goal
-    ).score
+    assert (
+        rollouts[1].score
+        == environment.shop.rate(environment.shop.search(" ".join(wish.terms).replace("_", " "))[0], {}, goal).score
+    )
     assert [r.invalid_actions for r in rollouts] == [0, 0, 1] and rollouts[0].task.category == goal.category
     rows = credit(rollouts, replace(config.credit, scale_by_std=False), selection=True, distillation=True)
     acted = {row.rollout: row.advantage for row in rows if row.stage == "act"}
@@ -236,7 +237,7 @@ def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Experiment, "train", train_here)
     monkeypatch.setattr(Experiment, "evaluate", evaluate_here)
-    monkeypatch.setattr("skill1.demo.nano_world", lambda seed, sizes, preset: str(shop))
+    monkeypatch.setattr("skill1.running.demo.nano_world", lambda seed, sizes, preset: str(shop))
     overrides = settings_of_shop(shop, shopper) | {"train.steps": 1, "train.save_every": 1, "train.validate_every": 1}
     overrides.pop("environment.data")
     done = demo(2, preset="nano-webshop", nproc=1, overrides=overrides, passes=2, results=tmp_path)

@@ -10,7 +10,7 @@ import lzma
 import pytest
 from webshop_shop import open_shop, write_files
 
-from skill1 import cli
+from skill1.cli import main as cli
 from skill1.envs.base import DataError
 from skill1.envs.webshop.replay import NOUN_FUNCTIONS, replay, replay_ranking, report_command
 

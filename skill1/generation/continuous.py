@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,8 +40,8 @@ class _Draws(ContinuousBatchingLogitsProcessor):
     Both tables stay where they are for the manager's life: CUDA graphs are replayed on their addresses.
     """
 
-    supported_kwargs: dict[str, type] = {}
-    ignored_kwargs: tuple[str, ...] = ()
+    supported_kwargs: ClassVar[dict[str, type]] = {}
+    ignored_kwargs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, calls: int, tokens: int, temperature: float, device: torch.device) -> None:
         self.calls, self.tokens, self.temperature = calls, tokens, temperature
@@ -148,9 +149,7 @@ class ContinuousWriter:
         on_gpu = device.type == "cuda"
         page = ContinuousBatchingConfig.page_size
         manager = self._model.init_continuous_batching(
-            generation_config=GenerationConfig(
-                do_sample=False, max_new_tokens=tokens, eos_token_id=sorted(self._ends)
-            ),
+            generation_config=GenerationConfig(do_sample=False, max_new_tokens=tokens, eos_token_id=sorted(self._ends)),
             continuous_batching_config=ContinuousBatchingConfig(
                 page_size=page,
                 num_blocks=math.ceil(self._cache / page),

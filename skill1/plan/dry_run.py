@@ -9,8 +9,8 @@ from skill1.envs.make import make_environment
 from skill1.plan.machine import this_machine
 from skill1.plan.plan import Plan, Planner
 from skill1.policy import load_tokenizer
-from skill1.runs import RunDirectory, RunError
 from skill1.sharding import check_sharding
+from skill1.store.run_directory import RunDirectory, RunError
 
 
 def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:

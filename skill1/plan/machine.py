@@ -18,7 +18,7 @@ _PEAK = {"bfloat16": 989e12, "float32": 67e12}
 # Dense rates of NVIDIA's data sheets, by what the driver's name of the GPU holds: the SXM versions'.
 _SHEETS = {
     **dict.fromkeys(("H100", "H200", "H800"), _PEAK),
-    **dict.fromkeys(("A100", "A800"), {"bfloat16": 312e12, "float32": 19.5e12}),
+    **{key: {"bfloat16": 312000000000000.0, "float32": 19500000000000.0} for key in ("A100", "A800")},
 }
 _HOST = 8e-6  # ours: an eager transformers operator, Python included
 
@@ -91,9 +91,7 @@ def gpu_machine(
     spread = gpus > 1 if sharded is None else sharded
     rate = _PEAK[dtype] if flops is None else flops
     name = "GPUs of the H100/H800 class (assumed)" if flops is None else "GPUs of the given rate"
-    return Machine(
-        name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread
-    )
+    return Machine(name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread)
 
 
 def peak_flops(gpu: str, dtype: str) -> float | None:

@@ -83,7 +83,7 @@ class Planner:
         """Raises ConfigError: see `read_architecture`."""
         return cls(read_architecture(model))
 
-    def plan(self, config: Config, machine: Machine, assumptions: Assumptions = Assumptions()) -> Plan:
+    def plan(self, config: Config, machine: Machine, assumptions: Assumptions | None = None) -> Plan:
         """Memory and time of `config` on `machine`, with suggestions if it does not fit.
 
         Raises:
@@ -91,6 +91,7 @@ class Planner:
                 impossible.
         """
         check(config, machine.gpus, self.architecture.config)
+        assumptions = assumptions or Assumptions()
         workload = make_workload(config, assumptions)
         graph = self._graph(config, machine)
         memory = estimate_memory(config, graph, machine, workload)
@@ -161,9 +162,7 @@ def check(config: Config, ranks: int, architecture: PretrainedConfig) -> None:
             "whole groups, so use fewer GPUs or more tasks a step"
         )
     rollout = config.rollout
-    limit = max(
-        rollout.max_query_tokens, rollout.max_rerank_tokens, rollout.max_act_tokens, rollout.max_distill_tokens
-    )
+    limit = max(rollout.max_query_tokens, rollout.max_rerank_tokens, rollout.max_act_tokens, rollout.max_distill_tokens)
     context = architecture.max_position_embeddings
     if rollout.max_prompt_tokens + limit > context:
         raise ConfigError(

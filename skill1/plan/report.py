@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from skill1.analysis.published import published
 from skill1.plan.duration import Duration
 from skill1.plan.machine import GB
 from skill1.plan.plan import Plan, Suggestion
-from skill1.published import published
 
 _SAME_AS = {"no_library": "grpo"}  # the name that Table 3 gives it
 _WIDTH = 50  # of the first column

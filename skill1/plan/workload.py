@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from skill1.batching import Shape, Update, plan_updates
 from skill1.config import Config, ConfigError
-from skill1.planning import Shape, Update, plan_updates
 from skill1.records import STAGES, Stage
 
 

@@ -4,9 +4,9 @@
 """
 
 from skill1.config import ConfigError, closest
+from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.prompts.webshop import CompactShopPrompts
 from skill1.prompts.base import ActContext, Parsed, PromptSet, history_of
-from skill1.prompts.compact import CompactPrompts
-from skill1.prompts.compact_shop import CompactShopPrompts
 from skill1.prompts.full import FullPrompts, FullShopPrompts
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
+from skill1.methods.skillrl.bank import Mistake, Principle
 from skill1.records import Lesson, Reflection
-from skill1.skillrl.bank import Mistake, Principle
 
 Exchange = tuple[str, str]  # (observation text, environment command answered with)
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
+from skill1.methods.skillrl.bank import Mistake, Principle
 from skill1.prompts.answers import json_object, lessons
 from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
 from skill1.prompts.reflection import read_reflect, write_reflect
 from skill1.records import Lesson
-from skill1.skillrl.bank import Mistake, Principle
 
 _QUERY = """You are an agent about to solve {setting}.
 Task: {task}
@@ -111,9 +111,7 @@ class FullPrompts:
         history = ""
         if context.history:
             first = context.steps - len(context.history) + 1
-            lines = [
-                f"\n[{first + i}] Observation: {o}\n    Action: {a}" for i, (o, a) in enumerate(context.history)
-            ]
+            lines = [f"\n[{first + i}] Observation: {o}\n    Action: {a}" for i, (o, a) in enumerate(context.history)]
             history = " The most recent ones:" + "".join(lines)
         return _ACT.format(
             setting=self.setting,

@@ -40,8 +40,21 @@ class Episode:
     """
 
     __slots__ = (
-        "game", "text", "location", "holding", "contents", "opened", "clean", "hot", "cool", "sliced", "toggled",
-        "lying", "removed", "_commands", "_admissible",
+        "_admissible",
+        "_commands",
+        "clean",
+        "contents",
+        "cool",
+        "game",
+        "holding",
+        "hot",
+        "location",
+        "lying",
+        "opened",
+        "removed",
+        "sliced",
+        "text",
+        "toggled",
     )  # fmt: skip
 
     def __init__(self, game: Game) -> None:
@@ -169,8 +182,10 @@ class Episode:
                 return self._look()
             case "inventory":
                 held = self.holding
-                return "You are not carrying anything." if held is None else (
-                    f"You are carrying: a {game.items[held].name}."
+                return (
+                    "You are not carrying anything."
+                    if held is None
+                    else (f"You are carrying: a {game.items[held].name}.")
                 )
             case "help":
                 return _HELP
@@ -238,8 +253,10 @@ class Episode:
         if place.openable and r not in self.opened:
             return f"The {place.name} is closed."
         seen = _listing(f"a {items[o].name}" for o in self.contents[r])
-        return f"The {place.name} is open. In it, you see {seen}." if place.openable else (
-            f"On the {place.name}, you see {seen}."
+        return (
+            f"The {place.name} is open. In it, you see {seen}."
+            if place.openable
+            else (f"On the {place.name}, you see {seen}.")
         )
 
     def _examine_item(self, o: int) -> str:

@@ -277,9 +277,15 @@ def _assemble(
         at[place].append(k)
         receptacles.append(
             Receptacle(
-                names[i], kind, place, i in marked["openable"], accepted.get(kind, frozenset()),
-                kind in sinks, kind == "microwave", kind == "fridge",
-            )  # fmt: skip
+                names[i],
+                kind,
+                place,
+                i in marked["openable"],
+                accepted.get(kind, frozenset()),
+                kind in sinks,
+                kind == "microwave",
+                kind == "fridge",
+            )
         )
     flags = ("pickupable", "toggleable", "sliceable", "cleanable", "heatable", "coolable", "isreceptacleobject")
     items = tuple(

@@ -200,9 +200,7 @@ def _game(
     return GeneratedGame(split, f"{split}/{folder}/{trial}", game, traj, home.plan, kind, home.habits[kind].name)
 
 
-def _place(
-    rng: random.Random, parameters: Parameters, home: Home, task: str, target: str, goal: str
-) -> list[_Item]:
+def _place(rng: random.Random, parameters: Parameters, home: Home, task: str, target: str, goal: str) -> list[_Item]:
     """Targets first, then the lamp, then distractors. Targets never start in a receptacle of the goal's type."""
     kinds = [target] * (2 if task == PICK_TWO else 1) + ([home.lamp] if home.lamp else [])
     pool = [kind for kind in home.kinds if kind != target for _ in range(MAX_INSTANCES)]

@@ -220,15 +220,11 @@ def draw_homes(
         plans = _choose_plans(seed, count, known.unseen_plans if unseen else known.seen_plans, unseen)
         for room, plan in plans:
             earlier = [_signature(h.receptacles) for h in drawn if h.room == room]
-            drawn.append(
-                _draw_home(known, seed, plan, room, unseen, receptacles, objects, targets_per_home, earlier)
-            )
+            drawn.append(_draw_home(known, seed, plan, room, unseen, receptacles, objects, targets_per_home, earlier))
     return tuple(drawn)
 
 
-def _choose_plans(
-    seed: int, count: int, plans: Mapping[str, tuple[int, ...]], unseen: bool
-) -> list[tuple[str, int]]:
+def _choose_plans(seed: int, count: int, plans: Mapping[str, tuple[int, ...]], unseen: bool) -> list[tuple[str, int]]:
     available = sum(map(len, plans.values()))
     if count > available:
         name = "unseen_homes" if unseen else "homes"
@@ -334,9 +330,7 @@ def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tup
     return tuple(Receptacle(kind, i, names[i], location, kind in known.openable) for kind, i, location in made)
 
 
-def _goals(
-    known: Facts, counts: Mapping[str, int], task: str, kind: str, habit: Receptacle
-) -> tuple[str, ...] | None:
+def _goals(known: Facts, counts: Mapping[str, int], task: str, kind: str, habit: Receptacle) -> tuple[str, ...] | None:
     """Receptacle types the task can ask to bring the object type to; None where the task cannot be set."""
     if task == LOOK:
         return ()

@@ -90,4 +90,4 @@ def _check(record: Record, number: int) -> None:
         raise TypeError("'game' is not a text")
     for row, names in ((record["reset"], _RESET), *((step, ("action", *_STEP)) for step in record["steps"])):
         for name in names:
-            row[name]  # noqa: B018 - a missing field raises KeyError
+            row[name]

@@ -1,0 +1,257 @@
+"""Before and after, with and without skills: the evaluations of one run side by side (method section 8).
+
+What training gained is after against before; what the library contributes is the trained policy with its skills
+against the same policy with its skills withheld, on the same games.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skill1.analysis.scores import played_note
+from skill1.analysis.wording import task_word, word_of_splits, worded
+from skill1.evaluate import evaluate_run, summarise
+from skill1.running.launch import launch_torchrun
+from skill1.stats import paired_difference, success_rate, wilson
+from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
+from skill1.store.run_directory import RunDirectory, RunError
+
+BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
+    "before",
+    "after, with library",
+    "after, library withheld",
+    "after",  # a variant that has no library
+)
+FIRST_BANK = "after, with the first bank"  # of a skill bank that did not start empty
+
+
+def evaluate_arms(
+    path: Path,
+    *,
+    splits: Sequence[str] | None = None,
+    passes: int | None = None,
+    baseline: bool = True,
+    nproc: int = 1,
+    progress: bool = True,
+) -> dict[str, pd.DataFrame]:
+    """Evaluate a run before training, after it, and after it with the library withheld; stored outcomes are reused.
+
+    Args:
+        splits, passes: the run's own by default.
+        baseline: also evaluate step 0.
+        nproc: processes that play what is not stored (`skill1 evaluate --nproc`).
+
+    Returns:
+        Label -> outcomes of all splits (columns of `runs.EVALUATION_SCHEMA`), in the order of drawing.
+
+    Raises:
+        RunError: the run has no complete checkpoint: there is no "after".
+        LaunchError: one of several processes failed.
+        Otherwise see `evaluate.evaluate_run`.
+    """
+    run = RunDirectory.open(path)
+    if run.latest_checkpoint() is None:
+        raise RunError(
+            f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)"
+        )
+    before: dict[str, Any] = {"step": 0}
+    if run.config.bank.enabled:
+        before["library"] = "none"  # one untrained policy for all variants, also where training starts with a bank
+    arms = {BEFORE: before} if baseline else {}
+    if run.config.skilled:
+        arms |= {WITH_LIBRARY: {}, WITHHELD: {"library": "none"}}
+        if run.config.bank.enabled and run.config.bank.file is not None:
+            arms |= {FIRST_BANK: {"library": "step:0"}}
+    else:
+        arms |= {WITHOUT: {}}
+    frames = {}
+    for label, choice in arms.items():
+        if nproc > 1:
+            given = [("--split", split) for split in splits or ()] + [("--passes", passes)] * (passes is not None)
+            given += [(f"--{name}", value) for name, value in choice.items()]
+            words = ["evaluate", "--out", path, "--reuse", *(word for pair in given for word in pair)]
+            launch_torchrun([str(word) for word in words], nproc)
+        done = evaluate_run(path, splits=splits, passes=passes, progress=progress, reuse=True, **choice)
+        frames[label] = pd.concat([evaluation.frame for evaluation in done], ignore_index=True)
+    return frames
+
+
+def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
+    """All stored evaluations of runs and of other models (`evaluate_model`), to be shown beside each other.
+
+    Returns:
+        Label -> outcomes (columns of `runs.EVALUATION_SCHEMA`), in the order of `paths`.
+
+    Raises:
+        RunError: a path holds neither, a run without evaluations, or two of one name.
+    """
+    frames: dict[str, pd.DataFrame] = {}
+    for path in paths:
+        if is_evaluation(path):
+            found = {path.name: EvaluationFolder.open(path).outcomes()}
+        else:
+            stored = RunDirectory.open(path).evaluations("evaluation_*")
+            found = {
+                f"{path.name}: step {step}, library {library}": frame
+                for (step, library), frame in stored.groupby(["step", "library"])
+            }
+        if not found:
+            raise RunError(f"{path} has no evaluations: make them with `skill1 evaluate --out {path}`")
+        if twice := frames.keys() & found.keys():
+            raise RunError(
+                f"{sorted(twice)[0]} is named twice ({path}): evaluations are told apart by their folders' names"
+            )
+        frames |= found
+    return frames
+
+
+def success_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per split and arm that has it: success in percent, n, passes, training seed and both 95 % intervals.
+
+    The seed of a model that was not trained here is "-".
+    """
+    rows = []
+    for split in _splits(frames):
+        for label, frame in frames.items():
+            part = frame[frame["split"] == split]
+            if part.empty:
+                continue
+            naive = wilson(int(part["won"].sum()), len(part))
+            over_games = success_rate(part["won"], part["game"])
+            rows.append(
+                {
+                    "split": split,
+                    "evaluation": label,
+                    "success %": _points(naive.value),
+                    "games": over_games.n,
+                    "passes": part["pass"].nunique(),
+                    "n": naive.n,
+                    "seed": "-" if pd.isna(seed := part["seed"].iloc[0]) else int(seed),
+                    "over games, 95 %": _interval(over_games.low, over_games.high),
+                    "Wilson, 95 %": _interval(naive.low, naive.high),
+                    "steps": round(part["steps"].mean(), 1),
+                }
+            )
+    return worded(pd.DataFrame(rows), word_of_splits(_splits(frames)))
+
+
+def differences(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Paired differences on the same games, in points, with 95 % interval and permutation p value, per split.
+
+    Trained against untrained, and with the library against withheld, as far as `frames` has both sides.
+
+    Returns:
+        Columns split, of, against, points, low, high, p, games.
+    """
+    pairs = ((WITH_LIBRARY, WITHHELD), (WITH_LIBRARY, BEFORE), (WITHOUT, BEFORE))
+    rows = []
+    for split in _splits(frames):
+        for first, second in pairs:
+            if first in frames and second in frames:
+                a, b = (_by_game(frames[label], split) for label in (first, second))
+                gain = paired_difference(a, b)
+                bounds = [_points(x) for x in (gain.value, gain.low, gain.high)]
+                rows.append((split, first, second, *bounds, gain.p_value, gain.n))
+    return pd.DataFrame(rows, columns=["split", "of", "against", "points", "low", "high", "p", "games"])
+
+
+def write_summary(path: Path, frames: Mapping[str, pd.DataFrame]) -> Path:
+    """Write `summary.json` into the run directory: every arm's rates with intervals, and the differences."""
+    run = RunDirectory.open(path)
+    summary = {
+        "variant": run.config.variant,
+        "seed": run.config.train.seed,
+        "evaluations": {
+            label: {split: summarise(frame[frame["split"] == split]) for split in _splits(frames)}
+            for label, frame in frames.items()
+        },
+        "differences": differences(frames).to_dict("records"),
+    }
+    file = path / "summary.json"
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(summary, indent=2) + "\n")
+    os.replace(partial, file)
+    return file
+
+
+def read_training(run: RunDirectory) -> str:
+    """A short reading (Markdown) of a run's training numbers."""
+    metrics, validation = run.metrics(), run.evaluations("validation")
+    few = max(1, len(metrics) // 10)
+    first, last = (100 * part["reward"].mean() for part in (metrics.head(few), metrics.tail(few)))
+    size = run.config.rollout.tasks_per_step * run.config.rollout.group_size
+    lines = [
+        f"* {len(metrics)} of {run.config.train.steps} steps of {size} episodes are done. The first {few} won {first:.1f} % "
+        f"of their episodes, the last {few} won {last:.1f} %."
+    ]
+    if len(validation):
+        rates = {step: wilson(int(at["won"].sum()), len(at)) for step, at in validation.groupby("step")}
+        start, end = min(rates), max(rates)
+        lines.append(
+            f"* Validation on {rates[end].n} {task_word(run.config.environment.name)}s: {_with_interval(rates[start])} at "
+            f"step {start}, {_with_interval(rates[end])} at step {end}."
+        )
+        if ceiling := played_note(run.config.environment, validation["game"]):
+            lines.append(f"* {ceiling}")
+    if run.config.bank.enabled:
+        now = metrics.iloc[-1]
+        lines.append(
+            f"* The bank holds {now['bank/size']:.0f} entries, {now['bank/evolved']:.0f} of them learnt in training; "
+            f"{now['bank/failed_calls']:.0f} of {now['bank/calls']:.0f} calls of the teacher failed."
+        )
+    if run.config.library.enabled:
+        now = metrics.iloc[-1]
+        shown = 100 * now["selection/selected_share"]
+        lines.append(
+            f"* The library holds {now['library/size']:.0f} skills; {shown:.0f} % of the last step's episodes were shown one."
+        )
+        if shown:
+            lines.append(
+                f"* Mean U in the last step: {now['library/mean_utility']:.2f} over the library, "
+                f"{now['selection/utility_retrieved']:.2f} over what was retrieved, "
+                f"{now['selection/utility_selected']:.2f} over what was selected; mean NDCG {now['ndcg/mean']:.2f}. "
+                "Selection works as far as these rise in that order."
+            )
+    return "\n".join(lines)
+
+
+def read_evaluation(frames: Mapping[str, pd.DataFrame]) -> str:
+    """A short reading (Markdown) of the paired differences."""
+    lines = []
+    word = word_of_splits(_splits(frames))
+    for row in differences(frames).itertuples():
+        lead = f"* {row.split}: *{row.of}* against *{row.against}*, over {row.games} {word}s: "
+        if row.low == row.high == 0:
+            lines.append(f"{lead}no {word} came out differently.")
+            continue
+        verdict = "zero lies outside" if row.low > 0 or row.high < 0 else "zero lies inside, the two are not told apart"
+        interval = f"[{row.low:+.1f}, {row.high:+.1f}]"
+        lines.append(f"{lead}{row.points:+.1f} points, 95 % interval {interval}, p = {row.p:.3f}; {verdict}.")
+    return "\n".join(lines) or "* One evaluation alone: nothing to compare."
+
+
+def _splits(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    return list(dict.fromkeys(split for frame in frames.values() for split in frame["split"]))
+
+
+def _by_game(frame: pd.DataFrame, split: str) -> pd.Series:
+    part = frame[frame["split"] == split]
+    return part.set_index("game")["won"].astype(float)
+
+
+def _points(share: float) -> float:
+    return round(100 * share, 1)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _with_interval(rate: Any) -> str:
+    return f"{100 * rate.value:.1f} % {_interval(rate.low, rate.high)}"

@@ -1,0 +1,170 @@
+"""What the training signals did: the numbers behind Figures 3, 4 and 5, per variant and seed, from a study's metrics.
+
+Curves are raw. Their unit is the seed: no interval is drawn over a handful of them, the seeds themselves are. Where one
+number stands for a point of training, it is the mean over the tenth of the steps that ends there.
+
+Differs from the paper in: "selection precision" (Figure 3a) is all three means of U that it may stand for; Figure 4's
+checkpoints are the ends of the thirds of training (the paper does not name them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from skill1.analysis import arms
+from skill1.analysis.arms import REFERENCE
+from skill1.analysis.published import LABEL, published
+from skill1.analysis.study import Study
+from skill1.store.run_directory import RunError
+
+# Metric (credit.METRICS, library/*) -> what it is called in figures and tables.
+PRECISION = {
+    "library/mean_utility": "mean U, whole library",
+    "selection/utility_retrieved": "mean U, retrieved",
+    "selection/utility_selected": "mean U, selected",
+}
+FIGURE_3 = PRECISION | {"reward": "mean r", "distill_positive_rate": r"share of $r - \hat{U} > 0$"}
+FIGURE_3_VARIANTS = ("full", "lambda1_0", "lambdas_0")
+SIMILARITY = "skill_similarity"  # Figure 4
+FIGURE_4_VARIANTS = ("full", "lambda1_0", "no_selection")
+U_HAT = "u_hat"  # Figure 5
+SIGNALS = FIGURE_3 | {SIMILARITY: "task-skill similarity", U_HAT: r"mean $\hat{U}$"}
+_QUOTED_ON = "alfworld"  # the benchmark of every signal that the paper's text quotes
+_PUBLISHED = {
+    **dict.fromkeys(PRECISION, "selection_precision"),
+    "reward": "utilization",
+    "distill_positive_rate": "distill_positive_rate",
+    U_HAT: "u_hat",
+}
+
+
+def shown(study: Study, wanted: Sequence[str]) -> list[str]:
+    """The variants of a figure that the study has. Raises RunError if it has none of them."""
+    found = [variant for variant in wanted if variant in study.variants]
+    if not found:
+        there = ", ".join(arms.variants(study))
+        names = ", ".join(wanted)
+        raise RunError(f"the study {study.path} has none of {names}, which this figure compares (it has {there})")
+    return found
+
+
+def with_library(study: Study) -> list[str]:
+    """The study's variants that have a library: the others' U_hat is 0 by definition. Raises RunError if none has."""
+    found = [variant for variant in arms.variants(study) if arms.has_library(variant)]
+    return shown(study, found or [REFERENCE])
+
+
+def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
+    """(steps, seeds) table of a logged metric; NaN where a step had nothing to average.
+
+    Raises:
+        RunError: the study's metrics do not have it.
+    """
+    if metric not in study.metrics:
+        raise RunError(
+            f"{study.path}: metrics.parquet has no {metric}, which training with a library logs: "
+            f"`skill1 collect {study.path}` writes it anew where the runs are"
+        )
+    own = study.metrics[study.metrics["variant"] == variant]
+    return own.pivot(index="step", columns="seed", values=metric)
+
+
+def mean_over_seeds(table: pd.DataFrame) -> pd.Series:
+    """Mean over the seeds at each step; NaN at steps where a seed has no value, so that every point has the same n."""
+    return table.mean(axis=1, skipna=False)
+
+
+def published_value(study: Study, metric: str) -> tuple[int, float] | None:
+    """(step, value) that the paper's text quotes for full on the study's benchmark, None if it quotes none."""
+    if metric not in _PUBLISHED or study.benchmark != _QUOTED_ON:
+        return None
+    row = published("text", metric=_PUBLISHED[metric], variant=REFERENCE).iloc[0]
+    return int(row["step"]), float(row["value"])
+
+
+def published_similarity(study: Study) -> tuple[float, float] | None:
+    """Task-skill similarity of full at the paper's first and last checkpoint, None if not of the study's benchmark."""
+    if study.benchmark != _QUOTED_ON:
+        return None
+    names = ("task_skill_similarity_first", "task_skill_similarity_last")
+    first, last = (published("text", metric=name)["value"].item() for name in names)
+    return first, last
+
+
+def checkpoints(study: Study) -> list[int]:
+    """The last steps of the three thirds of training."""
+    steps = int(study.metrics["step"].max())
+    return list(dict.fromkeys(max(1, round(steps * third / 3)) for third in (1, 2, 3)))
+
+
+def window(study: Study) -> int:
+    """Number of steps that are averaged up to a checkpoint: a tenth of training."""
+    return max(1, int(study.metrics["step"].max()) // 10)
+
+
+def at_checkpoints(study: Study, metric: str, variants: Sequence[str]) -> pd.DataFrame:
+    """A metric at the three checkpoints: columns metric, variant, seed, step, value (NaN without any in the window)."""
+    rows = []
+    for variant in variants:
+        table = curves(study, metric, variant)
+        for step in checkpoints(study):
+            means = table[(table.index > step - window(study)) & (table.index <= step)].mean()
+            rows += [(metric, variant, seed, step, value) for seed, value in means.items()]
+    return pd.DataFrame(rows, columns=["metric", "variant", "seed", "step", "value"])
+
+
+def signals(study: Study) -> pd.DataFrame:
+    """Every signal of Figures 3 to 5 at the three checkpoints, tidy, of the variants of those figures."""
+    wanted = {metric: shown(study, FIGURE_3_VARIANTS) for metric in FIGURE_3}
+    wanted |= {SIMILARITY: shown(study, FIGURE_4_VARIANTS), U_HAT: with_library(study)}
+    return pd.concat([at_checkpoints(study, metric, names) for metric, names in wanted.items()], ignore_index=True)
+
+
+def signal_table(study: Study) -> pd.DataFrame:
+    """`signals` for the eye: mean over seeds (lowest to highest seed), number of seeds, and what was published."""
+    rows = []
+    for (metric, variant), part in signals(study).groupby(["metric", "variant"], sort=False):
+        cells = {f"step {step}": _spread(at["value"].dropna()) for step, at in part.groupby("step")}
+        quoted = _quoted(study, metric) if variant == REFERENCE else ""
+        end = {"seeds": part["seed"].nunique(), LABEL: quoted}
+        rows.append({"signal": SIGNALS[metric], "variant": variant} | cells | end)
+    return pd.DataFrame(rows).set_index(["signal", "variant"])
+
+
+def reading(study: Study) -> str:
+    """What the signals of full did from the first to the last checkpoint, as Markdown."""
+    table = signals(study)
+    first, last = checkpoints(study)[0], checkpoints(study)[-1]
+    lines = [f"Each number is the mean over {window(study)} steps up to the named one, then over the seeds."]
+    own = table[table["variant"] == REFERENCE]
+    for metric, part in own.groupby("metric", sort=False):
+        start, end = (part[part["step"] == step]["value"].dropna() for step in (first, last))
+        wide = part.pivot(index="seed", columns="step", values="value")
+        ups = (wide[last] - wide[first]).dropna()
+        if len(ups):
+            rose = (
+                f"{start.mean():.2f} at step {first}, {end.mean():.2f} at step {last}; "
+                f"it rose in {(ups > 0).sum()} of {len(ups)} seeds"
+            )
+        else:
+            rose = f"no value at step {first} or {last}"
+        quoted = _quoted(study, metric)
+        lines.append(f"full, {SIGNALS[metric]}: {rose}{f' ({LABEL}: {quoted})' if quoted else ''}.")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _quoted(study: Study, metric: str) -> str:
+    """What the paper's text says of a signal of full; empty if it says nothing on the study's benchmark."""
+    if metric == SIMILARITY:
+        ends = published_similarity(study)
+        return "" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+    quoted = published_value(study, metric)
+    return "" if quoted is None else f"{quoted[1]:.2f} at step {quoted[0]}"
+
+
+def _spread(values: pd.Series) -> str:
+    if values.empty:
+        return "none"
+    return f"{values.mean():.2f}" + (f" ({values.min():.2f} to {values.max():.2f})" if len(values) > 1 else "")

@@ -1,0 +1,1 @@
+"""Figures of runs, studies and libraries, with one theme."""

@@ -1,0 +1,1 @@
+"""What a run's skill library holds, how it is used, and what it is worth."""

@@ -1,0 +1,119 @@
+"""The paper's Figure 6: a two-dimensional map of the library's embeddings, and what the most-used skills cover.
+
+The map is scikit-learn's t-SNE of the descriptions' embeddings, of all runs together: the same place means the same
+description in every panel. Distances between far places, and the axes, mean nothing. A description is one place however
+many skills have it.
+
+Differs from the paper in: it does not say which method drew its map, nor what "used" counts. Here it is n, which grows
+with every retrieval and merge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from skill1.analysis.library.study import LibraryRun, embed
+
+MOST_USED = 0.1  # share of the skills
+LEAST = 4  # descriptions: t-SNE of fewer has no neighbours to keep
+_PERPLEXITY = 30.0
+
+
+def most_used(study: LibraryRun) -> pd.DataFrame:
+    """The tenth of the skills at the end that has the highest counts, at least one; of equals the earlier admitted."""
+    alive = study.alive
+    return alive.sort_values("count", ascending=False, kind="stable").head(math.ceil(MOST_USED * len(alive)))
+
+
+def labelled(studies: Sequence[LibraryRun]) -> dict[str, LibraryRun]:
+    """Runs by variant and seed, and by path too where those are not enough.
+
+    Raises:
+        ValueError: one run twice.
+    """
+    labels = [study.label for study in studies]
+    if len(set(labels)) < len(labels):
+        labels = [f"{study.label}\n{study.run.path}" for study in studies]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{studies[0].run.path} would be compared with itself: name another run")
+    return dict(zip(labels, studies, strict=True))
+
+
+def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
+    """Where every description lies.
+
+    Args:
+        studies: label -> run.
+
+    Returns:
+        One row per label and description: label, desc, x, y, skills (that have it), used (of them, most-used ones).
+
+    Raises:
+        ValueError: fewer than four different descriptions, or libraries of different encoders.
+        EncoderError, LibraryError: see `library_study.embed`.
+    """
+    encoders = {study.run.config.library.encoder for study in studies.values()}
+    if len(encoders) > 1:
+        raise ValueError(f"one map needs one encoder, the runs have {', '.join(sorted(encoders))}")
+    frames = []
+    embeddings: dict[str, np.ndarray] = {}
+    for label, study in studies.items():
+        used = most_used(study).groupby("desc").size()
+        frame = study.alive.groupby("desc", sort=True).size().rename("skills").reset_index()
+        frames.append(frame.assign(label=label, used=frame["desc"].map(used).fillna(0).astype(int)))
+        embeddings |= dict(zip(frame["desc"], embed(study, frame["desc"]), strict=True))
+    descriptions = sorted(embeddings)
+    if len(descriptions) < LEAST:
+        raise ValueError(f"a map needs {LEAST} different descriptions, there are {len(descriptions)}")
+    spots = pd.DataFrame(
+        _project(np.stack([embeddings[d] for d in descriptions])), columns=["x", "y"], index=descriptions
+    )
+    return pd.concat(frames, ignore_index=True).join(spots, on="desc")
+
+
+def coverage(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
+    """What the most-used tenth covers, in numbers that need no map.
+
+    Returns:
+        One row per label and part ("all" skills, "most used"): skills, descriptions, strategies, spread (mean cosine
+        distance of two skills of the part; nan for one skill), utility (mean), uses (share of all counts).
+    """
+    rows = []
+    for label, study in studies.items():
+        for part, skills in (("all", study.alive), ("most used", most_used(study))):
+            rows.append(
+                {
+                    "label": label,
+                    "part": part,
+                    "skills": len(skills),
+                    "descriptions": skills["desc"].nunique(),
+                    "strategies": skills["strategy"].nunique(),
+                    "spread": _spread(embed(study, skills["desc"])) if len(skills) else math.nan,
+                    "utility": skills["utility"].mean(),
+                    "uses": skills["count"].sum() / max(study.alive["count"].sum(), 1),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _project(rows: np.ndarray) -> np.ndarray:
+    from sklearn.manifold import TSNE  # takes seconds to import
+
+    # PCA as the start and a fixed seed: the same map at every call. More threads only wait for each other here.
+    perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
+    with threadpool_limits(limits=1):
+        return TSNE(n_components=2, init="pca", perplexity=perplexity, random_state=0).fit_transform(rows)
+
+
+def _spread(rows: np.ndarray) -> float:
+    """1 - mean cosine over all pairs of different rows: the sum of all dot products is that of the sum with itself."""
+    n = len(rows)
+    if n < 2:
+        return math.nan
+    total = rows.sum(axis=0, dtype=np.float64)
+    return float(1 - (total @ total - n) / (n * (n - 1)))

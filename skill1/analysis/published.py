@@ -1,0 +1,109 @@
+"""The numbers that were published, read from `data/paper/*.csv`: one value per row, each with its source.
+
+They are facts quoted from papers, never results of this project: every frame says so in its `label` column.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from skill1.config import closest
+
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "paper"  # beside the package, wherever a notebook starts
+COLUMNS = ("table", "method", "variant", "benchmark", "category", "metric", "step", "value", "unit", "source")
+LABEL = "published"
+OVERALL = "Overall"  # the category of a success rate over all games
+_FILTERS = ("method", "variant", "benchmark", "category", "metric")
+# Games per category of ALFWorld's valid_seen split, the weights of an average over its 140 games.
+_GAMES = {"Pick": 35, "Look": 13, "Clean": 27, "Heat": 16, "Cool": 25, "Pick2": 24}
+
+
+def tables() -> list[str]:
+    """Names of the published tables: the files of `data/paper`.
+
+    Raises:
+        FileNotFoundError: the folder is not there (the package was installed without its repository).
+    """
+    found = sorted(path.stem for path in FOLDER.glob("*.csv"))
+    if not found:
+        raise FileNotFoundError(
+            f"no published tables in {FOLDER}: install the project from a checkout (pip install -e)"
+        )
+    return found
+
+
+def published(*names: str, **where: str) -> pd.DataFrame:
+    """Published values, tidy: the columns of `COLUMNS` and `label`, which is "published" in every row.
+
+    Args:
+        names: tables ("table1", "table2", "table3", "text", "retroagent", "skillrl"); all of them by default.
+        where: method, variant, benchmark, category or metric -> the value to keep, e.g. `variant="no_library"`.
+
+    Returns:
+        One row per value in the order of the files; `step` is NA and a name is "" where there is none.
+
+    Raises:
+        ConfigError: an unknown table, column or value, with the closest match.
+        FileNotFoundError: see `tables`.
+    """
+    for name in names:
+        closest(name, tables(), "published table")
+    frame = pd.concat([_read(name) for name in names or tables()], ignore_index=True)
+    for column, value in where.items():
+        closest(column, _FILTERS, "column to filter by")
+        closest(value, sorted(set(frame[column])), f"published {column}")
+        frame = frame[frame[column] == value]
+    return frame.reset_index(drop=True)
+
+
+@cache
+def _read(name: str) -> pd.DataFrame:
+    types = dict.fromkeys(COLUMNS, "string") | {"step": "Int64", "value": "float64"}
+    frame = pd.read_csv(FOLDER / f"{name}.csv", dtype=types, keep_default_na=False, na_values={"step": [""]})
+    return frame.assign(label=LABEL)
+
+
+def averages() -> pd.DataFrame:
+    """Every ALFWorld row of Tables 1 and 2: its published overall success beside the averages of its own categories.
+
+    Returns:
+        Columns table, method, variant, published, over_games (categories weighted by the 140 games of valid_seen),
+        over_categories (unweighted), all in percent.
+    """
+    frame = published("table1", "table2", benchmark="alfworld", metric="success")
+    keys = ["table", "method", "variant"]
+    wide = frame.pivot_table(index=keys, columns="category", values="value", sort=False)
+    categories = wide[list(_GAMES)].to_numpy()  # (rows, 6)
+    means = {
+        "published": wide[OVERALL],
+        "over_games": np.average(categories, axis=1, weights=list(_GAMES.values())),
+        "over_categories": categories.mean(axis=1),
+    }
+    return wide.assign(**means)[list(means)].reset_index().rename_axis(columns=None)
+
+
+def inconsistencies() -> pd.DataFrame:
+    """Published numbers of Skill1 that disagree with each other by more than rounding, found by arithmetic.
+
+    Returns:
+        Columns claim, published, recomputed, difference (recomputed - published, percentage points), how.
+    """
+    overall = published("table1", "table2", benchmark="alfworld", category=OVERALL)
+    table1 = overall[overall["table"] == "table1"].set_index("method")["value"]
+    table2 = overall[overall["table"] == "table2"].set_index("variant")["value"]
+    full = averages().set_index(["table", "variant"]).loc[("table1", "full")]
+    gain = published("text", metric="gain_over_gigpo")["value"].item()
+    rows = [
+        ("gain over GiGPO in the text", gain, table1["Skill1"] - table1["GiGPO"], "Table 1: Skill1 - GiGPO"),
+        ("Skill1 overall", full["published"], full["over_games"], "its six categories, weighted by valid_seen's games"),
+        ("Skill1 overall", full["published"], full["over_categories"], "its six categories, unweighted"),
+        ("GRPO, Table 1", table1["GRPO"], table2["no_library"], "Table 2: no library, which is plain GRPO"),
+        ("Skill1, Table 1", table1["Skill1"], table2["full"], "Table 2: full"),
+    ]
+    frame = pd.DataFrame(rows, columns=["claim", "published", "recomputed", "how"])
+    frame.insert(3, "difference", (frame["recomputed"] - frame["published"]).round(2))
+    return frame[frame["difference"].abs() > 0.1].reset_index(drop=True)  # both are rounded to 0.1

@@ -1,0 +1,1 @@
+"""Stored episodes, read and shown."""

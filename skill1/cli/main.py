@@ -1,0 +1,314 @@
+"""The command line: `skill1 …` or `python -m skill1 …` (see `skill1 --help`).
+
+Each command turns its words into one call of the library, imported inside it so that `--help` need not load torch.
+Whatever a user can cause (a wrong name, value, folder, missing data) ends as `error: …` with status 2, without a
+traceback; a traceback is a defect of this program.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from skill1.cli.data import FOLDER, Group, generate, replay
+from skill1.cli.models import compare, evaluate, export
+from skill1.cli.options import (
+    config_options,
+    pairs,
+    place,
+    place_options,
+    preset_option,
+    preset_option_of,
+    read_config,
+    set_option,
+    values,
+    words,
+)
+from skill1.cli.skillrl import bank, coldstart, demonstrate
+
+USER_ERROR = 2
+# By name: importing them all would cost every error message the seconds that torch takes to load.
+USER_ERRORS = frozenset(
+    {
+        "skill1.config.ConfigError",
+        "skill1.divergence.Diverged",
+        "skill1.encoder.EncoderError",
+        "skill1.generation.endpoint.EndpointError",
+        "skill1.envs.base.DataError",
+        "skill1.generation.vllm.ServerError",
+        "skill1.store.journal.LibraryError",
+        "skill1.running.launch.LaunchError",
+        "skill1.policy.PromptTooLong",
+        "skill1.store.run_directory.RunError",
+        "skill1.store.checkpoints.CheckpointError",
+        "skill1.methods.skillrl.bank.BankError",
+    }
+)
+_INTERRUPTED = 130
+_NOTEBOOKS = Path("notebooks")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the command found something wrong, 2 a user error, 130 and 143 signals."""
+    try:
+        status = cli.main(arguments, prog_name="skill1", standalone_mode=False)
+    except click.ClickException as error:
+        status = _report(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        status = _INTERRUPTED
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        status = _report(str(error))
+    sys.exit(status)
+
+
+def _report(message: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    return USER_ERROR
+
+
+def is_user_error(error: Exception) -> bool:
+    """Whether the library raised this for a mistake of the user's."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in USER_ERRORS for kind in type(error).__mro__)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="skill1")
+def cli() -> None:
+    """Skill1: one policy, trained by GRPO, that selects, uses and distils skills."""
+
+
+@cli.command()
+@click.option("--seed", default=0, show_default=True, help="seed of the games and the run")
+@click.option("--preset", default="nano", show_default=True, help="nano or nano-webshop")
+def demo(seed: int, preset: str) -> None:
+    """Generate games, train the nano policy, evaluate it and draw its curves."""
+    from skill1.running.demo import demo as run_demo
+
+    run_demo(seed=seed, preset=preset)
+
+
+cli.add_command(generate)
+cli.add_command(replay)
+
+
+@cli.command()
+@click.option("--out", type=FOLDER, required=True, help="folder for the policy")
+@config_options
+def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -> None:
+    """Train the nano policy from expert episodes, as the starting point of reinforcement learning."""
+    config = read_config(preset, variant, overrides)
+    from skill1.nano.warmstart import warm_start
+
+    warm_start(config, out)
+
+
+for _command in (bank, demonstrate, coldstart):
+    cli.add_command(_command)
+
+
+@cli.command()
+@place_options
+@config_options
+@click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
+@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
+@click.option("--dry-run", is_flag=True, help="check data, model, memory and batches only; status 1 if no fit")
+def train(
+    name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int,
+    dry_run: bool,
+) -> int:  # fmt: skip
+    """Train a policy into a new run directory.
+
+    SIGTERM ends it after the running step with a checkpoint, and status 143; continue with --resume.
+    """
+    directory = place(name, out)
+    config = read_config(preset, variant, overrides)
+    if dry_run:
+        from skill1.plan.dry_run import dry_run as check_run
+        from skill1.plan.report import to_text
+
+        checked = check_run(config, directory, resume=resume, processes=nproc)
+        click.echo(to_text(checked), nl=False)
+        return int(not checked.fits)
+    if nproc > 1:
+        from skill1.running.launch import launch_torchrun
+
+        launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
+        return 0
+    from skill1.termination import TERMINATED
+    from skill1.train import train as run_training
+
+    return 0 if run_training(config, directory, resume) else TERMINATED
+
+
+@cli.command()
+@config_options
+@click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
+@click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
+@click.option("--sharded/--whole", default=None, help="weights spread, or whole [default: as train.sharding says]")
+@click.option("--rate", type=float, help="peak TFLOP/s of matrix products [default: an H100's at policy.dtype]")
+@click.option("--mfu", default=0.5, show_default=True, help="share of that peak which matrix products reach")
+@click.option("--bandwidth", default=2300.0, show_default=True, help="GB/s to and from memory, as reached")
+@click.option("--link", default=150.0, show_default=True, help="GB/s from GPU to GPU, each way, as reached")
+@click.option("--host-us", default=8.0, show_default=True, help="microseconds to issue an operator")
+@click.option("--reserve", default=0.08, show_default=True, help="share of the memory kept free")
+@click.option("--turns", type=float, help="actions per episode [default: .6 of environment.max_steps]")
+@click.option("--prompt-tokens", type=int, help="of an act prompt, mean [default: by prompt set]")
+@click.option("--completion-tokens", type=int, help="of an act completion, mean [default: by prompt set]")
+@click.option("--longest", default=2.0, show_default=True, help="longest completion of a call / mean, for time")
+@click.option("--json", "as_json", is_flag=True, help="one JSON line instead of a table")
+def plan(
+    preset: str, variant: str, overrides: dict[str, str], gpus: int, memory: float, sharded: bool | None,
+    rate: float | None, mfu: float, bandwidth: float, link: float, host_us: float, reserve: float, turns: float | None,
+    prompt_tokens: int | None, completion_tokens: int | None, longest: float, as_json: bool,
+) -> int:  # fmt: skip
+    """Memory and time of a configuration on GPUs that need not be here; status 1 if it does not fit."""
+    config = read_config(preset, variant, overrides)
+    from skill1.plan.machine import GB, gpu_machine
+    from skill1.plan.plan import Planner
+    from skill1.plan.report import to_json, to_text
+    from skill1.plan.workload import Assumptions
+
+    spread = gpus > 1 and config.train.sharding != "none" if sharded is None else sharded
+    machine = gpu_machine(
+        gpus, memory * GB, dtype=config.policy.dtype, sharded=spread, flops=None if rate is None else rate * 1e12,
+        mfu=mfu, bandwidth=bandwidth * GB, link=link * GB, host=host_us * 1e-6, reserve=reserve,
+    )  # fmt: skip
+    assumptions = Assumptions(turns, prompt_tokens, completion_tokens, longest)
+    made = Planner.of(config.policy.model).plan(config, machine, assumptions)
+    click.echo(json.dumps(to_json(made)) if as_json else to_text(made), nl=as_json)
+    return int(not made.fits)
+
+
+cli.add_command(evaluate)
+cli.add_command(export)
+cli.add_command(compare)
+
+
+def _names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
+    """ "a,b" -> ("a", "b")"""
+    return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _numbers(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in _names(ctx, option, given))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} must be whole numbers like 0,1,2", ctx=ctx, param=option) from None
+
+
+def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How the runs of a study are made, where they play, and how many at a time."""
+    for option in reversed(
+        (
+            click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
+            click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
+            click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]"),
+            click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]"),
+            set_option,
+            click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="of one run"),
+            click.option("--jobs", type=click.IntRange(min=1), help="runs at a time [default: a GPU or core each]"),
+            click.option("--dry-run", is_flag=True, help="show the plan, change nothing"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _sweep(name: str, overrides: dict[str, str], **given: Any) -> Any:
+    from skill1.running.sweep import Sweep
+
+    return Sweep(folder=place(name, None), overrides=values(overrides), **given)
+
+
+@cli.command()
+@click.option("--name", required=True, help="the study is kept in results/NAME")
+@click.option("--variants", required=True, callback=_names, help="e.g. full,no_library")
+@click.option("--seeds", required=True, callback=_numbers, help="e.g. 0,1,2")
+@preset_option
+@_study_options
+def sweep(dry_run: bool, **given: Any) -> int:
+    """Train and evaluate variants with several seeds; repeat the command to go on. Status 1 if a run failed."""
+    study = _sweep(**given)
+    from skill1.running.sweep import run_sweep
+
+    return _report_failures(run_sweep(study, dry_run=dry_run, say=click.echo))
+
+
+@cli.command()
+@click.option("--name", help="the study is kept in results/NAME [default: the preset's name, without -baselines]")
+@click.option(
+    "--variants", callback=_names, help="e.g. full,no_library [default: Table 2's and what it is compared with]"
+)
+@click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="of the runs")
+@click.option("--capacities", default="", callback=_numbers, help="smaller libraries to train with, e.g. 32,128")
+@preset_option_of("nano-baselines")
+@_study_options
+def reproduce(
+    name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any
+) -> int:
+    """A sweep over the variants, runs with smaller libraries, and every notebook on them. Status 1 if a run failed."""
+    from skill1.running.reproduce import STUDIED
+    from skill1.running.reproduce import reproduce as run_reproduction
+
+    study = _sweep(name=name or given["preset"].replace("-baselines", ""), variants=variants or STUDIED, **given)
+    done = run_reproduction(study, capacities, dry_run=dry_run, say=click.echo)
+    return _report_failures(done.failures)
+
+
+def _report_failures(failures: Sequence[Any]) -> int:
+    for failure in failures:
+        click.echo(str(failure), err=True)
+    return int(bool(failures))
+
+
+@cli.command()
+@click.argument("results", type=FOLDER)
+@click.option("--into", type=FOLDER, help="copy them and the study's figures to this folder, without the runs")
+def collect(results: Path, into: Path | None) -> None:
+    """Write the tables of a sweep's finished runs in RESULTS; prints where they are."""
+    from skill1.analysis import study
+
+    files = study.collect(results)
+    for file in files if into is None else study.copy_collected(results, into):
+        click.echo(str(file))
+
+
+@cli.command()
+@config_options
+@click.option("--split", help="split that knows the homes of train [default: environment.validation_split]")
+@click.option("--passes", default=3, show_default=True, type=click.IntRange(min=1), help="passes over all games")
+def probe(preset: str, variant: str, overrides: dict[str, str], split: str | None, passes: int) -> int:
+    """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
+    config = read_config(preset, variant, overrides)
+    from skill1.envs.make import make_environment
+    from skill1.evaluate import load_policy
+    from skill1.nano.probe import probe as run_probe
+
+    environment = make_environment(config.environment)
+    split = split or config.environment.validation_split
+    report = run_probe(
+        load_policy(config), environment, config, split=split, passes=passes, progress=sys.stderr.isatty()
+    )
+    click.echo(json.dumps(report.to_json()))
+    return int(not report.passed)
+
+
+@cli.command()
+@click.argument("notebook")
+@click.option("-p", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="notebook parameter")
+@click.option("--name", help="output directory results/NAME [default: results/notebooks]")
+@click.option("--again", is_flag=True, help="run also when the output is finished")
+def notebook(notebook: str, parameters: dict[str, str], name: str | None, again: bool) -> None:
+    """Run notebooks/NOTEBOOK.ipynb strictly, without a browser; prints where the executed notebook is."""
+    from skill1.running.batch import find_notebook, run_notebook
+
+    source = find_notebook(notebook, _NOTEBOOKS)
+    output = place(name or "notebooks", None) / source.name
+    click.echo(run_notebook(source, output, parameters, again=again, progress=sys.stderr.isatty()))

@@ -1,0 +1,46 @@
+"""What a teacher call did to the bank: one line of the run's journal each, enough to do it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from skill1.methods.skillrl.bank import Principle
+from skill1.store.journal import EventJournal
+
+Source = Literal["train", "validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class BankEvent:
+    """One call of the teacher about failures, answered or not."""
+
+    sequence: int  # 1 for the first call, then without gaps
+    step: int
+    source: Source  # the episodes that the failures are of
+    success: Mapping[str, tuple[int, int]]  # category -> (won, played) of the weak ones, weakest first
+    shown: tuple[str, ...]  # sentences of the lost episodes shown
+    error: str | None  # why there was no answer; the bank is then unchanged
+    added: tuple[Principle, ...]
+    refused: tuple[str, ...]  # why each of the other entries was not added
+
+
+class BankJournal(EventJournal[BankEvent]):
+    """The append-only file of a run's bank events; see `EventJournal`."""
+
+    FORMAT = "skill1-bank-journal"
+
+    @staticmethod
+    def parse(event: Mapping[str, Any]) -> BankEvent:
+        """See `EventJournal.parse`."""
+        return BankEvent(
+            sequence=event["sequence"],
+            step=event["step"],
+            source=event["source"],
+            success={name: (won, played) for name, (won, played) in event["success"].items()},
+            shown=tuple(event["shown"]),
+            error=event["error"],
+            added=tuple(Principle(**entry) for entry in event["added"]),
+            refused=tuple(event["refused"]),
+        )

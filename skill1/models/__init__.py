@@ -1,0 +1,1 @@
+"""Trained models as folders: export, model cards, evaluation of any model."""

@@ -1,0 +1,168 @@
+"""Evaluation of any causal LM or endpoint by the code and protocol that evaluates a run (method section 8).
+
+A model that `skill1 export` wrote brings its configuration and its skills, and gives exactly the outcomes of its run's
+own evaluation. Any other is asked with the `full` prompts of a preset: without a library this is acting zero-shot,
+thought and action (ReAct); with one it also queries and reranks. Nothing is distilled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from skill1.config import Config, ConfigError, flatten, load_config
+from skill1.encoder import load_encoder
+from skill1.envs.make import make_environment
+from skill1.evaluate import Evaluation, Job, jobs, load_policy, outcomes, play_together, summarise
+from skill1.generation.endpoint import CONCURRENT, ChatClient, EndpointPolicy
+from skill1.library import SkillLibrary
+from skill1.methods.skillrl.live import LiveBank
+from skill1.models.export import LIBRARY, Training, read_training
+from skill1.policy import Policy
+from skill1.processes import join_processes
+from skill1.prompts import make_prompts
+from skill1.store.evaluation_folder import EvaluationFolder
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvaluation:
+    """What came out, and how many replies of an endpoint could not be used (they count as empty answers)."""
+
+    evaluations: list[Evaluation]
+    replies: int = 0
+    unusable: int = 0
+
+
+def model_config(
+    model: str, preset: str | None = None, overrides: Mapping[str, Any] | None = None, *, endpoint: bool = False
+) -> Config:
+    """How to evaluate `model`: by `preset`, else by the configuration exported with it, else by preset "paper".
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    training = None if endpoint else read_training(Path(model))
+    given = {"policy.model": model} | dict(overrides or {})
+    if endpoint:
+        given = {"policy.generate_batch": CONCURRENT} | given  # episodes, so requests, at a time
+    if preset is None and training is not None:
+        return load_config(training.config.preset, training.config.variant, flatten(training.config) | given)
+    return load_config(preset or "paper", "full", given)
+
+
+def evaluate_model(
+    config: Config,
+    out: Path,
+    *,
+    library: str | None = None,
+    endpoint: str | None = None,
+    key_variable: str | None = None,
+    progress: bool = True,
+) -> ModelEvaluation:
+    """Evaluate the model `config.policy.model` and store the outcomes in `out`; outcomes already there are kept.
+
+    Args:
+        library: folder of a library or bank as checkpoints hold it, "none", or None = the one exported with the
+            model, if there is one.
+        endpoint: base address of an OpenAI-compatible server to ask instead of loading the model.
+        key_variable: environment variable with the server's key, None = no key.
+
+    Raises:
+        ConfigError, DataError, LibraryError, BankError, RunError: what was asked for does not exist or fit.
+        EndpointError: see `ChatClient`; the passes that were finished are stored.
+    """
+    state = join_processes()
+    model = config.policy.model
+    training = None if endpoint else read_training(Path(model))
+    environment = make_environment(config.environment)
+    todo = {split: jobs(environment.tasks(split), config.evaluation.passes) for split in config.evaluation.splits}
+    source = _library_folder(config, library, training)
+    skills = None if source is None else _load_skills(config, source)
+    about = {
+        "model": model,
+        "endpoint": endpoint,
+        "library": None if skills is None else {"skills": len(skills.frozen()), "sha256": skills.state_hash()},
+        "training": None
+        if training is None
+        else {"variant": training.config.variant, "seed": training.config.train.seed, "step": training.step},
+    }
+    folder = EvaluationFolder.begin(out, config, about)
+    for split in todo:
+        folder.check_data(split, environment.data_hash(split))
+    policy = _policy(config, training, endpoint, key_variable)
+    frozen = None if skills is None else skills.frozen()
+    evaluations = []
+    with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
+        for split, wanted in todo.items():
+            stored = folder.outcomes()
+            frame = stored[stored["split"] == split]
+            for batch in _missing(wanted, frame):
+                rollouts = play_together(batch, policy, environment, frozen, config, progress=progress)
+                fresh = outcomes(batch, rollouts, config, training.step if training else 0, folder.library)
+                if training is None:
+                    fresh = fresh.assign(variant=model, seed=pd.NA)
+                frame = pd.concat([part.astype({"seed": "Int64"}) for part in (frame, fresh)], ignore_index=True)
+                if state.is_main_process:
+                    folder.write(frame, _replies(policy))
+            asked = frame[frame["pass"] < config.evaluation.passes].sort_values(["pass", "game"], ignore_index=True)
+            step = int(asked["step"].iloc[0])
+            evaluations.append(Evaluation(split, step, folder.library, asked, summarise(asked)))
+            if state.is_main_process:
+                folder.write_summary({split: evaluations[-1].summary})
+    return ModelEvaluation(evaluations, **_replies(policy))
+
+
+def _library_folder(config: Config, wanted: str | None, training: Training | None) -> Path | None:
+    if wanted == "none":
+        return None
+    if wanted is not None:
+        if not config.skilled:
+            raise ConfigError(
+                f"library.enabled is off, but a library is given ({wanted}): set it to true, or give none"
+            )
+        return Path(wanted)
+    own = Path(config.policy.model) / LIBRARY
+    return own if training is not None and config.skilled and own.is_dir() else None
+
+
+def _load_skills(config: Config, folder: Path) -> SkillLibrary | LiveBank:
+    encoder = load_encoder(config.library.encoder)
+    if config.bank.enabled:
+        return LiveBank.load(folder, config.bank, config.environment.name, encoder)
+    return SkillLibrary.load(folder, config.library, encoder)
+
+
+def _policy(
+    config: Config, training: Training | None, endpoint: str | None, key_variable: str | None
+) -> Policy | EndpointPolicy:
+    if endpoint is None:
+        policy = load_policy(config)
+        if training is None:  # ours keep the precision they were trained and evaluated in
+            policy.model.to(getattr(torch, config.policy.dtype))
+        return policy
+    if config.policy.prompts != "full":
+        raise ConfigError(
+            f"policy.prompts={config.policy.prompts} is for the nano policy; an endpoint's model needs the prompts "
+            "'full': choose preset paper or small, or set policy.prompts=full"
+        )
+    client = ChatClient(endpoint, config.policy.model, key_variable, concurrent=config.policy.generate_batch)
+    return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name))
+
+
+def _missing(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:
+    """The jobs without an outcome, pass by pass."""
+    there = set(zip(frame["game"], frame["pass"], strict=True))
+    owed = [job for job in todo if (job.task.game, job.number) not in there]
+    return [[job for job in owed if job.number == number] for number in sorted({job.number for job in owed})]
+
+
+def _replies(policy: Policy | EndpointPolicy) -> dict[str, int]:
+    if isinstance(policy, EndpointPolicy):
+        return {"replies": policy.client.replies, "unusable": policy.client.unusable}
+    return {}

@@ -1,0 +1,1 @@
+"""Compact prompts of the nano policies, one module per environment."""

@@ -1,0 +1,287 @@
+"""Strict notebook runs: `papermill.execute_notebook` without its traps.
+
+* A parameter must be one of the notebook's `parameters` cell, and gets the type of its default: text such as "1e-6" is
+  a number where the default is one, "no" stays a string. (Papermill warns about an unknown name and guesses types.)
+* The kernel is this interpreter's, whatever kernels are installed, and dies with the runner (skill1.running.launch).
+* `!command` is refused: its failure would not fail the run.
+* The output's folder is made. A finished output with the same source and parameters is not run again; one with others
+  is an error; an unfinished one is run again.
+* Progress bars end as one line of output, not one per refresh.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from traitlets import default
+
+from skill1.config import closest
+from skill1.running.launch import bound_command, bound_environment
+from skill1.store.run_directory import RunError
+
+_STAMP = "skill1"  # metadata key of a finished output
+# What IPython makes of `!ls`, `files = !ls`, `%sx ls` and `%%!`; `%%bash` is fine, it raises on failure.
+_SHELL = re.compile(
+    r"get_ipython\(\)\.(system\(|getoutput\(|run_line_magic\('(sx|system)'|run_cell_magic\('(!|sx|system)')"
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class _OwnKernelManager(AsyncKernelManager):
+    """Starts ipykernel of this very interpreter, bound to this process; no kernelspec need be installed."""
+
+    @default("transport_encryption")
+    def _encrypt(self) -> str:
+        return "required"  # on shared machines others could read the kernel's ports
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(
+            argv=bound_command(kernel),
+            language="python",
+            display_name="Python 3",
+            env=bound_environment(),
+            metadata={"supported_encryption": "curve"},
+        )
+
+
+def find_notebook(name: str, folder: Path) -> Path:
+    """`folder`/`name`.ipynb ("02_train" or "02_train.ipynb"). Raises ConfigError with the closest match."""
+    known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    return known[closest(name.removesuffix(".ipynb"), known, f"notebook in {folder}")]
+
+
+def run_notebook(
+    notebook: Path,
+    output: Path,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    again: bool = False,
+    free: Collection[str] = (),
+    progress: bool = False,
+) -> Path:
+    """Execute `notebook`, in its own folder, into `output` and return `output`.
+
+    Args:
+        parameters: name -> value; a string is converted to the type of the notebook's default.
+        again: run also when `output` is finished already.
+        free: names of parameters that do not change the result; a finished output may have other values of them.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ConfigError: unknown parameter (with the closest match).
+        RunError: value of the wrong type; a shell command in the notebook; an output finished with other parameters
+            or source; or a failed cell (with its error; the output keeps what was executed).
+    """
+    source = _read_notebook(notebook)
+    defaults, given = _parameters(source, notebook, parameters or {})
+    _refuse_shell_commands(source, notebook)
+    stamp = _make_stamp(source, defaults, given)
+    output = output.resolve()
+    make_writable(output.parent)
+    if not again and _has_stamp(output, stamp, free):
+        return output
+    try:
+        papermill.execute_notebook(
+            notebook.resolve(),
+            output,
+            given,
+            kernel_name="python3",
+            language="python",
+            cwd=notebook.resolve().parent,
+            progress_bar=progress,
+            kernel_manager_class=_OwnKernelManager,
+            coalesce_streams=True,
+        )
+    except papermill.PapermillExecutionError as error:
+        traceback = _ANSI.sub("", "\n".join(error.traceback))
+        raise RunError(
+            f"{notebook.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}\n"
+            f"What was executed is in {output}\n{traceback}"
+        ) from None
+    except DeadKernelError as error:
+        raise RunError(f"the kernel of {notebook.name} died (killed, or out of memory?): {error}") from error
+    _stamp(output, stamp, notebook)
+    return output
+
+
+def is_finished(
+    notebook: Path, output: Path, parameters: Mapping[str, Any] | None = None, *, free: Collection[str] = ()
+) -> bool:
+    """Whether `run_notebook` with the same words has nothing to do. Raises as it does, before it runs anything."""
+    source = _read_notebook(notebook)
+    return _has_stamp(output, _make_stamp(source, *_parameters(source, notebook, parameters or {})), free)
+
+
+def stamp_of(output: Path) -> dict[str, Any] | None:
+    """The parameters and the source's hash of a finished output; None if it is absent or unfinished."""
+    try:
+        return nbformat.read(output, as_version=4).metadata.get(_STAMP)
+    except (FileNotFoundError, nbformat.reader.NotJSONError):  # absent, or torn by a killed run
+        return None
+
+
+def convert(name: str, value: Any, default: Any) -> Any:
+    """`value` as the type of `default`; text is read as that type, for a None default as JSON if it is JSON.
+
+    Raises:
+        RunError: it does not fit.
+    """
+    given = value
+    if default is None:
+        return _json(value, otherwise=value) if isinstance(value, str) else value
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _READ[type(default)](value.strip())
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise RunError(f"parameter {name} = {given!r} must be {_KIND[type(default)]}, like its default {default!r}")
+    return value
+
+
+def _int(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _json(text: str, otherwise: Any = None) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return otherwise
+
+
+_READ = {bool: {"true": True, "false": False}.get, int: _int, float: _float, list: _json, dict: _json}
+_KIND = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a JSON list",
+    dict: "a JSON object",
+}
+
+
+def _read_notebook(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except FileNotFoundError:
+        raise RunError(f"there is no notebook {path}") from None
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise RunError(f"{path} is not a notebook: {error}") from error
+
+
+def _parameters(
+    notebook: nbformat.NotebookNode, path: Path, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The defaults of the `parameters` cell, and `given` in their types."""
+    defaults = _parameter_defaults(notebook, path)
+    return defaults, {
+        name: convert(name, value, defaults[closest(name, defaults, f"parameter of {path.name}")])
+        for name, value in given.items()
+    }
+
+
+def _parameter_defaults(notebook: nbformat.NotebookNode, path: Path) -> dict[str, Any]:
+    """Name -> default of the cell tagged `parameters` (none without such a cell)."""
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if not cells:
+        return {}
+    if len(cells) > 1:
+        raise RunError(f"{path} has {len(cells)} cells tagged `parameters`, one is allowed")
+    try:
+        assignments = ast.parse(cells[0].source).body
+    except SyntaxError as error:
+        raise RunError(f"{path}: the `parameters` cell is not plain Python: {error}") from error
+    defaults: dict[str, Any] = {}
+    for node in assignments:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        try:
+            value = ast.literal_eval(node.value)
+        except (ValueError, AttributeError):
+            value = ...
+        if not isinstance(target, ast.Name) or not (value is None or type(value) in _KIND):
+            raise RunError(
+                f"{path}: the `parameters` cell may only assign strings, numbers, booleans, lists, dicts or None, "
+                f"not {ast.unparse(node)!r}"
+            )
+        defaults[target.id] = value
+    return defaults
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder if it is not there. Raises RunError if that cannot be, or nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the output folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise RunError(f"cannot write into the output folder {folder}: permission denied")
+
+
+def _refuse_shell_commands(notebook: nbformat.NotebookNode, path: Path) -> None:
+    transform = TransformerManager().transform_cell
+    for number, cell in enumerate(notebook.cells, start=1):
+        if cell.cell_type == "code" and _SHELL.search(transform(cell.source)):
+            raise RunError(
+                f"{path}, cell {number} runs a shell command whose failure would go unnoticed: "
+                "use subprocess.run(..., check=True)"
+            )
+
+
+def _make_stamp(
+    notebook: nbformat.NotebookNode, defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    sources = [[cell.cell_type, cell.source] for cell in notebook.cells]
+    source = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    return {"source": source, "parameters": {**defaults, **given}}
+
+
+def _has_stamp(output: Path, stamp: Mapping[str, Any], free: Collection[str]) -> bool:
+    """True if `output` is finished with this stamp, False if absent or unfinished. RunError with another stamp."""
+    found = stamp_of(output)
+    if found is None:
+        return False
+    changed = [
+        f"{name} = {found['parameters'].get(name)!r}, now {value!r}"
+        for name, value in stamp["parameters"].items()
+        if name not in free and found["parameters"].get(name) != value
+    ]
+    if found["source"] != stamp["source"]:
+        changed.append("another version of the notebook")
+    if changed:
+        raise RunError(
+            f"{output} was already run with {'; '.join(changed)}: choose another name, or run it --again, or remove it"
+        )
+    return True
+
+
+def _stamp(output: Path, stamp: Mapping[str, Any], notebook: Path) -> None:
+    """Mark the output as finished and take the machine's paths out of it."""
+    node = nbformat.read(output, as_version=4)
+    node.metadata[_STAMP] = dict(stamp)
+    node.metadata.papermill.update(input_path=notebook.name, output_path=output.name)
+    partial = output.with_suffix(".partial")
+    nbformat.write(node, partial)
+    os.replace(partial, output)

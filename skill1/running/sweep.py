@@ -1,0 +1,260 @@
+"""`skill1 sweep`: every variant with every seed on the same games, each run in a process of its own.
+
+    results/<name>/sweep.json                     what was asked for; later commands may add variants and seeds
+    results/<name>/<variant>/seed<N>/             a run and its notebooks (skill1.running.experiment)
+    results/<name>/<variant>/seed<N>/log.txt      output of the last attempt
+    results/<name>/{evaluations,metrics}.parquet, manifest.json   the tables (skill1.analysis.study)
+
+The command can be killed at any moment and repeated: finished runs are left alone, a torn one goes on from its last
+checkpoint. No run outlives the sweep (skill1.running.launch). A run that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skill1.analysis.study import PHASES, SWEEP, collect, finished, home, read_asked, read_seconds
+from skill1.config import ConfigError, flatten, load_config
+from skill1.envs.make import data_variable, make_environment
+from skill1.nano.world import has_world, nano_world, world_folder
+from skill1.presets import VARIANTS
+from skill1.running.batch import make_writable
+from skill1.running.experiment import NOTEBOOKS, PROJECT, Experiment, portable
+from skill1.running.jobs import Failure, Share, execute
+from skill1.store.journal import replace_file
+from skill1.store.run_directory import RunError, lock_folder
+
+_OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields that the sweep sets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What to run. Raises ConfigError on names and values that are wrong, before anything is read or written."""
+
+    folder: Path  # results/<name>
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str = "nano"
+    data: Path | None = None  # games folder; None = the demo's generated world
+    world_seed: int = 0  # of that world
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted field name -> value
+    passes: int | None = None  # evaluation passes; None = evaluation.passes
+    splits: tuple[str, ...] | None = None  # to evaluate; None = those of evaluation.splits that the data has
+    nproc: int = 1  # training processes of one run
+    jobs: int | None = None  # runs at a time; None = as many as there are cores, or GPUs, for
+    notebooks: Path = NOTEBOOKS
+
+    def __post_init__(self) -> None:
+        if not self.variants or not self.seeds:
+            raise ConfigError("an empty sweep: name at least one variant and one seed")
+        for what, given in (("variant", self.variants), ("seed", self.seeds)):
+            if twice := [value for value in dict.fromkeys(given) if given.count(value) > 1]:
+                raise ConfigError(f"{what} {twice[0]} is given twice")
+        for variant in self.variants:
+            for seed in self.seeds:
+                load_config(self.preset, variant, {**self.overrides, "train.seed": seed})
+            if both := sorted(set(self.overrides) & set(VARIANTS[variant])):
+                raise ConfigError(f"{both[0]} is what the variant {variant} switches: it cannot be set for the sweep")
+        if own := sorted(set(self.overrides) & set(_OWN_FIELDS)):
+            raise ConfigError(f"{own[0]} is set by the sweep: use {_OWN_FIELDS[own[0]]}")
+        if self.nproc < 1 or (self.jobs is not None and self.jobs < 1):
+            raise ConfigError(f"nproc = {self.nproc} and jobs = {self.jobs} must be at least 1")
+        if self.world_seed and self.data is not None:
+            raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
+        if self.data is None and not has_world(self.preset):
+            variable = data_variable(load_config(self.preset).environment)
+            raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data ${variable}")
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run of the plan."""
+
+    experiment: Experiment
+    done: bool
+    step: int  # training steps logged so far
+    steps: int
+    seconds: float | None  # still to go; None = unknown
+    source: str  # of that estimate
+
+    @property
+    def state(self) -> str:
+        if self.done:
+            return "done"
+        return f"torn at step {self.step} of {self.steps}" if self.step else "to do"
+
+
+# -- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def plan(sweep: Sweep, settings: Mapping[str, Any]) -> list[Planned]:
+    """Every run with its state and an estimate, seeds outermost: a sweep cut short holds whole comparisons.
+
+    Raises:
+        RunError: a run there was made with other settings or by another version.
+    """
+    costs: dict[str, list[dict[str, float]]] = {}  # of finished runs of this study, by variant
+    for variant, _, place in finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}}):
+        if seconds := read_seconds(place):
+            costs.setdefault(variant, []).append(seconds)
+    planned = []
+    for seed in sweep.seeds:
+        for variant in sweep.variants:
+            experiment = Experiment(
+                home=portable(home(sweep.folder, variant, seed)),
+                preset=sweep.preset,
+                variant=variant,
+                seed=seed,
+                data=settings["data"],
+                overrides=settings["overrides"],
+                passes=settings["passes"],
+                splits=tuple(settings["splits"]),
+                nproc=sweep.nproc,
+                notebooks=str(sweep.notebooks),
+            )
+            done, step, steps = experiment.is_finished(), experiment.steps_logged(), experiment.config.train.steps
+            seconds, source = (0.0, "") if done else _estimate(variant, 1 - step / steps, costs)
+            planned.append(Planned(experiment, done, step, steps, seconds, source))
+    return planned
+
+
+def _estimate(
+    variant: str, share: float, costs: Mapping[str, Sequence[Mapping[str, float]]]
+) -> tuple[float | None, str]:
+    """Seconds of a run of which `share` of the training is to be done, and where the number comes from."""
+    known = costs.get(variant) or [cost for others in costs.values() for cost in others]
+    if not known:
+        return None, "unknown until a run is done"
+    train, evaluate = (statistics.median(cost.get(phase, 0.0) for cost in known) for phase in PHASES)
+    runs = "1 finished run" if len(known) == 1 else f"median of {len(known)} finished runs"
+    return share * train + evaluate, f"{runs} of {variant if variant in costs else 'other variants'}"
+
+
+def wall_seconds(planned: Sequence[Planned], jobs: int) -> float | None:
+    """Until the last run ends if `jobs` run at a time, in the plan's order; None if a run's time is unknown."""
+    ends = [0.0] * jobs
+    for run in planned:
+        if run.seconds is None:
+            return None
+        heapq.heapreplace(ends, ends[0] + run.seconds)
+    return max(ends)
+
+
+def plan_table(planned: Sequence[Planned], jobs: int) -> str:
+    """The plan as text."""
+    rows = [
+        {
+            "variant": run.experiment.variant,
+            "seed": run.experiment.seed,
+            "state": run.state,
+            "minutes": "" if run.done else "?" if run.seconds is None else f"{run.seconds / 60:.1f}",
+            "estimated from": run.source,
+        }
+        for run in planned
+    ]
+    wall = wall_seconds(planned, jobs)
+    total = "unknown until a run is done" if wall is None else f"about {wall / 60:.1f} minutes"
+    done = sum(run.done for run in planned)
+    end = f"{len(planned)} runs, {done} done; {jobs} at a time: {total}"
+    return f"{pd.DataFrame(rows).to_string(index=False)}\n{end}"
+
+
+# -- what a study is made with ----------------------------------------------------------------------------------------
+
+
+def settings_of(sweep: Sweep, data: Path) -> dict[str, Any]:
+    """All that every run of a study has in common. Raises DataError when the games are not there."""
+    config = load_config(sweep.preset, "full", sweep.overrides)
+    values, splits, hashes = flatten(config), sweep.splits or config.evaluation.splits, None
+    if data.exists() or sweep.data is not None:
+        environment = make_environment(replace(config.environment, data=str(data)))
+        splits = sweep.splits or tuple(split for split in splits if environment.has(split))
+        read = dict.fromkeys((config.environment.train_split, *splits))
+        hashes = {split: environment.data_hash(split) for split in read}
+    model = PROJECT / config.policy.model
+    return {
+        "preset": sweep.preset,
+        "overrides": {name: _jsonable(values[name]) for name in sorted(sweep.overrides)},
+        "passes": sweep.passes or config.evaluation.passes,
+        "splits": list(splits),
+        "data": portable(data),
+        "data_hash": hashes,  # None: a world that is still to be generated
+        "policy_hash": _folder_hash(model) if model.is_dir() else None,  # None: a hub id
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _folder_hash(folder: Path) -> str:
+    """Of a policy: its weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json")):
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def merged(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the study in the folder is asked for so far and now.
+
+    Raises:
+        RunError: the folder holds something else, or a study made with other settings; the message names them.
+    """
+    asked = read_asked(sweep.folder)
+    if asked is None:
+        if sweep.folder.exists() and (found := sorted(p.name for p in sweep.folder.iterdir() if p.name != ".lock")):
+            raise RunError(f"{sweep.folder} holds no study but {', '.join(found[:4])}: choose another --name")
+        asked = {"settings": dict(settings), "runs": {}}
+    changed = [
+        f"{name}: it has {old!r}, now {settings.get(name)!r}"
+        for name, old in asked["settings"].items()
+        if old != settings.get(name) and not (name == "data_hash" and settings[name] is None)
+    ]
+    if changed:
+        raise RunError(f"{sweep.folder} was made with other settings ({'; '.join(changed)}): choose another --name")
+    runs = {v: sorted({*asked["runs"].get(v, ()), *(sweep.seeds if v in sweep.variants else ())})
+            for v in (*asked["runs"], *sweep.variants)}  # fmt: skip
+    return {"settings": asked["settings"], "runs": runs}
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None] = print) -> list[Failure]:
+    """Run what is not done yet and collect the tables; `dry_run` says the plan and changes nothing.
+
+    Returns:
+        The runs that failed.
+
+    Raises:
+        DataError, ConfigError, RunError: before any run starts; see the messages.
+    """
+    share = Share.of_this_machine(sweep.nproc, sweep.jobs)
+    if dry_run:
+        settings = settings_of(sweep, sweep.data or world_folder(sweep.world_seed, sweep.preset))
+        merged(sweep, settings)  # refuses another study's folder
+        say(plan_table(plan(sweep, settings), share.jobs))
+        return []
+    settings = settings_of(sweep, sweep.data or Path(nano_world(sweep.world_seed, preset=sweep.preset)))
+    asked = merged(sweep, settings)
+    make_writable(sweep.folder)
+    with closing(lock_folder(sweep.folder)):
+        planned = plan(sweep, settings)
+        replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
+        say(plan_table(planned, share.jobs))
+        failures = execute([run.experiment for run in planned if not run.done], share, say)
+        if any(finished(sweep.folder, asked)):
+            for file in collect(sweep.folder):
+                say(str(file))
+    return failures

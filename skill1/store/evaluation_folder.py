@@ -1,0 +1,115 @@
+"""Evaluations of a model that need no run: `results/<name>/` as `skill1 evaluate --model` writes it.
+
+    evaluation.json          model, endpoint, library, training; data hash per split; per session versions and machine
+    config.json              how it was evaluated
+    evaluations/*.parquet    one row per game and pass, as in a run (skill1.store.run_directory)
+    summary.json             per split: success with intervals
+
+The same evaluation can be continued: after an interruption, with more passes or with another split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from skill1.config import Config, diff, read_config, save_config
+from skill1.store.journal import replace_file
+from skill1.store.run_directory import RunError, read_outcomes, write_outcomes
+from skill1.store.session import describe_session
+
+_ABOUT, _CONFIG, _SUMMARY = "evaluation.json", "config.json", "summary.json"
+
+
+@dataclass(eq=False)
+class EvaluationFolder:
+    """One evaluation on disk. Build it with `begin` (the writer) or `open` (readers)."""
+
+    path: Path
+    config: Config
+    about: Mapping[str, Any]  # what is evaluated: "model", "endpoint", "library", "training"
+    _data: dict[str, str] = field(default_factory=dict)  # split -> hash of its data
+    _sessions: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, path: Path, config: Config, about: Mapping[str, Any]) -> EvaluationFolder:
+        """A new evaluation, or the one at `path` to go on with; nothing is written yet.
+
+        Raises:
+            RunError: another evaluation or something else is there.
+        """
+        session = describe_session()
+        if not (path / _ABOUT).is_file():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise RunError(f"{path} exists and holds no evaluation of a model: choose another folder, or remove it")
+            return cls(path, config, about, {}, [session])
+        there = cls.open(path)
+        changed = {name: (there.about[name], about[name]) for name in about if there.about[name] != about[name]}
+        changed |= diff(_identity(there.config), _identity(config))
+        if changed:
+            listing = "; ".join(f"{name}: it has {old!r}, now {new!r}" for name, (old, new) in changed.items())
+            raise RunError(f"{path} holds another evaluation ({listing}): choose another folder")
+        return cls(path, config, about, there._data, [*there._sessions, session])
+
+    @classmethod
+    def open(cls, path: Path) -> EvaluationFolder:
+        """Open an evaluation for reading. Raises RunError when there is none."""
+        try:
+            record = json.loads((path / _ABOUT).read_text())
+            about = {name: record[name] for name in ("model", "endpoint", "library", "training")}
+            return cls(path, read_config(path / _CONFIG), about, record["data"], record["sessions"])
+        except FileNotFoundError:
+            raise RunError(f"{path} holds no evaluation of a model ({_ABOUT} is missing)") from None
+        except (ValueError, LookupError) as error:
+            raise RunError(f"{path / _ABOUT} is damaged ({error}): restore it, or choose another folder") from None
+
+    @property
+    def library(self) -> str:
+        """The outcomes' label of the skills at hand."""
+        return "none" if self.about["library"] is None else "given"
+
+    def check_data(self, split: str, data_hash: str) -> None:
+        """Raises RunError if outcomes of `split` were stored on other data."""
+        if self._data.setdefault(split, data_hash) != data_hash:
+            raise RunError(
+                f"{self.path} has outcomes of {split} on other data: restore the data, or choose another folder"
+            )
+
+    def outcomes(self) -> pd.DataFrame:
+        """All stored outcomes, columns of `runs.EVALUATION_SCHEMA`; the seed is missing for a model not of ours."""
+        return read_outcomes(self.path / "evaluations", f"evaluation_{self.library}")
+
+    def write(self, frame: pd.DataFrame, session: Mapping[str, Any]) -> None:
+        """Store the outcomes of one split, in place of those there, and what is to be said of this session."""
+        (self.path / "evaluations").mkdir(parents=True, exist_ok=True)
+        self._sessions[-1] |= session
+        record = {**self.about, "data": self._data, "sessions": self._sessions}
+        save_config(self.config, self.path / _CONFIG)
+        replace_file(self.path / _ABOUT, f"{json.dumps(record, indent=2)}\n".encode())
+        write_outcomes(self.path / "evaluations", f"evaluation_{self.library}", frame)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Store the summaries of splits."""
+        file = self.path / _SUMMARY
+        known = json.loads(file.read_text()) if file.exists() else {}
+        replace_file(file, f"{json.dumps(known | dict(summary), indent=2)}\n".encode())
+
+
+def is_evaluation(path: Path) -> bool:
+    return (path / _ABOUT).is_file()
+
+
+def _identity(config: Config) -> Config:
+    """The configuration without what may differ when an evaluation goes on (the data has a hash of its own)."""
+    fresh = Config()
+    return replace(
+        config,
+        environment=replace(config.environment, data=None),
+        policy=replace(config.policy, generate_batch=fresh.policy.generate_batch),
+        evaluation=replace(config.evaluation, passes=fresh.evaluation.passes, splits=fresh.evaluation.splits),
+    )

@@ -1,0 +1,416 @@
+"""Run directories: `results/<name>/` (architecture: "Run directory").
+
+    config.json                    the whole typed configuration
+    manifest.json                  data hash, and per session: start time, git commit, versions, platform, devices
+    metrics.jsonl                  one line per training step
+    rollouts/step_000001.parquet   every episode of the step (skill1.store.rollout_log)
+    evaluations/*.parquet          one row per game and pass
+    checkpoint-N/                  holds the marker file COMPLETE once everything in it is on disk
+    library/                       the skill library's journal
+    *.ipynb                        executed notebooks
+
+Nothing here is ever silently overwritten: an existing run is an error unless it is resumed, a resumed run must have
+the same data and configuration (but for `RESUMABLE`, whose changes a session records), and whatever was written after
+the last complete checkpoint is removed, so that a half-written step is redone and never mixed. One process writes a run
+(rank 0); any number may read it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skill1.config import Config, changes, diff, read_config, save_config
+from skill1.records import Rollout
+from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
+from skill1.store.rollout_log import read_rollouts, write_rollouts
+from skill1.store.session import describe_session
+
+EVALUATION_SCHEMA = pa.schema(
+    [
+        ("variant", pa.string()),
+        ("seed", pa.int64()),
+        ("step", pa.int64()),
+        ("split", pa.string()),
+        ("game", pa.string()),
+        ("category", pa.string()),
+        ("pass", pa.int64()),
+        ("won", pa.bool_()),
+        ("score", pa.float64()),
+        ("steps", pa.int64()),
+        ("invalid_actions", pa.int64()),
+        ("inadmissible_actions", pa.int64()),
+        ("library", pa.string()),  # which skills were at hand, e.g. "checkpoint-40", "none"
+    ]
+)
+
+
+# What a resumed run may change, since no step's result depends on it. (The learning rate does not know the last step.)
+RESUMABLE = frozenset(
+    {
+        "train.steps",
+        "train.validate_every",
+        "train.save_every",
+        "train.save_total_limit",
+        "train.timeout",
+        "train.report_to",
+    }
+)
+
+
+class RunError(RuntimeError):
+    """A run directory, notebook run or launched process is not as it must be. The message names it and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint: the state after training step `step`."""
+
+    step: int
+    path: Path
+
+
+@dataclass(eq=False)
+class RunDirectory:
+    """One run on disk. Build it with `create` or `resume` (the writer) or `open` (readers)."""
+
+    path: Path
+    config: Config
+    _metrics: IO[str] | None = field(default=None, repr=False)
+    _lock: IO[str] | None = field(default=None, repr=False)
+    _last_step: int = field(default=0, repr=False)
+
+    # ---------------------------------------------------------------- opening
+
+    @classmethod
+    def create(cls, path: Path, config: Config, data_hash: str) -> RunDirectory:
+        """Start a new run. The directory may exist if it is empty or holds only notebooks.
+
+        Args:
+            data_hash: hash of the games or assets the run reads; a resume must present the same.
+
+        Raises:
+            RunError: something else is already there, or the directory cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            found = sorted(p.name for p in path.iterdir() if p.suffix != ".ipynb" and not p.name.startswith("."))
+            if found:
+                kind = "already holds a run" if "config.json" in found else "exists and is not empty"
+                raise RunError(
+                    f"{path} {kind} ({', '.join(found[:4])}): continue a run with --resume, "
+                    "or choose another name, or remove the directory"
+                )
+            run = cls(path, config)
+            run._take_lock()
+            for folder in (run.rollouts_dir, run.evaluations_dir, run.library_dir):
+                folder.mkdir()
+            run._start_session(from_step=0, data_hash=data_hash, changed={})
+            run._write_config()  # last: a directory with a config is a whole run directory
+            run._metrics = run.metrics_file.open("a")
+        except OSError as error:
+            raise RunError(f"cannot write the run directory {path}: {error.strerror}") from error
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, config: Config, data_hash: str) -> RunDirectory:
+        """Continue a run from its last complete checkpoint (step 0 without one); see `latest_checkpoint`.
+
+        Metrics, rollouts, evaluations and half-written checkpoints beyond that checkpoint are removed; what `config`
+        changes of `RESUMABLE` is the run's configuration from now on.
+
+        Raises:
+            RunError: no run there, another configuration or data, another process is writing, a corrupt file.
+            ConfigError: config.json is unreadable.
+        """
+        run = cls.open(path)
+        run.check_resumable(config)
+        changed = {name: list(values) for name, values in diff(run.config, config).items()}
+        recorded = run.manifest()["data_hash"]
+        if recorded != data_hash:
+            raise RunError(f"{path} was started on other data (hash {recorded}, now {data_hash}): restore the data")
+        try:
+            run._take_lock()
+            step = latest.step if (latest := run.latest_checkpoint()) else 0
+            run._truncate(step)
+            run.config = config
+            run._start_session(from_step=step, data_hash=data_hash, changed=changed)
+            run._write_config()
+            run._metrics = run.metrics_file.open("a")
+        except OSError as error:
+            raise RunError(f"cannot write the run directory {path}: {error.strerror}") from error
+        run._last_step = step
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Open a run for reading. Raises RunError when there is none, ConfigError when its config is unreadable."""
+        if not (path / "config.json").is_file():
+            known = sorted(p.parent.name for p in path.parent.glob("*/config.json"))
+            raise RunError(f"there is no run at {path} (runs in {path.parent}: {', '.join(known) or 'none'})")
+        return cls(path, read_config(path / "config.json"))
+
+    def check_config(self, config: Config) -> None:
+        """Raises RunError, with the differences, if the run was made with another configuration."""
+        self._refuse(changes(self.config, config))
+
+    def check_resumable(self, config: Config) -> None:
+        """As `check_config`, but for the fields that a resumed run may change (`RESUMABLE`).
+
+        Raises:
+            RunError: another field differs, or train.steps is less than the last checkpoint's step.
+        """
+        changed = changes(self.config, config)
+        self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
+        if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
+            raise RunError(
+                f"{self.path} has done {latest.step} steps, more than train.steps={config.train.steps}: ask for more"
+            )
+
+    def close(self) -> None:
+        """Give the run back to other writers."""
+        for handle in (self._metrics, self._lock):
+            if handle is not None:
+                handle.close()
+        self._metrics = self._lock = None
+
+    # ---------------------------------------------------------------- places
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rollouts_dir(self) -> Path:
+        return self.path / "rollouts"
+
+    @property
+    def evaluations_dir(self) -> Path:
+        return self.path / "evaluations"
+
+    @property
+    def library_dir(self) -> Path:
+        return self.path / "library"
+
+    def rollouts_file(self, step: int) -> Path:
+        return self.rollouts_dir / f"step_{step:06d}.parquet"
+
+    def manifest(self) -> dict[str, Any]:
+        """`variant`, `preset`, `seed`, `data_hash` and `sessions`, one per create or resume.
+
+        A session's `changed` holds the fields that it changed, as name -> [before, after].
+        """
+        return json.loads((self.path / "manifest.json").read_text())
+
+    # ---------------------------------------------------------------- metrics
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one step's metrics. Log a step before its checkpoint is complete.
+
+        Raises:
+            RunError: the step was logged already.
+        """
+        if step <= self._last_step:
+            raise RunError(f"{self.metrics_file}: step {step} logged after step {self._last_step}")
+        record = {"step": step, **{name: _plain(value) for name, value in metrics.items()}}
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        self._last_step = step
+
+    def metrics(self) -> pd.DataFrame:
+        """All metrics, one row per step, NaN where a step did not report one.
+
+        Raises:
+            RunError: a line is torn (a run killed while writing: resume it).
+        """
+        records, torn = _read_lines(self.metrics_file)
+        if torn:
+            raise RunError(f"{self.metrics_file}: the last line is torn, an interrupted run: continue it with --resume")
+        return pd.DataFrame.from_records(records, columns=None if records else ["step"])
+
+    # ---------------------------------------------------------------- rollouts and evaluations
+
+    def write_rollouts(self, step: int, rollouts: Sequence[Rollout]) -> Path:
+        """Store one training step's episodes (atomically, replacing a redone step's)."""
+        path = self.rollouts_file(step)
+        write_rollouts(path, rollouts)
+        return path
+
+    def read_rollouts(self, step: int) -> list[Rollout]:
+        """Raises RunError when the step has no rollouts."""
+        path = self.rollouts_file(step)
+        if not path.is_file():
+            raise RunError(f"{self.path} has no rollouts of step {step} (it has {_ranges(self.rollout_steps())})")
+        return read_rollouts(path)
+
+    def rollout_steps(self) -> list[int]:
+        """Steps whose rollouts are stored, ascending."""
+        return sorted(int(p.stem.removeprefix("step_")) for p in self.rollouts_dir.glob("step_*.parquet"))
+
+    def write_evaluation(self, kind: str, frame: pd.DataFrame) -> Path:
+        """Store outcomes of one (kind, split, step): `evaluations/<kind>.<split>.step_<step>.parquet`.
+
+        Args:
+            kind: "validation" within training, or a name such as "evaluation"; a second write of it replaces the first.
+            frame: the columns of EVALUATION_SCHEMA; one row per game and pass of one split at one step.
+
+        Raises:
+            RunError: other columns or types, several splits or steps, or a (game, pass) twice.
+        """
+        return write_outcomes(self.evaluations_dir, kind, frame)
+
+    def evaluations(self, kind: str) -> pd.DataFrame:
+        """All outcomes of a kind (or glob pattern, "evaluation*"), ordered by step, split, game and pass; may be empty."""
+        return read_outcomes(self.evaluations_dir, kind)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def checkpoint_dir(self, step: int) -> Path:
+        return self.path / f"checkpoint-{step}"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Complete checkpoints, ascending."""
+        return [Checkpoint(int(folder.name.partition("-")[2]), folder) for folder in complete_checkpoints(self.path)]
+
+    def latest_checkpoint(self) -> Checkpoint | None:
+        return found[-1] if (found := self.checkpoints()) else None
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        """The complete checkpoint of a step. Raises RunError naming those there are."""
+        found = {c.step: c for c in self.checkpoints()}
+        if step not in found:
+            there = ", ".join(map(str, found)) or "none"
+            raise RunError(f"{self.path} has no complete checkpoint-{step} (it has {there})")
+        return found[step]
+
+    # ---------------------------------------------------------------- internals
+
+    def _take_lock(self) -> None:
+        self._lock = lock_folder(self.path)
+
+    def _refuse(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
+        if changed:
+            listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
+            raise RunError(
+                f"{self.path} was started with another configuration ({listing}): use the same or another name"
+            )
+
+    def _write_config(self) -> None:
+        partial = self.path / "config.json.partial"
+        save_config(self.config, partial)
+        os.replace(partial, self.path / "config.json")
+
+    def _start_session(self, from_step: int, data_hash: str, changed: Mapping[str, Any]) -> None:
+        file = self.path / "manifest.json"
+        sessions = self.manifest()["sessions"] if file.exists() else []
+        manifest = {
+            "preset": self.config.preset,
+            "variant": self.config.variant,
+            "seed": self.config.train.seed,
+            "data_hash": data_hash,
+            "sessions": [*sessions, {"from_step": from_step, "changed": changed, **describe_session()}],
+        }
+        if self.config.bank.enabled and self.config.bank.evolve_from == "validation":
+            manifest["leak"] = "bank.evolve_from = validation: the bank learns from episodes of the validation split"
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+        os.replace(partial, file)
+
+    def _truncate(self, step: int) -> None:
+        """Remove everything written after `step`, and torn or partial files."""
+        if self.metrics_file.exists():
+            records, _ = _read_lines(self.metrics_file)
+            partial = self.metrics_file.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(r) + "\n" for r in records if r["step"] <= step))
+            os.replace(partial, self.metrics_file)
+        for folder in (self.rollouts_dir, self.evaluations_dir):
+            for file in folder.glob("*.partial"):
+                file.unlink()
+            for file in folder.glob("*step_*.parquet"):
+                if int(file.stem.rpartition("step_")[2]) > step:
+                    file.unlink()
+        complete = {checkpoint.path for checkpoint in self.checkpoints()}
+        for folder in set(self.path.glob("checkpoint-*")) - complete:
+            remove_checkpoint(folder)
+
+
+def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
+    """See `RunDirectory.write_evaluation`; `folder` is where evaluations are kept."""
+    if set(frame.columns) != set(EVALUATION_SCHEMA.names):
+        raise RunError(f"evaluation columns are {sorted(frame.columns)}, must be {sorted(EVALUATION_SCHEMA.names)}")
+    if frame[["split", "step"]].drop_duplicates().shape[0] != 1:
+        raise RunError("an evaluation file holds exactly one split at one step")
+    if frame.duplicated(["game", "pass"]).any():
+        raise RunError("an evaluation holds each (game, pass) once")
+    try:
+        table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise RunError(f"evaluation column of the wrong type: {error}") from error
+    path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
+    partial = path.with_suffix(".partial")
+    pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
+    os.replace(partial, path)
+    return path
+
+
+def read_outcomes(folder: Path, kind: str) -> pd.DataFrame:
+    """See `RunDirectory.evaluations`."""
+    files = sorted(folder.glob(f"{kind}.*.step_*.parquet"))
+    table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
+    return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()
+
+
+def lock_folder(folder: Path) -> IO[str]:
+    """Become the only writer of `folder` until the returned file is closed or this process ends.
+
+    Raises:
+        RunError: another process is.
+    """
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunError(f"another process is writing {folder}: wait for it or stop it") from None
+    return lock
+
+
+def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
+    """All whole records of a JSON-lines file, and whether its last line is torn.
+
+    Raises:
+        RunError: a line before the last is not JSON, which no interruption can cause.
+    """
+    if not file.exists():
+        return [], False
+    *lines, tail = file.read_text().split("\n")  # a whole file ends with a newline: the tail is empty
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise RunError(f"{file}, line {number} of {len(lines)} is corrupt ({error}): restore the file") from error
+    return records, tail != ""
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    return f"steps {steps[0]}..{steps[-1]}" if steps else "none"
