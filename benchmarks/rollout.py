@@ -26,9 +26,9 @@ from skill1.envs.alfworld.generate import generate
 from skill1.envs.make import make_environment
 from skill1.library import SkillLibrary
 from skill1.nano.model import make_model
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.nano.warmstart import nano_tokenizer
 from skill1.policy import Policy
-from skill1.prompts import CompactPrompts
 from skill1.records import Lesson, Rollout
 from skill1.rollout import SkillLoop
 

@@ -23,8 +23,8 @@ from trainer_runs import configure, entries, make_trainer
 
 from skill1.config import Config, ConfigError
 from skill1.divergence import Diverged
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.policy import Policy
-from skill1.prompts import CompactPrompts
 
 STEPS = 3
 SAVED = 2  # of them when the checkpoint is written that a second run resumes from

@@ -18,9 +18,10 @@ from skill1.envs.alfworld.generate import generate
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
 from skill1.nano.model import make_model
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.nano.warmstart import nano_tokenizer, warm_start
 from skill1.policy import Policy, load_model
-from skill1.prompts import CompactPrompts, make_prompts
+from skill1.prompts import make_prompts
 from skill1.prompts.base import Reflected
 from skill1.records import Lesson, Reflection, Rollout, Task
 

@@ -24,8 +24,8 @@ from skill1.config import ConfigError, load_config
 from skill1.generation import vllm
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.policy import Policy
-from skill1.prompts import CompactPrompts
 
 ENDS = frozenset([4, 7, 9])
 LIMIT = 12

@@ -17,9 +17,9 @@ from skill1.config import ConfigError
 from skill1.generation.padded import SeededSampling
 from skill1.generation.sampling import stream
 from skill1.nano.model import END, make_model, make_tokenizer
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.nano.warmstart import nano_tokenizer
 from skill1.policy import Policy, PromptTooLong, load_model, load_tokenizer
-from skill1.prompts import CompactPrompts
 
 PROMPTS = [
     f"<act> {' '.join(['go_to', 'shelf_1', 'mug_2', 'open'] * n)} {mark} <write>"

@@ -15,9 +15,10 @@ from tiny import tiny_tokenizer
 
 from skill1.config import ConfigError
 from skill1.envs.base import Observation
-from skill1.nano.prompts.alfworld import MARKS, NAME, compact, home, room
+from skill1.nano.prompts.alfworld import MARKS, NAME, CompactPrompts, compact, home, room
 from skill1.nano.warmstart import nano_tokenizer
-from skill1.prompts import ActContext, CompactPrompts, FullPrompts, history_of, make_prompts
+from skill1.prompts import ActContext, history_of, make_prompts
+from skill1.prompts.full import FullPrompts
 
 FULL, COMPACT = FullPrompts(), CompactPrompts()
 FIRST = (

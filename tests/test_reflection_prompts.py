@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from test_prompts import HOME, PAIRS, START, TASK
 
 from skill1.envs.base import Observation
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.nano.prompts.webshop import SUBTASKS as SHOP_SUBTASKS
-from skill1.nano.prompts.webshop import shop_vocabulary
+from skill1.nano.prompts.webshop import CompactShopPrompts, shop_vocabulary
 from skill1.nano.warmstart import nano_tokenizer
-from skill1.prompts import CompactPrompts, CompactShopPrompts, FullPrompts, FullShopPrompts
+from skill1.prompts.full import FullPrompts, FullShopPrompts
 from skill1.records import Lesson, Reflection
 
 FULL, SHOP, COMPACT, COMPACT_SHOP = FullPrompts(), FullShopPrompts(), CompactPrompts(), CompactShopPrompts()

@@ -9,11 +9,11 @@ import pytest
 
 from skill1.config import WarmStartConfig
 from skill1.envs.base import Observation
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.nano.prompts.reflection import read_reflection
-from skill1.nano.prompts.webshop import SUBTASKS
+from skill1.nano.prompts.webshop import SUBTASKS, CompactShopPrompts
 from skill1.nano.warmstart import demonstrations, nano_tokenizer, shop_tokenizer
 from skill1.nano.webshop import shop_demonstrations
-from skill1.prompts import CompactPrompts, CompactShopPrompts
 
 SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12)
 ROOM = "You are in the middle of a room. Looking quickly around you, you see a shelf 1, and a fridge 1.\n"

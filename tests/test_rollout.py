@@ -15,8 +15,9 @@ from skill1.encoder import HashEncoder
 from skill1.envs.base import Observation
 from skill1.library import SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.policy import Completion
-from skill1.prompts import CompactPrompts, FullPrompts
+from skill1.prompts.full import FullPrompts
 from skill1.records import Task
 from skill1.rollout import SkillLoop, task_key
 

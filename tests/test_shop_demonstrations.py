@@ -14,11 +14,11 @@ from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
 from skill1.nano.prompts.shop_reading import brand, read_page, read_wish
+from skill1.nano.prompts.webshop import CompactShopPrompts
 from skill1.nano.shop_expert import ShopExpert, slip
 from skill1.nano.warmstart import shop_tokenizer, tokenize
 from skill1.nano.webshop import shop_demonstrations
 from skill1.nano.world import SHOP
-from skill1.prompts import CompactShopPrompts
 from skill1.records import Task
 
 PROMPTS = CompactShopPrompts()

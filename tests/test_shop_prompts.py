@@ -17,8 +17,9 @@ from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import SEARCH_ACTION, WebshopEnvironment
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.nano.prompts.shop_reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
-from skill1.nano.prompts.webshop import shop_vocabulary
-from skill1.prompts import ActContext, CompactShopPrompts, FullPrompts, FullShopPrompts
+from skill1.nano.prompts.webshop import CompactShopPrompts, shop_vocabulary
+from skill1.prompts import ActContext
+from skill1.prompts.full import FullPrompts, FullShopPrompts
 from skill1.records import Lesson
 
 TASK = (

@@ -31,8 +31,9 @@ from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
 from skill1.methods.skillrl.events import BankJournal
 from skill1.methods.skillrl.growth import BankGrowth, check_bank, stored_bank
 from skill1.methods.skillrl.retrieval import FrozenBank
+from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.policy import Policy
-from skill1.prompts import CompactPrompts, FullPrompts
+from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout
 from skill1.rollout import SkillLoop
 from skill1.store.run_directory import RunDirectory

@@ -14,10 +14,11 @@ from skill1.methods.skillrl.evolution import Episode
 from skill1.methods.skillrl.teacher import Inputs, ScriptedTeacher
 from skill1.nano.demonstrator import Demonstration
 from skill1.nano.prompts.shop_reading import brand
+from skill1.nano.prompts.webshop import CompactShopPrompts
 from skill1.nano.shop_expert import ShopExpert
 from skill1.nano.warmstart import demonstrations, nano_tokenizer, shop_tokenizer
 from skill1.nano.webshop import shop_demonstrations
-from skill1.prompts import ActContext, CompactShopPrompts
+from skill1.prompts import ActContext
 
 SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12, noise=0.0)
 

@@ -29,7 +29,7 @@ from skill1.nano.alfworld import Demonstrator, observe
 from skill1.nano.expert import Expert, Goal, read_goal, slip
 from skill1.nano.model import END
 from skill1.nano.probe import ARMS, _draw, _judge, first_place, probe, teach
-from skill1.nano.prompts.alfworld import compact, home, room
+from skill1.nano.prompts.alfworld import CompactPrompts, compact, home, room
 from skill1.nano.warmstart import (
     _WarmStartTrainer,
     collate,
@@ -40,7 +40,7 @@ from skill1.nano.warmstart import (
     tokenize,
 )
 from skill1.policy import Completion, load_model
-from skill1.prompts import ActContext, CompactPrompts, history_of
+from skill1.prompts import ActContext, history_of
 from skill1.rollout import SkillLoop
 
 PROMPTS = CompactPrompts()

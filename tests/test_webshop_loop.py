@@ -28,12 +28,14 @@ from skill1.library import SkillLibrary
 from skill1.nano import shop_probe
 from skill1.nano.probe import probe
 from skill1.nano.prompts.shop_reading import read_wish
+from skill1.nano.prompts.webshop import CompactShopPrompts
 from skill1.nano.shop_expert import ShopExpert
 from skill1.nano.warmstart import shop_tokenizer
 from skill1.nano.world import SHOP, nano_world, world_folder
 from skill1.policy import Completion
 from skill1.presets import VARIANTS
-from skill1.prompts import CompactShopPrompts, FullShopPrompts, make_prompts
+from skill1.prompts import make_prompts
+from skill1.prompts.full import FullShopPrompts
 from skill1.rollout import SkillLoop
 from skill1.running.batch import run_notebook
 from skill1.running.demo import demo

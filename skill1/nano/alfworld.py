@@ -16,8 +16,8 @@ from skill1.envs.alfworld.game import Game
 from skill1.envs.base import Observation
 from skill1.nano.demonstrator import BLOCK, Demonstration, DemonstratorBase
 from skill1.nano.expert import Expert, read_goal, slip
-from skill1.nano.prompts.alfworld import compact, home, room
-from skill1.prompts import ActContext, CompactPrompts, history_of
+from skill1.nano.prompts.alfworld import CompactPrompts, compact, home, room
+from skill1.prompts import ActContext, history_of
 from skill1.prompts.base import Exchange
 
 

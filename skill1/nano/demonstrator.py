@@ -10,7 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 from skill1.config import WarmStartConfig
 from skill1.envs.base import Observation
-from skill1.prompts import CompactPrompts, CompactShopPrompts
+from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.prompts.webshop import CompactShopPrompts
 from skill1.prompts.base import Exchange
 from skill1.records import Stage
 

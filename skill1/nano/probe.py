@@ -31,9 +31,8 @@ from skill1.envs.base import DataError, Observation, VectorEnvironment
 from skill1.evaluate import Job, jobs, play
 from skill1.nano import shop_probe
 from skill1.nano.expert import read_goal
-from skill1.nano.prompts.alfworld import compact, home
+from skill1.nano.prompts.alfworld import CompactPrompts, compact, home
 from skill1.policy import Policy
-from skill1.prompts import CompactPrompts
 from skill1.records import Rollout, Task
 from skill1.stats import Estimate, bootstrap_mean, paired_difference
 

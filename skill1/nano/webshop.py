@@ -18,8 +18,9 @@ from skill1.envs.webshop.generate import SMALL, SYLLABLES, make_products
 from skill1.envs.webshop.store import build_catalogue
 from skill1.nano.demonstrator import BLOCK, Demonstration, DemonstratorBase
 from skill1.nano.prompts.shop_reading import brand, read_wish
+from skill1.nano.prompts.webshop import CompactShopPrompts
 from skill1.nano.shop_expert import ShopExpert, slip
-from skill1.prompts import ActContext, CompactShopPrompts, history_of
+from skill1.prompts import ActContext, history_of
 from skill1.prompts.base import Exchange
 from skill1.records import Task
 
