@@ -10,7 +10,6 @@ from pathlib import Path
 
 from skill1.analysis.study import Study, load
 from skill1.config import ConfigError, closest, preset_of
-from skill1.running.experiment import open_run
 from skill1.store.run_directory import RunDirectory, RunError
 
 ENVIRONMENTS = ("alfworld", "webshop")
@@ -48,7 +47,7 @@ def choose_run(given: str, environment: str) -> Path:
     preset = _preset(environment)
     path = Path(given or _RESULTS / f"{preset}-full-seed0")
     try:
-        run: RunDirectory = open_run(path)
+        run = RunDirectory.open(path)
     except RunError as error:
         if path.exists():
             raise

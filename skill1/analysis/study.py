@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from skill1.analysis.scores import ceiling_of
 from skill1.envs.webshop.ceiling import Ceiling
 from skill1.running.batch import stamp_of
-from skill1.running.experiment import EVALUATE, TRAIN, config_hash, open_run
+from skill1.running.experiment import EVALUATE, TRAIN, config_hash
 from skill1.store.journal import replace_file
 from skill1.store.run_directory import EVALUATION_SCHEMA, RunDirectory, RunError
 
@@ -85,7 +85,7 @@ class Study:
         if (variant, seed) not in self.run_directories:
             there = ", ".join(f"{v} seed {s}" for v, s in self.run_directories) or "none"
             raise RunError(f"{self.path} has no run directory of {variant} seed {seed} (it has {there})")
-        return open_run(self.run_directories[variant, seed])
+        return RunDirectory.open(self.run_directories[variant, seed])
 
 
 def home(folder: Path, variant: str, seed: int) -> Path:
@@ -125,7 +125,7 @@ def collect(folder: Path) -> list[Path]:
     done = list(finished(folder, asked))
     if not done:
         raise RunError(f"the study {folder} is empty: none of its runs is finished; continue it with `skill1 sweep`")
-    runs = {(variant, seed): open_run(place / "run") for variant, seed, place in done}
+    runs = {(variant, seed): RunDirectory.open(place / "run") for variant, seed, place in done}
     evaluations = _evaluations(runs)
     manifest = _manifest(folder, asked, runs) | _benchmark(runs, evaluations)
     contents = {

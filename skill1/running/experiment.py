@@ -86,7 +86,7 @@ class Experiment:
             for name in (TRAIN, EVALUATE)
         )
         if done or (self.run / "config.json").exists():
-            open_run(self.run).check_config(self.config)
+            RunDirectory.open(self.run).check_config(self.config)
         return done
 
     def steps_logged(self) -> int:
@@ -119,17 +119,6 @@ def portable(path: Path) -> str:
     """`path` relative to the project where it is inside, absolute elsewhere."""
     path = path.resolve()
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
-
-
-def open_run(path: Path) -> RunDirectory:
-    """`RunDirectory.open` for a run that may be of another version of the code. Raises RunError, which says so."""
-    try:
-        return RunDirectory.open(path)
-    except ConfigError as error:
-        raise RunError(
-            f"{path} was made by another version of skill1, or is damaged ({error}): "
-            "use the version that its manifest.json names, or another results folder"
-        ) from None
 
 
 def config_hash(config: Config) -> str:

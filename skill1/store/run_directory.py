@@ -30,7 +30,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.config import Config, changes, diff, read_config, save_config
+from skill1.config import Config, ConfigError, changes, diff, read_config, save_config
 from skill1.records import Rollout
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
 from skill1.store.rollout_log import read_rollouts, write_rollouts
@@ -131,7 +131,6 @@ class RunDirectory:
 
         Raises:
             RunError: no run there, another configuration or data, another process is writing, a corrupt file.
-            ConfigError: config.json is unreadable.
         """
         run = cls.open(path)
         run.check_resumable(config)
@@ -154,11 +153,17 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """Open a run for reading. Raises RunError when there is none, ConfigError when its config is unreadable."""
+        """Open a run for reading. Raises RunError when there is none, or it is damaged or of another version."""
         if not (path / "config.json").is_file():
             known = sorted(p.parent.name for p in path.parent.glob("*/config.json"))
             raise RunError(f"there is no run at {path} (runs in {path.parent}: {', '.join(known) or 'none'})")
-        return cls(path, read_config(path / "config.json"))
+        try:
+            return cls(path, read_config(path / "config.json"))
+        except ConfigError as error:
+            raise RunError(
+                f"{path} was made by another version of skill1, or is damaged ({error}): "
+                "use the version that its manifest.json names, or another results folder"
+            ) from None
 
     def check_config(self, config: Config) -> None:
         """Raises RunError, with the differences, if the run was made with another configuration."""

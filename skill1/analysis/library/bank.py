@@ -19,7 +19,6 @@ from skill1.methods.skillrl.bank import SkillBank, load_bank
 from skill1.methods.skillrl.categories import known_categories
 from skill1.methods.skillrl.events import BankEvent, BankJournal
 from skill1.methods.skillrl.growth import INITIAL_BANK, JOURNAL
-from skill1.running.experiment import open_run
 from skill1.store.run_directory import RunDirectory, RunError
 
 SECTIONS = ("general", "category", "mistake")
@@ -53,7 +52,7 @@ def read(path: Path) -> BankRun:
         BankError: the initial bank is damaged or missing.
         LibraryError: the journal is damaged.
     """
-    run = open_run(path)
+    run = RunDirectory.open(path)
     if not run.config.bank.enabled:
         raise ValueError(
             f"run {path} (variant {run.config.variant}) has no bank to study: choose one of variant skillrl"

@@ -25,7 +25,6 @@ from scipy.stats import entropy
 from skill1.analysis.library.replay import moments
 from skill1.config import diff
 from skill1.encoder import load_encoder
-from skill1.running.experiment import open_run
 from skill1.store.journal import Journal, LibraryEvent, read_snapshot
 from skill1.store.run_directory import RunDirectory, RunError
 
@@ -78,7 +77,7 @@ def read(path: Path) -> LibraryRun:
         ValueError: the run has no library.
         LibraryError: the journal is damaged, or not of this configuration.
     """
-    run = open_run(path)
+    run = RunDirectory.open(path)
     if not run.config.library.enabled:
         other = "give it as bank of 05_library" if run.config.bank.enabled else "choose another variant"
         raise ValueError(f"run {path} (variant {run.config.variant}) has no library to study: {other}")
