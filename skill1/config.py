@@ -9,7 +9,6 @@ Origins: "paper" (with table or equation), "released" (the authors' launch scrip
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -20,13 +19,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from skill1.presets import PRESETS, VARIANTS
+from skill1.registry import ConfigError, closest
 
 _STRICT = ConfigDict(extra="forbid")
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A configuration name or value is wrong. The message names it and, for names, the closest match."""
 
 
 def _knob(default: Any, unit: str, origin: str, **constraints: Any) -> Any:
@@ -296,16 +292,6 @@ class Config:
     def skilled(self) -> bool:
         """Checkpoints hold skills, of a library or of a bank, that an evaluation can use or withhold."""
         return self.library.enabled or self.bank.enabled
-
-
-def closest(name: str, known: Mapping[str, Any] | list[str] | tuple[str, ...], what: str) -> str:
-    """Return `name` if known, else raise ConfigError naming the closest match and all that is known."""
-    names = list(known)
-    if name in names:
-        return name
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(names))})")
 
 
 def preset_of(preset: str, environment: str) -> str:
