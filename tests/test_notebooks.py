@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from nano_runs import settings
 
-from skill1.analysis.comparison import evaluate_arms
 from skill1.running.batch import run_notebook
+from skill1.running.evaluation import evaluate_arms
 from skill1.running.launch import launch_training
 from skill1.store.checkpoints import MARKER
 from skill1.store.run_directory import RunDirectory, RunError

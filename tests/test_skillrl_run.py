@@ -18,7 +18,7 @@ from test_skillrl_bank import tree
 from test_skillrl_evolution import Numbers
 
 import skill1.train
-from skill1.analysis.comparison import FIRST_BANK, evaluate_arms, read_training
+from skill1.analysis.comparison import FIRST_BANK, read_training
 from skill1.analysis.trajectories.html import step_view
 from skill1.analysis.trajectories.read import load_step
 from skill1.cli import main as cli
@@ -36,6 +36,7 @@ from skill1.policy import Policy
 from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout
 from skill1.rollout import SkillLoop
+from skill1.running.evaluation import evaluate_arms
 from skill1.store.run_directory import RunDirectory
 
 STEPS = 6

@@ -12,7 +12,8 @@ import pytest
 from stand_ins import GAMES, STEPS
 from study_runs import make_study
 
-from skill1.analysis.study import EVALUATIONS, collect, copy_collected, load
+from skill1.analysis.study import EVALUATIONS, load
+from skill1.running.collect import collect, copy_collected
 from skill1.running.reproduce import STUDIED
 from skill1.store.run_directory import RunError
 

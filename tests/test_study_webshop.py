@@ -21,11 +21,12 @@ from test_notebooks import shown
 from skill1.analysis import ablations, arms, dynamics, paper_tables, per_category, study_scores
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.published import published
-from skill1.analysis.study import Study, collect, load
+from skill1.analysis.study import Study, load
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.ceiling import Ceiling
 from skill1.running.batch import run_notebook
+from skill1.running.collect import collect
 from skill1.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,10 +18,11 @@ from nano_runs import settings
 from stand_ins import STEPS
 from study_runs import OVERRIDES, make_notebooks, make_study, steps_done
 
-from skill1.analysis.study import load, read_seconds
+from skill1.analysis.study import load
 from skill1.cli.main import main
 from skill1.config import ConfigError
 from skill1.envs.base import DataError
+from skill1.running.collect import read_seconds
 from skill1.running.jobs import Share
 from skill1.running.sweep import Planned, Sweep, plan, plan_table, run_sweep, settings_of, wall_seconds
 from skill1.store.run_directory import RunError, lock_folder

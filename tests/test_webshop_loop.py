@@ -13,7 +13,7 @@ from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
 from test_notebooks import NOTEBOOKS, shown
 
 from skill1.analysis.chosen import choose_run, choose_study
-from skill1.analysis.comparison import evaluate_arms, write_summary
+from skill1.analysis.comparison import write_summary
 from skill1.analysis.scores import ceiling_note, is_graded, score_table
 from skill1.analysis.tour import ScriptedPolicy
 from skill1.config import ConfigError, EnvironmentConfig, flatten, load_config, preset_of
@@ -39,6 +39,7 @@ from skill1.prompts.full import FullShopPrompts
 from skill1.rollout import SkillLoop
 from skill1.running.batch import run_notebook
 from skill1.running.demo import demo
+from skill1.running.evaluation import evaluate_arms
 from skill1.running.experiment import Experiment
 from skill1.running.sweep import Sweep
 from skill1.store.run_directory import RunDirectory, RunError

@@ -273,10 +273,10 @@ def _report_failures(failures: Sequence[Any]) -> int:
 @click.option("--into", type=FOLDER, help="copy them and the study's figures to this folder, without the runs")
 def collect(results: Path, into: Path | None) -> None:
     """Write the tables of a sweep's finished runs in RESULTS; prints where they are."""
-    from skill1.analysis import study
+    from skill1.running import collect as collecting
 
-    files = study.collect(results)
-    for file in files if into is None else study.copy_collected(results, into):
+    files = collecting.collect(results)
+    for file in files if into is None else collecting.copy_collected(results, into):
         click.echo(str(file))
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from skill1.analysis.study import PHASES, SECONDS, read_seconds
 from skill1.config import ConfigError
+from skill1.running.collect import PHASES, SECONDS, read_seconds
 from skill1.running.experiment import Experiment, command
 from skill1.running.launch import bound_command, bound_environment
 from skill1.store.journal import replace_file

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skill1.analysis.study import finished, home, read_asked
+from skill1.analysis.study import home
 from skill1.config import ConfigError
 from skill1.nano.world import nano_world
 from skill1.running.batch import find_notebook, run_notebook
+from skill1.running.collect import finished, read_asked
 from skill1.running.experiment import portable
 from skill1.running.jobs import Failure
 from skill1.running.launch import config_word, launch_torchrun

@@ -23,12 +23,13 @@ from typing import Any
 
 import pandas as pd
 
-from skill1.analysis.study import PHASES, SWEEP, collect, finished, home, read_asked, read_seconds
+from skill1.analysis.study import SWEEP, home
 from skill1.config import ConfigError, flatten, load_config
 from skill1.envs.make import data_variable, make_environment
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import VARIANTS
 from skill1.running.batch import make_writable
+from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import NOTEBOOKS, PROJECT, Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
 from skill1.store.journal import replace_file
