@@ -54,7 +54,7 @@ class PolicyConfig:
 class EnvironmentConfig:
     """Where the tasks come from."""
 
-    name: Literal["alfworld", "webshop"] = _knob("alfworld", "environment", "paper")
+    name: str = _knob("alfworld", "environment, or where its spec is: module:OBJECT", "paper", min_length=1)
     engine: Literal["native", "textworld"] = _knob(
         "native", "ALFWorld's text engine", "ours; textworld is the reference package"
     )

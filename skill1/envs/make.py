@@ -1,33 +1,30 @@
-"""Which environment a configuration asks for: the one place that knows them all."""
+"""Which environment a configuration asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pkgutil import resolve_name
 
-from skill1.config import EnvironmentConfig
-from skill1.envs.alfworld.environment import open_alfworld
+from skill1.config import EnvironmentConfig, closest
 from skill1.envs.base import VectorEnvironment
-from skill1.envs.webshop.environment import open_webshop
+from skill1.envs.spec import EnvironmentSpec
 
-_OPENERS: dict[str, Callable[[EnvironmentConfig], VectorEnvironment]] = {
-    "alfworld": open_alfworld,
-    "webshop": open_webshop,
-}
+_OWN = {"alfworld": "skill1.envs.alfworld.spec:ALFWORLD", "webshop": "skill1.envs.webshop.spec:WEBSHOP"}
 
 
-_VARIABLES = {"alfworld": "ALFWORLD_DATA", "webshop": "WEBSHOP_DATA"}
+def environment_spec(name: str) -> EnvironmentSpec:
+    """Find an environment: "alfworld", "webshop", or "module:OBJECT".
 
-
-def data_variable(config: EnvironmentConfig) -> str:
-    """The environment variable that names the data folder when `config.data` does not."""
-    return _VARIABLES[config.name]
+    Raises ConfigError for an unknown name, with the closest match.
+    """
+    return resolve_name(name if ":" in name else _OWN[closest(name, _OWN, "environment")])
 
 
 def make_environment(config: EnvironmentConfig) -> VectorEnvironment:
-    """The environment `config.name`, on its data folder or the one its variable names.
+    """Open the environment `config.name`, on its data folder or the one its variable names.
 
     Raises:
+        ConfigError: there is no such environment.
         DataError: no folder is given, or its data is missing or malformed.
         ImportError: ALFWorld's textworld engine is asked for and the package is not installed.
     """
-    return _OPENERS[config.name](config)
+    return environment_spec(config.name).open(config)

@@ -5,23 +5,24 @@
 
 from pkgutil import resolve_name
 
-from skill1.config import ConfigError, closest
+from skill1.config import ConfigError
+from skill1.envs.make import environment_spec
 from skill1.prompts.base import ActContext, Parsed, PromptSet, history_of
+from skill1.prompts.full import FullPrompts
 
 __all__ = ["ActContext", "Parsed", "PromptSet", "history_of", "make_prompts"]
 
-_SETS: dict[str, dict[str, str]] = {
-    "alfworld": {"full": "skill1.prompts.full:FullPrompts", "compact": "skill1.nano.prompts.alfworld:CompactPrompts"},
-    "webshop": {
-        "full": "skill1.prompts.full:FullShopPrompts",
-        "compact": "skill1.nano.prompts.webshop:CompactShopPrompts",
-    },
+_COMPACT = {
+    "alfworld": "skill1.nano.prompts.alfworld:CompactPrompts",
+    "webshop": "skill1.nano.prompts.webshop:CompactShopPrompts",
 }
 
 
 def make_prompts(name: str, environment: str) -> PromptSet:
-    """The prompt set for `policy.prompts` and `environment.name`."""
-    sets = _SETS[closest(environment, _SETS, "environment")]
-    if name not in sets:
+    """The prompt set for `policy.prompts` and `environment.name`. Raises ConfigError if there is none."""
+    spec = environment_spec(environment)
+    if name == "full":
+        return FullPrompts(spec.words)
+    if name != "compact" or spec.name not in _COMPACT:
         raise ConfigError(f"no prompt set {name!r} for environment {environment!r}; use 'full' or 'compact'")
-    return resolve_name(sets[name])()
+    return resolve_name(_COMPACT[spec.name])()

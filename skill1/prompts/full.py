@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from skill1.envs.base import Observation
+from skill1.envs.spec import PromptWords
 from skill1.methods.skillrl.bank import Mistake, Principle
 from skill1.prompts.answers import json_object, lessons
 from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
@@ -84,14 +85,10 @@ def _comparison(won: bool | None, reference: Sequence[Exchange] | None) -> str:
 
 
 class FullPrompts:
-    """Templates for instruction-tuned chat models; the wording is ALFWorld's."""
+    """Templates for instruction-tuned chat models, in the words of an environment."""
 
-    setting = "a household task in a text environment"
-    episode = "a household task"
-    navigation = "where things are and how to search"
-    hint = ""  # what the list of actions does not say
-    subtasks: tuple[str, ...] = ("pick up", "navigate", "use appliance", "place")  # of a reflection that is told
-    judged_subtasks: tuple[str, ...] = ("locate", "acquire", "modify state", "place")  # of one that must judge
+    def __init__(self, words: PromptWords) -> None:
+        self.words = words
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return tokenizer.apply_chat_template(
@@ -99,12 +96,12 @@ class FullPrompts:
         )
 
     def query(self, start: Observation) -> str:
-        return _QUERY.format(setting=self.setting, task=start.instruction, observation=start.text)
+        return _QUERY.format(setting=self.words.setting, task=start.instruction, observation=start.text)
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
         candidates = "\n".join(f"{i}. {s}" for i, s in enumerate(strategies, start=1))
         return _RERANK.format(
-            setting=self.setting, task=start.instruction, observation=start.text, candidates=candidates
+            setting=self.words.setting, task=start.instruction, observation=start.text, candidates=candidates
         )
 
     def act(self, context: ActContext) -> str:
@@ -114,22 +111,22 @@ class FullPrompts:
             lines = [f"\n[{first + i}] Observation: {o}\n    Action: {a}" for i, (o, a) in enumerate(context.history)]
             history = " The most recent ones:" + "".join(lines)
         return _ACT.format(
-            setting=self.setting,
+            setting=self.words.setting,
             skill=context.skill,
             task=context.observation.instruction,
             steps=context.steps,
             history=history,
             observation=context.observation.text,
             admissible=", ".join(f"'{a}'" for a in context.observation.admissible),
-            hint=self.hint,
+            hint=self.words.hint,
         )
 
     def distill(
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
     ) -> str:
         return _DISTILL.format(
-            episode=self.episode,
-            navigation=self.navigation,
+            episode=self.words.episode,
+            navigation=self.words.navigation,
             task=start.instruction,
             outcome="success" if won else "failure",
             trajectory=_steps(trajectory),
@@ -144,13 +141,13 @@ class FullPrompts:
         reference: Sequence[Exchange] | None,
     ) -> str:
         return write_reflect(
-            episode=self.episode,
+            episode=self.words.episode,
             task=start.instruction,
             won=won,
             trajectory=_steps(trajectory),
             reference=_comparison(won, reference),
-            subtasks=self.subtasks if won is not None else self.judged_subtasks,
-            navigation=self.navigation,
+            subtasks=self.words.subtasks if won is not None else self.words.judged_subtasks,
+            navigation=self.words.navigation,
         )
 
     def skill_block(self, strategies: Sequence[str]) -> str:
@@ -179,7 +176,8 @@ class FullPrompts:
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         tagged = _tag("action", text)
-        return Parsed(text.strip() if tagged is None else tagged, bool(tagged))
+        value = text.strip() if tagged is None else tagged
+        return Parsed(value.lower() if self.words.lower_case else value, bool(tagged))
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         fields = json_object(text)
@@ -195,17 +193,3 @@ class FullPrompts:
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(start.instruction, _steps(trajectory))
-
-
-class FullShopPrompts(FullPrompts):
-    """The same in WebShop's words. Actions are read in lower case, as the shop reads their arguments."""
-
-    setting = "a shopping task in a web shop that is shown as text"
-    episode = "a shopping task"
-    navigation = "which searches and pages lead to the right product, and what to choose there"
-    subtasks = judged_subtasks = ("search", "filter", "select", "purchase")
-    hint = "\nsearch[...] takes your own words in place of <your query>; click[...] takes one of those listed."
-
-    def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
-        parsed = super().parse_action(text, admissible)
-        return Parsed(parsed.value.lower(), parsed.well_formed)

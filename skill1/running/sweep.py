@@ -25,7 +25,7 @@ import pandas as pd
 
 from skill1.analysis.study import SWEEP, home
 from skill1.config import ConfigError, flatten, load_config
-from skill1.envs.make import data_variable, make_environment
+from skill1.envs.make import environment_spec, make_environment
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import VARIANTS
 from skill1.running.batch import make_writable
@@ -73,7 +73,7 @@ class Sweep:
         if self.world_seed and self.data is not None:
             raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
         if self.data is None and not has_world(self.preset):
-            variable = data_variable(load_config(self.preset).environment)
+            variable = environment_spec(load_config(self.preset).environment.name).data_variable
             raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data ${variable}")
 
 

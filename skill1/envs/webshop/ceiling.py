@@ -8,24 +8,12 @@ product of that catalogue either.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from skill1.envs.spec import Ceiling
 from skill1.envs.webshop.catalogue import Product
 from skill1.envs.webshop.engine import Shop
 from skill1.envs.webshop.goals import Goal
 from skill1.envs.webshop.reward import alike, option_text
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """How many goals can reach a score of 1.0 with their own product."""
-
-    goals: int
-    reachable: int
-
-    @property
-    def share(self) -> float:
-        return self.reachable / self.goals
 
 
 def ceiling(shop: Shop, goals: Iterable[int] | None = None) -> Ceiling:

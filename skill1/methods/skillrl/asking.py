@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 
+from skill1.envs.make import environment_spec
 from skill1.methods.skillrl.evolution import Episode
 from skill1.methods.skillrl.teacher import Call, Inputs
 
@@ -18,10 +19,6 @@ _PER_CATEGORY, _POOL = 5, 10  # general: of each outcome, per category and in al
 _OF_ONE = 8  # category: of each outcome
 _MISTAKES_POOL = 15  # mistakes: failures in all, five per category
 _FIRST = 5  # steps of an episode, from its start
-_WORLDS = {
-    "alfworld": "household tasks in a text game, where an agent walks between receptacles and handles objects",
-    "webshop": "shopping tasks in a text shop, where an agent searches, opens products, picks options and buys",
-}
 _WANTED = {"general": "8 to 12", "category": "4 to 6", "mistakes": "8 to 12", "evolve": "1 to 3"}
 _ASKS: dict[Call, str] = {
     "general": "Write principles that help in tasks of every kind.",
@@ -49,7 +46,7 @@ def question(call: Call, inputs: Inputs, observation: int) -> str:
     """The prompt of a call; observations are cut at `observation` characters."""
     titles = "\n".join(f"- {title}" for title in inputs.titles) or "- none"
     return _PROMPT.format(
-        world=_WORLDS[inputs.environment],
+        world=environment_spec(inputs.environment).words.world,
         episodes="\n\n".join(_episode(e, observation) for e in (*inputs.successes, *inputs.failures)),
         ask=_ASKS[call].format(category=inputs.category, titles=titles),
         wanted=_WANTED[call],

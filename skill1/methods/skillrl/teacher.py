@@ -110,7 +110,7 @@ class ScriptedTeacher:
                 for command, _ in _frequent(_vain(episodes), self._MISTAKES)
             ]
         most = {"general": self._GENERAL, "category": self._CATEGORY, "evolve": None}[call]
-        count = {"alfworld": _places, "webshop": _brands}[inputs.environment]
+        count = _COUNTED[closest(inputs.environment, _COUNTED, "environment of the scripted teacher")]
         return [
             {"title": text, "principle": text, "when_to_apply": ""}
             for text, _ in _frequent(count(inputs.counted or episodes), most)
@@ -140,6 +140,9 @@ def _brands(episodes: Sequence[Episode]) -> Counter[str]:
         if items:
             bought[CompactShopPrompts.write_skill(read_wish(episode.task).terms, items[-1].brand)] += 1
     return bought
+
+
+_COUNTED = {"alfworld": _places, "webshop": _brands}
 
 
 def _vain(episodes: Sequence[Episode]) -> Counter[str]:

@@ -1,0 +1,49 @@
+"""ALFWorld as the kit knows it."""
+
+from __future__ import annotations
+
+import re
+
+from skill1.envs.alfworld.data import CATEGORIES
+from skill1.envs.alfworld.environment import NAME, open_alfworld
+from skill1.envs.spec import EnvironmentSpec, PromptWords
+
+# How a task's sentence begins -> its section in the published skill banks of SkillRL; the first that fits.
+_KINDS = {
+    r"(look at|examine) ": "look_at_obj_in_light",
+    r"(put|find) two ": "pick_and_place",
+    r"(put (a|an|some) )?clean ": "clean",
+    r"((put (a|an|some) )?hot|heat) ": "heat",
+    r"(put (a|an|some) )?cool ": "cool",
+    r"put ": "pick_and_place",
+}
+
+
+def kind_of(instruction: str) -> str:
+    """Return the kind of a task by its sentence. Raises ValueError for a sentence that is not of ALFWorld's grammar."""
+    for beginning, kind in _KINDS.items():
+        if re.match(beginning, instruction.strip().lower()):
+            return kind
+    raise ValueError(f"not a task sentence of the ALFWorld grammar: {instruction!r}")
+
+
+ALFWORLD = EnvironmentSpec(
+    name=NAME,
+    open=open_alfworld,
+    task="game",
+    tasks="games",
+    splits={"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"},
+    categories=tuple(CATEGORIES.values()),
+    data_variable="ALFWORLD_DATA",
+    benchmark="alfworld",
+    words=PromptWords(
+        setting="a household task in a text environment",
+        episode="a household task",
+        navigation="where things are and how to search",
+        world="household tasks in a text game, where an agent walks between receptacles and handles objects",
+        subtasks=("pick up", "navigate", "use appliance", "place"),
+        judged_subtasks=("locate", "acquire", "modify state", "place"),
+    ),
+    kinds=("pick_and_place", "look_at_obj_in_light", "clean", "heat", "cool", "examine"),
+    kind_of=kind_of,
+)

@@ -1,0 +1,77 @@
+"""What the kit has to know of an environment beside its episodes: names, words, what is reported, what belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from skill1.config import EnvironmentConfig
+from skill1.envs.base import VectorEnvironment
+
+ANY_KIND = "any"  # kind of every task where kinds are not told apart
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How many of some tasks can reach a score of 1.0 at all."""
+
+    goals: int
+    reachable: int
+
+    @property
+    def share(self) -> float:
+        return self.reachable / self.goals
+
+
+@dataclass(frozen=True, slots=True)
+class PromptWords:
+    """What an instruct model is told about the environment, as it stands in the sentences of `prompts.full`."""
+
+    setting: str  # what it solves: "a household task in a text environment"
+    episode: str  # what it looks back at: "a household task"
+    navigation: str  # what a navigation lesson is about: "where things are and how to search"
+    world: str  # what a teacher's agent plays: "household tasks in a text game, where an agent …"
+    subtasks: tuple[str, ...]  # of a reflection that is told the outcome (RetroAgent)
+    judged_subtasks: tuple[str, ...]  # of one that must judge it
+    hint: str = ""  # what the list of admissible actions does not say
+    lower_case: bool = False  # actions are read in lower case
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """An environment: how it is opened, what its tasks are called, which numbers and tables belong to it.
+
+    `environment.name` says which: a name that this package or another provides, "module:OBJECT" or "file.py:OBJECT".
+    """
+
+    name: str  # also `Task.environment` of its tasks
+    open: Callable[[EnvironmentConfig], VectorEnvironment]  # raises DataError if its data is missing or malformed
+    splits: Mapping[str, str]  # split -> what figures call it ("seen homes"), in the order of tables and figures
+    words: PromptWords
+    task: str = "task"  # what tables and texts call a task, singular and plural: "game", "games"
+    tasks: str = "tasks"
+    categories: tuple[str, ...] = ()  # of `Task.category`, in the order of tables and figures; others follow by name
+    data_variable: str | None = None  # environment variable with the data folder where environment.data is not set
+    graded: bool = False  # a lost task's score can be above 0: scores are reported beside success
+    ceiling: Callable[[EnvironmentConfig, Iterable[str]], Ceiling] | None = None  # of tasks, by their `Task.game`
+    benchmark: str | None = None  # whose published numbers stand beside its results (data/paper); None: nobody's
+    kinds: tuple[str, ...] = (ANY_KIND,)  # of tasks, as far as their sentence tells: a skill bank's sections (SkillRL)
+    kind_of: Callable[[str], str] = lambda instruction: ANY_KIND  # raises ValueError for no sentence of its tasks
+    nano: str | None = None  # "module:OBJECT" of its world for policies trained from scratch (`skill1.nano`)
+
+    def ordered_splits(self, present: Iterable[str]) -> list[str]:
+        """Sort splits as `splits` has them; unknown ones follow by name."""
+        return _ordered(present, self.splits)
+
+    def ordered_categories(self, present: Iterable[str]) -> list[str]:
+        """Sort categories as `categories` has them; unknown ones follow by name."""
+        return _ordered(present, self.categories)
+
+    def split_label(self, split: str) -> str:
+        """Return what figures call a split; an unknown one by its name."""
+        return self.splits.get(split, split)
+
+
+def _ordered(present: Iterable[str], known: Iterable[str]) -> list[str]:
+    left = set(present)
+    return [name for name in known if name in left] + sorted(left.difference(known))
