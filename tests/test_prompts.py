@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
 from skill1.config import ConfigError
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.nano.prompts.alfworld import MARKS, NAME, CompactPrompts, compact, home, room
 from skill1.nano.warmstart import nano_tokenizer
 from skill1.prompts import ActContext, history_of, make_prompts
 from skill1.prompts.full import FullPrompts
 
-FULL, COMPACT = FullPrompts(), CompactPrompts()
+FULL, COMPACT = FullPrompts(ALFWORLD.words), CompactPrompts()
 FIRST = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see a "
     "cabinet 2, a cabinet 1, a fridge 1, a shelf 3, a shelf 2, and a shelf 1.\n\nYour task is to: put a clean mug in "

@@ -9,15 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_prompts import HOME, PAIRS, START, TASK
 
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
+from skill1.envs.webshop.spec import WEBSHOP
 from skill1.nano.prompts.alfworld import CompactPrompts
 from skill1.nano.prompts.webshop import SUBTASKS as SHOP_SUBTASKS
 from skill1.nano.prompts.webshop import CompactShopPrompts, shop_vocabulary
 from skill1.nano.warmstart import nano_tokenizer
-from skill1.prompts.full import FullPrompts, FullShopPrompts
+from skill1.prompts.full import FullPrompts
 from skill1.records import Lesson, Reflection
 
-FULL, SHOP, COMPACT, COMPACT_SHOP = FullPrompts(), FullShopPrompts(), CompactPrompts(), CompactShopPrompts()
+FULL, SHOP, COMPACT, COMPACT_SHOP = (
+    FullPrompts(ALFWORLD.words),
+    FullPrompts(WEBSHOP.words),
+    CompactPrompts(),
+    CompactShopPrompts(),
+)
 WISH = "Find me slim fit men's shirts with color: teal, and price lower than 40.00 dollars"
 SHOP_START = Observation(f"WebShop [SEP] Instruction: [SEP] {WISH} [SEP] Search", ("search[<your query>]",), WISH)
 EARLIER = (("You are in a kitchen.", "go to shelf 9"),)

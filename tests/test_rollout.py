@@ -12,6 +12,7 @@ from nano_runs import configure, contents, environment, load_policy, success
 
 from skill1.config import load_config
 from skill1.encoder import HashEncoder
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.library import SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
@@ -48,7 +49,7 @@ class Scripted:
     """Answers each full prompt by rule and keeps what it was asked; tokens are the characters."""
 
     def __init__(self, walkthroughs: dict[str, list[str]], rank: str = "<rank>2,1</rank>") -> None:
-        self.prompts = FullPrompts()
+        self.prompts = FullPrompts(ALFWORLD.words)
         self.rank = rank
         self.walkthroughs = walkthroughs  # instruction -> commands
         self.calls: list[tuple[list[str], list[tuple[int, ...]], float, int]] = []
@@ -113,7 +114,7 @@ def test_every_stage_is_recorded(paper, scripted):
         assert (rollout.ranking, rollout.ranking_parsed, rerank.value) == ((1, 0, 2), True, "2,1,3")
         assert rollout.selected == retrieved[1].skill
         chosen = skills[rollout.selected]
-        assert rollout.skill == FullPrompts().skill_block([chosen.strategy])
+        assert rollout.skill == FullPrompts(ALFWORLD.words).skill_block([chosen.strategy])
         similarity = skills.similarity([rollout.instruction], [chosen.id])[0]
         assert rollout.skill_similarity == pytest.approx(similarity)
         assert (rollout.lesson.desc, rollout.lesson.strategy) == ("whenever it is asked", "Actions: did it well")
@@ -205,7 +206,7 @@ def test_inject_all_shows_every_candidate_in_ranked_order(paper, scripted):
     skills = library(paper, 3)
     for rollout in play(paper, scripted, skills, size=1):
         ranked = [skills[rollout.candidates[i].skill].strategy for i in rollout.ranking]
-        assert rollout.skill == FullPrompts().skill_block(ranked) and len(ranked) == 3
+        assert rollout.skill == FullPrompts(ALFWORLD.words).skill_block(ranked) and len(ranked) == 3
         assert rollout.selected == rollout.candidates[rollout.ranking[0]].skill
 
 
@@ -236,7 +237,7 @@ def test_an_unparsed_ranking_keeps_the_retrieval_order(paper, scripted):
 def test_given_skills_are_injected_only_without_a_library(paper, scripted):
     tasks = environment(paper).tasks("train")[:2]
     run = loop(paper, scripted, None).run(tasks, [0, 0], [0, 1], (0,), skills=["stay calm", ""])
-    assert [r.skill for r in run] == [FullPrompts().skill_block(["stay calm"]), ""]
+    assert [r.skill for r in run] == [FullPrompts(ALFWORLD.words).skill_block(["stay calm"]), ""]
     assert [r.selected for r in run] == [None, None]
     with pytest.raises(ValueError, match="only into a loop without a library"):
         loop(paper, scripted, library(paper, 1)).run(tasks, [0, 0], [0, 1], (0,), skills=["stay calm", ""])

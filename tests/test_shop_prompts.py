@@ -12,14 +12,16 @@ from shop_runs import make_shop
 from webshop_shop import open_shop, write_files
 
 from skill1.config import EnvironmentConfig
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import SEARCH_ACTION, WebshopEnvironment
 from skill1.envs.webshop.generate import SYLLABLES
+from skill1.envs.webshop.spec import WEBSHOP
 from skill1.nano.prompts.shop_reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
 from skill1.nano.prompts.webshop import CompactShopPrompts, shop_vocabulary
 from skill1.prompts import ActContext
-from skill1.prompts.full import FullPrompts, FullShopPrompts
+from skill1.prompts.full import FullPrompts
 from skill1.records import Lesson
 
 TASK = (
@@ -202,7 +204,7 @@ def test_a_brand_is_said_and_read_back(name):
 @given(st.text(max_size=200), st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_read(text, instruction, answer):
     now = Observation(text, ("click[next >]", "click[x]"), instruction)
-    for prompts in (PROMPTS, FullShopPrompts()):
+    for prompts in (PROMPTS, FullPrompts(WEBSHOP.words)):
         prompts.act(ActContext(now, answer, 1, ((text, answer), (text, f"click[{answer}]")), now))
         prompts.distill(now, False, [(text, answer)], None)
         assert prompts.parse_action(answer, now.admissible).value is not None
@@ -230,14 +232,17 @@ def test_pages_of_a_shop_with_other_words_are_read(tmp_path):
 
 
 def test_full_prompts_speak_of_the_shop_and_alfworld_ones_do_not():
-    prompts = FullShopPrompts()
+    prompts = FullPrompts(WEBSHOP.words)
     context = ActContext(START, prompts.skill_block(["search first"]), 0, (), START)
     text = prompts.act(context)
     assert "shopping task in a web shop" in text and SEARCH_ACTION in text and "search first" in text
     assert "search[...] takes your own words" in text and "household" not in text
     for shown in (prompts.query(START), prompts.rerank(START, ["a", "b"]), prompts.distill(START, True, [], None)):
         assert "shopping task" in shown and "household" not in shown
-    assert "household" in FullPrompts().act(context) and "shop" not in FullPrompts().act(context).partition("Task:")[0]
+    assert (
+        "household" in FullPrompts(ALFWORLD.words).act(context)
+        and "shop" not in FullPrompts(ALFWORLD.words).act(context).partition("Task:")[0]
+    )
     parsed = prompts.parse_action("<think>hm</think><action>Click[Buy Now]</action>", ())
     assert (parsed.value, parsed.well_formed) == ("click[buy now]", True)
     assert not prompts.parse_action("Click[Buy Now]", ()).well_formed

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from skill1.config import BankConfig
 from skill1.encoder import HashEncoder
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, load_bank, parse_bank
-from skill1.methods.skillrl.categories import CATEGORIES, category_of, known_categories, sections_of
+from skill1.methods.skillrl.categories import category_of, known_categories, sections_of
 from skill1.methods.skillrl.retrieval import FrozenBank
 
-ALFWORLD = CATEGORIES["alfworld"]
+ALFWORLD = known_categories("alfworld")
 TEMPLATE, EMBEDDING = BankConfig(retrieval="template"), BankConfig()
 HOT = "put a hot mug in shelf."
 
@@ -162,7 +162,7 @@ def test_a_sentence_of_no_grammar_is_refused():
     ],
 )
 def test_a_wish_has_the_category_of_its_words(sentence, category):
-    assert category_of("webshop", sentence) == category and category in CATEGORIES["webshop"]
+    assert category_of("webshop", sentence) == category and category in known_categories("webshop")
 
 
 def test_both_wordings_of_light_are_shown_both_sections():

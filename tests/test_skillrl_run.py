@@ -25,6 +25,7 @@ from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
 from skill1.credit import credit
 from skill1.encoder import HashEncoder
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.evaluate import evaluate_run
 from skill1.methods.skillrl import growth
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
@@ -103,12 +104,12 @@ def test_the_released_prompts_lack_it_before_the_first_action(world, warm):
 
 def test_the_blocks_words():
     shown = (BANK.general, BANK.specific[:1], BANK.mistakes)
-    full = FullPrompts().bank_block(*shown)
+    full = FullPrompts(ALFWORLD.words).bank_block(*shown)
     assert "Principles for every task:\n- Anywhere: mug in cabinet\n- Learnt: egg in fridge\n" in full
     assert "Principles for this kind of task:\n- Only clean: clean in shelf (when: cold)\n" in full
     assert "Mistakes to avoid:\n- open open Instead: look\n" in full
-    assert "this kind" not in FullPrompts().bank_block(BANK.general, (), ())
-    assert FullPrompts().bank_block((), (), ()) == CompactPrompts().bank_block((), (), ()) == ""
+    assert "this kind" not in FullPrompts(ALFWORLD.words).bank_block(BANK.general, (), ())
+    assert FullPrompts(ALFWORLD.words).bank_block((), (), ()) == CompactPrompts().bank_block((), (), ()) == ""
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
+from skill1.envs.webshop.spec import WEBSHOP
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.nano import shop_probe
@@ -35,7 +36,7 @@ from skill1.nano.world import SHOP, nano_world, world_folder
 from skill1.policy import Completion
 from skill1.presets import VARIANTS
 from skill1.prompts import make_prompts
-from skill1.prompts.full import FullShopPrompts
+from skill1.prompts.full import FullPrompts
 from skill1.rollout import SkillLoop
 from skill1.running.batch import run_notebook
 from skill1.running.demo import demo
@@ -104,7 +105,7 @@ def test_presets_follow_the_paper_and_variants_lie_over_them():
         assert preset_of(name, environment) == found
     with pytest.raises(ConfigError, match="unknown preset 'nano-webshp'; did you mean 'nano-webshop'"):
         preset_of("nano", "webshp")
-    assert isinstance(make_prompts("full", "webshop"), FullShopPrompts)
+    assert make_prompts("full", "webshop").words == WEBSHOP.words
     assert isinstance(make_prompts("compact", "webshop"), CompactShopPrompts)
     with pytest.raises(ConfigError, match="did you mean 'webshop'"):
         make_prompts("full", "webshp")
@@ -185,7 +186,9 @@ def test_a_long_prompt_drops_its_history(shop, shopper):
         config = configure_shop(shop, shopper, environment__history_limit=limit, environment__max_steps=4,
                                 library__enabled=False)  # fmt: skip
         environment = make_environment(config.environment)
-        policy = ScriptedPolicy(shop_tokenizer(), FullShopPrompts(), [{"act": ["<action>search[lamp]</action>"] * 4}])
+        policy = ScriptedPolicy(
+            shop_tokenizer(), FullPrompts(WEBSHOP.words), [{"act": ["<action>search[lamp]</action>"] * 4}]
+        )
         policy.prompts.encode = lambda tokenizer, text: [0]
         loop = SkillLoop(policy, environment, None, config, temperature=1.0, retrieval="ucb", distill=False)
         loop.run(environment.tasks("test")[:1], [0], [0], (0, 0))

@@ -35,7 +35,7 @@ USER_ERROR = 2
 # By name: importing them all would cost every error message the seconds that torch takes to load.
 USER_ERRORS = frozenset(
     {
-        "skill1.config.ConfigError",
+        "skill1.registry.ConfigError",
         "skill1.divergence.Diverged",
         "skill1.encoder.EncoderError",
         "skill1.generation.endpoint.EndpointError",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-
-from skill1.config import EnvironmentConfig, closest
+from skill1.config import EnvironmentConfig
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.spec import EnvironmentSpec
+from skill1.registry import closest, find, names
 
 _OWN = {"alfworld": "skill1.envs.alfworld.spec:ALFWORLD", "webshop": "skill1.envs.webshop.spec:WEBSHOP"}
 
 
 def environment_spec(name: str) -> EnvironmentSpec:
-    """Find an environment: "alfworld", "webshop", or "module:OBJECT".
+    """Find an environment by its name, as "module:OBJECT" or as "file.py:OBJECT".
 
-    Raises ConfigError for an unknown name, with the closest match.
+    Raises ConfigError for an unknown name (with the closest match), or if there is no such module, file or object.
     """
-    return resolve_name(name if ":" in name else _OWN[closest(name, _OWN, "environment")])
+    if ":" not in name:
+        closest(name, {*_OWN, *names("environments")}, "environment")
+    return find("environments", _OWN.get(name, name))
 
 
 def make_environment(config: EnvironmentConfig) -> VectorEnvironment:

@@ -24,6 +24,7 @@ from skill1.nano.expert import read_goal
 from skill1.nano.prompts.alfworld import compact
 from skill1.nano.prompts.shop_reading import read_page, read_wish
 from skill1.nano.prompts.webshop import CompactShopPrompts
+from skill1.registry import closest
 
 _TREATED_AT = {
     "clean": "sinkbasin",
