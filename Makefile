@@ -12,11 +12,12 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test reproduce lab clean-venv
+.PHONY: help install demo test test-fast lint reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot the nano policy on this machine's CPU (or nano-webshop)"
-	@echo "make test           all tests"
+	@echo "make test           all tests; make test-fast leaves out those that start kernels, torchrun or many processes"
+	@echo "make lint           ruff, mypy and import-linter"
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
 	@echo "make install        only the virtual environment .venv"
@@ -42,9 +43,19 @@ demo: $(STAMP)
 	$(BIN)/skill1 demo --seed $(SEED) --preset $(PRESET)
 
 # Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them.
-test: export OMP_NUM_THREADS ?= 1
+test test-fast: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+
+LINTED = skill1 tests benchmarks $(wildcard examples)
+lint: $(STAMP)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 # The study's policy was also taught what SkillRL and RetroAgent ask for.
 reproduce: PRESET = nano-baselines

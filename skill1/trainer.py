@@ -56,20 +56,6 @@ from skill1.store.checkpoints import (
 )
 from skill1.trl_config import lora_config, trl_config
 
-# Everything below the public surface of TRL, transformers and accelerate that this module overrides or calls.
-# tests/test_trainer.py pins it to the versions named there; a new release is adopted by making those tests pass.
-PRIVATE_API: tuple[tuple[str, str], ...] = (
-    ("trl.GRPOTrainer", "_compute_loss"),  # reads the batch's keys (`RowTrainer._batch`), writes `_metrics`
-    ("trl.GRPOTrainer", "_get_per_token_logps_and_entropies"),  # overridden: scores the completion tokens only
-    ("trl.GRPOTrainer", "_prepare_inputs"),  # overridden: TRL would generate and score here
-    ("trl.GRPOTrainer", "_metrics"),  # per micro-batch lists, drained into one entry a step
-    ("trl.GRPOTrainer", "_send_telemetry"),  # overridden: a run talks to no server but the tracker asked for
-    ("trl.trainer.utils", "add_fused_lm_head"),  # installed by TRL; we pass its `shift_labels` and `fused_lm_head`
-    ("transformers.Trainer", "_clip_grad_norm"),  # extended: an update that is not finite stops the run
-    ("transformers.Trainer", "_save_checkpoint"),  # overridden: states and the completeness marker
-    ("accelerate.state.GradientState", "_set_sync_gradients"),  # gradients are exchanged once an update
-)
-
 # TRL 1.16 asks transformers for it by its old name, once a step
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 

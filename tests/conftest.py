@@ -7,10 +7,6 @@ from pathlib import Path
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "minilm: loads the real sentence encoder (import 5-20 s)")
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Recorded and published data beside the repository; tests that need it skip where it is not."""

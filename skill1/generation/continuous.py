@@ -24,12 +24,6 @@ from skill1.config import ConfigError
 from skill1.generation.padded import Written
 from skill1.generation.sampling import Seed, certain, draw, stream
 
-# Below the public surface of transformers; tests/test_generation.py compares what it makes of them with `generate`.
-PRIVATE_API: tuple[tuple[str, str], ...] = (
-    ("transformers.generation.continuous_batching.cb_logits_processors", "ContinuousBatchingLogitsProcessor"),
-    ("transformers.ContinuousBatchingManager", "logit_processor"),  # replaced before the manager starts
-)
-
 _CPU_BATCH = 1024  # tokens a pass: without flash attention a mask of this times the cache's tokens is made
 _PATIENCE = 5.0  # seconds between looks at whether the manager's thread is alive
 

@@ -32,13 +32,6 @@ from trl.trainer.utils import add_fused_lm_head
 
 from skill1.plan.architectures import is_uniform, with_depth
 
-# Below the public surface of torch; tests/test_plan.py compares what they count with hand-computed numbers.
-PRIVATE_API: tuple[tuple[str, str], ...] = (
-    ("torch._subclasses.fake_tensor", "FakeTensorMode"),
-    ("torch.utils._python_dispatch", "TorchDispatchMode"),
-    ("torch.UntypedStorage", "_cdata"),  # the identity of a storage
-)
-
 _DEPTHS = (2, 3)  # the smallest at which one more block changes nothing but the number of inner blocks
 _IN_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm}  # of the head's gradients; torch counts the other only
 _OUTPUTS = ("log_probs", "entropy")  # as TRL's GRPOTrainer asks for

@@ -1,0 +1,81 @@
+"""The private names of other packages: all are listed in one place, exist, and are used where the list says."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import skill1
+from skill1.private_api import PRIVATE_API
+
+PACKAGE = Path(skill1.__file__).parent
+LISTED = [(module, name) for module, names in PRIVATE_API.items() for name in names]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def trees() -> dict[str, ast.Module]:
+    files = {".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts): file for file in PACKAGE.rglob("*.py")}
+    return {module: ast.parse(file.read_text()) for module, file in files.items()}
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names of functions, classes, variables and attributes that a module makes."""
+    names = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                names.add(name)
+    return names
+
+
+def private_names(tree: ast.Module) -> set[str]:
+    """Names with a leading underscore that a module imports, or reads as attributes."""
+    names = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Load()):
+                names.add(name)
+            case ast.ImportFrom(module=home, names=imported):
+                names.update([*(home or "").split("."), *(alias.name for alias in imported)])
+    return {name for name in names if is_private(name)}
+
+
+def test_the_list_was_checked_against_these_releases():
+    found = {
+        name: version(name).split("+")[0].rsplit(".", 1)[0] for name in ("torch", "transformers", "trl", "accelerate")
+    }
+    checked = {"torch": "2.13", "transformers": "5.23", "trl": "1.16", "accelerate": "1.15"}
+    assert found == checked, "go through skill1.private_api with the new release, then move this pin"
+
+
+@pytest.mark.parametrize("module, name", LISTED)
+def test_listed_names_exist_and_are_used(module: str, name: str):
+    home, _, last = name.rpartition(".")
+    try:
+        owner = import_module(home)
+    except ModuleNotFoundError:
+        package, _, kind = home.rpartition(".")
+        owner = getattr(import_module(package), kind)
+    there = hasattr(owner, last) or last in getattr(owner, "__annotations__", {})
+    assert there or f"self.{last}" in inspect.getsource(owner), f"{name} is gone"
+    assert last in Path(import_module(module).__file__).read_text(), f"{module} does not use {name}"
+
+
+def test_every_private_name_of_another_package_is_listed():
+    parsed = trees()
+    ours = set().union(*map(defined, parsed.values()))
+    for module, tree in parsed.items():
+        listed = {part for name in PRIVATE_API.get(module, ()) for part in name.split(".")}
+        overridden = listed & defined(tree)
+        unlisted = private_names(tree) - (ours - overridden) - listed
+        assert not unlisted, f"{module} uses {sorted(unlisted)} of another package: list it in skill1/private_api.py"
