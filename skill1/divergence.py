@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from skill1.errors import UserError
 from skill1.records import Row
 
 FAILURE_FILE = "failure.json"  # in failed-step-N: step, update, loss, gradient norm, the rows to blame
@@ -23,7 +24,7 @@ FAILURE_FILE = "failure.json"  # in failed-step-N: step, update, loss, gradient 
 Batch = dict[str, torch.Tensor | float]  # a micro-batch as `RowTrainer._batch` makes it
 
 
-class Diverged(RuntimeError):
+class Diverged(UserError, RuntimeError):
     """A loss or gradient is not finite. The message names the step, the rows' stages and what was saved."""
 
     def __init__(self, message: str, step: int, folder: Path) -> None:

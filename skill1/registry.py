@@ -17,8 +17,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from skill1.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A configuration name or value is wrong. The message names it and, for names, the closest match."""
 
 
@@ -79,6 +81,7 @@ def _file(path: Path) -> Any:
     module_name = f"skill1_file_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None  # the name ends in .py
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # before it runs: dataclasses look their module up
         try:

@@ -30,25 +30,9 @@ from skill1.cli.options import (
     words,
 )
 from skill1.cli.skillrl import bank, coldstart, demonstrate
+from skill1.errors import UserError
 
 USER_ERROR = 2
-# By name: importing them all would cost every error message the seconds that torch takes to load.
-USER_ERRORS = frozenset(
-    {
-        "skill1.registry.ConfigError",
-        "skill1.divergence.Diverged",
-        "skill1.encoder.EncoderError",
-        "skill1.generation.endpoint.EndpointError",
-        "skill1.envs.base.DataError",
-        "skill1.generation.vllm.ServerError",
-        "skill1.store.journal.LibraryError",
-        "skill1.running.launch.LaunchError",
-        "skill1.policy.PromptTooLong",
-        "skill1.store.run_directory.RunError",
-        "skill1.store.checkpoints.CheckpointError",
-        "skill1.methods.skillrl.bank.BankError",
-    }
-)
 _INTERRUPTED = 130
 _NOTEBOOKS = Path("notebooks")
 
@@ -61,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _report(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         status = _INTERRUPTED
-    except Exception as error:
-        if not is_user_error(error):
-            raise
+    except UserError as error:
         status = _report(str(error))
     sys.exit(status)
 
@@ -71,11 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _report(message: str) -> int:
     click.echo(f"error: {message}", err=True)
     return USER_ERROR
-
-
-def is_user_error(error: Exception) -> bool:
-    """Whether the library raised this for a mistake of the user's."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" in USER_ERRORS for kind in type(error).__mro__)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from skill1.errors import UserError
 from skill1.records import Task
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Environment data is missing, empty, corrupt or mixed. The message names the path and the fix."""
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from skill1.errors import UserError
 from skill1.policy import Completion, Seed
 from skill1.prompts import PromptSet
 
@@ -34,7 +35,7 @@ _NO_IDS = np.zeros(0, dtype=np.int32)
 _NO_LOGPROBS = np.zeros(0, dtype=np.float32)
 
 
-class EndpointError(RuntimeError):
+class EndpointError(UserError, RuntimeError):
     """The endpoint cannot be used. The message names the address, what it said and what to do."""
 
 

@@ -28,6 +28,7 @@ from trl.generation.vllm_client import VLLMClient
 from urllib3.util.retry import Retry
 
 from skill1.config import ConfigError, PolicyConfig
+from skill1.errors import UserError
 from skill1.generation.padded import Written
 from skill1.generation.sampling import Seed
 
@@ -37,7 +38,7 @@ _MODES = {"vllm": "colocate", "vllm_server": "server"}
 _ENGINES: WeakKeyDictionary[PreTrainedModel, vllm_generation.VLLMGeneration] = WeakKeyDictionary()
 
 
-class ServerError(RuntimeError):
+class ServerError(UserError, RuntimeError):
     """The vLLM server cannot be reached or does not write. The message names its address and the fix."""
 
 

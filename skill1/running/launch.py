@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from skill1.errors import UserError
 from skill1.termination import TERMINATED, on_sigterm
 
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
@@ -30,7 +31,7 @@ _GRACE = 10.0  # seconds between asking an interrupted child to end and killing 
 _SHUTDOWN = 3600  # seconds that torchrun waits after SIGTERM: for the step that runs, and its checkpoint
 
 
-class LaunchError(RuntimeError):
+class LaunchError(UserError, RuntimeError):
     """A launched command failed. The message holds its last lines of output."""
 
 

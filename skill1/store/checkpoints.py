@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 
+from skill1.errors import UserError
 from skill1.store.journal import replace_file
 
 if TYPE_CHECKING:  # readers of runs need not wait for torch
@@ -38,7 +39,7 @@ class CheckpointState(Protocol):
         ...
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint cannot be written or resumed from. The message names the folder, the reason and the fix."""
 
 

@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from skill1.errors import UserError
 from skill1.records import Skill
 
 SNAPSHOT_FILE = "skills.jsonl"
@@ -29,7 +30,7 @@ _SNAPSHOT_HEAD = {"format": "skill1-library", "version": 1}
 _RESTORE = "restore it from a backup or resume from another checkpoint"
 
 
-class LibraryError(RuntimeError):
+class LibraryError(UserError, RuntimeError):
     """A library, snapshot or journal is not what it must be. The message names the file and what to do."""
 
 

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skill1.config import Config, ConfigError, changes, diff, read_config, save_config
+from skill1.errors import UserError
 from skill1.records import Rollout
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
 from skill1.store.rollout_log import read_rollouts, write_rollouts
@@ -68,7 +69,7 @@ RESUMABLE = frozenset(
 )
 
 
-class RunError(RuntimeError):
+class RunError(UserError, RuntimeError):
     """A run directory, notebook run or launched process is not as it must be. The message names it and the fix."""
 
 

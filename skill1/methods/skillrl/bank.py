@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from skill1.config import ConfigError, closest
+from skill1.errors import UserError
 
 _EVOLVED = re.compile(r"dyn_(\d+)")
 _TEXTS = ("title", "principle")  # of a principle, required and not empty
@@ -29,7 +30,7 @@ _MISTAKE_TEXTS = ("description", "how_to_avoid")
 _SECTIONS = ("general_skills", "task_specific_skills", "common_mistakes")
 
 
-class BankError(ValueError):
+class BankError(UserError, ValueError):
     """A bank file or snapshot is not what it must be. The message names the file, the entry and the fix."""
 
 
