@@ -41,9 +41,9 @@ from trl.trainer.utils import pad
 
 from skill1.batching import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
 from skill1.config import Config, ConfigError
+from skill1.devices import peak_flops
 from skill1.divergence import Attempt, Batch, record
 from skill1.generation.weights import generation_weights
-from skill1.plan.machine import peak_flops
 from skill1.records import Row
 from skill1.store.checkpoints import (
     CheckpointState,

@@ -9,17 +9,11 @@ import psutil
 import torch
 
 from skill1.config import ConfigError
+from skill1.devices import PEAK_FLOPS
 from skill1.plan.graph import Speed
 from skill1.plan.measured import measure_rates
 
 GB = 1e9
-# NVIDIA's H100 SXM data sheet: dense bfloat16, and float32 without tensor cores; an H800 has the same.
-_PEAK = {"bfloat16": 989e12, "float32": 67e12}
-# Dense rates of NVIDIA's data sheets, by what the driver's name of the GPU holds: the SXM versions'.
-_SHEETS = {
-    **dict.fromkeys(("H100", "H200", "H800"), _PEAK),
-    **{key: {"bfloat16": 312000000000000.0, "float32": 19500000000000.0} for key in ("A100", "A800")},
-}
 _HOST = 8e-6  # ours: an eager transformers operator, Python included
 
 
@@ -89,14 +83,9 @@ def gpu_machine(
         ConfigError: a number that no machine has.
     """
     spread = gpus > 1 if sharded is None else sharded
-    rate = _PEAK[dtype] if flops is None else flops
+    rate = PEAK_FLOPS["H100"][dtype] if flops is None else flops
     name = "GPUs of the H100/H800 class (assumed)" if flops is None else "GPUs of the given rate"
     return Machine(name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread)
-
-
-def peak_flops(gpu: str, dtype: str) -> float | None:
-    """Matrix-product operations a second of a GPU's data sheet; None where it is not known."""
-    return next((sheet[dtype] for name, sheet in _SHEETS.items() if name in gpu and "PCIe" not in gpu), None)
 
 
 def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: bool = False) -> Machine:
