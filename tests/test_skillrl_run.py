@@ -19,7 +19,7 @@ from test_skillrl_evolution import Numbers
 
 import skill1.train
 from skill1.analysis.comparison import FIRST_BANK, read_training
-from skill1.analysis.trajectories.html import step_view
+from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import load_step
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
@@ -247,7 +247,7 @@ def test_an_evaluation_reads_the_bank_of_its_checkpoint(straight, config, monkey
 def test_the_viewer_shows_a_run_with_a_bank(straight):
     step = load_step(straight, 2)
     assert len(step.episodes) == 6 and all(e.fate.kind == "none" for e in step.episodes)
-    assert "gen_001" in step_view(step, 0)
+    assert "gen_001" in show("whole_step", step, 0)
 
 
 def test_a_changed_bank_file_is_refused_before_the_first_checkpoint(config, file, tmp_path):

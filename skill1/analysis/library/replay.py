@@ -4,7 +4,7 @@ The replay is the live library's own code (`SkillLibrary.apply` and the retireme
 
 The smaller capacity is a **counterfactual of retirement only**: it takes the recorded uses, outcomes and admissions as
 they were. In a run with that capacity other skills would have been retrieved in place of the lost ones, episodes would
-have gone otherwise, and a lesson that merged into a lost skill would have been admitted anew; here it stays lost.
+have gone otherwise, and a lesson that merged into a lost skill would have been admitted again; here it stays lost.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def moments(events: Sequence[LibraryEvent], config: LibraryConfig, capacity: int
     kept = config.capacity if capacity is None else capacity
     if not 1 <= kept <= config.capacity:
         raise ValueError(f"capacity {kept}: a replay needs 1 to {config.capacity}, the capacity that was recorded")
-    library = SkillLibrary(
-        replace(config, capacity=kept), HashEncoder(dimension=1)
-    )  # nothing is retrieved: any encoder
+    library = _empty(replace(config, capacity=kept))
     for event in events:
         there = {skill.id for skill in library} | {skill.id for skill in event.admitted}
         merged = tuple(skill for skill in event.merged if skill in there)
@@ -64,13 +62,22 @@ def moments(events: Sequence[LibraryEvent], config: LibraryConfig, capacity: int
         yield Moment(event.step, skills, retired, len(event.merged) - len(merged))
 
 
+def skills_before(events: Sequence[LibraryEvent], config: LibraryConfig, step: int) -> dict[str, Skill]:
+    """Replay `events` up to `step`: id -> record as the step's retrieval saw it, in order of admission."""
+    library = _empty(config)
+    for event in events:
+        if event.step < step:
+            library.apply(event)
+    return {skill.id: skill for skill in library}
+
+
+def _empty(config: LibraryConfig) -> SkillLibrary:
+    return SkillLibrary(config, HashEncoder(dimension=1))  # nothing is retrieved: any encoder will do
+
+
 def halves(size: int) -> list[int]:
-    """Capacities to try on a library that grew to `size` skills: its half, quarter and so on, largest first."""
-    found = []
-    while size // 2 >= _SMALLEST and len(found) < 6:
-        size //= 2
-        found.append(size)
-    return found
+    """List capacities to try on a library that grew to `size` skills: its half, quarter and so on, at most six."""
+    return [size >> i for i in range(1, 7) if size >> i >= _SMALLEST]
 
 
 def counterfactual(
@@ -80,10 +87,10 @@ def counterfactual(
     retrievals: pd.DataFrame,
     capacities: Sequence[int],
 ) -> pd.DataFrame:
-    """How much of what was used later a smaller capacity would have lost. See the module's docstring for its limits.
+    """Measure how much of what was used later a smaller capacity would have lost; the module's docstring has its limits.
 
     Args:
-        episodes, retrievals: of `library_study.LibraryRun`.
+        episodes, retrievals: of `LibraryRun`.
         capacities: each at most the recorded one.
 
     Returns:

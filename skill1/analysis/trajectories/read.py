@@ -1,12 +1,9 @@
-"""A training step read back whole: its rollouts, their credit, the skills they saw, what became of their lessons.
+"""Read a training step back whole: its rollouts, their credit, the skills they saw, what became of their lessons.
 
-A rollout does not hold its credit, nor what the library did with its lesson. Both follow from what a run stores: the
-credit from the step's rollouts and the configuration (`credit`), the lessons' fate and the library as retrieval saw it
-from the journal. Nothing is read but the run directory, and no model is loaded.
+A run stores neither the credit of a rollout nor what the library did with its lesson. Credit follows from the step's
+rollouts and the configuration; a lesson's fate, and the library as retrieval saw it, from the journal. No model is loaded.
 
-Case studies (appendix F of the paper) are chosen by rules over all stored steps, see `find_cases`.
-
-Differs from the paper in: it does not say how its case studies were chosen.
+Differs from the paper in: its appendix F does not say how case studies were chosen; here it is by `RULES`.
 """
 
 from __future__ import annotations
@@ -14,18 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import pyarrow.parquet as pq
 
-from skill1.config import LibraryConfig, closest
+from skill1.analysis.library.replay import skills_before
+from skill1.analysis.library.uses import read_uses
+from skill1.config import closest
 from skill1.credit import credit, credit_metrics
-from skill1.encoder import HashEncoder
-from skill1.library import SkillLibrary, admits
+from skill1.envs.make import environment_spec
+from skill1.library import admits
 from skill1.methods.skillrl.growth import records_before
-from skill1.records import Rollout, Row, Skill
+from skill1.records import STAGES, Rollout, Row, Skill, Stage, Turn
 from skill1.store.journal import Journal, LibraryEvent
 from skill1.store.run_directory import RunDirectory, RunError
 
@@ -44,7 +43,7 @@ RULES: dict[CaseKind, str] = {
 class Fate:
     """What the library did with a rollout's lesson."""
 
-    kind: Literal["admitted", "merged", "lost", "misjudged", "unparsed", "none"]
+    kind: Literal["admitted", "merged", "refused", "unparsed", "none"]
     skill: str | None = None  # the record that was made, or that took the lesson in
     retired: bool = False  # that record left the library in the same step
 
@@ -52,12 +51,21 @@ class Fate:
         words = {
             "admitted": f"admitted as {self.skill}",
             "merged": f"merged into {self.skill}, which says the same",
-            "lost": "not admitted: the episode was lost",
-            "misjudged": "not admitted: the outcome was misjudged",
+            "refused": "not admitted",
             "unparsed": "not admitted: the text did not parse",
             "none": "there is no library to learn",
         }
         return words[self.kind] + (", which was retired in the same step" if self.retired else "")
+
+
+@dataclass(frozen=True, slots=True)
+class StageCredit:
+    """What the calls of one stage of an episode were credited."""
+
+    stage: Stage
+    calls: int
+    advantages: str  # "+0.866", "-0.500 to +0.866", or "not trained"
+    weight: float  # sum over the calls
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,14 +74,34 @@ class Episode:
 
     rollout: Rollout
     rows: tuple[Row | None, ...]  # one per turn; None: the turn is not trained (its lambda is 0)
-    returned: float  # R of Eq. 4, less penalties
-    ndcg: float  # Eq. 6; nan without a ranking call
-    u_hat: float  # Eq. 7
+    measures: dict[str, float]  # what its credit is made of, by name
     fate: Fate
 
     @property
     def won(self) -> bool:
         return self.rollout.outcome == 1.0
+
+    def calls(self) -> list[tuple[Turn, Row | None]]:
+        """Pair every turn with its row."""
+        return list(zip(self.rollout.turns, self.rows, strict=True))
+
+    def trace(self) -> list[tuple[Turn, str | None]]:
+        """Pair every action with what the environment said next; None after the last, unless a distill call saw it."""
+        acts = self.rollout.turns_of("act")
+        said = [turn.observation for turn in (*acts, *self.rollout.turns_of("distill")[:1])][1:]
+        return list(zip_longest(acts, said))
+
+    def credit(self) -> list[StageCredit]:
+        """Sum up the credit of each stage that the episode has calls of."""
+        found = []
+        for stage in STAGES:
+            rows = [row for turn, row in self.calls() if turn.stage == stage]
+            trained = [row for row in rows if row is not None]
+            span = sorted({f"{row.advantage:+.3f}" for row in trained}, key=float)
+            text = " to ".join(span[:: max(len(span) - 1, 1)]) or "not trained"
+            if rows:
+                found.append(StageCredit(stage, len(rows), text, sum(row.weight for row in trained)))
+        return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,16 +111,23 @@ class Step:
     run: RunDirectory
     number: int
     episodes: tuple[Episode, ...]  # by group, then rollout
-    skills: dict[str, Skill]  # the library as this step's retrieval saw it, in order of admission
+    skills: dict[str, Skill]  # as this step's retrieval saw them, in order of admission
 
     @property
-    def groups(self) -> dict[int, tuple[Episode, ...]]:
+    def groups(self) -> dict[int, list[Episode]]:
         """Group -> its episodes, in order."""
-        numbers = dict.fromkeys(e.rollout.group for e in self.episodes)
-        return {n: tuple(e for e in self.episodes if e.rollout.group == n) for n in numbers}
+        groups: dict[int, list[Episode]] = {}
+        for episode in self.episodes:
+            groups.setdefault(episode.rollout.group, []).append(episode)
+        return groups
+
+    @property
+    def task_word(self) -> str:
+        """What the environment calls a task."""
+        return environment_spec(self.run.config.environment.name).task
 
     def group_of(self, game: str = "") -> int:
-        """The group that played `game` (its first, if two did); "" = the one that won and lost most evenly.
+        """Find the group that played `game` (its first, if two did); "" = the one that won and lost most evenly.
 
         Raises:
             ConfigError: the step has no such game (with the closest match).
@@ -121,7 +156,7 @@ class Case:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """All run directories in `folder`, at any depth, by name."""
+    """List all run directories in `folder`, at any depth, by name."""
     return sorted(found.parent for found in folder.glob("**/rollouts") if (found.parent / "config.json").is_file())
 
 
@@ -142,63 +177,87 @@ def load_step(path: Path, step: int = 0) -> Step:
         raise RunError(f"{path} has no rollouts yet: a run stores them with every training step")
     number = step or stored[-1]
     rollouts = run.read_rollouts(number)
-    config = run.config
-    skilled = config.library.enabled
-    rows = credit(
-        rollouts,
-        config.credit,
-        selection=skilled and config.rollout.selection,
-        distillation=skilled and config.rollout.distillation,
-    )
-    of_turn = {(row.rollout, row.turn): row for row in rows}
+    rows = _rows(run, rollouts)
     events = _events(run)
-    skills = _library_before(run, events, number)
-    fates = (
-        _fates(rollouts, _event_of(run, events, number), config.library) if skilled else [Fate("none")] * len(rollouts)
-    )
-    episodes = []
-    for i, (rollout, fate) in enumerate(zip(rollouts, fates, strict=True)):
-        alone = credit_metrics([rollout], config.credit)
-        turns = tuple(of_turn.get((i, turn)) for turn in range(len(rollout.turns)))
-        episodes.append(Episode(rollout, turns, alone["return"], alone["ndcg/mean"], alone["u_hat"], fate))
-    return Step(run, number, tuple(episodes), skills)
+    episodes = [
+        Episode(
+            rollout, tuple(rows.get((i, turn)) for turn in range(len(rollout.turns))), _measures(run, rollout), fate
+        )
+        for i, (rollout, fate) in enumerate(zip(rollouts, _fates(run, rollouts, events, number), strict=True))
+    ]
+    return Step(run, number, tuple(episodes), _skills(run, events, number))
+
+
+def summary(step: Step) -> pd.DataFrame:
+    """Tabulate the groups of a step: their task, how many won and held a skill, and what was learnt."""
+    rows = []
+    for number, members in step.groups.items():
+        rollouts = [e.rollout for e in members]
+        fates = [e.fate.kind for e in members]
+        rows.append(
+            {
+                "group": number,
+                "category": rollouts[0].task.category,
+                "task": rollouts[0].instruction,
+                "won": f"{sum(e.won for e in members)}/{len(members)}",
+                "with a skill": sum(r.selected is not None for r in rollouts),
+                "different skills": len({r.selected for r in rollouts} - {None}),
+                "ill-formed actions": sum(r.invalid_actions for r in rollouts),
+                "inadmissible actions": sum(r.inadmissible_actions for r in rollouts),
+                "lessons admitted": fates.count("admitted"),
+                "merged": fates.count("merged"),
+            }
+        )
+    return pd.DataFrame(rows).set_index("group")
+
+
+def _rows(run: RunDirectory, rollouts: Sequence[Rollout]) -> dict[tuple[int, int], Row]:
+    """(rollout, turn) -> its row."""
+    config, skilled = run.config, run.config.library.enabled
+    selection, distillation = config.rollout.selection, config.rollout.distillation
+    rows = credit(rollouts, config.credit, selection=skilled and selection, distillation=skilled and distillation)
+    return {(row.rollout, row.turn): row for row in rows}
+
+
+def _measures(run: RunDirectory, rollout: Rollout) -> dict[str, float]:
+    found = credit_metrics([rollout], run.config.credit)
+    named = {
+        "Return R": found["return"],
+        "Task and skill, cosine": found["skill_similarity"],
+        "NDCG": found["ndcg/mean"],
+    }
+    if run.config.library.enabled:
+        named["U\u0302"] = found["u_hat"]
+    return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
 def _events(run: RunDirectory) -> tuple[LibraryEvent, ...]:
     return Journal(run.library_dir / "journal.jsonl").events() if run.config.library.enabled else ()
 
 
-def _event_of(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> LibraryEvent:
-    found = [event for event in events if event.step == step]
-    if not found:
-        raise RunError(f"the journal of {run.path} has no event of step {step}: restore it, or continue with --resume")
-    return found[0]
+def _skills(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> dict[str, Skill]:
+    """Id -> record, as the retrieval of `step` saw it."""
+    return records_before(run, step) if run.config.bank.enabled else skills_before(events, run.config.library, step)
 
 
-def _library_before(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> dict[str, Skill]:
-    """The records as the retrieval of `step` saw them, by id. Their embeddings are not needed, hence no encoder is."""
-    if run.config.bank.enabled:
-        return records_before(run, step)
-    library = SkillLibrary(run.config.library, HashEncoder(dimension=1))
-    for event in events:
-        if event.step < step:
-            library.apply(event)
-    return {skill.id: skill for skill in library}
-
-
-def _fates(rollouts: Sequence[Rollout], event: LibraryEvent, config: LibraryConfig) -> list[Fate]:
-    """Follows `SkillLibrary.learn`, which takes the lessons of the rollouts that it `admits` in order.
+def _fates(run: RunDirectory, rollouts: Sequence[Rollout], events: Sequence[LibraryEvent], step: int) -> list[Fate]:
+    """Follow `SkillLibrary.learn`, which takes the lessons of the rollouts that it admits in order.
 
     Which of two equal lessons was admitted is no question: what merges once, merges ever after.
     """
+    if not run.config.library.enabled:
+        return [Fate("none")] * len(rollouts)
+    event = next((event for event in events if event.step == step), None)
+    if event is None:
+        raise RunError(f"the journal of {run.path} has no event of step {step}: restore it, or continue with --resume")
     admitted, merged = list(event.admitted), list(event.merged)
     fates = []
     for rollout in rollouts:
         lesson = rollout.lesson
         if lesson is None:
             fates.append(Fate("unparsed"))
-        elif not admits(rollout, config):
-            fates.append(Fate("misjudged" if config.admit == "judged" else "lost"))
+        elif not admits(rollout, run.config.library):
+            fates.append(Fate("refused"))
         elif admitted and (admitted[0].desc, admitted[0].strategy) == (lesson.desc, lesson.strategy):
             skill = admitted.pop(0).id
             fates.append(Fate("admitted", skill, skill in event.retired))
@@ -206,79 +265,44 @@ def _fates(rollouts: Sequence[Rollout], event: LibraryEvent, config: LibraryConf
             skill = merged.pop(0)
             fates.append(Fate("merged", skill, skill in event.retired))
         else:
-            raise RunError(f"the journal's event of step {event.step} is not of this step's rollouts: restore the run")
+            raise RunError(f"the journal's event of step {step} is not of this step's rollouts: restore the run")
     return fates
 
 
-# -- all steps of a run -----------------------------------------------------------------------------------------------
-
-_COLUMNS = ["task", "group", "index", "candidates", "ranking", "selected", "outcome"]
-
-
-def episode_table(run: RunDirectory) -> pd.DataFrame:
-    """Every stored episode, one per row; reads no token and no text of a turn.
-
-    Returns:
-        Columns step, group, index, game, category, selected (None without a skill), utility (its U when it was
-        retrieved, nan without), won.
-
-    Raises:
-        RunError: the run has no rollouts.
-    """
-    rows = []
-    for step in run.rollout_steps():
-        for row in pq.read_table(run.rollouts_file(step), columns=_COLUMNS).to_pylist():
-            first = row["candidates"][row["ranking"][0]] if row["candidates"] else None
-            rows.append(
-                {
-                    "step": step,
-                    "group": row["group"],
-                    "index": row["index"],
-                    "game": row["task"]["game"],
-                    "category": row["task"]["category"],
-                    "selected": row["selected"],
-                    "utility": first["utility"] if first else math.nan,
-                    "won": row["outcome"] == 1.0,
-                }
-            )
-    if not rows:
-        raise RunError(f"{run.path} has no rollouts yet: a run stores them with every training step")
-    return pd.DataFrame(rows)
+# -- case studies -----------------------------------------------------------------------------------------------------
 
 
 def contrasts(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Every skill against the rest of its group: one row per step, group and selected skill, where there is a rest.
+    """Compare every skill with the rest of its group, where there is a rest.
 
     Args:
-        episodes: see `episode_table`.
+        episodes: see `read_uses`.
 
     Returns:
-        Columns step, group, game, skill, with (episodes), won_with, without, won_without, difference (of the two
-        success rates).
+        One row per step, group and selected skill: step, group, selected, with (episodes), won_with, without,
+        won_without, difference (of the two success rates).
     """
-    rows = []
-    for (step, group), members in episodes.groupby(["step", "group"]):
-        for skill, held in members.groupby("selected"):
-            rest = members.drop(held.index)
-            if len(rest):
-                difference = held["won"].mean() - rest["won"].mean()
-                sizes = len(held), int(held["won"].sum()), len(rest), int(rest["won"].sum())
-                rows.append((step, group, members["game"].iloc[0], skill, *sizes, difference))
-    names = ["step", "group", "game", "skill", "with", "won_with", "without", "won_without", "difference"]
-    return pd.DataFrame(rows, columns=names)
+    groups = episodes.groupby(["step", "group"])["outcome"].agg(size="size", won="sum")
+    held = episodes.groupby(["step", "group", "selected"])["outcome"].agg(**{"with": "size", "won_with": "sum"})
+    table = held.reset_index().join(groups, on=["step", "group"])
+    table["without"] = table.pop("size") - table["with"]
+    table["won_without"] = table.pop("won") - table["won_with"]
+    table = table[table["without"] > 0]
+    difference = table["won_with"] / table["with"] - table["won_without"] / table["without"]
+    return table.assign(difference=difference).reset_index(drop=True)
 
 
 def find_cases(run: RunDirectory, count: int = 1) -> list[Case]:
-    """Case studies by `RULES`, at most `count` of each kind, no skill twice within a kind.
+    """Choose case studies by `RULES`, at most `count` of each kind, no skill twice within a kind.
 
-    Ties go to the more balanced group, then to the later step, then to the lower group and skill. A run without a
-    library has none.
+    Ties go to the more balanced group, then to the later step, then to the lower group and skill. A run without skills
+    has none.
 
     Raises:
         RunError: the run has no rollouts.
         LibraryError: the journal is missing or damaged.
     """
-    episodes = episode_table(run)
+    episodes, _ = read_uses(run, run.rollout_steps())
     events = _events(run)
     return [*_contrasting(run, events, episodes, count), *_relied_on(run, events, episodes, count)]
 
@@ -286,22 +310,23 @@ def find_cases(run: RunDirectory, count: int = 1) -> list[Case]:
 def _contrasting(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd.DataFrame, count: int) -> list[Case]:
     table = contrasts(episodes)
     table["smaller"] = table[["with", "without"]].min(axis=1)
-    cases: list[Case] = []
-    for kind, sign in (("ahead", 1), ("behind", -1)):
+    kinds: tuple[tuple[CaseKind, int], ...] = (("ahead", 1), ("behind", -1))
+    cases = []
+    for kind, sign in kinds:
         signed = table.assign(by=sign * table["difference"])
         ordered = signed[signed["by"] > 0].sort_values(
-            ["by", "smaller", "step", "group", "skill"], ascending=[False, False, False, True, True]
+            ["by", "smaller", "step", "group", "selected"], ascending=[False, False, False, True, True]
         )
-        for row in ordered.drop_duplicates("skill").head(count).to_dict("records"):
+        for row in ordered.drop_duplicates("selected").head(count).to_dict("records"):
             members = episodes[(episodes["step"] == row["step"]) & (episodes["group"] == row["group"])]
-            held = members["selected"] == row["skill"]
-            shown = members[held & (members["won"] == (sign > 0))]["index"].iloc[0]
-            against = members[~held & (members["won"] == (sign < 0))]["index"].iloc[0]
+            held, won = members["selected"] == row["selected"], members["outcome"] == 1.0
+            shown = members.loc[held & (won if sign > 0 else ~won), "index"].iloc[0]
+            against = members.loc[~held & (~won if sign > 0 else won), "index"].iloc[0]
             why = (
-                f"{row['won_with']} of the {row['with']} episodes with {row['skill']} won, "
-                f"{row['won_without']} of the group's {row['without']} others."
+                f"{row['won_with']:.0f} of the {row['with']} episodes with {row['selected']} won, "
+                f"{row['won_without']:.0f} of the group's {row['without']} others."
             )
-            skill = _library_before(run, events, row["step"])[row["skill"]]
+            skill = _skills(run, events, row["step"])[row["selected"]]
             cases.append(Case(kind, why, row["step"], row["group"], skill, int(shown), int(against)))
     return cases
 
@@ -309,16 +334,15 @@ def _contrasting(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd
 def _relied_on(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd.DataFrame, count: int) -> list[Case]:
     last = int(episodes["step"].max())
     used = dict(tuple(episodes.groupby("selected")))
-    kept = [s for s in _library_before(run, events, last + 1).values() if s.id in used and used[s.id]["won"].any()]
+    kept = [s for s in _skills(run, events, last + 1).values() if s.id in used and used[s.id]["outcome"].max() == 1.0]
     cases = []
     for skill in sorted(kept, key=lambda s: (-s.utility * math.log(s.count + 1), s.id))[:count]:
         own = used[skill.id]
-        latest = own[own["won"]].iloc[-1]
+        won = own[own["outcome"] == 1.0]
         why = (
             f"After step {last} it has U = {skill.utility:.3f} and n = {skill.count}; "
-            f"{len(own)} episodes of the run selected it, {own['won'].sum()} of them won."
+            f"{len(own)} episodes of the run selected it, {len(won)} of them won."
         )
-        step, group = int(latest["step"]), int(latest["group"])
-        then = _library_before(run, events, step)[skill.id]
-        cases.append(Case("relied on", why, step, group, then, int(latest["index"]), None))
+        step, group, index = (int(won[name].iloc[-1]) for name in ("step", "group", "index"))
+        cases.append(Case("relied on", why, step, group, _skills(run, events, step)[skill.id], index, None))
     return cases
