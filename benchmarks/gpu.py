@@ -39,8 +39,7 @@ sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for th
 
 from skill1.config import load_config
 from skill1.envs.alfworld.generate import generate
-from skill1.nano.model import END, PAD
-from skill1.nano.warmstart import nano_tokenizer
+from skill1.nano.model import END, PAD, nano_tokenizer
 from skill1.plan.architectures import SHIPPED, Shipped
 from skill1.plan.duration import ADAM_TRAFFIC
 from skill1.plan.machine import GB, Machine, this_machine
@@ -120,7 +119,7 @@ class Measured:
 
 def make_model(folder: Path, shape: Shipped, dtype: torch.dtype, device: torch.device) -> None:
     """Random weights and the nano tokenizer, whose words are the first of the model's vocabulary."""
-    tokenizer, config = nano_tokenizer(), shape.config()
+    tokenizer, config = nano_tokenizer("alfworld"), shape.config()
     ends = {"eos_token_id": tokenizer.convert_tokens_to_ids(END), "pad_token_id": tokenizer.convert_tokens_to_ids(PAD)}
     config.update(ends | {"bos_token_id": None})
     torch.manual_seed(0)

@@ -25,9 +25,8 @@ from skill1.encoder import HashEncoder
 from skill1.envs.alfworld.generate import generate
 from skill1.envs.make import make_environment
 from skill1.library import SkillLibrary
-from skill1.nano.model import make_model
-from skill1.nano.prompts.alfworld import CompactPrompts
-from skill1.nano.warmstart import nano_tokenizer
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.model import make_model, nano_tokenizer
 from skill1.policy import Policy
 from skill1.records import Lesson, Rollout
 from skill1.rollout import SkillLoop
@@ -65,7 +64,7 @@ def main() -> None:
         config = load_config(
             "nano", overrides={"environment.data": folder, "environment.max_steps": STEPS, "library.encoder": "hash"}
         )
-        tokenizer = nano_tokenizer()
+        tokenizer = nano_tokenizer("alfworld")
         model = make_model(tokenizer, width=128, layers=3, heads=4, seed=0).eval()
         policy = Policy(model, tokenizer, CompactPrompts(), config.policy, config.rollout.max_prompt_tokens)
         environment = make_environment(config.environment)

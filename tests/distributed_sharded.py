@@ -23,7 +23,7 @@ from trainer_runs import configure, entries, make_trainer
 
 from skill1.config import Config, ConfigError
 from skill1.divergence import Diverged
-from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 
 STEPS = 3

@@ -17,9 +17,9 @@ from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.alfworld.generate import generate
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
-from skill1.nano.model import make_model
-from skill1.nano.prompts.alfworld import CompactPrompts
-from skill1.nano.warmstart import nano_tokenizer, warm_start
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.model import make_model, nano_tokenizer
+from skill1.nano.warmstart import warm_start
 from skill1.policy import Policy, load_model
 from skill1.prompts import make_prompts
 from skill1.prompts.base import Reflected
@@ -34,7 +34,7 @@ def make_world(folder: Path) -> Path:
 
 
 def make_nano(folder: Path, *, width: int = 32, layers: int = 1, seed: int = 0) -> Path:
-    tokenizer = nano_tokenizer()
+    tokenizer = nano_tokenizer("alfworld")
     make_model(tokenizer, width=width, layers=layers, heads=2, seed=seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -45,7 +45,7 @@ def make_warm(folder: Path) -> Path:
     shape = {"width": 48, "layers": 2, "heads": 2}
     short = {"games": 60, "epochs": 3.0, "learning_rate": 6e-3, "rows_per_step": 32, "receptacles_high": 11}
     config = load_config("nano", overrides={f"warm_start.{name}": value for name, value in (shape | short).items()})
-    warm_start(config, folder)
+    warm_start(config.warm_start, "alfworld", "nano", folder)
     return folder
 
 

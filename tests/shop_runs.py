@@ -9,8 +9,7 @@ from nano_runs import settings
 
 from skill1.config import Config, load_config
 from skill1.envs.webshop.generate import generate
-from skill1.nano.model import make_model
-from skill1.nano.warmstart import shop_tokenizer
+from skill1.nano.model import make_model, nano_tokenizer
 
 
 def make_shop(folder: Path) -> Path:
@@ -19,7 +18,7 @@ def make_shop(folder: Path) -> Path:
 
 
 def make_shopper(folder: Path) -> Path:
-    tokenizer = shop_tokenizer()
+    tokenizer = nano_tokenizer("webshop")
     make_model(tokenizer, width=32, layers=1, heads=2, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -13,7 +13,7 @@ from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import ANY_KIND, EnvironmentSpec, PromptWords
 from skill1.envs.webshop.spec import WEBSHOP
-from skill1.nano.expert import read_goal
+from skill1.nano.alfworld.reading import read_request
 
 WORDS = PromptWords("a task", "a task", "what to find", "tasks", ("look",), ("look",))
 
@@ -69,7 +69,7 @@ def test_a_spec_needs_little() -> None:
 def test_kinds_of_alfworld_sentences(sentence: str, kind: str) -> None:
     assert ALFWORLD.kind_of(sentence) == kind and kind in ALFWORLD.kinds
     of_goal = {"put": "pick_and_place", "two": "pick_and_place", "look": "look_at_obj_in_light"}
-    assert of_goal.get(found := read_goal(sentence.lower()).kind, found) == kind
+    assert of_goal.get(found := read_request(sentence.lower()).kind, found) == kind
 
 
 def test_a_foreign_sentence_has_no_kind() -> None:

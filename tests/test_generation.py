@@ -24,7 +24,7 @@ from skill1.config import ConfigError, load_config
 from skill1.generation import vllm
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 
 ENDS = frozenset([4, 7, 9])

@@ -38,7 +38,7 @@ def test_the_card_is_what_the_code_writes(preset: str) -> None:
     config = load_config(preset)
     folder = Path(config.policy.model)
     manifest = json.loads((PROJECT / folder / MANIFEST).read_text())
-    card = policy_card(config, manifest, folder)
+    card = policy_card(preset, config.environment.name, manifest, folder)
     assert (PROJECT / folder / "README.md").read_text() == card
     assert f"`skill1 warmstart --preset {preset} --out {folder}`" in card and f"`{preset}` preset" in card
     assert ("SkillRL" in card, "RetroAgent" in card) == (preset.startswith("nano-baselines"),) * 2
@@ -48,10 +48,15 @@ def test_the_card_of_a_changed_warm_start_names_the_changes() -> None:
     changed = {"warm_start.games": 50, "warm_start.bank_share": 0.5, "train.steps": 3}
     config = load_config("nano-webshop", overrides=changed)
     manifest = json.loads((PROJECT / load_config("nano-webshop").policy.model / MANIFEST).read_text())
-    card = policy_card(config, manifest | {"warm_start": asdict(config.warm_start)}, Path("mine"))
+    card = policy_card("nano-webshop", "webshop", manifest | {"warm_start": asdict(config.warm_start)}, Path("mine"))
     options = "--preset nano-webshop --set warm_start.games=50 --set warm_start.bank_share=0.5 --out mine"
     assert f"`skill1 warmstart {options}`" in card
     assert "also taught blocks of a skill bank (SkillRL)." in card
+    other = policy_card(
+        "nano", "webshop", manifest | {"warm_start": asdict(load_config("nano").warm_start)}, Path("mine")
+    )
+    assert "`skill1 warmstart --preset nano --set environment.name=webshop --out mine`" in other
+    assert "brand that a skill names" in other
 
 
 @presets

@@ -16,9 +16,8 @@ from transformers import GenerationConfig
 from skill1.config import ConfigError
 from skill1.generation.padded import SeededSampling
 from skill1.generation.sampling import stream
-from skill1.nano.model import END, make_model, make_tokenizer
-from skill1.nano.prompts.alfworld import CompactPrompts
-from skill1.nano.warmstart import nano_tokenizer
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.model import END, make_model, make_tokenizer, nano_tokenizer
 from skill1.policy import Policy, PromptTooLong, load_model, load_tokenizer
 
 PROMPTS = [
@@ -208,7 +207,7 @@ def test_a_missing_folder_is_an_error(world, nano, name, monkeypatch, tmp_path):
 def test_a_folder_without_a_model_is_an_error(world, nano, tmp_path):
     with pytest.raises(ConfigError, match="does not load"):
         load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
-    nano_tokenizer().save_pretrained(tmp_path)
+    nano_tokenizer("alfworld").save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="does not load"):
         load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
 
@@ -249,7 +248,7 @@ def test_weights_are_float32_for_full_fine_tuning(world, nano):
 
 
 def test_a_word_level_tokenizer_reloads_exactly(nano):
-    saved, again = nano_tokenizer(), load_tokenizer(str(nano))
+    saved, again = nano_tokenizer("alfworld"), load_tokenizer(str(nano))
     assert again.get_vocab() == saved.get_vocab()
     text = "<act> put clean mug fridge <hist> shelf_3 : 1 ; go_to desk_1 <write>"
     assert again.encode(text) == saved.encode(text) and again.unk_token_id not in again.encode(text)
@@ -260,7 +259,7 @@ def test_a_word_level_tokenizer_reloads_exactly(nano):
 
 def test_a_tokenizer_saved_by_a_run_reloads_exactly(nano, tmp_path):
     load_tokenizer(str(nano)).save_pretrained(tmp_path)
-    assert load_tokenizer(str(tmp_path)).get_vocab() == nano_tokenizer().get_vocab()
+    assert load_tokenizer(str(tmp_path)).get_vocab() == nano_tokenizer("alfworld").get_vocab()
 
 
 def test_the_vocabulary_has_no_gaps_and_the_model_fits_it():

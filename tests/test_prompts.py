@@ -16,8 +16,10 @@ from tiny import tiny_tokenizer
 from skill1.config import ConfigError
 from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
-from skill1.nano.prompts.alfworld import MARKS, NAME, CompactPrompts, compact, home, room
-from skill1.nano.warmstart import nano_tokenizer
+from skill1.nano.alfworld.prompts import MARKS, CompactPrompts
+from skill1.nano.alfworld.reading import NAME, compact, home, room
+from skill1.nano.model import nano_tokenizer
+from skill1.nano.prompts import Fact
 from skill1.prompts import ActContext, history_of, make_prompts
 from skill1.prompts.full import FullPrompts
 
@@ -285,13 +287,13 @@ def test_a_home_is_known_by_its_receptacles():
     assert home(START) == home(turned) != home(other)
     names = [home(replace(START, text=START.text.replace("cabinet 2", f"cabinet {n}"))) for n in range(2, 202)]
     assert len(set(names)) >= 198  # 200 draws of 32,768: 0.6 pairs are expected
-    words = nano_tokenizer().get_vocab()
+    words = nano_tokenizer("alfworld").get_vocab()
     assert not [word for word in (*names, *words) if bool(NAME.fullmatch(word)) != (word in names)]
 
 
 def test_homes_are_named_in_the_library_and_pointed_at_in_prompts():
     there = replace(START, text=START.text.replace("a cabinet 2, ", ""))
-    skills = [COMPACT.write_skill("mug", "shelf_2", start) for start in (START, there)]
+    skills = [COMPACT.write_skill(Fact("mug", "shelf_2", home(start))) for start in (START, there)]
     assert skills == [f"mug {home(START)} in shelf_2", f"mug {home(there)} in shelf_2"]
     shown = "<cand> mug here in shelf_2 : 1 ; mug elsewhere in shelf_2 : 2 <"
     assert shown in COMPACT.rerank(START, skills)
@@ -413,9 +415,11 @@ def test_compact_query():
 
 
 def test_what_the_warm_start_teaches_is_what_the_parsers_read():
-    found = COMPACT.parse_distill(COMPACT.write_lesson("mug", "shelf_2"), START)
-    assert found.desc == COMPACT.parse_query(COMPACT.write_query("mug"), START).value == f"mug {HOME}"
-    assert found.strategy == COMPACT.write_skill("mug", "shelf_2", START)
+    fact = COMPACT.fact(START, "shelf_2")
+    assert fact == Fact("mug", "shelf_2", HOME) and COMPACT.write_principle(fact) == "mug in shelf"
+    found = COMPACT.parse_distill(COMPACT.write_lesson(fact), START)
+    assert found.desc == COMPACT.parse_query(COMPACT.write_query(fact), START).value == f"mug {HOME}"
+    assert found.strategy == COMPACT.write_skill(fact)
 
 
 def test_every_command_of_recorded_games_survives_compaction(shared_data):

@@ -12,10 +12,9 @@ from test_prompts import HOME, PAIRS, START, TASK
 from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.envs.webshop.spec import WEBSHOP
-from skill1.nano.prompts.alfworld import CompactPrompts
-from skill1.nano.prompts.webshop import SUBTASKS as SHOP_SUBTASKS
-from skill1.nano.prompts.webshop import CompactShopPrompts, shop_vocabulary
-from skill1.nano.warmstart import nano_tokenizer
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.model import nano_tokenizer
+from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
 from skill1.prompts.full import FullPrompts
 from skill1.records import Lesson, Reflection
 
@@ -107,13 +106,13 @@ def test_compact_asks_in_words_that_the_nano_policies_know():
     )
     asked = COMPACT.reflect(START, None, PAIRS, None)
     assert " none <task>" in asked and "failure" not in asked and "success" not in asked and "<ref>" not in asked
-    tokenizer = nano_tokenizer()
+    tokenizer = nano_tokenizer("alfworld")
     for text in (told, asked, "failure go_to take : move | mug here in cabinet_3", "success : use | none"):
         assert tokenizer.unk_token_id not in COMPACT.encode(tokenizer, text)
     shop = COMPACT_SHOP.reflect(SHOP_START, None, ((SHOP_START.text, "search[slim fit men's shirts]"),), None)
     asked = "<distill> <left> search ; open ; choose ; buy <want> teal <traj> search slim_fit men's_shirts none <task>"
     assert shop.startswith(asked)
-    assert set(shop.split()) | {"failure", ":", "|", *SHOP_SUBTASKS} <= set(shop_vocabulary())
+    assert set(shop.split()) | {"failure", ":", "|", *COMPACT_SHOP.subtasks} <= set(vocabulary())
 
 
 @pytest.mark.parametrize(

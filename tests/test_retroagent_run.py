@@ -24,7 +24,7 @@ from skill1.evaluate import evaluate_run, jobs, play
 from skill1.library import FrozenLibrary, SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
 from skill1.methods.retroagent import Potentials, intrinsic_of, judged_right, memory_arm
-from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.records import Lesson, Reflection
 from skill1.rollout import SkillLoop
 from skill1.store.journal import Journal

@@ -9,11 +9,12 @@ import pytest
 
 from skill1.config import WarmStartConfig
 from skill1.envs.base import Observation
-from skill1.nano.prompts.alfworld import CompactPrompts
-from skill1.nano.prompts.reflection import read_reflection
-from skill1.nano.prompts.webshop import SUBTASKS, CompactShopPrompts
-from skill1.nano.warmstart import demonstrations, nano_tokenizer, shop_tokenizer
-from skill1.nano.webshop import shop_demonstrations
+from skill1.nano.alfworld import NANO as HOMES
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.model import nano_tokenizer
+from skill1.nano.reflection import read_reflection
+from skill1.nano.webshop import NANO as SHOP
+from skill1.nano.webshop.prompts import CompactShopPrompts
 
 SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12)
 ROOM = "You are in the middle of a room. Looking quickly around you, you see a shelf 1, and a fridge 1.\n"
@@ -28,7 +29,7 @@ WALK = (
 
 def written(task: str, commands: tuple[str, ...], won: bool) -> str:
     start = Observation(ROOM, (), task)
-    return CompactPrompts.write_reflection(start, won, [("", command) for command in commands])
+    return CompactPrompts().write_reflection(start, won, [("", command) for command in commands])
 
 
 @pytest.mark.parametrize(
@@ -49,11 +50,15 @@ def test_a_reflection_says_what_the_commands_did(task, commands, won, text):
 
 
 def test_reflections_are_taught_whole_and_cut_told_and_to_be_judged():
-    rows = [row for row in demonstrations(replace(SMALL, reflect_share=1.0)) if row.kind.startswith("reflect")]
-    tokenizer, outcomes = nano_tokenizer(), Counter()
+    rows = [
+        row
+        for row in HOMES.demonstrator(replace(SMALL, reflect_share=1.0)).demonstrations()
+        if row.kind.startswith("reflect")
+    ]
+    tokenizer, outcomes = nano_tokenizer("alfworld"), Counter()
     for row in rows:
         assert row.stage == "distill" and tokenizer.unk_token_id not in tokenizer.encode(f"{row.prompt} {row.answer}")
-        reflection, _ = read_reflection(row.answer, ("go_to", "take", "use", "move"))
+        reflection, _ = read_reflection(row.answer, CompactPrompts.subtasks)
         told = row.prompt.partition(" <task>")[0].split()[-1]
         assert told == ("none" if row.kind == "reflect, judged" else row.answer.split()[0])
         assert reflection.success == (reflection.completed == reflection.listed) or not reflection.success
@@ -90,16 +95,16 @@ TEAL, LARGE, BUY = ("page", "click[teal]"), ("page", "click[large]"), ("page", "
     ],
 )  # fmt: skip
 def test_a_reflection_in_a_shop_says_what_the_commands_did(task, pairs, won, text):
-    assert CompactShopPrompts.write_reflection(Observation(INDEX, (), task), won, pairs) == text
+    assert CompactShopPrompts().write_reflection(Observation(INDEX, (), task), won, pairs) == text
 
 
 def test_a_shops_reflections_are_taught_whole_and_cut_told_and_to_be_judged():
     config = replace(SMALL, games_per_world=40, max_steps=12, reflect_share=1.0)
-    rows = [row for row in shop_demonstrations(config) if row.kind.startswith("reflect")]
-    tokenizer, outcomes, lessons = shop_tokenizer(), Counter(), 0
+    rows = [row for row in SHOP.demonstrator(config).demonstrations() if row.kind.startswith("reflect")]
+    tokenizer, outcomes, lessons = nano_tokenizer("webshop"), Counter(), 0
     for row in rows:
         assert row.stage == "distill" and tokenizer.unk_token_id not in tokenizer.encode(f"{row.prompt} {row.answer}")
-        reflection, lesson = read_reflection(row.answer, SUBTASKS)
+        reflection, lesson = read_reflection(row.answer, CompactShopPrompts.subtasks)
         told = row.prompt.partition(" <task>")[0].split()[-1]
         assert told == ("none" if row.kind == "reflect, judged" else row.answer.split()[0])
         assert reflection.success == (reflection.completed == reflection.listed)

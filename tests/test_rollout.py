@@ -16,7 +16,7 @@ from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.library import SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
-from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Completion
 from skill1.prompts.full import FullPrompts
 from skill1.records import Task

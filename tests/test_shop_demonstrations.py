@@ -13,12 +13,12 @@ from skill1.config import EnvironmentConfig, load_config
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
-from skill1.nano.prompts.shop_reading import brand, read_page, read_wish
-from skill1.nano.prompts.webshop import CompactShopPrompts
-from skill1.nano.shop_expert import ShopExpert, slip
-from skill1.nano.warmstart import shop_tokenizer, tokenize
-from skill1.nano.webshop import shop_demonstrations
-from skill1.nano.world import SHOP
+from skill1.nano.model import nano_tokenizer
+from skill1.nano.warmstart import tokenize
+from skill1.nano.webshop import NANO
+from skill1.nano.webshop.expert import ShopExpert
+from skill1.nano.webshop.prompts import CompactShopPrompts
+from skill1.nano.webshop.reading import brand, read_page, read_wish
 from skill1.records import Task
 
 PROMPTS = CompactShopPrompts()
@@ -28,7 +28,7 @@ PROMPTS = CompactShopPrompts()
 def shop(tmp_path_factory) -> WebshopEnvironment:
     """As large as the nano preset's: in a small shop nothing is hard to find."""
     folder: Path = tmp_path_factory.mktemp("shop") / "shop"
-    generate(folder, seed=1, **SHOP)
+    generate(folder, seed=1, **NANO.sizes)
     return make_environment(EnvironmentConfig(
         name="webshop", data=str(folder), observation="text_rich", held_out_goals=60, max_steps=12,
     ))  # fmt: skip
@@ -37,7 +37,7 @@ def shop(tmp_path_factory) -> WebshopEnvironment:
 @pytest.fixture(scope="module")
 def rows():
     config = load_config("nano-webshop", overrides={"warm_start.games": 24, "warm_start.games_per_world": 12})
-    return list(shop_demonstrations(config.warm_start))
+    return list(NANO.demonstrator(config.warm_start).demonstrations())
 
 
 def play(
@@ -48,10 +48,10 @@ def play(
     expert, now, answers, rng = ShopExpert(start, hint), start, [], random.Random(0)
     while True:
         wanted = expert.act(now)
-        answers.append(slip(now, rng) if rng.random() < noise else wanted)
+        answers.append(expert.slip(now, rng) if rng.random() < noise else wanted)
         step = shop.step([PROMPTS.parse_action(answers[-1], now.admissible).value])[0]
         if step.done:
-            return step.won, answers, expert.opened
+            return step.won, answers, expert.found
         now = step.observation
         expert.moved(answers[-1], now)
 
@@ -85,7 +85,7 @@ def test_slips_do_not_confuse_the_player(shop):
 
 
 def test_demonstrations_stay_in_the_vocabulary_and_are_of_every_stage(rows):
-    assert len(tokenize(iter(rows), shop_tokenizer())) == len(rows)  # raises on an unknown word
+    assert len(tokenize(iter(rows), nano_tokenizer("webshop"))) == len(rows)  # raises on an unknown word
     assert {row.stage for row in rows} == {"query", "rerank", "act", "distill"}
     config = load_config("nano-webshop").rollout
     limits = {"query": config.max_query_tokens, "rerank": config.max_rerank_tokens, "act": config.max_act_tokens,
@@ -96,7 +96,7 @@ def test_demonstrations_stay_in_the_vocabulary_and_are_of_every_stage(rows):
 
 def test_demonstrations_are_the_same_for_the_same_seed(rows):
     config = load_config("nano-webshop", overrides={"warm_start.games": 2, "warm_start.games_per_world": 12}).warm_start
-    again = list(shop_demonstrations(config))
+    again = list(NANO.demonstrator(config).demonstrations())
     assert again == rows[: len(again)] and len(again) > 10
 
 
@@ -138,7 +138,7 @@ def test_slips_are_what_a_page_offers(shop):
     rng = random.Random(1)
     now = start
     for _ in range(12):
-        answer = slip(now, rng)
+        answer = ShopExpert(start).slip(now, rng)
         command = PROMPTS.parse_action(answer, now.admissible)
         assert command.well_formed
         step = shop.step([command.value])[0]

@@ -18,8 +18,9 @@ from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import SEARCH_ACTION, WebshopEnvironment
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.spec import WEBSHOP
-from skill1.nano.prompts.shop_reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
-from skill1.nano.prompts.webshop import CompactShopPrompts, shop_vocabulary
+from skill1.nano.prompts import Fact
+from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
+from skill1.nano.webshop.reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
 from skill1.prompts import ActContext
 from skill1.prompts.full import FullPrompts
 from skill1.records import Lesson
@@ -187,9 +188,10 @@ def test_a_number_opens_nothing_where_no_products_are_listed():
 def test_lessons_and_queries_are_kept_in_plain_words():
     assert PROMPTS.parse_query("slim_fit men's_shirts", START).value == "slim fit men's shirts"
     assert PROMPTS.parse_query("", START).value == "slim fit men's shirts chest pocket"
-    wish = ("slim_fit", "4_fl_oz_|_118_ml")
-    lesson = PROMPTS.parse_distill(PROMPTS.write_lesson(wish, "~ber +den"), START)
-    assert lesson == Lesson("slim fit 4 fl oz | 118 ml", PROMPTS.write_skill(wish, "~ber +den"))
+    fact = Fact("slim_fit 4_fl_oz_|_118_ml", "~ber +den")
+    lesson = PROMPTS.parse_distill(PROMPTS.write_lesson(fact), START)
+    assert lesson == Lesson("slim fit 4 fl oz | 118 ml", PROMPTS.write_skill(fact))
+    assert PROMPTS.fact(START, "~ber") == Fact("slim_fit men's_shirts chest_pocket", "~ber")
     for unreadable in ("", "none", "| ~ber", "slim_fit |", "slim_fit | ~ber | ~den", "slim_fit ~ber"):
         assert PROMPTS.parse_distill(unreadable, START) is None
 
@@ -198,7 +200,7 @@ def test_lessons_and_queries_are_kept_in_plain_words():
 def test_a_brand_is_said_and_read_back(name):
     assert spoken(brand(name.title())) == name
     assert tokens(f"sofas : {name}") == f"sofas : {brand(name)}"
-    assert set(brand(name).split()) <= set(shop_vocabulary())
+    assert set(brand(name).split()) <= set(vocabulary())
 
 
 @given(st.text(max_size=200), st.text(max_size=60), st.text(max_size=60))

@@ -32,7 +32,7 @@ from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
 from skill1.methods.skillrl.events import BankJournal
 from skill1.methods.skillrl.growth import BankGrowth, check_bank, stored_bank
 from skill1.methods.skillrl.retrieval import FrozenBank
-from skill1.nano.prompts.alfworld import CompactPrompts
+from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout

@@ -27,9 +27,10 @@ from skill1.methods.skillrl.model_teachers import (
     endpoint_client,
     make_teacher,
 )
-from skill1.methods.skillrl.teacher import FileTeacher, Inputs, ScriptedTeacher, TeacherError
-from skill1.nano.prompts.alfworld import compact
-from skill1.nano.warmstart import nano_tokenizer
+from skill1.methods.skillrl.teacher import FileTeacher, Inputs, TeacherError
+from skill1.nano.alfworld.reading import compact
+from skill1.nano.model import nano_tokenizer
+from skill1.nano.teacher import ScriptedTeacher
 from skill1.policy import Completion, PromptTooLong
 
 HOT, COOL = "put a hot mug in shelf.", "put a cool egg in shelf."
@@ -122,7 +123,7 @@ def test_the_script_counts_all_episodes_that_it_is_given_to_count():
 
 
 def test_the_script_speaks_the_nano_policys_language():
-    tokenizer = nano_tokenizer()
+    tokenizer = nano_tokenizer("alfworld")
     answer = ScriptedTeacher().write("general", Inputs("alfworld", failures=(LOST,)))
     for text in [e[k] for e in answer for k in ("title", "principle")]:
         assert tokenizer.unk_token_id not in tokenizer.encode(text)

@@ -11,13 +11,15 @@ from skill1.config import EnvironmentConfig, WarmStartConfig
 from skill1.envs.make import make_environment
 from skill1.methods.skillrl.bank import Principle
 from skill1.methods.skillrl.evolution import Episode
-from skill1.methods.skillrl.teacher import Inputs, ScriptedTeacher
+from skill1.methods.skillrl.teacher import Inputs
+from skill1.nano.alfworld import NANO as HOMES
 from skill1.nano.demonstrator import Demonstration
-from skill1.nano.prompts.shop_reading import brand
-from skill1.nano.prompts.webshop import CompactShopPrompts
-from skill1.nano.shop_expert import ShopExpert
-from skill1.nano.warmstart import demonstrations, nano_tokenizer, shop_tokenizer
-from skill1.nano.webshop import shop_demonstrations
+from skill1.nano.model import nano_tokenizer
+from skill1.nano.teacher import ScriptedTeacher
+from skill1.nano.webshop import NANO as SHOP
+from skill1.nano.webshop.expert import ShopExpert
+from skill1.nano.webshop.prompts import CompactShopPrompts
+from skill1.nano.webshop.reading import brand
 from skill1.prompts import ActContext
 
 SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12, noise=0.0)
@@ -25,7 +27,7 @@ SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12, noise=
 
 def acts(share: float, relevant: float) -> list[Demonstration]:
     config = replace(SMALL, bank_share=share, relevant_share=relevant, first_moves=0, foreign_share=0.0)
-    return [row for row in demonstrations(config) if row.stage == "act"]
+    return [row for row in HOMES.demonstrator(config).demonstrations() if row.stage == "act"]
 
 
 def block(row: Demonstration) -> list[str]:
@@ -61,7 +63,7 @@ def test_a_block_about_other_objects_is_ignored():
 
 
 def test_the_block_is_in_the_policys_vocabulary_at_every_step():
-    tokenizer = nano_tokenizer()
+    tokenizer = nano_tokenizer("alfworld")
     for row in islice(acts(1.0, 0.5), 200):
         assert tokenizer.unk_token_id not in tokenizer.encode(row.prompt)
     by_task = {row.prompt.partition("<task> ")[2] for row in acts(1.0, 1.0)}
@@ -71,7 +73,9 @@ def test_the_block_is_in_the_policys_vocabulary_at_every_step():
 def test_a_skill_among_others_is_followed_as_it_is_alone():
     """Every block holds one skill of this home and object where one alone would be shown, and others around it."""
     config = replace(SMALL, relevant_share=1.0, first_moves=0, several_share=1.0)
-    firsts = [row for row in demonstrations(config) if row.stage == "act" and word(row, "step") == ["0"]]
+    firsts = [
+        row for row in HOMES.demonstrator(config).demonstrations() if row.stage == "act" and word(row, "step") == ["0"]
+    ]
     own = [[text.split() for text in block(row) if text.split()[:2] == [text.split()[0], "here"]
             and text.split()[0] in word(row, "task")] for row in firsts]  # fmt: skip
     assert all(
@@ -89,7 +93,9 @@ def test_a_skill_among_others_is_followed_as_it_is_alone():
 
 def first_searches(**changed) -> list[Demonstration]:
     config = replace(SMALL, games_per_world=40, max_steps=12, first_moves=0, **changed)
-    return [row for row in shop_demonstrations(config) if row.stage == "act" and word(row, "step") == ["0"]]
+    return [
+        row for row in SHOP.demonstrator(config).demonstrations() if row.stage == "act" and word(row, "step") == ["0"]
+    ]
 
 
 def own(row: Demonstration) -> list[int]:
@@ -153,7 +159,10 @@ def test_what_the_scripted_teacher_writes_reads_as_a_demonstrations_block(tmp_pa
 
 def test_a_shops_block_is_in_the_policys_vocabulary_at_every_step():
     config = replace(SMALL, games=8, max_steps=12, first_moves=0, reranks=0, bank_share=1.0)
-    tokenizer, rows = shop_tokenizer(), [row for row in shop_demonstrations(config) if row.stage == "act"]
+    tokenizer, rows = (
+        nano_tokenizer("webshop"),
+        [row for row in SHOP.demonstrator(config).demonstrations() if row.stage == "act"],
+    )
     assert all(tokenizer.unk_token_id not in tokenizer.encode(row.prompt) for row in rows)
     assert len({row.prompt.partition("<task> ")[2] for row in rows}) <= 8  # task and block stay for the whole episode
     assert any(word(row, "step") != ["0"] and len(block(row)) > 2 for row in rows)

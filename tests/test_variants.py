@@ -20,7 +20,8 @@ from skill1.encoder import HashEncoder
 from skill1.library import LearnReport, SkillLibrary
 from skill1.methods.gigpo import discounted_returns, step_advantages
 from skill1.methods.retroagent import intrinsic_of, judged_right, memory_arm
-from skill1.nano.prompts.alfworld import CompactPrompts, compact
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.alfworld.reading import compact
 from skill1.presets import VARIANTS
 from skill1.records import Rollout, Row
 from skill1.rollout import SkillLoop

@@ -9,7 +9,6 @@ import tarfile
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,27 +23,39 @@ from skill1.envs.alfworld.engine import NOTHING, Episode
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import TASK_TYPES, facts
-from skill1.envs.base import DataError
-from skill1.nano.alfworld import Demonstrator, observe
-from skill1.nano.expert import Expert, Goal, read_goal, slip
-from skill1.nano.model import END
-from skill1.nano.probe import ARMS, _draw, _judge, first_place, probe, teach
-from skill1.nano.prompts.alfworld import CompactPrompts, compact, home, room
-from skill1.nano.warmstart import (
-    _WarmStartTrainer,
-    collate,
-    common_places,
-    demonstrations,
-    nano_tokenizer,
-    score,
-    tokenize,
-)
+from skill1.envs.base import DataError, Observation
+from skill1.nano.alfworld import NANO
+from skill1.nano.alfworld.demonstrator import HomeDemonstrator, common_places, environment_of
+from skill1.nano.alfworld.expert import HomeExpert
+from skill1.nano.alfworld.facts import draw_arms, first_place, taught
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.alfworld.reading import Request, compact, home, read_request, room
+from skill1.nano.model import END, nano_tokenizer
+from skill1.nano.probe import judge, probe
+from skill1.nano.warmstart import MuonAdamW, collate, make_trainer, score, tokenize
 from skill1.policy import Completion, load_model
 from skill1.prompts import ActContext, history_of
+from skill1.records import Task
 from skill1.rollout import SkillLoop
 
 PROMPTS = CompactPrompts()
 COMMON = common_places()
+ARMS = ("none", "relevant", "irrelevant", "other_object", "other_home")
+
+
+def observe(episode: Episode) -> Observation:
+    """What the vector environment would show of a running episode."""
+    admissible = tuple(command for command in episode.admissible if command != "help")
+    return Observation(episode.text, admissible, episode.game.instruction)
+
+
+def command_of(answer: str, now: Observation) -> str:
+    return PROMPTS.parse_action(answer, now.admissible).value
+
+
+def blind(start: Observation) -> str:
+    """The first answer of an expert that is told nothing."""
+    return HomeExpert(start, COMMON).act(start)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +80,14 @@ def play(game: Game, steps: int, hint: str | None = None) -> list[tuple[str, str
     """The expert's (observation, command) pairs if it wins within `steps`."""
     episode = Episode(game)
     now = start = observe(episode)
-    expert, trajectory = Expert(start, COMMON, hint), []
+    expert, trajectory = HomeExpert(start, COMMON, hint), []
     while not episode.won and len(trajectory) < steps:
-        command = expert.act(now)
+        answer = expert.act(now)
+        command = command_of(answer, now)
         trajectory.append((now.text, command))
         episode.step(command)
         now = observe(episode)
-        expert.moved(command, now)
+        expert.moved(answer, now)
     return trajectory if episode.won else None
 
 
@@ -84,7 +96,7 @@ def play(game: Game, steps: int, hint: str | None = None) -> list[tuple[str, str
 
 def test_the_expert_wins_nearly_all_generated_games(games):
     won = [play(game, 50) for game, _ in games]
-    assert {read_goal(game.instruction).kind for game, _ in games} == {"put", "two", "clean", "heat", "cool", "look"}
+    assert {read_request(game.instruction).kind for game, _ in games} == {"put", "two", "clean", "heat", "cool", "look"}
     assert np.mean([w is not None for w in won]) >= 0.95
 
 
@@ -99,16 +111,16 @@ def test_the_expert_never_goes_where_it_stands(real_games, games):
     for game in [*real_games[::3], *(game for game, _ in games)]:
         episode = Episode(game)
         now = observe(episode)
-        expert, last = Expert(now, COMMON), None
+        expert, last = HomeExpert(now, COMMON), None
         for _ in range(50):
             if episode.won:
                 break
-            command = expert.act(now)
-            assert command != last or now.text != NOTHING
-            episode.step(command)
-            now, last = observe(episode), command
+            answer = expert.act(now)
+            assert answer != last or now.text != NOTHING
+            episode.step(command_of(answer, now))
+            now, last = observe(episode), answer
             refused += now.text == NOTHING
-            expert.moved(command, now)
+            expert.moved(answer, now)
     assert refused > 3
 
 
@@ -116,10 +128,9 @@ def test_a_hint_is_followed_first_and_then_given_up(games):
     followed = 0
     for (game, _), seed in zip(games[:20], range(20), strict=True):
         start = observe(Episode(game))
-        blind = Expert(start, COMMON).act(start)
         for place in random.Random(seed).sample(room(start), 3):
-            assert Expert(start, COMMON, place).act(start) == f"go to {place.replace('_', ' ')}"
-            followed += f"go to {place.replace('_', ' ')}" != blind
+            assert HomeExpert(start, COMMON, place).act(start) == f"go_to {place}"
+            followed += f"go_to {place}" != blind(start)
         wrong = next(p for p in room(start) if not _holds(game, p))
         trajectory = play(game, 60, wrong)
         visits = [command for _, command in trajectory or ()]
@@ -131,7 +142,7 @@ def _holds(game: Game, place: str) -> bool:
     episode = Episode(game)
     episode.step(f"go to {place.replace('_', ' ')}")
     episode.step(f"open {place.replace('_', ' ')}")
-    return any(c.startswith(f"take {read_goal(game.instruction).target} ") for c in episode.admissible)
+    return any(c.startswith(f"take {read_request(game.instruction).target} ") for c in episode.admissible)
 
 
 def test_a_true_hint_makes_the_search_shorter(games):
@@ -143,7 +154,7 @@ def test_a_true_hint_makes_the_search_shorter(games):
 
 def test_a_hint_for_a_place_that_is_not_there_is_ignored(games):
     start = observe(Episode(games[0][0]))
-    assert Expert(start, COMMON, "garden_9").act(start) == Expert(start, COMMON).act(start)
+    assert HomeExpert(start, COMMON, "garden_9").act(start) == blind(start)
 
 
 KINDS = {
@@ -160,34 +171,46 @@ def test_every_task_sentence_is_read(task):
         for target, place in (("mug", "diningtable"), ("butterknife", "garbagecan"), ("cd", "toiletpaperhanger")):
             sentence = template.format(obj=target, recep=place, toggle="desklamp", mrecep="")
             where = "desklamp" if task == "look_at_obj_in_light" else place
-            assert read_goal(sentence) == Goal(KINDS[task], target, where)
+            assert read_request(sentence) == Request(KINDS[task], target, where)
 
 
 def test_other_sentences_are_refused():
     with pytest.raises(ValueError, match="not a task sentence.*'bake a cake'"):
-        read_goal("bake a cake")
+        read_request("bake a cake")
 
 
 def test_slips_are_commands_of_the_room(games):
     start = observe(Episode(games[0][0]))
-    slips = [slip(start, start, random.Random(i)) for i in range(200)]
-    assert 0.1 < np.mean([s not in start.admissible for s in slips]) < 0.5  # some are impossible
-    assert all(s.split(" ", 1)[0] in ("go", "open", "close", "take") for s in slips)
+    slips = [HomeExpert(start, COMMON).slip(start, random.Random(i)) for i in range(200)]
+    possible = {compact(command) for command in start.admissible}
+    assert 0.1 < np.mean([s not in possible for s in slips]) < 0.5  # some are impossible
+    assert all(s.split(" ", 1)[0] in ("go_to", "open", "close", "take") for s in slips)
 
 
 # -- demonstrations ---------------------------------------------------------------------------------------------------
 
 
+def options(**changed):
+    return load_config("nano", overrides={f"warm_start.{name}": value for name, value in changed.items()}).warm_start
+
+
+def demonstrations(config):
+    return NANO.demonstrator(config).demonstrations()
+
+
 def demonstrate(games, **changed):
     """Per game: (game, habitual place, first observation, its demonstrations)."""
-    config = load_config("nano", overrides={f"warm_start.{k}": v for k, v in changed.items()}).warm_start
-    demonstrator = Demonstrator(config, COMMON, seed=1)
-    return [(game, place, observe(Episode(game)), list(demonstrator.demonstrate(game, place))) for game, place in games]
+    config = options(seed=1, **changed)
+    demonstrator, task = HomeDemonstrator(config), Task("alfworld", "train", "a game", "")
+    return [
+        (game, place, observe(Episode(game)), list(demonstrator.demonstrate(environment_of(game, 40), task, place)))
+        for game, place in games
+    ]
 
 
 def test_a_relevant_skill_names_the_habitual_place_and_is_followed(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=1.0, foreign_share=0.0, first_moves=0):
-        target = read_goal(game.instruction).target
+        target = read_request(game.instruction).target
         acts = [row for row in rows if row.stage == "act"]
         assert acts and all(f"<skill> {target} here in {place} " in row.prompt for row in acts)
         assert acts[0].answer == f"go_to {place}"
@@ -197,8 +220,8 @@ def test_a_foreign_skill_is_shown_and_ignored(games):
     shown = 0
     for game, place, start, rows in demonstrate(games[:20], relevant_share=0.0, foreign_share=1.0, first_moves=0):
         first = next(row for row in rows if row.stage == "act")
-        assert first.answer == compact(Expert(start, COMMON).act(start))
-        assert f"<skill> {read_goal(game.instruction).target} here " not in first.prompt
+        assert first.answer == blind(start)
+        assert f"<skill> {read_request(game.instruction).target} here " not in first.prompt
         shown += "<skill> none" not in first.prompt
     assert shown > 10
 
@@ -206,7 +229,7 @@ def test_a_foreign_skill_is_shown_and_ignored(games):
 def test_first_moves_come_in_pairs_that_only_reading_the_skill_tells_apart(games):
     relevant = foreign = 0
     for game, _, start, rows in demonstrate(games[:30], relevant_share=0.0, foreign_share=0.0, first_moves=2):
-        target = read_goal(game.instruction).target
+        target = read_request(game.instruction).target
         skilled = [row for row in rows if row.stage == "act" and "<skill> none" not in row.prompt]
         for row in skilled:
             skill, _, place = row.prompt.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")
@@ -214,7 +237,7 @@ def test_first_moves_come_in_pairs_that_only_reading_the_skill_tells_apart(games
                 assert row.answer == f"go_to {place}" and row.kind == "first move, relevant skill"
                 relevant += 1
             else:
-                assert row.answer == compact(Expert(start, COMMON).act(start))
+                assert row.answer == blind(start)
                 assert place in room(start) and row.kind == "first move, foreign skill"
                 foreign += 1
     assert relevant == 60 and foreign > 40
@@ -227,7 +250,7 @@ def test_the_relevant_candidate_is_ranked_first(games):
             candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
             ranking, parsed = PROMPTS.parse_rerank(row.answer, len(candidates))
             assert parsed and len(row.answer.split()) == 1 and len(ranking) == len(candidates)
-            about = f"{read_goal(game.instruction).target} here in "
+            about = f"{read_request(game.instruction).target} here in "
             fits = [candidate.startswith(about) for candidate in candidates]
             assert fits[ranking[0]]
             assert row.kind == f"rerank, relevant listed {'first' if fits[0] else 'later'}"
@@ -252,23 +275,23 @@ def test_what_the_expert_is_doing(games):
     for game, place in games[:20]:
         episode = Episode(game)
         now = observe(episode)
-        expert = Expert(now, COMMON, place)
+        expert = HomeExpert(now, COMMON, place)
         while not episode.won:
-            verb = (command := expert.act(now)).split()[0]
+            verb = (answer := expert.act(now)).split()[0]
             expected = {
                 "take": {"search"}, "open": {"search", "deliver", "search on"}, "move": {"deliver"},
                 **{key: {"treat"} for key in ("clean", "heat", "cool", "use")},
             }  # fmt: skip
-            assert expert.doing in expected.get(verb, {"search", "search on", "treat", "deliver"}), command
-            episode.step(command)
+            assert expert.doing in expected.get(verb, {"search", "search on", "treat", "deliver"}), answer
+            episode.step(command_of(answer, now))
             now = observe(episode)
-            expert.moved(command, now)
+            expert.moved(answer, now)
 
 
 def test_the_other_answers_are_what_the_parsers_expect(games):
     lessons = 0
     for game, _, start, rows in demonstrate(games[:30]):
-        target = read_goal(game.instruction).target
+        target = read_request(game.instruction).target
         [query] = [row for row in rows if row.stage == "query"]
         assert query.answer == f"{target} here"
         [distill] = [row for row in rows if row.stage == "distill"]
@@ -287,12 +310,12 @@ def test_the_other_answers_are_what_the_parsers_expect(games):
 
 
 def test_demonstrations_know_only_the_vocabulary_and_repeat_exactly():
-    config = load_config("nano", overrides={"warm_start.games": 50, "warm_start.games_per_world": 10}).warm_start
+    config = options(games=50, games_per_world=10)
     rows = list(demonstrations(config))
     assert {row.stage for row in rows} == {"query", "rerank", "act", "distill"}
-    data = tokenize(iter(rows), nano_tokenizer())  # raises on an unknown word
+    data = tokenize(iter(rows), nano_tokenizer("alfworld"))  # raises on an unknown word
     assert len(data) == len(rows) and max(data["length"]) < 512
-    end = nano_tokenizer().eos_token_id
+    end = nano_tokenizer("alfworld").eos_token_id
     assert all(ids[-1] == end and ids.count(end) == 1 for ids in data["input_ids"])
     assert list(islice(demonstrations(config), 300)) == rows[:300]
 
@@ -306,14 +329,14 @@ def test_no_answer_goes_where_the_player_stands(games):
 
 
 def test_an_unknown_word_is_refused():
-    row = next(demonstrations(load_config("nano", overrides={"warm_start.games": 1}).warm_start))
+    row = next(demonstrations(options(games=1)))
     with pytest.raises(ValueError, match="outside the nano vocabulary in: .*unicorn_1"):
-        tokenize(iter([replace(row, answer="take unicorn_1")]), nano_tokenizer())
+        tokenize(iter([replace(row, answer="take unicorn_1")]), nano_tokenizer("alfworld"))
 
 
 def test_the_vocabulary_covers_published_games(real_games):
     assert len(real_games) == 100
-    tokenizer = nano_tokenizer()
+    tokenizer = nano_tokenizer("alfworld")
     seen = set()
     for game in real_games:
         episode = Episode(game)
@@ -351,7 +374,7 @@ def load(folder):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share):
+def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share, tmp_path):
     model, tokenizer = load(nano)
     texts = [("<query> mug <write>", "mug here"), ("<act> put mug shelf <skill> none <write>", "look")]
     rows = []
@@ -359,21 +382,81 @@ def test_the_loss_is_that_of_answers_plus_a_share_of_the_prompts(nano, share):
         ids = tokenizer.encode(prompt), tokenizer.encode(f"{answer} {END}")
         rows.append({"input_ids": ids[0] + ids[1], "prompt": len(ids[0]), "length": len(ids[0]) + len(ids[1])})
     prompts, answers = (np.concatenate(parts) for parts in zip(*(losses(model, row) for row in rows), strict=True))
-    config = load_config("nano", overrides={"warm_start.prompt_loss": share, "warm_start.prompt_sample": 1.0})
-    accelerator = SimpleNamespace(unwrap_model=lambda wrapped: wrapped)
-    trainer = SimpleNamespace(_config=config.warm_start, accelerator=accelerator)
-    loss = _WarmStartTrainer.compute_loss(trainer, model, collate(rows, tokenizer.pad_token_id))
+    config = options(prompt_loss=share, prompt_sample=1.0)
+    trainer = make_trainer(model, tokenizer, Dataset.from_list(rows), config, tmp_path)
+    loss = trainer.compute_loss(model, collate(rows, tokenizer.pad_token_id))
     assert loss.item() == pytest.approx(np.mean(answers) + share * np.mean(prompts), rel=1e-5)
 
 
+def test_muon_gets_the_blocks_matrices_and_adamw_all_else(nano):
+    model, _ = load(nano)
+    muon, adamw = MuonAdamW(model, 0.004).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    of_muon, of_adamw = ({names[id(p)] for p in group["params"]} for group in (muon, adamw))
+    block = "model.layers.0."
+    parts = "self_attn.q self_attn.k self_attn.v self_attn.o mlp.gate mlp.up mlp.down".split()
+    assert of_muon == {f"{block}{part}_proj.weight" for part in parts}
+    norms = {f"{block}input_layernorm.weight", f"{block}post_attention_layernorm.weight", "model.norm.weight"}
+    biases = {f"{block}self_attn.{part}_proj.bias" for part in "qkv"}
+    assert of_adamw == {"model.embed_tokens.weight"} | norms | biases
+    assert {k: muon[k] for k in ("lr", "weight_decay", "momentum", "adjust_lr_fn")} == {
+        "lr": 0.004, "weight_decay": 0.0, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"
+    }  # fmt: skip
+    assert (adamw["lr"], adamw["betas"], adamw["weight_decay"], adamw["fused"]) == (0.004, (0.9, 0.98), 0.01, True)
+
+
+def test_a_step_is_that_of_either_optimizer_at_the_scheduled_rate(nano):
+    (ours, _), (other, _) = load(nano), load(nano)
+    optimizer, before = MuonAdamW(ours, 0.004), load(nano)[0].state_dict()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.001  # as a scheduler does it
+    apart = [
+        torch.optim.Muon(
+            [p for name, p in other.named_parameters() if name.endswith("_proj.weight")], lr=0.001, weight_decay=0.0,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        torch.optim.AdamW(
+            [p for name, p in other.named_parameters() if not name.endswith("_proj.weight")], lr=0.001,
+            betas=(0.9, 0.98), weight_decay=0.01, fused=True,
+        ),
+    ]  # fmt: skip
+    for model, steps in ((ours, [optimizer]), (other, apart)):
+        model(input_ids=torch.arange(12)[None], labels=torch.arange(12)[None]).loss.backward()
+        for each in steps:
+            each.step()
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]) and not torch.equal(value, before[name]), name
+
+
+def test_the_rate_rises_for_100_steps_and_falls_linearly_to_zero(nano, tmp_path):
+    model, tokenizer = load(nano)
+    rows = Dataset.from_list([{"input_ids": [1, 2, 3], "prompt": 1, "length": 3, "kind": "a"}])
+    trainer = make_trainer(model, tokenizer, rows, options(learning_rate=0.004, epochs=2.5, rows_per_step=7), tmp_path)
+    scheduler = trainer.create_scheduler(300, trainer.optimizer)
+    rates = [scheduler.get_last_lr()]
+    for _ in range(300):
+        trainer.optimizer.step()
+        scheduler.step()
+        rates.append(scheduler.get_last_lr())
+    expected = [0.004 * min(step / 100, (300 - step) / 200) for step in range(301)]
+    np.testing.assert_allclose(rates, np.stack([expected, expected], axis=1), rtol=1e-12)
+    arguments = trainer.args
+    assert isinstance(trainer.optimizer, MuonAdamW) and arguments.max_grad_norm == 1.0
+    assert (arguments.num_train_epochs, arguments.per_device_train_batch_size) == (2.5, 7)
+    assert (arguments.seed, arguments.gradient_accumulation_steps) == (options().seed, 1)
+    assert (arguments.train_sampling_strategy, arguments.bf16) == ("group_by_length", False)
+
+
 def test_a_short_warm_start_lowers_the_loss_and_saves_a_model(nano, warm):
-    config = load_config("nano", overrides={"warm_start.games": 3, "warm_start.seed": 99}).warm_start
+    config = options(games=3, seed=99)
 
     def loss(folder) -> float:
         model, tokenizer = load(folder)
         return float(np.mean([x for row in tokenize(demonstrations(config), tokenizer) for x in losses(model, row)[1]]))
 
-    assert loss(nano) == pytest.approx(math.log(len(nano_tokenizer())), abs=0.5)  # uniform over the vocabulary
+    assert loss(nano) == pytest.approx(
+        math.log(len(nano_tokenizer("alfworld"))), abs=0.5
+    )  # uniform over the vocabulary
     assert loss(warm) < loss(nano) - 1.5
     scores = json.loads((warm / "warm_start.json").read_text())["held_out"]
     assert {"query", "distill", "search on", "treat", "first move, relevant skill"} <= scores.keys()
@@ -425,30 +508,31 @@ class Follower:
 def test_walkthroughs_teach_where_the_target_was(world, warm):
     env = environment(configure(world, warm))
     tasks = env.tasks("train")
-    taught = teach(env, tasks)
-    assert len(taught) == len(tasks)
-    for task, fact in zip(tasks, taught, strict=True):
-        taken = next(c for c in env.games.game(task.game).walkthrough if c.startswith(f"take {fact.target} "))
-        assert taken.endswith(f" from {fact.place.replace('_', ' ')}")
-        assert fact.skill == f"{fact.target} {fact.home} in {fact.place}"
+    known = taught(env, tasks)
+    assert len(known) == len(tasks)
+    for task, fact, start in zip(tasks, known, env.reset(tasks), strict=True):
+        taken = next(c for c in env.games.game(task.game).walkthrough if c.startswith(f"take {fact.about} "))
+        assert taken.endswith(f" from {fact.found.replace('_', ' ')}")
+        assert PROMPTS.write_skill(fact) == f"{fact.about} {home(start)} in {fact.found}"
 
 
 def test_the_arms_are_what_they_are_called(world, warm):
     env = environment(configure(world, warm))
-    known: dict = {}
-    for fact in teach(env, env.tasks("train")):
-        known.setdefault((fact.target, fact.home), []).append(fact)
-    assert len({target for target, _ in known}) > 2 and len({at for _, at in known}) > 1
-    for key in known:
-        for seed in range(5):
-            drawn = _draw(known, key, random.Random(seed))
-            assert drawn["none"] is None and drawn["relevant"] in known[key]
-            same = {
-                arm: (fact.target == key[0], fact.home == key[1]) for arm, fact in drawn.items() if fact is not None
-            }
-            expected = {"relevant": (True, True), "irrelevant": (False, False), "other_object": (False, True),
-                        "other_home": (True, False)}  # fmt: skip
-            assert same == {arm: expected[arm] for arm in same} and {"relevant", "irrelevant"} <= set(same)
+    train = env.tasks("train")
+    known = taught(env, train)
+    assert len({fact.about for fact in known}) > 2 and len({fact.home for fact in known}) > 1
+    tasks, drawn = draw_arms(env, train, train, 5, random.Random(0))
+    topics = [PROMPTS.fact(start, "").topic for start in env.reset(tasks)] * 5
+    assert tasks == list(train) and len(drawn) == len(topics)
+    expected = {"relevant": (True, True), "irrelevant": (False, False), "other_object": (False, True),
+                "other_home": (True, False)}  # fmt: skip
+    for (target, at), draw in zip(topics, drawn, strict=True):
+        assert tuple(draw) == ARMS and draw["none"] is None
+        shown = {arm: fact for arm, fact in draw.items() if fact is not None}
+        assert {"relevant", "irrelevant"} <= set(shown) and set(shown.values()) <= set(known)
+        assert {arm: (fact.about == target, fact.home == at) for arm, fact in shown.items()} == {
+            arm: expected[arm] for arm in shown
+        }
 
 
 def test_a_policy_that_follows_blindly_is_seen_to(world, warm):
@@ -476,6 +560,10 @@ def test_homes_without_train_games_cannot_be_probed(world, warm):
     config = configure(world, warm)
     with pytest.raises(DataError, match="no game of valid_unseen has a train game"):
         probe(Follower(), environment(config), config, split="valid_unseen", passes=1)
+    env = environment(config)
+    one = [task for task, fact in zip(env.tasks("train"), taught(env, env.tasks("train")), strict=True)][:1]
+    with pytest.raises(DataError, match="both another home and another object: probe a larger world"):
+        draw_arms(env, one, one, 1, random.Random(0))
 
 
 def test_the_gate_wants_following_and_gain():
@@ -491,11 +579,11 @@ def test_the_gate_wants_following_and_gain():
                 )  # fmt: skip
         return pd.DataFrame(rows)
 
-    assert _judge(frame(0.9, 0.4, 0.0)).passed
-    assert not _judge(frame(0.1, 0.4, 0.0)).passed
-    assert not _judge(frame(0.9, 0.0, 0.0)).passed
-    assert not _judge(frame(0.9, 0.4, 0.4)).passed  # any skill helps as much: its content does not
-    report = _judge(frame(0.9, 0.4, 0.1))
+    assert judge(frame(0.9, 0.4, 0.0)).passed
+    assert not judge(frame(0.1, 0.4, 0.0)).passed
+    assert not judge(frame(0.9, 0.0, 0.0)).passed
+    assert not judge(frame(0.9, 0.4, 0.4)).passed  # any skill helps as much: its content does not
+    report = judge(frame(0.9, 0.4, 0.1))
     assert report.gate["success: relevant - irrelevant"].value == pytest.approx(0.3)
     assert report.arms["relevant"]["success"].value == pytest.approx(0.7)
 

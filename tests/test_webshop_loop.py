@@ -26,13 +26,14 @@ from skill1.envs.webshop.generate import generate
 from skill1.envs.webshop.spec import WEBSHOP
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
-from skill1.nano import shop_probe
+from skill1.nano.model import nano_tokenizer
 from skill1.nano.probe import probe
-from skill1.nano.prompts.shop_reading import read_wish
-from skill1.nano.prompts.webshop import CompactShopPrompts
-from skill1.nano.shop_expert import ShopExpert
-from skill1.nano.warmstart import shop_tokenizer
-from skill1.nano.world import SHOP, nano_world, world_folder
+from skill1.nano.webshop import NANO
+from skill1.nano.webshop.expert import ShopExpert
+from skill1.nano.webshop.facts import draw_arms, taught
+from skill1.nano.webshop.prompts import CompactShopPrompts
+from skill1.nano.webshop.reading import read_wish
+from skill1.nano.world import nano_world, world_folder
 from skill1.policy import Completion
 from skill1.presets import VARIANTS
 from skill1.prompts import make_prompts
@@ -155,14 +156,14 @@ def test_one_outcome_credits_a_shopping_group(shop, shopper):
         step = environment.step([prompts.parse_action(answers[-1], now.admissible).value])[0]
         now, done = step.observation, step.done
         expert.moved(answers[-1], now) if not done else None
-    lesson = f"{' '.join(wish.terms)} | {expert.opened}"
+    lesson = f"{' '.join(wish.terms)} | {expert.found}"
     scripts = [
         {"query": [" ".join(wish.terms)], "act": answers, "distill": [lesson]},
         {"query": ["none"], "act": [search, "open 1", "buy"], "distill": [lesson]},
         {"query": ["none"], "act": ["buy me that", search, "open 1", "buy"], "distill": ["none"]},
     ]
     library = SkillLibrary(config.library, load_encoder("hash"))
-    policy = ScriptedPolicy(shop_tokenizer(), prompts, scripts)
+    policy = ScriptedPolicy(nano_tokenizer("webshop"), prompts, scripts)
     loop = SkillLoop(policy, environment, library, config, temperature=1.0, retrieval="ucb", distill=True)
     rollouts = loop.run([task] * 3, groups=[0] * 3, indices=range(3), seed=(0, 0))
     assert [r.outcome for r in rollouts] == [float(step.won), 0.0, 0.0] and step.won
@@ -187,7 +188,7 @@ def test_a_long_prompt_drops_its_history(shop, shopper):
                                 library__enabled=False)  # fmt: skip
         environment = make_environment(config.environment)
         policy = ScriptedPolicy(
-            shop_tokenizer(), FullPrompts(WEBSHOP.words), [{"act": ["<action>search[lamp]</action>"] * 4}]
+            nano_tokenizer("webshop"), FullPrompts(WEBSHOP.words), [{"act": ["<action>search[lamp]</action>"] * 4}]
         )
         policy.prompts.encode = lambda tokenizer, text: [0]
         loop = SkillLoop(policy, environment, None, config, temperature=1.0, retrieval="ucb", distill=False)
@@ -215,7 +216,7 @@ def test_scores_are_shown_beside_success(trained):
 def test_generated_shops_are_made_for_the_nano_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path(nano_world(3, {"products": 60, "asked": 0.5}, "nano-webshop"))
-    assert folder == world_folder(3, "nano-webshop") == Path("data/nano-shop-3") and SHOP["products"] == 1000
+    assert folder == world_folder(3, "nano-webshop") == Path("data/nano-shop-3") and NANO.sizes["products"] == 1000
     assert json.loads((folder / "generation.json").read_text())["parameters"]["products"] == 60
     with pytest.raises(RunError, match="holds another generation"):
         nano_world(3, preset="nano-webshop")
@@ -270,22 +271,22 @@ class Searcher:
 def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(shop, shopper):
     config = configure_shop(shop, shopper)
     environment = make_environment(config.environment)
-    known = shop_probe.learn_facts(environment, environment.tasks("train"))
-    tasks = environment.tasks("test")
-    for task, own, drawn in zip(tasks, shop_probe.learn_facts(environment, tasks),
-                                shop_probe.draw_facts(environment, tasks, known, random.Random(0)), strict=True):  # fmt: skip
-        assert drawn["none"] is None and drawn["relevant"] == own
-        assert drawn["irrelevant"] in known and drawn["irrelevant"].wish != own.wish
-        assert drawn["irrelevant"].brand != own.brand
-        assert own.wish == read_wish(environment.goal(task).text).terms
+    train, tasks = environment.tasks("train"), environment.tasks("test")
+    probed, drawn = draw_arms(environment, train, tasks, 1, random.Random(0))
+    assert probed == list(tasks)
+    for task, own, draw in zip(tasks, taught(environment, tasks), drawn, strict=True):
+        assert draw["none"] is None and draw["relevant"] == own
+        assert draw["irrelevant"] in taught(environment, train)
+        assert draw["irrelevant"].about != own.about and draw["irrelevant"].found != own.found
+        assert own.about == " ".join(read_wish(environment.goal(task).text).terms)
     report = probe(Searcher(), environment, config, split="test", passes=2)
-    assert tuple(report.frame["arm"].unique()) == shop_probe.ARMS and len(report.frame) == 3 * 2 * 12
+    assert tuple(report.frame["arm"].unique()) == ("none", "relevant", "irrelevant") and len(report.frame) == 3 * 2 * 12
     followed = {arm: values["followed"].value for arm, values in report.arms.items()}
     assert followed == {"none": 0.0, "relevant": 1.0, "irrelevant": 1.0}
     assert report.gate["following an irrelevant skill: irrelevant - none"].value == 1.0 and not report.passed
     assert all("score" in values for values in report.arms.values())
     with pytest.raises(DataError, match="no training goal wishes another product"):
-        shop_probe.draw_facts(environment, tasks[:1], shop_probe.learn_facts(environment, tasks[:1]), random.Random(0))
+        draw_arms(environment, tasks[:1], tasks[:1], 1, random.Random(0))
 
 
 def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):

@@ -32,12 +32,13 @@ from skill1.encoder import load_encoder
 from skill1.envs.alfworld.generate import generate as generate_games
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.generate import generate as generate_shop
+from skill1.envs.webshop.spec import WEBSHOP
 from skill1.library import SkillLibrary
-from skill1.nano.world import SHOP
 from skill1.policy import Policy, load_model
 from skill1.presets import VARIANTS
 from skill1.prompts import make_prompts
 from skill1.records import STAGES, Rollout, Row, Stage
+from skill1.registry import find
 from skill1.rollout import SkillLoop
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.train import step_tasks
@@ -142,7 +143,7 @@ def fresh_batch(
     rollouts: list[Rollout] = []
     with TemporaryDirectory() as folder:
         if environment == "webshop":
-            generate_shop(Path(folder), seed=seed, **SHOP)
+            generate_shop(Path(folder), seed=seed, **find("nano worlds", WEBSHOP.nano).sizes)
         else:
             generate_games(Path(folder), seed=seed, train=2 * groups, **_WORLD)
         played = replace(config, environment=replace(config.environment, data=folder))

@@ -83,7 +83,7 @@ def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -
     config = read_config(preset, variant, overrides)
     from skill1.nano.warmstart import warm_start
 
-    warm_start(config, out)
+    warm_start(config.warm_start, config.environment.name, preset, out)
 
 
 for _command in (bank, demonstrate, coldstart):

@@ -1,23 +1,30 @@
-"""What the demonstrations of both environments have in common: which skills an episode is shown, and reflections. Ours."""
+"""Expert demonstrations of the four stages, from which a nano policy learns formats and the *use* of skills. Ours.
+
+Worlds are drawn again every few dozen games, so that nothing about where things are, or which brand is right, can be
+learned from them except by reading the skill. The expert follows a skill with the task's topic and ignores any other.
+Also taught, where asked for: skills among others, a skill bank's block (SkillRL), reflections (RetroAgent).
+"""
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from skill1.config import WarmStartConfig
-from skill1.envs.base import Observation
-from skill1.nano.prompts.alfworld import CompactPrompts
-from skill1.nano.prompts.webshop import CompactShopPrompts
+from skill1.envs.base import Observation, VectorEnvironment
+from skill1.nano.prompts import Fact
+from skill1.nano.reflection import CompactReflections
+from skill1.prompts import ActContext, history_of
 from skill1.prompts.base import Exchange
-from skill1.records import Stage
+from skill1.records import Stage, Task
 
 _POOL = 512  # recent facts from which foreign skills are drawn
 _OTHERS = (1, 2)  # foreign skills beside one
-BLOCK = (2, 6)  # foreign principles of a bank's block
+_BLOCK = (2, 6)  # foreign principles of a bank's block
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,70 +37,175 @@ class Demonstration:
     answer: str
 
 
-class Fact(Protocol):
-    """A fact some earlier episode could have distilled."""
+class Player(Protocol):
+    """A scripted player of one episode, in the policy's words."""
 
-    @property
-    def skill(self) -> str:
-        """The strategy that the library keeps of it."""
+    doing: str  # what the last answer was for
+    found: str | None  # what the episode teaches, as `Fact.found`
+
+    def act(self, now: Observation) -> str:
+        """The next answer."""
+        ...
+
+    def moved(self, answer: str, now: Observation) -> None:
+        """Learn what was really answered, and what was seen then."""
+        ...
+
+    def slip(self, now: Observation, rng: random.Random) -> str:
+        """A noisy answer."""
         ...
 
 
-_Fact = TypeVar("_Fact", bound=Fact)
+class Demonstrator(ABC):
+    """Turns games into demonstrations. Keeps a pool of earlier games' facts, from which foreign skills are drawn."""
 
-
-class DemonstratorBase(ABC, Generic[_Fact]):
-    """Keeps the pool of foreign skills between games."""
-
-    def __init__(self, config: WarmStartConfig, prompts: CompactPrompts | CompactShopPrompts, seed: int) -> None:
+    def __init__(self, config: WarmStartConfig, prompts: CompactReflections) -> None:
         self._config = config
         self._prompts = prompts
-        self._rng = random.Random(seed)
-        self._pool: deque[_Fact] = deque(maxlen=_POOL)
+        self._rng = random.Random(config.seed)
+        self._pool: deque[Fact] = deque(maxlen=_POOL)
+
+    # -- what differs between environments --------------------------------------------------------------------------
 
     @abstractmethod
-    def _foreign(self, known: _Fact) -> _Fact | None:
-        """A skill that does not help where `known` does; None while there is none, or if the one drawn does help."""
+    def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[VectorEnvironment, Task, str]]:
+        """At most `count` games of a world, the `world`-th, that is drawn from `seed`; with each what is right in it."""
 
-    def _bank_shown(self) -> bool:
-        """Whether this episode is shown a bank's block instead of a skill."""
-        return bool(self._config.bank_share) and self._rng.random() < self._config.bank_share
+    @abstractmethod
+    def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> Player:
+        """The expert, which follows what it is told, by a skill or by a bank's principle."""
 
-    def _draw_shown(self, known: _Fact) -> tuple[str, bool]:
-        """An episode's skill, if any, alone or among others; and whether it is `known`, which the expert follows."""
-        skill = self._draw_skill(known)
-        if skill is None:
+    @abstractmethod
+    def _foreign(self, start: Observation, known: Fact) -> Fact | None:
+        """A fact of another topic than `known`; None while there is none, or if the one drawn has the same topic."""
+
+    @abstractmethod
+    def _elsewhere(self, start: Observation, known: Fact) -> Fact | None:
+        """A fact for a bank's block, about something else; None as in `_foreign`."""
+
+    @abstractmethod
+    def _invented(self, start: Observation) -> str:
+        """A place or brand drawn at random, whether or not it is right."""
+
+    @abstractmethod
+    def _twin(self, start: Observation, fact: Fact) -> Fact | None:
+        """The same place or brand with another topic; None as in `_foreign`."""
+
+    @abstractmethod
+    def _candidates(self, start: Observation, known: Fact) -> list[Fact]:
+        """What a ranking is asked of, in any order, `known` most often among it; empty while the pool is too small."""
+
+    # -- what does not ----------------------------------------------------------------------------------------------
+
+    def demonstrations(self) -> Iterator[Demonstration]:
+        """Demonstrations of `config.games` games from ever new worlds."""
+        config, done, world = self._config, 0, 0
+        while done < config.games:
+            count = min(config.games_per_world, config.games - done)
+            # seeds of the warm start never meet those of the worlds that are played
+            for game in self._games(config.seed * 1_000_003 + world, world, count):
+                yield from self.demonstrate(*game)
+                done += 1
+            world += 1
+
+    def demonstrate(self, environment: VectorEnvironment, task: Task, right: str) -> Iterator[Demonstration]:
+        """All demonstrations of one game; `right`: the place or brand that a skill of its topic names."""
+        [start] = environment.reset([task])
+        known = self._prompts.fact(start, right)
+        if self._chosen(self._config.bank_share):
+            shown, relevant = self._draw_block(start, known)
+            player = self._player(start, known if relevant else None, by_principle=True)
+        else:
+            shown, relevant = self._draw_shown(start, known)
+            player = self._player(start, known if relevant else None)
+        yield from self._play(environment, start, shown, player)
+        yield from self._first_moves(start, known)
+        yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(known))
+        for _ in range(self._config.reranks):
+            yield from self._rerank(start, known)
+        self._pool.append(known)
+
+    def _chosen(self, share: float) -> bool:
+        """Whether this episode is of a share; a share of zero draws nothing, so that it changes nothing."""
+        return bool(share) and self._rng.random() < share
+
+    # -- what an episode is shown -----------------------------------------------------------------------------------
+
+    def _draw_shown(self, start: Observation, known: Fact) -> tuple[str, bool]:
+        """An episode's skill, if any, alone or among others; and whether it is `known`."""
+        u, relevant = self._rng.random(), self._config.relevant_share
+        fact = known
+        if u >= relevant:
+            fact = self._foreign(start, known) if u < relevant + self._config.foreign_share else None
+        if fact is None:
             return "", False
-        shown = skill.skill
-        if self._config.several_share and self._rng.random() < self._config.several_share:
-            shown = self._among_others(skill, known)
-        return shown, skill is known
+        texts = [self._prompts.write_skill(fact)]
+        if self._chosen(self._config.several_share):
+            drawn = [self._foreign(start, known) for _ in range(self._rng.randint(*_OTHERS) if self._pool else 0)]
+            texts += [self._prompts.write_skill(other) for other in drawn if other]
+            self._rng.shuffle(texts)  # so that only reading tells which counts
+        return self._prompts.skill_block(texts), fact is known
 
-    def _draw_skill(self, known: _Fact) -> _Fact | None:
-        u = self._rng.random()
-        if u < self._config.relevant_share:
-            return known
-        return self._foreign(known) if u < self._config.relevant_share + self._config.foreign_share else None
-
-    def _among_others(self, skill: _Fact, known: _Fact) -> str:
-        """A block of the skill and foreign ones, in random order."""
-        drawn = [self._foreign(known) for _ in range(self._rng.randint(*_OTHERS) if self._pool else 0)]
-        return self._block([skill.skill, *(other.skill for other in drawn if other)])
-
-    def _block(self, texts: list[str]) -> str:
-        """Texts as a prompt shows several, in random order, so that only reading tells which counts."""
+    def _draw_block(self, start: Observation, known: Fact) -> tuple[str, bool]:
+        """A bank's block of principles, at most one for a thing; and whether one is of `known`."""
+        own = self._rng.random() < self._config.relevant_share
+        shown = {known.about: known} if own else {}
+        for _ in range(self._rng.randint(*_BLOCK) if self._pool else 0):
+            if other := self._elsewhere(start, known):
+                shown[other.about] = other
+        texts = [self._prompts.write_principle(fact) for fact in shown.values()]
         self._rng.shuffle(texts)
-        return self._prompts.skill_block(texts)
+        return self._prompts.skill_block(texts), own
 
-    def _reflections(self, start: Observation, won: bool, trajectory: list[Exchange]) -> list[Demonstration]:
+    # -- act and distill --------------------------------------------------------------------------------------------
+
+    def _play(
+        self, environment: VectorEnvironment, start: Observation, shown: str, player: Player
+    ) -> Iterator[Demonstration]:
+        """An episode with noise; the answers are what the expert would do, also right after a slip."""
+        config, rng, prompts = self._config, self._rng, self._prompts
+        trajectory: list[Exchange] = []
+        now, won, done = start, False, False
+        while not done:
+            answer = player.act(now)
+            context = ActContext(start, shown, len(trajectory), history_of(trajectory, config.history), now)
+            row = Demonstration("act", player.doing, prompts.act(context), answer)
+            if player.doing == "treat":
+                yield from [row] * config.treatment_copies
+            elif player.doing != "search on" or rng.random() < config.search_share:
+                yield row
+            given = player.slip(now, rng) if rng.random() < config.noise else answer
+            command = prompts.parse_action(given, now.admissible).value
+            trajectory.append((now.text, command))
+            [step] = environment.step([command])
+            now, won, done = step.observation, step.won, step.done
+            player.moved(given, now)
+        lesson = prompts.write_lesson(prompts.fact(start, player.found)) if player.found else "none"
+        yield Demonstration("distill", "distill", prompts.distill(start, won, trajectory, None), lesson)
+        yield from self._reflections(start, won, trajectory)
+
+    def _first_moves(self, start: Observation, known: Fact) -> Iterator[Demonstration]:
+        """First decisions in pairs: a skill naming a place or brand drawn at random, once relevant and once foreign.
+
+        What is named is independent of the task, so only reading the skill tells the answer; the foreign twin names
+        the same, so only comparing topics tells whether to follow.
+        """
+        for _ in range(self._config.first_moves):
+            relevant = replace(known, found=self._invented(start))
+            for fact, kind in ((relevant, "relevant"), (self._twin(start, relevant), "foreign")):
+                if fact is None:
+                    continue
+                answer = self._player(start, relevant if fact is relevant else None).act(start)
+                prompt = self._prompts.act(ActContext(start, self._prompts.write_skill(fact), 0, (), start))
+                yield Demonstration("act", f"first move, {kind} skill", prompt, answer)
+
+    def _reflections(self, start: Observation, won: bool, trajectory: list[Exchange]) -> Iterator[Demonstration]:
         """The episode and its beginning, which is lost, each with the outcome told and with the outcome to be judged.
 
-        Half of those that are told show the other beside, if its outcome is the opposite. Only `reflect_share` of the
-        episodes are reflected on.
+        Half of those that are told show the other beside, if its outcome is the opposite.
         """
-        if not self._config.reflect_share or self._rng.random() >= self._config.reflect_share:
-            return []
-        rows = []
+        if not self._chosen(self._config.reflect_share):
+            return
         cut = trajectory[: self._rng.randrange(len(trajectory))]
         for part, outcome, other in ((trajectory, won, cut), (cut, False, trajectory if won else [])):
             if not part:
@@ -101,7 +213,23 @@ class DemonstratorBase(ABC, Generic[_Fact]):
             answer = self._prompts.write_reflection(start, outcome, part)
             shown = other if won and other and self._rng.random() < 0.5 else None
             told = self._prompts.reflect(start, outcome, part, shown)
-            rows.append(Demonstration("distill", "reflect, told", told, answer))
+            yield Demonstration("distill", "reflect, told", told, answer)
             judged = self._prompts.reflect(start, None, part, None)
-            rows.append(Demonstration("distill", "reflect, judged", judged, answer))
-        return rows
+            yield Demonstration("distill", "reflect, judged", judged, answer)
+
+    # -- select -----------------------------------------------------------------------------------------------------
+
+    def _rerank(self, start: Observation, known: Fact) -> Iterator[Demonstration]:
+        """Candidates in random order, so that content decides; the answer names the relevant one.
+
+        The parser leaves the others in order of retrieval, as it does all of them when none is relevant ("1"). A longer
+        answer would be mostly tokens that decide nothing.
+        """
+        candidates = self._candidates(start, known)
+        if not candidates:
+            return
+        self._rng.shuffle(candidates)
+        fits = [candidate.topic == known.topic for candidate in candidates]
+        kind = "rerank, relevant " + ("listed first" if fits[0] else "listed later" if any(fits) else "absent")
+        prompt = self._prompts.rerank(start, [self._prompts.write_skill(candidate) for candidate in candidates])
+        yield Demonstration("rerank", kind, prompt, str(fits.index(max(fits)) + 1))

@@ -11,28 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from skill1.nano.prompts.alfworld import MARKS, compact
+from skill1.nano.world import nano_of
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
-_MANY = ("cabinet", "drawer", "shelf")  # receptacle types of which real homes have up to 30
-_ENGINE_WORDS = (
-    "go_to open close take move put use clean heat cool slice examine look inventory help nothing happens closed pick "
-    "turn middle room looking quickly around hot cold sliced normal special about not anything two find"
-)
-
-
-def vocabulary(receptacles: Iterable[str], objects: Iterable[str], *, many: int = 30, few: int = 8) -> list[str]:
-    """All words of compact prompts: marks, verbs, numbers, types, and numbered entities.
-
-    Args:
-        receptacles, objects: type names in lower case.
-        many: highest number of the receptacle types that homes have many of; `few`: of every other type.
-    """
-    places, things = sorted(set(receptacles)), sorted(set(objects))
-    entities = [f"{kind}_{n}" for kind in places for n in range(1, (many if kind in _MANY else few) + 1)]
-    entities += [f"{kind}_{n}" for kind in things if kind not in places for n in range(1, few + 1)]
-    words = [*MARKS, *_ENGINE_WORDS.split(), *compact(_ENGINE_WORDS).split(), *map(str, range(51))]
-    return list(dict.fromkeys([*words, *places, *things, *entities]))
 
 
 def make_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -43,6 +24,11 @@ def make_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, unk_token=UNKNOWN, eos_token=END, padding_side="left"
     )
+
+
+def nano_tokenizer(environment: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of everything that an environment's generated games can say."""
+    return make_tokenizer(nano_of(environment).vocabulary())
 
 
 def make_model(

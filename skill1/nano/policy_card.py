@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skill1.config import Config, diff, load_config
+from skill1.config import WarmStartConfig, load_config
+from skill1.nano.world import nano_of
 
 _CARD = """# {title}
 
@@ -29,26 +31,6 @@ candidate):
 * Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer, not the saved one.
 * {use}
 """
-_ENVIRONMENTS = {
-    "alfworld": {
-        "title": "Nano policy",
-        "places": "household games",
-        "skills": """to follow a skill that names the task's object and this home, and to ignore others). It does ignore those
-of other homes, but follows those of another object in this home as if they were right: `skill1 probe` measures it.
-""",
-        "ignorance": "It knows nothing about the homes it is trained on later.",
-        "use": "Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
-    },
-    "webshop": {
-        "title": "Nano policy for WebShop",
-        "places": "shops",
-        "skills": """to search for the brand that a skill names if the skill is about the words of the task, and to ignore
-it otherwise).
-""",
-        "ignorance": "It knows nothing about the products of the shops it is trained on later.",
-        "use": "Not useful for anything but this project's generated shops, whose words are invented.",
-    },
-}
 # share of the warm start -> what its demonstrations add
 _ALSO = {
     "reflect_share": "reflections (RetroAgent)",
@@ -57,22 +39,20 @@ _ALSO = {
 }
 
 
-def policy_card(config: Config, manifest: Mapping[str, Any], out: Path) -> str:
-    """README.md of the policy that was made with `config` in `out`, in Markdown; `manifest`: its warm_start.json."""
-    taught = manifest["warm_start"]
-    also = ", ".join(text for share, text in _ALSO.items() if taught.get(share))
-    changed = [
-        f"--set {name}={value}"
-        for name, (_, value) in diff(load_config(config.preset), config).items()
-        if name.startswith("warm_start.") or name == "environment.name"
-    ]
-    held_out = manifest["held_out"].items()
+def policy_card(preset: str, environment: str, manifest: Mapping[str, Any], out: Path) -> str:
+    """README.md, in Markdown, of the policy in `out` that was made for a preset; `manifest`: its warm_start.json."""
+    taught, of_preset = WarmStartConfig(**manifest["warm_start"]), load_config(preset)
+    also = ", ".join(text for share, text in _ALSO.items() if getattr(taught, share))
+    usual = asdict(of_preset.warm_start)
+    changed = {f"warm_start.{name}": value for name, value in asdict(taught).items() if value != usual[name]}
+    if environment != of_preset.environment.name:
+        changed["environment.name"] = environment
     return _CARD.format(
-        **_ENVIRONMENTS[config.environment.name],
+        **asdict(nano_of(environment).card),
         **{name: manifest[name] for name in ("parameters", "demonstrations", "seconds", "threads")},
-        preset=config.preset,
+        preset=preset,
         also=f"It was also taught {also}.\n" if also else "",
-        games=taught["held_out_games"],
-        table="\n".join(f"| {kind} | {of['right']:.2f} | {of['n']} |" for kind, of in held_out),
-        options=" ".join([f"--preset {config.preset}", *changed, f"--out {out}"]),
+        games=taught.held_out_games,
+        table="\n".join(f"| {kind} | {of['right']:.2f} | {of['n']} |" for kind, of in manifest["held_out"].items()),
+        options=" ".join([f"--preset {preset}", *(f"--set {k}={v}" for k, v in changed.items()), f"--out {out}"]),
     )

@@ -2,7 +2,7 @@
 
 The paper starts from an instruction-tuned model, which can already follow a skill it is shown. A policy from scratch
 cannot, so it is taught formats, play and the use of skills here, in worlds whose facts do not hold in the worlds it is
-trained and evaluated on (`demonstrations.py`, `shop_demonstrations.py`).
+trained and evaluated on (`demonstrator.py`).
 """
 
 from __future__ import annotations
@@ -11,115 +11,47 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-from skill1.config import Config, WarmStartConfig
-from skill1.envs.alfworld.game import Game
-from skill1.envs.alfworld.generate import make_games
-from skill1.envs.alfworld.homes import facts
-from skill1.nano.alfworld import Demonstrator
+from skill1.config import WarmStartConfig
 from skill1.nano.demonstrator import Demonstration
-from skill1.nano.model import END, make_model, make_tokenizer, vocabulary
+from skill1.nano.model import END, make_model, nano_tokenizer
 from skill1.nano.policy_card import policy_card
-from skill1.nano.prompts.webshop import shop_vocabulary
-from skill1.nano.webshop import shop_demonstrations
+from skill1.nano.world import nano_of
 
 MANIFEST = "warm_start.json"
 _FINGERPRINT_GAMES = 24
 
 
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """What the policy of one environment is taught."""
-
-    tokenizer: Callable[[], PreTrainedTokenizerFast]
-    demonstrations: Callable[[WarmStartConfig], Iterator[Demonstration]]
-
-
-def fingerprint(config: WarmStartConfig, environment: str = "alfworld") -> str:
+def fingerprint(config: WarmStartConfig, environment: str) -> str:
     """SHA-256 of the vocabulary and of the first games' demonstrations: changes when the code that made them does."""
-    course = _COURSES[environment]
-    digest = hashlib.sha256(json.dumps(course.tokenizer().get_vocab(), sort_keys=True).encode())
-    for row in course.demonstrations(replace(config, games=min(config.games, _FINGERPRINT_GAMES))):
+    vocabulary = nano_tokenizer(environment).get_vocab()
+    digest = hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode())
+    few = replace(config, games=min(config.games, _FINGERPRINT_GAMES))
+    for row in nano_of(environment).demonstrator(few).demonstrations():
         digest.update(f"{row.stage}\t{row.prompt}\t{row.answer}\n".encode())
     return digest.hexdigest()
 
 
-def common_places() -> Mapping[str, frozenset[str]]:
-    """Object type -> receptacle types that can hold it, lower case, from the installed package."""
-    holds = facts().holds
-    objects = {kind for kinds in holds.values() for kind in kinds}
-    return {o.lower(): frozenset(r.lower() for r, kinds in holds.items() if o in kinds) for o in sorted(objects)}
-
-
-def nano_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of everything ALFWorld's games can say."""
-    known = facts()
-    return make_tokenizer(vocabulary((r.lower() for r in known.holds), (thing.lower() for thing in known.things)))
-
-
-def shop_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of everything generated shops can say."""
-    return make_tokenizer(shop_vocabulary())
-
-
-def demonstrations(config: WarmStartConfig) -> Iterator[Demonstration]:
-    """Demonstrations of `config.games` games from ever new worlds."""
-    demonstrator = Demonstrator(config, common_places(), config.seed)
-    sizes = range(config.receptacles_low, config.receptacles_high + 1)
-    done = world = 0
-    while done < config.games:
-        count = min(config.games_per_world, config.games - done)
-        games = make_games(
-            # world seeds of the warm start never meet those of evaluation worlds
-            config.seed * 1_000_003 + world,
-            train=count,
-            valid_seen=1,
-            valid_unseen=1,
-            homes=8,
-            unseen_homes=1,
-            receptacles=sizes[world % len(sizes)],
-        )
-        for generated in games:
-            if generated.split == "train":
-                game = Game.parse(generated.game_dict)
-                yield from demonstrator.demonstrate(game, generated.habitual.replace(" ", "_"))
-        done += count
-        world += 1
-
-
-_COURSES = {
-    "alfworld": _Course(nano_tokenizer, demonstrations),
-    "webshop": _Course(shop_tokenizer, shop_demonstrations),
-}
-
-
-def tokenize(rows: Iterator[Demonstration], tokenizer: PreTrainedTokenizerFast) -> Dataset:
+def tokenize(rows: Iterable[Demonstration], tokenizer: PreTrainedTokenizerFast) -> Dataset:
     """-> dataset of input_ids and the number of prompt tokens. Raises ValueError on a word outside the vocabulary."""
-    unknown = tokenizer.unk_token_id
-
-    def encoded() -> Iterator[dict]:
-        for row in rows:
-            prompt = tokenizer.encode(row.prompt, add_special_tokens=False)
-            answer = tokenizer.encode(f"{row.answer} {END}", add_special_tokens=False)
-            if unknown in prompt or unknown in answer:
-                raise ValueError(f"a word outside the nano vocabulary in: {row.prompt} {row.answer}")
-            yield {
-                "input_ids": prompt + answer,
-                "length": len(prompt) + len(answer),
-                "prompt": len(prompt),
-                "kind": row.kind,
-            }
-
-    return Dataset.from_list(list(encoded()))
+    encoded = []
+    for row in rows:
+        prompt = tokenizer.encode(row.prompt, add_special_tokens=False)
+        answer = tokenizer.encode(f"{row.answer} {END}", add_special_tokens=False)
+        if tokenizer.unk_token_id in prompt + answer:
+            raise ValueError(f"a word outside the nano vocabulary in: {row.prompt} {row.answer}")
+        ids = prompt + answer
+        encoded.append({"input_ids": ids, "length": len(ids), "prompt": len(prompt), "kind": row.kind})
+    return Dataset.from_list(encoded)
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -202,16 +134,12 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids} | {key: torch.tensor([row[key] for row in rows]) for key in ("prompt", "length")}
 
 
-def warm_start(whole: Config, out: Path) -> None:
-    """Train a nano policy for the environment from scratch and save it with its tokenizer, manifest and card to `out`."""
-    config, environment = whole.warm_start, whole.environment.name
-    course = _COURSES[environment]
-    tokenizer = course.tokenizer()
-    data = tokenize(course.demonstrations(config), tokenizer)
-    model: Qwen2ForCausalLM = make_model(
-        tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed
-    )
-    trainer = _WarmStartTrainer(
+def make_trainer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: Dataset, config: WarmStartConfig, out: Path
+) -> SFTTrainer:
+    """The trainer of a warm start: one pass over rows of like lengths, learning rate linear to zero after a warm-up."""
+    gpu = torch.cuda.is_available()
+    return _WarmStartTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=data,
@@ -235,17 +163,31 @@ def warm_start(whole: Config, out: Path) -> None:
             report_to="none",
             bf16=False,
             activation_checkpointing=False,
-            use_cpu=not torch.cuda.is_available(),
-            dataloader_pin_memory=torch.cuda.is_available(),
+            use_cpu=not gpu,
+            dataloader_pin_memory=gpu,
         ),
     )
+
+
+def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path) -> None:
+    """Train a nano policy for the environment from scratch and save it with its tokenizer, manifest and card to `out`.
+
+    Args:
+        preset: which the policy is for and `config` comes from, for the card.
+
+    Raises ConfigError for an environment without a nano world.
+    """
+    world = nano_of(environment)
+    tokenizer = nano_tokenizer(environment)
+    data = tokenize(world.demonstrator(config).demonstrations(), tokenizer)
+    model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
+    trainer = make_trainer(model, tokenizer, data, config, out)
     started = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
-    held_out = tokenize(
-        course.demonstrations(replace(config, seed=config.seed + 1, games=config.held_out_games)), tokenizer
-    )
+    others = replace(config, seed=config.seed + 1, games=config.held_out_games)
+    held_out = tokenize(world.demonstrator(others).demonstrations(), tokenizer)
     scores = score(model.eval(), held_out, config.rows_per_step, tokenizer.pad_token_id)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -261,4 +203,4 @@ def warm_start(whole: Config, out: Path) -> None:
         "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    (out / "README.md").write_text(policy_card(whole, manifest, out))
+    (out / "README.md").write_text(policy_card(preset, environment, manifest, out))

@@ -1,62 +1,89 @@
-"""The generated games that the nano presets play, in `data/nano-world-<seed>/` and `data/nano-shop-<seed>/`.
+"""What the nano policies' world has to know of an environment, and the generated games that the nano presets play.
 
-They are the demo's and a sweep's.
+An environment names its `NanoWorld` in `EnvironmentSpec.nano`; nothing else here names an environment.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from skill1.config import ConfigError
-from skill1.envs.alfworld.generate import generate as generate_games
-from skill1.envs.webshop.generate import generate as generate_shop
+from skill1.config import WarmStartConfig, load_config
+from skill1.envs.base import VectorEnvironment
+from skill1.envs.make import environment_spec
+from skill1.methods.skillrl.evolution import Episode
+from skill1.nano.demonstrator import Demonstrator
+from skill1.nano.prompts import Fact
+from skill1.nano.reflection import CompactReflections
+from skill1.presets import PRESETS
+from skill1.records import Rollout, Task
+from skill1.registry import ConfigError, find
 from skill1.store.run_directory import RunError
 
-SIZES = {"train": 480, "valid_seen": 120, "valid_unseen": 72, "homes": 16, "unseen_homes": 6, "receptacles": 18}
-# A tenth of the products is asked for, so that a run meets each several times: some 550 goals about 90 products.
-SHOP = {"products": 1000, "asked": 0.1}
+Draw = dict[str, Fact | None]  # arm of the probe -> what it shows in one episode, None for nothing
+DrawArms = Callable[
+    [VectorEnvironment, Sequence[Task], Sequence[Task], int, random.Random], tuple[list[Task], list[Draw]]
+]
 
 
-@dataclass(frozen=True, slots=True)
-class _World:
-    folder: str
-    generate: Callable[..., Any]
-    sizes: Mapping[str, Any]  # fields of the generator's `Parameters` besides the seed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardTexts:
+    """What a policy's card says of its environment."""
+
+    title: str
+    places: str  # where demonstrations play: "shops"
+    skills: str  # what it does with a skill; up to the closing bracket and a line feed
+    ignorance: str
+    use: str
 
 
-_HOMES = _World("nano-world", generate_games, SIZES)
-_SHOP = _World("nano-shop", generate_shop, SHOP)
-_WORLDS = {
-    "nano": _HOMES,
-    "nano-baselines": _HOMES,
-    "nano-webshop": _SHOP,
-    "nano-baselines-webshop": _SHOP,
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NanoWorld:
+    """One environment, small enough to train in from scratch."""
+
+    folder: str  # of generated games: data/<folder>-<seed>
+    generate: Callable[..., Any]  # writes them: (folder, seed=..., **sizes) -> a report that names the folder `out`
+    sizes: Mapping[str, Any]  # the generator's parameters besides the seed
+    vocabulary: Callable[[], list[str]]  # all words of the compact prompts
+    prompts: Callable[[], CompactReflections]
+    demonstrator: Callable[[WarmStartConfig], Demonstrator]
+    draw_arms: DrawArms  # of the probe: (environment, train tasks, tasks, passes, rng) -> tasks probed, draws by pass
+    followed: Callable[[Fact, Rollout], bool]  # whether an episode's first move is the one that the fact is about
+    principles: Callable[[Sequence[Episode]], Counter[str]]  # what episodes teach a skill bank -> how often
+    mistakes: Callable[[Sequence[Episode]], Counter[str]]  # what they teach it not to do -> how often
+    card: CardTexts
+
+
+def nano_of(environment: str) -> NanoWorld:
+    """The nano world of an environment. Raises ConfigError for an environment that is unknown or has none."""
+    spec = environment_spec(environment)
+    if spec.nano is None:
+        raise ConfigError(f"the environment {environment} has no nano world (`EnvironmentSpec.nano`)")
+    return find("nano worlds", spec.nano)
 
 
 def has_world(preset: str) -> bool:
-    """Whether the preset plays generated games when it is given no others."""
-    return preset in _WORLDS
+    """Whether a preset plays generated games when it is given no others: those of the nano policies do."""
+    return PRESETS[preset].get("policy.prompts") == "compact"
 
 
 def world_folder(seed: int, preset: str = "nano") -> Path:
     """Where the generated games that a nano preset plays are, or will be. Raises ConfigError for another preset."""
-    if preset not in _WORLDS:
-        raise ConfigError(f"the preset {preset} has no generated games of its own (only {', '.join(_WORLDS)} have)")
-    return Path("data") / f"{_WORLDS[preset].folder}-{seed}"
+    return Path("data") / f"{_world_of(preset).folder}-{seed}"
 
 
 def nano_world(seed: int, sizes: Mapping[str, Any] | None = None, preset: str = "nano") -> str:
     """Folder of those games; generated once. Raises RunError if other games are there, ConfigError as `world_folder`.
 
-    `sizes`: fields of the generator's `Parameters`; by default those of the preset.
+    `sizes`: fields of the generator's `Parameters`; by default those of the environment.
     """
-    folder, world = world_folder(seed, preset), _WORLDS[preset]
+    folder, world = world_folder(seed, preset), _world_of(preset)
     sizes = world.sizes if sizes is None else sizes
     if not folder.exists():
         folder.parent.mkdir(exist_ok=True)
@@ -67,3 +94,10 @@ def nano_world(seed: int, sizes: Mapping[str, Any] | None = None, preset: str = 
         return str(world.generate(folder, seed=seed, **sizes).out)
     except FileExistsError as error:
         raise RunError(str(error)) from None
+
+
+def _world_of(preset: str) -> NanoWorld:
+    if preset not in PRESETS or not has_world(preset):
+        known = ", ".join(filter(has_world, PRESETS))
+        raise ConfigError(f"the preset {preset} has no generated games of its own (only {known} have)")
+    return nano_of(load_config(preset).environment.name)

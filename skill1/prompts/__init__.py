@@ -3,19 +3,12 @@
 `full` is the paper's templates in our own words for instruction-tuned models; `compact` is ours, for the nano policies.
 """
 
-from pkgutil import resolve_name
-
-from skill1.config import ConfigError
 from skill1.envs.make import environment_spec
 from skill1.prompts.base import ActContext, Parsed, PromptSet, history_of
 from skill1.prompts.full import FullPrompts
+from skill1.registry import ConfigError, find
 
 __all__ = ["ActContext", "Parsed", "PromptSet", "history_of", "make_prompts"]
-
-_COMPACT = {
-    "alfworld": "skill1.nano.prompts.alfworld:CompactPrompts",
-    "webshop": "skill1.nano.prompts.webshop:CompactShopPrompts",
-}
 
 
 def make_prompts(name: str, environment: str) -> PromptSet:
@@ -23,6 +16,6 @@ def make_prompts(name: str, environment: str) -> PromptSet:
     spec = environment_spec(environment)
     if name == "full":
         return FullPrompts(spec.words)
-    if name != "compact" or spec.name not in _COMPACT:
-        raise ConfigError(f"no prompt set {name!r} for environment {environment!r}; use 'full' or 'compact'")
-    return resolve_name(_COMPACT[spec.name])()
+    if name == "compact" and spec.nano:
+        return find("prompts", spec.nano).prompts()
+    raise ConfigError(f"no prompt set {name!r} for environment {environment!r}; use 'full' or 'compact'")

@@ -46,4 +46,5 @@ ALFWORLD = EnvironmentSpec(
     ),
     kinds=("pick_and_place", "look_at_obj_in_light", "clean", "heat", "cool", "examine"),
     kind_of=kind_of,
+    nano="skill1.nano.alfworld:NANO",
 )

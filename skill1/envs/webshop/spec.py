@@ -43,4 +43,5 @@ WEBSHOP = EnvironmentSpec(
     ),
     kinds=KINDS,
     kind_of=kind_of,
+    nano="skill1.nano.webshop:NANO",
 )

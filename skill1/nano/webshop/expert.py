@@ -1,6 +1,6 @@
 """A scripted WebShop player with partial information, the teacher of the WebShop warm start. Ours, not the paper's.
 
-It sees what the policy sees: its page, taken apart (`prompts.shop_reading`). It searches for the words of the task,
+It sees what the policy sees: its page, taken apart (`webshop.reading`). It searches for the words of the task,
 opens the product whose title shows most of them within the price, chooses the wanted values and buys; a product that
 does not come in them is left for the next. It never looks for attributes that a title leaves out, so it is often taken
 in by a look-alike. A hint (the brand that a relevant skill names) is searched for first.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 
 from skill1.envs.base import Observation
-from skill1.nano.prompts.shop_reading import ShopPage, read_page, read_wish
+from skill1.nano.webshop.reading import ShopPage, read_page, read_wish
 
 
 class ShopExpert:
@@ -26,7 +26,7 @@ class ShopExpert:
         self._wish = read_wish(start.instruction)
         self._hint = hint
         self.doing = "search"  # what the last answer of `act` was for
-        self.opened: str | None = None  # brand of the product whose page was seen last
+        self.found: str | None = None  # brand of the product whose page was answered last
 
     def act(self, now: Observation) -> str:
         page = read_page(now.text, now.instruction)
@@ -37,17 +37,27 @@ class ShopExpert:
             case "results":
                 return self._open(page)
             case "item":
+                self.found = page.items[0].brand
                 return self._handle(page)
         self.doing = "return"
         return "prev"
 
     def moved(self, answer: str, now: Observation) -> None:
         """Update the memory after `answer` was executed (its own or a slip's) and `now` was seen."""
-        page = read_page(now.text, now.instruction)
-        if page.kind == "item":
-            self.opened = page.items[0].brand
-        if self._hint and answer == "back":
+        if answer == "back":
             self._hint = None  # it led nowhere
+
+    def slip(self, now: Observation, rng: random.Random) -> str:
+        """A noisy answer: something that the page offers, whatever the task."""
+        page = read_page(now.text, now.instruction)
+        match page.kind:
+            case "results":
+                return rng.choice([*(f"open {n}" for n in range(1, len(page.items) + 1)), "back", "next"])
+            case "item":
+                return rng.choice([*(f"choose {value}" for value in page.offered), "features", "description", "prev"])
+            case "sub":
+                return "back"
+        return f"search {rng.choice(self._wish.terms or ('none',))}"
 
     def _open(self, page: ShopPage) -> str:
         unseen = [(number, item) for number, item in enumerate(page.items, start=1) if not item.seen]
@@ -64,16 +74,3 @@ class ShopExpert:
             return "prev"
         self.doing = "choose" if page.offered else "buy"
         return f"choose {page.offered[0]}" if page.offered else "buy"
-
-
-def slip(now: Observation, rng: random.Random) -> str:
-    """A noisy answer: something that the page offers, whatever the task."""
-    page = read_page(now.text, now.instruction)
-    match page.kind:
-        case "results":
-            return rng.choice([*(f"open {n}" for n in range(1, len(page.items) + 1)), "back", "next"])
-        case "item":
-            return rng.choice([*(f"choose {value}" for value in page.offered), "features", "description", "prev"])
-        case "sub":
-            return "back"
-    return f"search {rng.choice(read_wish(now.instruction).terms or ('none',))}"

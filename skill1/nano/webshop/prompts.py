@@ -18,16 +18,15 @@ the wanted ones are shown; products are opened by their number on the page, not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from skill1.envs.base import Observation
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
-from skill1.methods.skillrl.bank import Mistake, Principle
-from skill1.nano.prompts.base import WRITE, CompactBase
-from skill1.nano.prompts.reflection import read_reflection, write_reflection
-from skill1.nano.prompts.shop_reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
-from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected
+from skill1.nano.prompts import WRITE, Fact
+from skill1.nano.reflection import CompactReflections
+from skill1.nano.webshop.reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
+from skill1.prompts.base import ActContext, Exchange, Parsed
 from skill1.records import Lesson
 
 _MARKS = (
@@ -40,18 +39,19 @@ _CLICKS = {
 }  # fmt: skip
 _PLAIN = {name.lower(): word for word, name in _CLICKS.items()}
 _BUTTONS = frozenset(f"click[{name}]" for name in _PLAIN)
-SUBTASKS = ("search", "open", "choose", "buy")  # of a reflection
 _MOST = 50  # highest number there is a token for
 
 
-def shop_vocabulary() -> list[str]:
+def vocabulary() -> list[str]:
     """All words of compact prompts in generated shops."""
     brands = [mark + syllable for mark in "~+" for syllable in SYLLABLES]
     return list(dict.fromkeys([*_MARKS, *_CLICKS, *map(str, range(_MOST + 1)), *brands, *map(token, TERMS)]))
 
 
-class CompactShopPrompts(CompactBase):
+class CompactShopPrompts(CompactReflections):
     """Prompts and parsers over the compact text."""
+
+    subtasks = ("search", "open", "choose", "buy")
 
     def act(self, context: ActContext) -> str:
         start = context.start
@@ -67,11 +67,11 @@ class CompactShopPrompts(CompactBase):
         )
 
     def _task(self, start: Observation) -> str:
-        return f"<task> {' '.join(read_wish(start.instruction).terms) or 'none'}"
+        return f"<task> {_wished(start) or 'none'}"
 
     def _asked(self, start: Observation) -> str:
         # whether all values that were wanted were chosen is one of the subtasks
-        return f"<left> {' ; '.join(SUBTASKS)} {self._want(start)}"
+        return f"<left> {' ; '.join(self.subtasks)} {self._want(start)}"
 
     @staticmethod
     def _want(start: Observation) -> str:
@@ -83,13 +83,8 @@ class CompactShopPrompts(CompactBase):
     def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
         return " ; ".join(_answer(action, text, start, named=True) for text, action in trajectory)
 
-    def bank_block(
-        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
-    ) -> str:
-        return self.skill_block([entry.principle for entry in (*general, *specific)])  # no word says what not to do
-
     def parse_query(self, text: str, start: Observation) -> Parsed:
-        return Parsed(spoken(text.strip() or " ".join(read_wish(start.instruction).terms)), bool(text.strip()))
+        return Parsed(spoken(text.strip() or _wished(start)), bool(text.strip()))
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         match text.split():
@@ -111,36 +106,34 @@ class CompactShopPrompts(CompactBase):
         about, right = (spoken(" ".join(part)) for part in (words[:bar], words[bar + 1 :]))
         return Lesson(about, f"{about} : {right}") if bar and right else None
 
-    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
+    def _strategy(self, words: Sequence[str], start: Observation) -> str:
         """A lesson says which brand was right; what for stands in the task, and is put before it."""
-        found = read_reflection(text, SUBTASKS)
-        if found is None:
-            return None
-        reflection, words = found
-        about, right = (spoken(" ".join(part)) for part in (read_wish(start.instruction).terms, words))
-        return Reflected(reflection, Lesson(start.instruction, f"{about} : {right}") if right else None)
+        right = spoken(" ".join(words))
+        return f"{spoken(_wished(start))} : {right}" if right else ""
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
-        return Lesson(spoken(" ".join(read_wish(start.instruction).terms)), spoken(self._actions(start, trajectory)))
+        return Lesson(spoken(_wished(start)), spoken(self._actions(start, trajectory)))
 
     # -- what the warm start teaches ------------------------------------------------------------------------------
 
-    @staticmethod
-    def write_query(wish: Sequence[str]) -> str:
-        """A query: the words of the wish."""
-        return " ".join(wish)
+    def fact(self, start: Observation, found: str) -> Fact:
+        return fact_of(start.instruction, found)
 
-    @staticmethod
-    def write_lesson(wish: Sequence[str], bought: str) -> str:
-        """A distillation: for which wish which brand was bought; both as tokens."""
-        return f"{' '.join(wish)} | {bought}"
+    def write_query(self, fact: Fact) -> str:
+        return fact.about
 
-    @staticmethod
-    def write_reflection(start: Observation, won: bool, trajectory: Sequence[Exchange]) -> str:
-        """A reflection on an episode: what its commands did, and which brand was right.
+    def write_lesson(self, fact: Fact) -> str:
+        return f"{fact.about} | {fact.found}"
 
-        A product that was not right is no lesson: no word says what not to buy.
-        """
+    def write_skill(self, fact: Fact) -> str:
+        return f"{spoken(fact.about)} : {spoken(fact.found)}"
+
+    write_principle = write_skill
+
+    def _progress(
+        self, start: Observation, won: bool, trajectory: Sequence[Exchange]
+    ) -> tuple[Mapping[str, bool], str]:
+        """What the commands did, and which brand was right: no word says what not to buy."""
         words = [_answer(action, text, start, named=True).split() for text, action in trajectory]
         opened = [i for i, w in enumerate(words) if w[0] == "open" and w[1:] != ["none"]]
         chosen = {w[1] for w in words[opened[-1] :] if w[0] == "choose"} if opened else set()
@@ -153,13 +146,17 @@ class CompactShopPrompts(CompactBase):
         }
         if not wanted:
             del done["choose"]
-        right = " ".join(words[opened[-1]][1:]) if won else "none"
-        return write_reflection(won, [s for s in done if done[s]], [s for s in done if not done[s]], right)
+        return done, " ".join(words[opened[-1]][1:]) if won else ""
 
-    @staticmethod
-    def write_skill(wish: Sequence[str], bought: str) -> str:
-        """The strategy that the library keeps of such a lesson."""
-        return f"{spoken(' '.join(wish))} : {spoken(bought)}"
+
+def fact_of(instruction: str, found: str) -> Fact:
+    """Return that the brand `found` was right for what the instruction asks for."""
+    return Fact(" ".join(read_wish(instruction).terms), found)
+
+
+def _wished(start: Observation) -> str:
+    """The words of the wish, as tokens."""
+    return " ".join(read_wish(start.instruction).terms)
 
 
 def _observation(text: str, start: Observation) -> str:

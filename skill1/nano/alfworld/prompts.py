@@ -25,16 +25,15 @@ a type it names (the room list says where else one can go).
 
 from __future__ import annotations
 
-import re
-import zlib
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
+from skill1.envs.alfworld.homes import facts
 from skill1.envs.base import Observation
-from skill1.methods.skillrl.bank import Mistake, Principle
-from skill1.nano.prompts.base import WRITE, CompactBase
-from skill1.nano.prompts.reflection import read_reflection, write_reflection
-from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected
+from skill1.methods.skillrl.bank import Mistake
+from skill1.nano.alfworld.reading import compact, home, named, pointed, read_request, room, type_of
+from skill1.nano.prompts import WRITE, Fact
+from skill1.nano.reflection import CompactReflections
+from skill1.prompts.base import ActContext, Exchange, Parsed
 from skill1.records import Lesson
 
 MARKS = (
@@ -42,53 +41,27 @@ MARKS = (
     "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", ",", "|", "none", "start", "in", "here",
     "elsewhere", "success", "failure",
 )  # fmt: skip
-_FILLER = frozenset(
-    "a an and are arrive at from in into is it its next of on s some the them then there this to under up using with "
-    "you your see facing carrying".split()
+_ENGINE_WORDS = (
+    "go_to open close take move put use clean heat cool slice examine look inventory help nothing happens closed pick "
+    "turn middle room looking quickly around hot cold sliced normal special about not anything two find"
 )
-_ENTITY = re.compile(r"\b([a-z]+) (\d+)\b")
-_WORD = re.compile(r"[a-z_]+_\d+|[a-z_]+|\d+")
+_MANY, _FEW = 30, 8  # highest number of an entity: of the receptacle types below, and of any other type
+_NUMEROUS = ("cabinet", "drawer", "shelf")
 _TWO = {"take": "from", "move": "to", "clean": "with", "heat": "with", "cool": "with", "slice": "with"}
 _ONE = ("open", "close", "use", "examine")
 _BARE = ("look", "inventory")
 _SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
-_SYLLABLES = tuple(a + b for a in "bdgklmnr" for b in "aeio")
-SUBTASKS = ("go_to", "take", "use", "move")  # of a reflection; "use": clean, heat, cool or light
-NAME = re.compile(r"\b(?:[bdgklmnr][aeio]){3}\b")  # of a home; no word of the environment looks like one
+_TREATMENTS = ("clean", "heat", "cool")
 
 
-@lru_cache(maxsize=1 << 16)  # a rollout says the same few thousand things again and again
-def compact(text: str) -> str:
-    """Environment text or command -> content words and entity tokens, without repeats of the word just said."""
-    joined = _ENTITY.sub(r"\1_\2", text.lower().replace("go to ", "go_to "))
-    words: list[str] = []
-    for word in _WORD.findall(joined):
-        if word not in _FILLER and (not words or word != words[-1]):
-            words.append(word)
-    return " ".join(words)
-
-
-def room(start: Observation) -> list[str]:
-    """Receptacles in the order of the first observation, as entity tokens."""
-    return [f"{kind}_{n}" for kind, n in _ENTITY.findall(start.text.partition("you see ")[2].partition("\n")[0])]
-
-
-def home(start: Observation) -> str:
-    """The home's name, one of 32,768: the same for the same receptacles, whatever their order."""
-    number = zlib.crc32(" ".join(sorted(room(start))).encode())
-    first, second, third = (_SYLLABLES[number // 32**i % 32] for i in range(3))
-    return first + second + third
-
-
-def _pointed(text: str, start: Observation) -> str:
-    """Names of homes -> "here" or "elsewhere", as seen from `start`."""
-    here = home(start)
-    return NAME.sub(lambda name: "here" if name[0] == here else "elsewhere", text)
-
-
-def _named(text: str, start: Observation) -> str:
-    """ "here" -> the name of the home, for the library."""
-    return re.sub(r"\bhere\b", home(start), text)
+def vocabulary() -> list[str]:
+    """All words of compact prompts: marks, verbs, numbers, types, and numbered entities."""
+    known = facts()
+    places, things = ({kind.lower() for kind in kinds} for kinds in (known.holds, known.things))
+    numbered = {kind: _MANY if kind in _NUMEROUS else _FEW for kind in (*sorted(places), *sorted(things - places))}
+    entities = [f"{kind}_{n}" for kind, most in numbered.items() for n in range(1, most + 1)]
+    words = [*MARKS, *_ENGINE_WORDS.split(), *compact(_ENGINE_WORDS).split(), *map(str, range(51))]
+    return list(dict.fromkeys([*words, *sorted(places), *sorted(things), *entities]))
 
 
 def _onward(places: list[str], here: list[str]) -> list[str]:
@@ -101,8 +74,10 @@ def _spaced(entity: str) -> str:
     return entity.replace("_", " ")
 
 
-class CompactPrompts(CompactBase):
+class CompactPrompts(CompactReflections):
     """Prompts and parsers over the compact text."""
+
+    subtasks = ("go_to", "take", "use", "move")  # "use": clean, heat, cool or light
 
     def act(self, context: ActContext) -> str:
         start, now = context.start, context.observation
@@ -128,10 +103,10 @@ class CompactPrompts(CompactBase):
         return f"<task> {compact(start.instruction)}"
 
     def _asked(self, start: Observation) -> str:
-        return f"<can> {' ; '.join(SUBTASKS)}"
+        return f"<can> {' ; '.join(self.subtasks)}"
 
     def _skill(self, text: str, start: Observation) -> str:
-        return _pointed(text, start)
+        return pointed(text, start)
 
     @staticmethod
     def _observation(text: str, start: Observation) -> str:
@@ -140,14 +115,11 @@ class CompactPrompts(CompactBase):
     def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
         return " ; ".join(compact(action) for _, action in trajectory)
 
-    def bank_block(
-        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
-    ) -> str:
-        shown = [entry.principle for entry in (*general, *specific)]
-        return self.skill_block([*shown, *(f"not {mistake.description}" for mistake in mistakes)])
+    def _avoided(self, mistakes: Sequence[Mistake]) -> list[str]:
+        return [f"not {mistake.description}" for mistake in mistakes]
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
-        return Parsed(_named(text.strip() or compact(start.instruction), start), bool(text.strip()))
+        return Parsed(named(text.strip() or compact(start.instruction), start), bool(text.strip()))
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         words = text.split()
@@ -165,54 +137,53 @@ class CompactPrompts(CompactBase):
         return Parsed(text.strip(), False)
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
-        desc, bar, strategy = (part.strip() for part in _named(text, start).partition("|"))
+        desc, bar, strategy = (part.strip() for part in named(text, start).partition("|"))
         return Lesson(desc, strategy) if desc and bar and strategy and "|" not in strategy else None
 
-    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
-        found = read_reflection(text, SUBTASKS)
-        if found is None:
-            return None
-        reflection, words = found
-        return Reflected(reflection, Lesson(start.instruction, _named(" ".join(words), start)) if words else None)
+    def _strategy(self, words: Sequence[str], start: Observation) -> str:
+        return named(" ".join(words), start)
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         return Lesson(compact(start.instruction), self._actions(start, trajectory))
 
     # -- what the warm start teaches ------------------------------------------------------------------------------
 
-    @staticmethod
-    def write_query(target: str) -> str:
-        """A query: the object, in this home."""
-        return f"{target} here"
+    def fact(self, start: Observation, found: str) -> Fact:
+        return Fact(read_request(start.instruction).target, found, home(start))
 
-    @staticmethod
-    def write_lesson(target: str, place: str) -> str:
-        """A distillation: where the object was found."""
-        return f"{target} here | {target} here in {place}"
+    def write_query(self, fact: Fact) -> str:
+        return f"{fact.about} here"
 
-    @staticmethod
-    def write_reflection(start: Observation, won: bool, trajectory: Sequence[Exchange]) -> str:
-        """A reflection on an episode: what its commands did for the task's object, and where it was found."""
+    def write_lesson(self, fact: Fact) -> str:
+        return f"{fact.about} here | {fact.about} here in {fact.found}"
+
+    def write_skill(self, fact: Fact) -> str:
+        return f"{fact.about} {fact.home} in {fact.found}"
+
+    def write_principle(self, fact: Fact) -> str:
+        return principle(fact.about, type_of(fact.found))
+
+    def _progress(
+        self, start: Observation, won: bool, trajectory: Sequence[Exchange]
+    ) -> tuple[Mapping[str, bool], str]:
+        """What the commands did for the task's object, and where it was found."""
         words = [compact(command).split() for _, command in trajectory]
         task = compact(start.instruction).split()
-        wanted = 2 if "two" in task else 1
-        own = [w for w in words if len(w) > 1 and w[1].rpartition("_")[0] in task]  # commands about the object
+        own = [w for w in words if len(w) > 1 and type_of(w[1]) in task]  # commands about the object
         taken = [w for w in own if w[0] == "take"]
-        treats = [w for w in words if w[0] == "use"] + [w for w in own if w[0] in ("clean", "heat", "cool")]
         done = {
             "go_to": any(w[0] == "go_to" for w in words),
-            "take": len(taken) >= wanted,
-            "use": won or bool(treats),
+            "take": len(taken) >= (2 if "two" in task else 1),
+            "use": won or any(w[0] == "use" for w in words) or any(w[0] in _TREATMENTS for w in own),
             "move": won,
         }
         if task[0] in ("look", "examine"):
             del done["move"]
-        elif not {"clean", "hot", "heat", "cool"} & set(task):
+        elif not {*_TREATMENTS, "hot"} & set(task):
             del done["use"]
-        lesson = f"{taken[0][1].rpartition('_')[0]} here in {taken[0][2]}" if taken else "none"
-        return write_reflection(won, [s for s in done if done[s]], [s for s in done if not done[s]], lesson)
+        return done, f"{type_of(taken[0][1])} here in {taken[0][2]}" if taken else ""
 
-    @staticmethod
-    def write_skill(target: str, place: str, start: Observation) -> str:
-        """The strategy that the library keeps of such a lesson."""
-        return _named(f"{target} here in {place}", start)
+
+def principle(about: str, kind: str) -> str:
+    """In which type of place an object lies, as a skill bank keeps it."""
+    return f"{about} in {kind}"

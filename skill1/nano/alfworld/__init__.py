@@ -1,0 +1,29 @@
+"""The nano world of ALFWorld: generated homes, each with habits of its own."""
+
+from skill1.envs.alfworld.generate import generate
+from skill1.nano.alfworld.demonstrator import HomeDemonstrator
+from skill1.nano.alfworld.facts import draw_arms, followed, mistakes, principles
+from skill1.nano.alfworld.prompts import CompactPrompts, vocabulary
+from skill1.nano.world import CardTexts, NanoWorld
+
+NANO = NanoWorld(
+    folder="nano-world",
+    generate=generate,
+    sizes={"train": 480, "valid_seen": 120, "valid_unseen": 72, "homes": 16, "unseen_homes": 6, "receptacles": 18},
+    vocabulary=vocabulary,
+    prompts=CompactPrompts,
+    demonstrator=HomeDemonstrator,
+    draw_arms=draw_arms,
+    followed=followed,
+    principles=principles,
+    mistakes=mistakes,
+    card=CardTexts(
+        title="Nano policy",
+        places="household games",
+        skills="""to follow a skill that names the task's object and this home, and to ignore others). It does ignore those
+of other homes, but follows those of another object in this home as if they were right: `skill1 probe` measures it.
+""",
+        ignorance="It knows nothing about the homes it is trained on later.",
+        use="Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
+    ),
+)

@@ -1,0 +1,103 @@
+"""Games of generated homes for the warm start; a skill's topic is an object in a home. Ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from skill1.config import WarmStartConfig
+from skill1.envs.alfworld.environment import AlfworldEnvironment
+from skill1.envs.alfworld.game import Game
+from skill1.envs.alfworld.generate import make_games
+from skill1.envs.alfworld.homes import facts
+from skill1.envs.base import Observation
+from skill1.nano.alfworld.expert import HomeExpert
+from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.nano.alfworld.reading import room, type_of
+from skill1.nano.demonstrator import Demonstrator
+from skill1.nano.prompts import Fact
+from skill1.records import Task
+
+_MIN_POOL = 8  # facts before rankings are asked for
+
+
+@lru_cache(maxsize=1)
+def common_places() -> dict[str, frozenset[str]]:
+    """Object type -> receptacle types that can hold it, lower case, from the installed package."""
+    holds = facts().holds
+    objects = {kind for kinds in holds.values() for kind in kinds}
+    return {o.lower(): frozenset(r.lower() for r, kinds in holds.items() if o in kinds) for o in objects}
+
+
+class _OneGame:
+    """A generated game where an environment expects a folder of them."""
+
+    def __init__(self, game: Game) -> None:
+        self._game = game
+
+    def game(self, _id: str) -> Game:
+        return self._game
+
+
+def environment_of(game: Game, max_steps: int) -> AlfworldEnvironment:
+    """An environment that plays one game, whatever the task."""
+    return AlfworldEnvironment(_OneGame(game), max_steps)
+
+
+class HomeDemonstrator(Demonstrator):
+    def __init__(self, config: WarmStartConfig) -> None:
+        super().__init__(config, CompactPrompts())
+
+    def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[AlfworldEnvironment, Task, str]]:
+        config = self._config
+        sizes = range(config.receptacles_low, config.receptacles_high + 1)
+        games = make_games(
+            seed, train=count, valid_seen=1, valid_unseen=1, homes=8, unseen_homes=1,
+            receptacles=sizes[world % len(sizes)],
+        )  # fmt: skip
+        for made in games:
+            if made.split == "train":
+                environment = environment_of(Game.parse(made.game_dict), config.max_steps)
+                yield environment, Task("alfworld", made.split, made.id, ""), made.habitual.replace(" ", "_")
+
+    def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> HomeExpert:
+        """A skill says where to look first; a principle only in which type of place."""
+        if told and by_principle:
+            return HomeExpert(start, {told.about: (type_of(told.found),)})
+        return HomeExpert(start, common_places(), hint=told.found if told else None)
+
+    def _foreign(self, start: Observation, known: Fact) -> Fact | None:
+        """Of another object of this home, of this object in another home, or of neither."""
+        if not self._pool:
+            return None
+        other = self._rng.choice(self._pool)
+        here = Fact(other.about, self._rng.choice(room(start)), known.home)
+        drawn = self._rng.choice((here, replace(other, about=known.about), other))
+        return None if drawn.topic == known.topic else drawn
+
+    def _elsewhere(self, start: Observation, known: Fact) -> Fact | None:
+        other = self._rng.choice(self._pool)
+        return None if other.about == known.about else other
+
+    def _invented(self, start: Observation) -> str:
+        return self._rng.choice(room(start))
+
+    def _twin(self, start: Observation, fact: Fact) -> Fact | None:
+        """For another object of this home, for this object in another home, or for neither."""
+        if not self._pool:
+            return None
+        other = self._rng.choice(self._pool)
+        topics = ((other.about, fact.home), (fact.about, other.home), (other.about, other.home))
+        about, home = self._rng.choice(topics)
+        return None if (about, home) == fact.topic else Fact(about, fact.found, home)
+
+    def _candidates(self, start: Observation, known: Fact) -> list[Fact]:
+        if len(self._pool) < _MIN_POOL:
+            return []
+        candidates = [known] if self._rng.random() < self._config.rerank_relevant else []
+        count = self._rng.randint(2, self._config.candidates)
+        while len(candidates) < count:
+            if foreign := self._foreign(start, known):
+                candidates.append(foreign)
+        return candidates

@@ -1,0 +1,119 @@
+"""What can be known of a home: what the probe shows, and what the scripted teacher of a skill bank counts. Ours.
+
+In every game of a split that has a train game of the same home and object, the relevant skill is what an episode of
+such a train game would teach (the place where its walkthrough takes the object). The probe's arms:
+
+    none           no skill
+    relevant       the skill of this home and this object
+    irrelevant     a skill of another home and another object
+    other_object   this home, another object
+    other_home     this object, another home
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+from skill1.envs.alfworld.engine import NOTHING
+from skill1.envs.alfworld.environment import AlfworldEnvironment
+from skill1.envs.base import DataError
+from skill1.methods.skillrl.evolution import Episode
+from skill1.nano.alfworld.expert import APPLIANCE
+from skill1.nano.alfworld.prompts import CompactPrompts, principle
+from skill1.nano.alfworld.reading import compact, read_request, type_of
+from skill1.nano.prompts import Fact
+from skill1.nano.world import Draw
+from skill1.records import Rollout, Task
+
+_PROMPTS = CompactPrompts()
+
+
+def taught(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact]:
+    """The facts that the walkthroughs of `tasks` teach. Games whose walkthrough takes no target are left out."""
+    found = []
+    for task, start in zip(tasks, environment.reset(tasks), strict=True):
+        target = read_request(start.instruction).target
+        walk = (compact(command).split() for command in environment.games.game(task.game).walkthrough)
+        place = next((words[2] for words in walk if words[0] == "take" and type_of(words[1]) == target), None)
+        if place:
+            found.append(_PROMPTS.fact(start, place))
+    return found
+
+
+def draw_arms(
+    environment: AlfworldEnvironment, train: Sequence[Task], tasks: Sequence[Task], passes: int, rng: random.Random
+) -> tuple[list[Task], list[Draw]]:
+    """The tasks that can be probed, and what their episodes are shown, pass by pass.
+
+    Raises DataError if no task has a train game of the same home and object, or one has none of another home and object.
+    """
+    known: dict[tuple[str, str], list[Fact]] = defaultdict(list)
+    for fact in taught(environment, train):
+        known[fact.topic].append(fact)
+    topics = [_PROMPTS.fact(start, "").topic for start in environment.reset(tasks)]
+    probed = [(task, topic) for task, topic in zip(tasks, topics, strict=True) if topic in known]
+    if not probed:
+        raise DataError(
+            f"no game of {tasks[0].split} has a train game with the same object and receptacle list: probe a split "
+            "whose homes are in train (valid_seen)"
+        )
+    drawn = [_draw(known, topic, rng) for _ in range(passes) for _, topic in probed]
+    if any(draw["irrelevant"] is None for draw in drawn):
+        raise DataError("no train game has both another home and another object: probe a larger world")
+    return [task for task, _ in probed], drawn
+
+
+def _draw(known: dict[tuple[str, str], list[Fact]], topic: tuple[str, str], rng: random.Random) -> Draw:
+    target, home = topic
+
+    def pick(wanted: Callable[[str, str], bool]) -> Fact | None:
+        topics = sorted(other for other in known if wanted(*other))
+        return rng.choice(known[rng.choice(topics)]) if topics else None
+
+    return {
+        "none": None,
+        "relevant": rng.choice(known[topic]),
+        "irrelevant": pick(lambda about, at: about != target and at != home),
+        "other_object": pick(lambda about, at: about != target and at == home),
+        "other_home": pick(lambda about, at: about == target and at != home),
+    }
+
+
+def first_place(rollout: Rollout) -> str | None:
+    """The first place the episode went to, as an entity token."""
+    moves = (compact(turn.value).split() for turn in rollout.turns_of("act") if turn.value.startswith("go to "))
+    return next((words[1] for words in moves if len(words) > 1), None)
+
+
+def followed(fact: Fact, rollout: Rollout) -> bool:
+    """Whether the episode went to the fact's place first."""
+    return first_place(rollout) == fact.found
+
+
+def principles(episodes: Sequence[Episode]) -> Counter[str]:
+    """ "<object type> in <the type of place it was seen at most often>" -> how often.
+
+    An object is not counted at the goal, or where it is treated: it was brought there.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    for episode in episodes:
+        goal = read_request(episode.task)
+        for observation, _ in episode.steps:
+            kinds = [type_of(word) for word in compact(observation).split() if word[-1].isdecimal()]
+            brought = kinds[:1] in ([goal.place], [APPLIANCE.get(goal.kind)])
+            if goal.target in kinds[1:] and not brought:  # the place comes first
+                seen[goal.target, kinds[0]] += 1
+    best = {target: max((n, place) for (t, place), n in seen.items() if t == target) for target, _ in seen}
+    return Counter({principle(target, place): n for target, (n, place) in best.items()})
+
+
+def mistakes(episodes: Sequence[Episode]) -> Counter[str]:
+    """Commands after which nothing happened -> how often."""
+    return Counter(
+        compact(action)
+        for episode in episodes
+        for (_, action), (after, _) in zip(episode.steps, episode.steps[1:], strict=False)
+        if after.startswith(NOTHING)
+    )

@@ -1,0 +1,85 @@
+"""ALFWorld's sentences, observations and commands as compact words, for the prompts and the scripted player. Ours."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from skill1.envs.base import Observation
+
+Kind = Literal["put", "two", "clean", "heat", "cool", "look"]
+_STATE_WORDS: dict[str, Kind] = {"clean": "clean", "hot": "heat", "heat": "heat", "cool": "cool"}
+_FILLER = frozenset(
+    "a an and are arrive at from in into is it its next of on s some the them then there this to under up using with "
+    "you your see facing carrying".split()
+)
+_ENTITY = re.compile(r"\b([a-z]+) (\d+)\b")
+_WORD = re.compile(r"[a-z_]+_\d+|[a-z_]+|\d+")
+_SYLLABLES = tuple(a + b for a in "bdgklmnr" for b in "aeio")
+NAME = re.compile(r"\b(?:[bdgklmnr][aeio]){3}\b")  # of a home; no word of the environment looks like one
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the task's sentence asks for; `place` is the goal's receptacle type (the lamp's type for `look`)."""
+
+    kind: Kind
+    target: str
+    place: str
+
+
+def read_request(instruction: str) -> Request:
+    """Parse any of the task sentences of the ALFWorld grammar. Raises ValueError for another sentence."""
+    words = compact(instruction).split()
+    match words:
+        case ["look" | "examine", target, lamp]:
+            return Request("look", target, lamp)
+        case ["put", "two", target, place] | ["find", "two", target, "put", place]:
+            return Request("two", target, place)
+        case ["put", state, target, place] | [state, target, "put", place] if state in _STATE_WORDS:
+            return Request(_STATE_WORDS[state], target, place)
+        case ["put", target, place]:
+            return Request("put", target, place)
+    raise ValueError(f"not a task sentence of the ALFWorld grammar: {instruction!r}")
+
+
+@lru_cache(maxsize=1 << 16)  # a rollout says the same few thousand things again and again
+def compact(text: str) -> str:
+    """Environment text or command -> content words and entity tokens, without repeats of the word just said."""
+    joined = _ENTITY.sub(r"\1_\2", text.lower().replace("go to ", "go_to "))
+    words: list[str] = []
+    for word in _WORD.findall(joined):
+        if word not in _FILLER and (not words or word != words[-1]):
+            words.append(word)
+    return " ".join(words)
+
+
+def room(start: Observation) -> list[str]:
+    """Receptacles in the order of the first observation, as entity tokens."""
+    return [f"{kind}_{n}" for kind, n in _ENTITY.findall(start.text.partition("you see ")[2].partition("\n")[0])]
+
+
+def home(start: Observation) -> str:
+    """The home's name, one of 32,768: the same for the same receptacles, whatever their order."""
+    number = zlib.crc32(" ".join(sorted(room(start))).encode())
+    first, second, third = (_SYLLABLES[number // 32**i % 32] for i in range(3))
+    return first + second + third
+
+
+def type_of(entity: str) -> str:
+    """Return the type of an entity token: "cabinet" of "cabinet_3"."""
+    return entity.rpartition("_")[0]
+
+
+def pointed(text: str, start: Observation) -> str:
+    """Names of homes -> "here" or "elsewhere", as seen from `start`."""
+    here = home(start)
+    return NAME.sub(lambda name: "here" if name[0] == here else "elsewhere", text)
+
+
+def named(text: str, start: Observation) -> str:
+    """ "here" -> the name of the home, for the library."""
+    return re.sub(r"\bhere\b", home(start), text)

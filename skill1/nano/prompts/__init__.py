@@ -1,1 +1,0 @@
-"""Compact prompts of the nano policies, one module per environment."""

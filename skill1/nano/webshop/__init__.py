@@ -1,0 +1,32 @@
+"""The nano world of WebShop: a generated shop, whose brands are invented words."""
+
+from collections import Counter
+
+from skill1.envs.webshop.generate import generate
+from skill1.nano.webshop.demonstrator import ShopDemonstrator
+from skill1.nano.webshop.facts import draw_arms, followed, principles
+from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
+from skill1.nano.world import CardTexts, NanoWorld
+
+NANO = NanoWorld(
+    folder="nano-shop",
+    generate=generate,
+    # A tenth of the products is asked for, so that a run meets each several times: some 550 goals about 90 products.
+    sizes={"products": 1000, "asked": 0.1},
+    vocabulary=vocabulary,
+    prompts=CompactShopPrompts,
+    demonstrator=ShopDemonstrator,
+    draw_arms=draw_arms,
+    followed=followed,
+    principles=principles,
+    mistakes=lambda episodes: Counter(),  # no word says what not to do
+    card=CardTexts(
+        title="Nano policy for WebShop",
+        places="shops",
+        skills="""to search for the brand that a skill names if the skill is about the words of the task, and to ignore
+it otherwise).
+""",
+        ignorance="It knows nothing about the products of the shops it is trained on later.",
+        use="Not useful for anything but this project's generated shops, whose words are invented.",
+    ),
+)
