@@ -1,4 +1,4 @@
-"""The four stages' templates and parsers (method section 1, table), full and compact."""
+"""The templates and parsers of the four stages, full and compact."""
 
 from __future__ import annotations
 

@@ -27,11 +27,12 @@ from skill1.envs.base import DataError, Observation
 from skill1.nano.alfworld import NANO
 from skill1.nano.alfworld.demonstrator import HomeDemonstrator, common_places, environment_of
 from skill1.nano.alfworld.expert import HomeExpert
-from skill1.nano.alfworld.facts import draw_arms, first_place, taught
+from skill1.nano.alfworld.facts import draw_arms, followed, taught
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import Request, compact, home, read_request, room
 from skill1.nano.model import END, nano_tokenizer
 from skill1.nano.probe import judge, probe
+from skill1.nano.prompts import Fact
 from skill1.nano.warmstart import MuonAdamW, collate, make_trainer, score, tokenize
 from skill1.policy import Completion, load_model
 from skill1.prompts import ActContext, history_of
@@ -588,10 +589,11 @@ def test_the_gate_wants_following_and_gain():
     assert report.arms["relevant"]["success"].value == pytest.approx(0.7)
 
 
-def test_the_first_place_is_the_first_move(world, warm):
+def test_a_skill_is_followed_if_the_first_move_goes_to_its_place(world, warm):
     config = configure(world, warm)
     env = environment(config)
     tasks = env.tasks("valid_seen")[:2]
     loop = SkillLoop(Follower(), env, None, config, temperature=1.0, retrieval="greedy", distill=False)
     moved, stayed = loop.run(tasks, [0, 0], [0, 0], (0,), skills=["mug in shelf_1", ""])
-    assert first_place(moved) == "shelf_1" and first_place(stayed) is None
+    there, elsewhere = Fact("mug", "shelf_1"), Fact("mug", "shelf_2")
+    assert followed(there, moved) and not followed(elsewhere, moved) and not followed(there, stayed)

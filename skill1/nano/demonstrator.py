@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from skill1.config import WarmStartConfig
 from skill1.envs.base import Observation, VectorEnvironment
@@ -43,25 +43,18 @@ class Player(Protocol):
     doing: str  # what the last answer was for
     found: str | None  # what the episode teaches, as `Fact.found`
 
-    def act(self, now: Observation) -> str:
-        """The next answer."""
-        ...
-
-    def moved(self, answer: str, now: Observation) -> None:
-        """Learn what was really answered, and what was seen then."""
-        ...
-
-    def slip(self, now: Observation, rng: random.Random) -> str:
-        """A noisy answer."""
-        ...
+    def act(self, now: Observation) -> str: ...  # the next answer
+    def moved(self, answer: str, now: Observation) -> None: ...  # what was really answered, and what was seen then
+    def slip(self, now: Observation, rng: random.Random) -> str: ...  # a noisy answer
 
 
 class Demonstrator(ABC):
     """Turns games into demonstrations. Keeps a pool of earlier games' facts, from which foreign skills are drawn."""
 
-    def __init__(self, config: WarmStartConfig, prompts: CompactReflections) -> None:
+    prompts: ClassVar[CompactReflections]
+
+    def __init__(self, config: WarmStartConfig) -> None:
         self._config = config
-        self._prompts = prompts
         self._rng = random.Random(config.seed)
         self._pool: deque[Fact] = deque(maxlen=_POOL)
 
@@ -76,8 +69,11 @@ class Demonstrator(ABC):
         """The expert, which follows what it is told, by a skill or by a bank's principle."""
 
     @abstractmethod
-    def _foreign(self, start: Observation, known: Fact) -> Fact | None:
-        """A fact of another topic than `known`; None while there is none, or if the one drawn has the same topic."""
+    def _foreign(self, start: Observation, known: Fact, found: str | None = None) -> Fact | None:
+        """A fact of another topic than `known`, which says `found` where this is given.
+
+        None while there is none, or if the one drawn has the same topic.
+        """
 
     @abstractmethod
     def _elsewhere(self, start: Observation, known: Fact) -> Fact | None:
@@ -86,10 +82,6 @@ class Demonstrator(ABC):
     @abstractmethod
     def _invented(self, start: Observation) -> str:
         """A place or brand drawn at random, whether or not it is right."""
-
-    @abstractmethod
-    def _twin(self, start: Observation, fact: Fact) -> Fact | None:
-        """The same place or brand with another topic; None as in `_foreign`."""
 
     @abstractmethod
     def _candidates(self, start: Observation, known: Fact) -> list[Fact]:
@@ -111,16 +103,13 @@ class Demonstrator(ABC):
     def demonstrate(self, environment: VectorEnvironment, task: Task, right: str) -> Iterator[Demonstration]:
         """All demonstrations of one game; `right`: the place or brand that a skill of its topic names."""
         [start] = environment.reset([task])
-        known = self._prompts.fact(start, right)
-        if self._chosen(self._config.bank_share):
-            shown, relevant = self._draw_block(start, known)
-            player = self._player(start, known if relevant else None, by_principle=True)
-        else:
-            shown, relevant = self._draw_shown(start, known)
-            player = self._player(start, known if relevant else None)
+        known = self.prompts.fact(start, right)
+        block = self._chosen(self._config.bank_share)
+        shown, relevant = (self._draw_block if block else self._draw_shown)(start, known)
+        player = self._player(start, known if relevant else None, by_principle=block)
         yield from self._play(environment, start, shown, player)
         yield from self._first_moves(start, known)
-        yield Demonstration("query", "query", self._prompts.query(start), self._prompts.write_query(known))
+        yield Demonstration("query", "query", self.prompts.query(start), self.prompts.write_query(known))
         for _ in range(self._config.reranks):
             yield from self._rerank(start, known)
         self._pool.append(known)
@@ -139,12 +128,12 @@ class Demonstrator(ABC):
             fact = self._foreign(start, known) if u < relevant + self._config.foreign_share else None
         if fact is None:
             return "", False
-        texts = [self._prompts.write_skill(fact)]
+        texts = [self.prompts.write_skill(fact)]
         if self._chosen(self._config.several_share):
             drawn = [self._foreign(start, known) for _ in range(self._rng.randint(*_OTHERS) if self._pool else 0)]
-            texts += [self._prompts.write_skill(other) for other in drawn if other]
+            texts += [self.prompts.write_skill(other) for other in drawn if other]
             self._rng.shuffle(texts)  # so that only reading tells which counts
-        return self._prompts.skill_block(texts), fact is known
+        return self.prompts.skill_block(texts), fact is known
 
     def _draw_block(self, start: Observation, known: Fact) -> tuple[str, bool]:
         """A bank's block of principles, at most one for a thing; and whether one is of `known`."""
@@ -153,9 +142,9 @@ class Demonstrator(ABC):
         for _ in range(self._rng.randint(*_BLOCK) if self._pool else 0):
             if other := self._elsewhere(start, known):
                 shown[other.about] = other
-        texts = [self._prompts.write_principle(fact) for fact in shown.values()]
+        texts = [self.prompts.write_principle(fact) for fact in shown.values()]
         self._rng.shuffle(texts)
-        return self._prompts.skill_block(texts), own
+        return self.prompts.skill_block(texts), own
 
     # -- act and distill --------------------------------------------------------------------------------------------
 
@@ -163,7 +152,7 @@ class Demonstrator(ABC):
         self, environment: VectorEnvironment, start: Observation, shown: str, player: Player
     ) -> Iterator[Demonstration]:
         """An episode with noise; the answers are what the expert would do, also right after a slip."""
-        config, rng, prompts = self._config, self._rng, self._prompts
+        config, rng, prompts = self._config, self._rng, self.prompts
         trajectory: list[Exchange] = []
         now, won, done = start, False, False
         while not done:
@@ -192,11 +181,12 @@ class Demonstrator(ABC):
         """
         for _ in range(self._config.first_moves):
             relevant = replace(known, found=self._invented(start))
-            for fact, kind in ((relevant, "relevant"), (self._twin(start, relevant), "foreign")):
+            twin = self._foreign(start, relevant, relevant.found)
+            for fact, kind in ((relevant, "relevant"), (twin, "foreign")):
                 if fact is None:
                     continue
                 answer = self._player(start, relevant if fact is relevant else None).act(start)
-                prompt = self._prompts.act(ActContext(start, self._prompts.write_skill(fact), 0, (), start))
+                prompt = self.prompts.act(ActContext(start, self.prompts.write_skill(fact), 0, (), start))
                 yield Demonstration("act", f"first move, {kind} skill", prompt, answer)
 
     def _reflections(self, start: Observation, won: bool, trajectory: list[Exchange]) -> Iterator[Demonstration]:
@@ -210,11 +200,11 @@ class Demonstrator(ABC):
         for part, outcome, other in ((trajectory, won, cut), (cut, False, trajectory if won else [])):
             if not part:
                 continue
-            answer = self._prompts.write_reflection(start, outcome, part)
+            answer = self.prompts.write_reflection(start, outcome, part)
             shown = other if won and other and self._rng.random() < 0.5 else None
-            told = self._prompts.reflect(start, outcome, part, shown)
+            told = self.prompts.reflect(start, outcome, part, shown)
             yield Demonstration("distill", "reflect, told", told, answer)
-            judged = self._prompts.reflect(start, None, part, None)
+            judged = self.prompts.reflect(start, None, part, None)
             yield Demonstration("distill", "reflect, judged", judged, answer)
 
     # -- select -----------------------------------------------------------------------------------------------------
@@ -231,5 +221,5 @@ class Demonstrator(ABC):
         self._rng.shuffle(candidates)
         fits = [candidate.topic == known.topic for candidate in candidates]
         kind = "rerank, relevant " + ("listed first" if fits[0] else "listed later" if any(fits) else "absent")
-        prompt = self._prompts.rerank(start, [self._prompts.write_skill(candidate) for candidate in candidates])
+        prompt = self.prompts.rerank(start, [self.prompts.write_skill(candidate) for candidate in candidates])
         yield Demonstration("rerank", kind, prompt, str(fits.index(max(fits)) + 1))

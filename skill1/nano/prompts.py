@@ -12,6 +12,7 @@ from skill1.envs.base import Observation
 from skill1.methods.skillrl.bank import Mistake, Principle
 from skill1.prompts.base import Exchange, complete_ranking
 
+Trajectory = Sequence[Exchange]
 WRITE = "<write>"  # where the policy starts
 
 
@@ -41,7 +42,7 @@ class CompactBase(ABC):
         """Write a strategy of the library as prompts show it."""
 
     @abstractmethod
-    def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
+    def _actions(self, start: Observation, trajectory: Trajectory) -> str:
         """Write a trajectory, looked back on."""
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -54,18 +55,11 @@ class CompactBase(ABC):
         shown = " ; ".join(f"{self._skill(s, start)} : {i}" for i, s in enumerate(strategies, start=1))
         return f"<rerank> {self._task(start)} <cand> {shown} {WRITE}"
 
-    def distill(
-        self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
-    ) -> str:
+    def distill(self, start: Observation, won: bool, trajectory: Trajectory, reference: Trajectory | None) -> str:
         return self._looking_back("", start, won, trajectory, reference)
 
     def _looking_back(
-        self,
-        asked: str,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
+        self, asked: str, start: Observation, won: bool | None, trajectory: Trajectory, reference: Trajectory | None
     ) -> str:
         """The frame of what is asked after an episode; `won`: None where the policy is to judge."""
         shown = f"<ref> {self._actions(start, reference)} " if reference is not None else ""

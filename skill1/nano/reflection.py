@@ -13,8 +13,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from skill1.envs.base import Observation
-from skill1.nano.prompts import CompactBase, verdict
-from skill1.prompts.base import Exchange, Reflected
+from skill1.nano.prompts import CompactBase, Trajectory, verdict
+from skill1.prompts.base import Reflected
 from skill1.records import Lesson, Reflection
 
 _JUDGEMENTS = {"success": True, "failure": False}
@@ -31,9 +31,7 @@ class CompactReflections(CompactBase):
         """Write what a reflection is asked about: a mark, the subtasks, and what they depend on."""
 
     @abstractmethod
-    def _progress(
-        self, start: Observation, won: bool, trajectory: Sequence[Exchange]
-    ) -> tuple[Mapping[str, bool], str]:
+    def _progress(self, start: Observation, won: bool, trajectory: Trajectory) -> tuple[Mapping[str, bool], str]:
         """Which of the subtasks that the task has were completed, and the lesson, "" for none."""
 
     @abstractmethod
@@ -41,11 +39,7 @@ class CompactReflections(CompactBase):
         """What the library keeps of a lesson's words, "" for nothing."""
 
     def reflect(
-        self,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
+        self, start: Observation, won: bool | None, trajectory: Trajectory, reference: Trajectory | None
     ) -> str:
         return self._looking_back(f"{self._asked(start)} ", start, won, trajectory, reference)
 
@@ -57,7 +51,7 @@ class CompactReflections(CompactBase):
         strategy = self._strategy(words, start) if words else ""
         return Reflected(reflection, Lesson(start.instruction, strategy) if strategy else None)
 
-    def write_reflection(self, start: Observation, won: bool, trajectory: Sequence[Exchange]) -> str:
+    def write_reflection(self, start: Observation, won: bool, trajectory: Trajectory) -> str:
         """The reflection that the warm start teaches for an episode."""
         done, lesson = self._progress(start, won, trajectory)
         completed, left = [name for name in done if done[name]], [name for name in done if not done[name]]

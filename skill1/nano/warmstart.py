@@ -57,8 +57,7 @@ def tokenize(rows: Iterable[Demonstration], tokenizer: PreTrainedTokenizerFast) 
 class MuonAdamW(torch.optim.Optimizer):
     """Muon on the blocks' weight matrices, AdamW on embeddings and norms, behind one learning rate.
 
-    At this size Muon forms the copying circuits that following a skill needs in half the steps of AdamW alone
-    (results/LOG.md).
+    At this size Muon forms the copying circuits that following a skill needs in half the steps of AdamW alone.
     """
 
     def __init__(self, model: PreTrainedModel, learning_rate: float) -> None:
@@ -86,14 +85,16 @@ def score(model: PreTrainedModel, data: Dataset, rows_per_step: int, pad: int) -
     when its first candidate is.
     """
     right: dict[str, list[bool]] = defaultdict(list)
-    for chunk in data.batch(rows_per_step):
-        batch = collate([dict(zip(chunk, row, strict=True)) for row in zip(*chunk.values(), strict=True)], pad)
+    rows = data.to_list()
+    for first in range(0, len(rows), rows_per_step):
+        chunk = rows[first : first + rows_per_step]
+        batch = collate(chunk, pad)
         ids, prompt, length = batch["input_ids"], batch["prompt"], batch["length"]  # (B, T), (B,), (B,)
         hits = model(input_ids=ids, use_cache=False).logits[:, :-1].argmax(-1) == ids[:, 1:]  # (B, T-1)
         position = torch.arange(1, ids.shape[1])
-        for row, kind in enumerate(chunk["kind"]):
-            last = prompt[row] + 1 if kind.startswith("rerank") else length[row]
-            right[kind].append(bool(hits[row, (position >= prompt[row]) & (position < last)].all()))
+        for i, row in enumerate(chunk):
+            last = prompt[i] + 1 if row["kind"].startswith("rerank") else length[i]
+            right[row["kind"]].append(bool(hits[i, (position >= prompt[i]) & (position < last)].all()))
     return {kind: {"right": round(sum(hits) / len(hits), 3), "n": len(hits)} for kind, hits in sorted(right.items())}
 
 
@@ -103,9 +104,7 @@ class _WarmStartTrainer(SFTTrainer):
     Prompt tokens carry the household's regularities (what follows what), which helps a model from scratch.
     """
 
-    def __init__(self, *args, config: WarmStartConfig, **kwargs) -> None:
-        self._config = config
-        super().__init__(*args, **kwargs)
+    options: WarmStartConfig
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         ids, prompt, length = inputs["input_ids"], inputs["prompt"], inputs["length"]  # (B, T), (B,), (B,)
@@ -114,7 +113,7 @@ class _WarmStartTrainer(SFTTrainer):
         states = causal.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T-1, width)
         position = torch.arange(1, ids.shape[1], device=ids.device)
         answer = (position >= prompt[:, None]) & (position < length[:, None])  # (B, T-1)
-        sampled = torch.rand(answer.shape, device=ids.device) < self._config.prompt_sample
+        sampled = torch.rand(answer.shape, device=ids.device) < self.options.prompt_sample
         shown = (position < prompt[:, None]) & sampled
 
         def loss(chosen: torch.Tensor) -> torch.Tensor:
@@ -122,7 +121,7 @@ class _WarmStartTrainer(SFTTrainer):
             total = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
             return total / chosen.sum().clamp(min=1)  # short prompts may have no token in the sample
 
-        return loss(answer) + self._config.prompt_loss * loss(shown)
+        return loss(answer) + self.options.prompt_loss * loss(shown)
 
 
 def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
@@ -137,14 +136,13 @@ def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
 def make_trainer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: Dataset, config: WarmStartConfig, out: Path
 ) -> SFTTrainer:
-    """The trainer of a warm start: one pass over rows of like lengths, learning rate linear to zero after a warm-up."""
+    """The trainer of a warm start: rows of like lengths together, learning rate linear to zero after a warm-up."""
     gpu = torch.cuda.is_available()
-    return _WarmStartTrainer(
+    trainer = _WarmStartTrainer(
         model=model,
         processing_class=tokenizer,
         train_dataset=data,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
-        config=config,
         optimizers=(MuonAdamW(model, config.learning_rate), None),
         args=SFTConfig(
             output_dir=str(out),
@@ -167,6 +165,8 @@ def make_trainer(
             dataloader_pin_memory=gpu,
         ),
     )
+    trainer.options = config
+    return trainer
 
 
 def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 
-from skill1.config import WarmStartConfig
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
@@ -30,24 +30,13 @@ def common_places() -> dict[str, frozenset[str]]:
     return {o.lower(): frozenset(r.lower() for r, kinds in holds.items() if o in kinds) for o in objects}
 
 
-class _OneGame:
-    """A generated game where an environment expects a folder of them."""
-
-    def __init__(self, game: Game) -> None:
-        self._game = game
-
-    def game(self, _id: str) -> Game:
-        return self._game
-
-
 def environment_of(game: Game, max_steps: int) -> AlfworldEnvironment:
     """An environment that plays one game, whatever the task."""
-    return AlfworldEnvironment(_OneGame(game), max_steps)
+    return AlfworldEnvironment(SimpleNamespace(game=lambda _: game), max_steps)  # instead of a folder of games
 
 
 class HomeDemonstrator(Demonstrator):
-    def __init__(self, config: WarmStartConfig) -> None:
-        super().__init__(config, CompactPrompts())
+    prompts = CompactPrompts()
 
     def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[AlfworldEnvironment, Task, str]]:
         config = self._config
@@ -67,14 +56,14 @@ class HomeDemonstrator(Demonstrator):
             return HomeExpert(start, {told.about: (type_of(told.found),)})
         return HomeExpert(start, common_places(), hint=told.found if told else None)
 
-    def _foreign(self, start: Observation, known: Fact) -> Fact | None:
+    def _foreign(self, start: Observation, known: Fact, found: str | None = None) -> Fact | None:
         """Of another object of this home, of this object in another home, or of neither."""
         if not self._pool:
             return None
         other = self._rng.choice(self._pool)
-        here = Fact(other.about, self._rng.choice(room(start)), known.home)
+        here = Fact(other.about, found or self._rng.choice(room(start)), known.home)
         drawn = self._rng.choice((here, replace(other, about=known.about), other))
-        return None if drawn.topic == known.topic else drawn
+        return None if drawn.topic == known.topic else replace(drawn, found=found or drawn.found)
 
     def _elsewhere(self, start: Observation, known: Fact) -> Fact | None:
         other = self._rng.choice(self._pool)
@@ -82,15 +71,6 @@ class HomeDemonstrator(Demonstrator):
 
     def _invented(self, start: Observation) -> str:
         return self._rng.choice(room(start))
-
-    def _twin(self, start: Observation, fact: Fact) -> Fact | None:
-        """For another object of this home, for this object in another home, or for neither."""
-        if not self._pool:
-            return None
-        other = self._rng.choice(self._pool)
-        topics = ((other.about, fact.home), (fact.about, other.home), (other.about, other.home))
-        about, home = self._rng.choice(topics)
-        return None if (about, home) == fact.topic else Fact(about, fact.found, home)
 
     def _candidates(self, start: Observation, known: Fact) -> list[Fact]:
         if len(self._pool) < _MIN_POOL:

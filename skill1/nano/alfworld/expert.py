@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
 
 from skill1.envs.alfworld.engine import NOTHING
 from skill1.envs.alfworld.homes import APPLIANCES
 from skill1.envs.base import Observation
 from skill1.nano.alfworld.reading import compact, read_request, room, type_of
 
-Doing = Literal["search", "search on", "treat", "deliver"]
 APPLIANCE = {verb: kind.lower() for verb, kind, _ in APPLIANCES.values()}  # "heat" -> "microwave"
 _Commands = Sequence[Sequence[str]]  # the admissible ones, each in words
 
@@ -42,7 +40,7 @@ class HomeExpert:
         self._seen: str | None = None  # where the target was seen but not yet taken
         self._return_to: str | None = None  # second object of a `two` task: look where the first one was
         self.found: str | None = None  # where the target was picked up first
-        self.doing: Doing = "search"  # what the last answer of `act` was for
+        self.doing = "search"  # what the last answer was for: "search", "search on", "treat", "deliver"
 
     def act(self, now: Observation) -> str:
         commands = [compact(command).split() for command in now.admissible]

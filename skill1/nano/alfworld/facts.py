@@ -81,15 +81,10 @@ def _draw(known: dict[tuple[str, str], list[Fact]], topic: tuple[str, str], rng:
     }
 
 
-def first_place(rollout: Rollout) -> str | None:
-    """The first place the episode went to, as an entity token."""
-    moves = (compact(turn.value).split() for turn in rollout.turns_of("act") if turn.value.startswith("go to "))
-    return next((words[1] for words in moves if len(words) > 1), None)
-
-
 def followed(fact: Fact, rollout: Rollout) -> bool:
-    """Whether the episode went to the fact's place first."""
-    return first_place(rollout) == fact.found
+    """Whether the first place that the episode went to is the fact's."""
+    moves = (compact(turn.value).split() for turn in rollout.turns_of("act") if turn.value.startswith("go to "))
+    return next((words[1] for words in moves if len(words) > 1), None) == fact.found
 
 
 def principles(episodes: Sequence[Episode]) -> Counter[str]:

@@ -8,15 +8,13 @@ The same four stages and the same information as `full`, worded for a word-level
     act      go_to cabinet_3
     distill  mug here | mug here in cabinet_3
 
-Homes have names, drawn by a hash of the receptacles that the first observation lists, which is by what a home is
-recognised when it is visited again. The policy writes "here", the library keeps the name ("mug kirobe in cabinet_3"),
-and a prompt shows it as "here" in that home and as "elsewhere" in any other. Whether a skill is about this home can
-thus be read off one word; whether it is about the task's object is left to the policy.
+Homes have names, a hash of the receptacles that the first observation lists. The policy writes "here", the library
+keeps the name ("mug kirobe in cabinet_3"), and a prompt shows it as "here" in that home and as "elsewhere" in any
+other: whether a skill is about this home is one word; whether it is about the task's object is left to the policy.
 
 The room list starts at the place after the current one, so that searching on is reading on. The task stands near the
 end, where a small model finds it, and before the skills: a skill names object and home before the place, so that
-whether both agree with the task is known where the place is read. A candidate's number stands behind it for the same
-reason.
+whether both agree with the task is known where the place is read. So does a candidate before its number.
 
 Differs from the paper in: no reasoning text; the prompts, not the policy, recognise homes; the admissible list is
 shortened to what the task can need: `take` only of the object type the task names, `go to` only the first receptacle of
@@ -31,9 +29,9 @@ from skill1.envs.alfworld.homes import facts
 from skill1.envs.base import Observation
 from skill1.methods.skillrl.bank import Mistake
 from skill1.nano.alfworld.reading import compact, home, named, pointed, read_request, room, type_of
-from skill1.nano.prompts import WRITE, Fact
+from skill1.nano.prompts import WRITE, Fact, Trajectory
 from skill1.nano.reflection import CompactReflections
-from skill1.prompts.base import ActContext, Exchange, Parsed
+from skill1.prompts.base import ActContext, Parsed
 from skill1.records import Lesson
 
 MARKS = (
@@ -112,7 +110,7 @@ class CompactPrompts(CompactReflections):
     def _observation(text: str, start: Observation) -> str:
         return "start" if text == start.text else compact(text)
 
-    def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
+    def _actions(self, start: Observation, trajectory: Trajectory) -> str:
         return " ; ".join(compact(action) for _, action in trajectory)
 
     def _avoided(self, mistakes: Sequence[Mistake]) -> list[str]:
@@ -143,7 +141,7 @@ class CompactPrompts(CompactReflections):
     def _strategy(self, words: Sequence[str], start: Observation) -> str:
         return named(" ".join(words), start)
 
-    def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
+    def raw_lesson(self, start: Observation, trajectory: Trajectory) -> Lesson:
         return Lesson(compact(start.instruction), self._actions(start, trajectory))
 
     # -- what the warm start teaches ------------------------------------------------------------------------------
@@ -163,9 +161,7 @@ class CompactPrompts(CompactReflections):
     def write_principle(self, fact: Fact) -> str:
         return principle(fact.about, type_of(fact.found))
 
-    def _progress(
-        self, start: Observation, won: bool, trajectory: Sequence[Exchange]
-    ) -> tuple[Mapping[str, bool], str]:
+    def _progress(self, start: Observation, won: bool, trajectory: Trajectory) -> tuple[Mapping[str, bool], str]:
         """What the commands did for the task's object, and where it was found."""
         words = [compact(command).split() for _, command in trajectory]
         task = compact(start.instruction).split()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from skill1.config import WarmStartConfig
 from skill1.envs.base import Observation
 from skill1.envs.webshop.catalogue import read_products
 from skill1.envs.webshop.engine import Shop
@@ -24,8 +23,7 @@ _LENGTHS = (2, 2, 3)  # syllables of a brand
 
 
 class ShopDemonstrator(Demonstrator):
-    def __init__(self, config: WarmStartConfig) -> None:
-        super().__init__(config, CompactShopPrompts())
+    prompts = CompactShopPrompts()
 
     def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[WebshopEnvironment, Task, str]]:
         """Goals about different products."""
@@ -40,22 +38,19 @@ class ShopDemonstrator(Demonstrator):
     def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> ShopExpert:
         return ShopExpert(start, told.found if told else None)
 
-    def _foreign(self, start: Observation, known: Fact) -> Fact | None:
+    def _foreign(self, start: Observation, known: Fact, found: str | None = None) -> Fact | None:
         """About another wish, half of the time one that shares a word with it."""
         others = [other for other in self._pool if other.topic != known.topic]
         akin = [other for other in others if set(other.about.split()) & set(known.about.split())]
         if not others:
             return None
-        return self._rng.choice(akin if akin and self._rng.random() < 0.5 else others)
+        other = self._rng.choice(akin if akin and self._rng.random() < 0.5 else others)
+        return replace(other, found=found or other.found)
 
     _elsewhere = _foreign
 
     def _invented(self, start: Observation) -> str:
         return brand("".join(self._rng.choices(SYLLABLES, k=self._rng.choice(_LENGTHS))))
-
-    def _twin(self, start: Observation, fact: Fact) -> Fact | None:
-        other = self._foreign(start, fact)
-        return replace(other, found=fact.found) if other else None
 
     def _candidates(self, start: Observation, known: Fact) -> list[Fact]:
         count = self._rng.randint(2, self._config.candidates)

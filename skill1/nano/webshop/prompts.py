@@ -23,10 +23,10 @@ from collections.abc import Mapping, Sequence
 from skill1.envs.base import Observation
 from skill1.envs.webshop.generate import SYLLABLES
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
-from skill1.nano.prompts import WRITE, Fact
+from skill1.nano.prompts import WRITE, Fact, Trajectory
 from skill1.nano.reflection import CompactReflections
 from skill1.nano.webshop.reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
-from skill1.prompts.base import ActContext, Exchange, Parsed
+from skill1.prompts.base import ActContext, Parsed
 from skill1.records import Lesson
 
 _MARKS = (
@@ -80,7 +80,7 @@ class CompactShopPrompts(CompactReflections):
     def _skill(self, text: str, start: Observation) -> str:
         return tokens(text)
 
-    def _actions(self, start: Observation, trajectory: Sequence[Exchange]) -> str:
+    def _actions(self, start: Observation, trajectory: Trajectory) -> str:
         return " ; ".join(_answer(action, text, start, named=True) for text, action in trajectory)
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
@@ -111,7 +111,7 @@ class CompactShopPrompts(CompactReflections):
         right = spoken(" ".join(words))
         return f"{spoken(_wished(start))} : {right}" if right else ""
 
-    def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
+    def raw_lesson(self, start: Observation, trajectory: Trajectory) -> Lesson:
         return Lesson(spoken(_wished(start)), spoken(self._actions(start, trajectory)))
 
     # -- what the warm start teaches ------------------------------------------------------------------------------
@@ -130,9 +130,7 @@ class CompactShopPrompts(CompactReflections):
 
     write_principle = write_skill
 
-    def _progress(
-        self, start: Observation, won: bool, trajectory: Sequence[Exchange]
-    ) -> tuple[Mapping[str, bool], str]:
+    def _progress(self, start: Observation, won: bool, trajectory: Trajectory) -> tuple[Mapping[str, bool], str]:
         """What the commands did, and which brand was right: no word says what not to buy."""
         words = [_answer(action, text, start, named=True).split() for text, action in trajectory]
         opened = [i for i, w in enumerate(words) if w[0] == "open" and w[1:] != ["none"]]
