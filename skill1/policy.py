@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from skill1.generation.padded import PaddedWriter
 from skill1.generation.sampling import Seed
 from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
+from skill1.store.resources import find_model
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,14 +126,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
     """
     if not sys.stderr.isatty():
         disable_progress_bar()  # transformers' bars, one per file read or written, would flood logs and notebooks
-    name = model or config.model
-    folder = Path(name)
-    # "org/name" is a hub id unless its first part is a folder here: then it is a path that does not exist
-    if not folder.is_dir() and (name.startswith((".", "/")) or Path(folder.parts[0]).is_dir()):
-        raise ConfigError(
-            f"policy.model: there is no folder {name!r}; name an existing model folder or hub id, or make a nano policy "
-            f"with `skill1 warmstart --out {name}`"
-        )
+    name = find_model(model or config.model)
     dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
     try:
         tokenizer = load_tokenizer(name)
@@ -153,11 +146,12 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer exactly as it was saved.
+    """The tokenizer of a model (`policy.model`), exactly as it was saved.
 
     AutoTokenizer picks the class by the *model's* architecture and would rebuild a word-level tokenizer saved beside a
     Qwen2 model as Qwen2's byte-level one, without a warning.
     """
+    name = find_model(name)
     declared = get_tokenizer_config(name).get("tokenizer_class")
     generic = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
     return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)

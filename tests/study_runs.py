@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from stand_ins import SAVE_EVERY, STEPS, evaluate, train
 
 OVERRIDES = {"train.steps": STEPS, "train.save_every": SAVE_EVERY}
-_HEAD = "import sys\nsys.path.insert(0, {tests!r})\nimport stand_ins\nfrom skill1 import runs\n"
+_HEAD = "import sys\nsys.path.insert(0, {tests!r})\nimport stand_ins\nfrom skill1.store import run_directory as runs\n"
 _PARAMETERS = {
     "01_train": "out = ''\npreset = 'nano'\nvariant = 'full'\nseed = 0\nnproc = 1\ndata = ''\noverrides = {}",
     "02_evaluate": "run = ''\npasses = 1\nsplits = []\nbaseline = True\nnproc = 1",

@@ -159,6 +159,7 @@ def test_a_run_is_strict_typed_quiet_and_done_once(tmp_path, monkeypatch):
     wrong.mkdir(parents=True)
     (wrong / "kernel.json").write_text('{"argv": ["/nonexistent/python"], "display_name": "x", "language": "python"}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.chdir(tmp_path)
     source = notebook(
         tmp_path / "a.ipynb",
         "import os, sys, time\nprint([rate, word, steps, flag, maybe, count], sys.executable, os.getcwd())",

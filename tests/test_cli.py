@@ -71,7 +71,7 @@ def test_the_module_and_the_installed_command_are_the_same():
         ("sweep --name x --variants , --seeds 0", "an empty sweep: name at least one variant and one seed"),
         ("sweep --name a/b --variants full --seeds 0", "--name a/b must be a plain name"),
         ("collect nowhere", "nowhere holds no study (sweep.json is missing)"),
-        ("notebook 02_trian", "unknown notebook in notebooks '02_trian'"),
+        ("notebook 02_trian", "'02_trian'; did you mean '01_train'?"),
         ("replay alfworld --games nowhere --transcripts nothing", "there is no folder nowhere"),
         ("generate alfworld --out games --habit 3", "habit=3.0: must be a probability"),
     ],
@@ -145,15 +145,14 @@ def test_an_endpoint_is_not_asked_by_several_processes(skill1):
 
 
 def test_notebooks_run_from_the_command_line(skill1):
-    Path("notebooks").mkdir()
     first = new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
     second = new_code_cell("print('seed', 1 / (seed - 1))")
-    nbformat.write(new_notebook(cells=[first, second]), "notebooks/00_tour.ipynb")
-    status, out, _ = skill1("notebook", "00_tour", "-p", "seed=3", "--name", "mine")
-    assert status == 0 and Path(out.strip()) == Path("results/mine/00_tour.ipynb").resolve()
+    nbformat.write(new_notebook(cells=[first, second]), "mine.ipynb")
+    status, out, _ = skill1("notebook", "mine.ipynb", "-p", "seed=3", "--name", "mine")
+    assert status == 0 and Path(out.strip()) == Path("results/mine/mine.ipynb").resolve()
     assert "seed 0.5" in Path(out.strip()).read_text()
 
-    status, _, err = skill1("notebook", "00_tour", "-p", "sed=3")
-    assert status == 2 and "unknown parameter of 00_tour.ipynb 'sed'; did you mean 'seed'?" in err
-    status, _, err = skill1("notebook", "00_tour", "-p", "seed=1")
-    assert status == 2 and err.startswith("error: 00_tour.ipynb failed in cell [") and "ZeroDivisionError" in err
+    status, _, err = skill1("notebook", "mine.ipynb", "-p", "sed=3")
+    assert status == 2 and "unknown parameter of mine.ipynb 'sed'; did you mean 'seed'?" in err
+    status, _, err = skill1("notebook", "mine.ipynb", "-p", "seed=1")
+    assert status == 2 and err.startswith("error: mine.ipynb failed in cell [") and "ZeroDivisionError" in err

@@ -35,7 +35,7 @@ def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, parameters in ANALYSES.items():
         names = [line.partition(" =")[0] for line in parameters.splitlines()]
         values = ", ".join(f"{n!r}: {n}" for n in names)
-        code = f"import json\nwith open('given.jsonl', 'a') as file:\n    print(json.dumps([{name!r}, {{{values}}}]), file=file)"
+        code = f"import json\nwith open({str(folder / 'given.jsonl')!r}, 'a') as file:\n    print(json.dumps([{name!r}, {{{values}}}]), file=file)"
         first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
         nbformat.write(new_notebook(cells=[first, new_code_cell(code)]), folder / f"{name}.ipynb")
     return folder

@@ -6,14 +6,13 @@ They are facts quoted from papers, never results of this project: every frame sa
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from skill1.config import closest
+from skill1.store.resources import resource
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "paper"  # beside the package, wherever a notebook starts
 COLUMNS = ("table", "method", "variant", "benchmark", "category", "metric", "step", "value", "unit", "source")
 LABEL = "published"
 OVERALL = "Overall"  # the category of a success rate over all games
@@ -23,17 +22,8 @@ _GAMES = {"Pick": 35, "Look": 13, "Clean": 27, "Heat": 16, "Cool": 25, "Pick2": 
 
 
 def tables() -> list[str]:
-    """Names of the published tables: the files of `data/paper`.
-
-    Raises:
-        FileNotFoundError: the folder is not there (the package was installed without its repository).
-    """
-    found = sorted(path.stem for path in FOLDER.glob("*.csv"))
-    if not found:
-        raise FileNotFoundError(
-            f"no published tables in {FOLDER}: install the project from a checkout (pip install -e)"
-        )
-    return found
+    """Names of the published tables: the files of `data/paper`."""
+    return sorted(path.stem for path in resource("data/paper").glob("*.csv"))
 
 
 def published(*names: str, **where: str) -> pd.DataFrame:
@@ -63,7 +53,7 @@ def published(*names: str, **where: str) -> pd.DataFrame:
 @cache
 def _read(name: str) -> pd.DataFrame:
     types = dict.fromkeys(COLUMNS, "string") | {"step": "Int64", "value": "float64"}
-    frame = pd.read_csv(FOLDER / f"{name}.csv", dtype=types, keep_default_na=False, na_values={"step": [""]})
+    frame = pd.read_csv(resource("data/paper") / f"{name}.csv", dtype=types, keep_default_na=False, na_values={"step": [""]})
     return frame.assign(label=LABEL)
 
 

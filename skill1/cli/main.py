@@ -34,7 +34,6 @@ from skill1.errors import UserError
 
 USER_ERROR = 2
 _INTERRUPTED = 130
-_NOTEBOOKS = Path("notebooks")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -283,9 +282,9 @@ def probe(preset: str, variant: str, overrides: dict[str, str], split: str | Non
 @click.option("--name", help="output directory results/NAME [default: results/notebooks]")
 @click.option("--again", is_flag=True, help="run also when the output is finished")
 def notebook(notebook: str, parameters: dict[str, str], name: str | None, again: bool) -> None:
-    """Run notebooks/NOTEBOOK.ipynb strictly, without a browser; prints where the executed notebook is."""
+    """Run NOTEBOOK (e.g. 02_evaluate, or a file of yours) strictly, without a browser; prints where its output is."""
     from skill1.running.batch import find_notebook, run_notebook
 
-    source = find_notebook(notebook, _NOTEBOOKS)
+    source = Path(notebook) if Path(notebook).is_file() else find_notebook(notebook)
     output = place(name or "notebooks", None) / source.name
     click.echo(run_notebook(source, output, parameters, again=again, progress=sys.stderr.isatty()))

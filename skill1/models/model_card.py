@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
@@ -13,6 +12,7 @@ from skill1.analysis.wording import task_word
 from skill1.config import Config, diff
 from skill1.methods.skillrl.bank import SkillBank
 from skill1.records import Skill
+from skill1.store.resources import is_path
 from skill1.store.run_directory import RunDirectory
 
 _PACKAGES = ("skill1", "torch", "transformers", "trl", "peft", "accelerate")
@@ -101,7 +101,7 @@ def bank_page(bank: SkillBank) -> str:
 
 def _header(config: Config, *, adapter: bool) -> str:
     """YAML of the card; a base model is named if it is a hub id."""
-    hub = not Path(config.policy.model).exists()
+    hub = not is_path(config.policy.model)
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",

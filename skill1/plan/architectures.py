@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from skill1.config import ConfigError
+from skill1.store.resources import find_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,9 @@ def read_architecture(model: str) -> Architecture:
         ConfigError: the folder does not exist or holds no configuration, or the hub cannot be reached and the model
             is not among `SHIPPED`.
     """
-    folder = Path(model)
-    if folder.is_dir():
-        return Architecture(_read(model), f"config.json of the folder {model}", shipped=False)
-    if model.startswith((".", "/")) or Path(folder.parts[0]).is_dir() or len(folder.parts) > 2:
-        raise ConfigError(
-            f"policy.model: there is no folder {model!r}; name an existing model folder or hub id, or make a nano "
-            f"policy with `skill1 warmstart --out {model}`"
-        )
+    found = find_model(model)
+    if Path(found).is_dir():
+        return Architecture(_read(found), f"config.json of the folder {model}", shipped=False)
     hub = f"config.json of {model} on the hub (or its local cache)"
     try:
         return Architecture(AutoConfig.from_pretrained(model, local_files_only=True), hub, shipped=False)

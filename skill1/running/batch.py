@@ -31,6 +31,7 @@ from traitlets import default
 
 from skill1.config import closest
 from skill1.running.launch import bound_command, bound_environment
+from skill1.store.resources import resource
 from skill1.store.run_directory import RunError
 
 _STAMP = "skill1"  # metadata key of a finished output
@@ -60,8 +61,13 @@ class _OwnKernelManager(AsyncKernelManager):
         )
 
 
-def find_notebook(name: str, folder: Path) -> Path:
-    """`folder`/`name`.ipynb ("02_train" or "02_train.ipynb"). Raises ConfigError with the closest match."""
+def find_notebook(name: str, folder: Path | None = None) -> Path:
+    """`folder`/`name`.ipynb ("02_evaluate" or "02_evaluate.ipynb"), by default one that is shipped.
+
+    Raises:
+        ConfigError: there is none (with the closest match).
+    """
+    folder = folder or resource("notebooks")
     known = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
     return known[closest(name.removesuffix(".ipynb"), known, f"notebook in {folder}")]
 
@@ -75,7 +81,7 @@ def run_notebook(
     free: Collection[str] = (),
     progress: bool = False,
 ) -> Path:
-    """Execute `notebook`, in its own folder, into `output` and return `output`.
+    """Execute `notebook`, in the working folder, into `output` and return `output`.
 
     Args:
         parameters: name -> value; a string is converted to the type of the notebook's default.
@@ -103,7 +109,7 @@ def run_notebook(
             given,
             kernel_name="python3",
             language="python",
-            cwd=notebook.resolve().parent,
+            cwd=Path.cwd(),
             progress_bar=progress,
             kernel_manager_class=_OwnKernelManager,
             coalesce_streams=True,

@@ -16,23 +16,22 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skill1.config import Config, ConfigError, flatten, load_config
 from skill1.running.batch import is_finished, run_notebook
+from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory, RunError
 
-PROJECT = Path(__file__).parents[2]  # the notebooks' working folder
-NOTEBOOKS = PROJECT / "notebooks"
 TRAIN, EVALUATE = "01_train.ipynb", "02_evaluate.ipynb"
 _FREE = ("nproc",)  # does not change what an experiment is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """What is run, and where. Paths of the project are held relative to it, so that it can be moved."""
+    """What is run, and where. Paths inside the working folder are relative to it, so that it can be moved."""
 
     home: str  # folder
     preset: str
@@ -43,7 +42,7 @@ class Experiment:
     passes: int  # evaluation passes over all games of a split
     splits: tuple[str, ...]  # to evaluate
     nproc: int = 1  # processes that train, and evaluate
-    notebooks: str = str(NOTEBOOKS)
+    notebooks: str = field(default_factory=lambda: str(resource("notebooks")))  # folder
 
     @property
     def label(self) -> str:
@@ -51,7 +50,7 @@ class Experiment:
 
     @property
     def folder(self) -> Path:
-        return PROJECT / self.home
+        return Path(self.home)
 
     @property
     def run(self) -> Path:
@@ -116,9 +115,9 @@ class Experiment:
 
 
 def portable(path: Path) -> str:
-    """`path` relative to the project where it is inside, absolute elsewhere."""
-    path = path.resolve()
-    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    """`path` relative to the working folder where it is inside, absolute elsewhere."""
+    path, here = path.resolve(), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def config_hash(config: Config) -> str:

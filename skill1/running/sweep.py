@@ -30,9 +30,10 @@ from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import VARIANTS
 from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
-from skill1.running.experiment import NOTEBOOKS, PROJECT, Experiment, portable
+from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
 from skill1.store.journal import replace_file
+from skill1.store.resources import find_model, resource
 from skill1.store.run_directory import RunError, lock_folder
 
 _OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields that the sweep sets
@@ -53,7 +54,7 @@ class Sweep:
     splits: tuple[str, ...] | None = None  # to evaluate; None = those of evaluation.splits that the data has
     nproc: int = 1  # training processes of one run
     jobs: int | None = None  # runs at a time; None = as many as there are cores, or GPUs, for
-    notebooks: Path = NOTEBOOKS
+    notebooks: Path = field(default_factory=lambda: resource("notebooks"))
 
     def __post_init__(self) -> None:
         if not self.variants or not self.seeds:
@@ -182,7 +183,7 @@ def settings_of(sweep: Sweep, data: Path) -> dict[str, Any]:
         splits = sweep.splits or tuple(split for split in splits if environment.has(split))
         read = dict.fromkeys((config.environment.train_split, *splits))
         hashes = {split: environment.data_hash(split) for split in read}
-    model = PROJECT / config.policy.model
+    model = Path(find_model(config.policy.model))
     return {
         "preset": sweep.preset,
         "overrides": {name: _jsonable(values[name]) for name in sorted(sweep.overrides)},

@@ -1,0 +1,118 @@
+"""A wheel, built from the source distribution and unpacked far from the checkout, has all that the commands need."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from skill1.store.resources import ResourceError, enter_project, find_model, resource
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = [line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith("graft ")]
+SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "skill1", *SHIPPED)
+IGNORED = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+
+
+def files(folder: Path) -> set[str]:
+    found = (str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return {name for name in found if "__pycache__" not in name and ".ipynb_checkpoints" not in name}
+
+
+def build(hook: str, source: Path, into: Path) -> Path:
+    """Call a hook of setuptools' build backend in a process of its own; returns the archive."""
+    code = f"from setuptools.build_meta import {hook}; import sys; print({hook}(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, into], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return into / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds the unpacked wheel, as site-packages would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, folder / "source" / name, **({"ignore": IGNORED} if copy is shutil.copytree else {}))
+    with tarfile.open(build("build_sdist", folder / "source", folder)) as archive:
+        archive.extractall(folder, filter="data")
+    (unpacked,) = folder.glob("skill1-*/")
+    with zipfile.ZipFile(build("build_wheel", unpacked, folder)) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def elsewhere(installed: Path, tmp_path: Path):
+    """Run Python there, in an empty folder, on the unpacked wheel alone; returns its output."""
+
+    def run(*words: str, status: int = 0) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}
+        start = [sys.executable, *words]
+        done = subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_whole_package_and_what_is_shipped_beside_it(installed: Path):
+    resources = installed / "skill1" / "resources"
+    assert {name for name in files(installed / "skill1") if not name.startswith("resources/")} == files(ROOT / "skill1")
+    assert files(resources) == {f"{name}/{file}" for name in SHIPPED for file in files(ROOT / name)}
+
+
+@pytest.mark.slow
+def test_commands_of_an_installed_package_run_from_any_folder(elsewhere, installed: Path, tmp_path: Path, world: Path):
+    assert elsewhere("-c", "import skill1; print(skill1.__file__)").strip() == str(installed / "skill1" / "__init__.py")
+    assert "'02_trian'; did you mean '01_train'?" in elsewhere("-m", "skill1", "notebook", "02_trian", status=2)
+    (tmp_path / "mine.ipynb").write_text((ROOT / "notebooks" / "01_train.ipynb").read_text())
+    assert "unknown parameter of mine.ipynb 'sed'" in elsewhere(
+        "-m", "skill1", "notebook", "mine.ipynb", "-p", "sed=1", status=2
+    )
+    plan = json.loads(elsewhere("-m", "skill1", "plan", "--preset", "nano", "--json"))
+    assert plan["fits"]
+    checked = elsewhere(
+        *("-m", "skill1", "train", "--preset", "nano", "--name", "x", "--dry-run"),
+        *("--set", f"environment.data={world}", "--set", "rollout.tasks_per_step=1"),
+    )
+    assert "fits" in checked.lower()
+    published = elsewhere("-c", "from skill1.analysis.published import tables; print(tables())")
+    assert "'table1'" in published
+    assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_checkouts_own_folders_are_found(name: str):
+    assert resource(name) == ROOT / name
+
+
+def test_a_folder_that_is_not_shipped_is_named():
+    with pytest.raises(ResourceError, match=r"^data/paper2 is not at .*: install skill1 again"):
+        resource("data/paper2")
+
+
+def test_a_shipped_policy_gives_way_to_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model("data/nano-policy") == str(ROOT / "data" / "nano-policy")
+    (tmp_path / "data" / "nano-policy").mkdir(parents=True)
+    assert find_model("data/nano-policy") == "data/nano-policy"
+    assert find_model("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+
+
+def test_notebooks_of_a_checkout_stand_beside_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    enter_project()
+    assert Path.cwd() == ROOT
+    monkeypatch.chdir(tmp_path)
+    enter_project()
+    assert Path.cwd() == tmp_path
