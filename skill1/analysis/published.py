@@ -53,7 +53,9 @@ def published(*names: str, **where: str) -> pd.DataFrame:
 @cache
 def _read(name: str) -> pd.DataFrame:
     types = dict.fromkeys(COLUMNS, "string") | {"step": "Int64", "value": "float64"}
-    frame = pd.read_csv(resource("data/paper") / f"{name}.csv", dtype=types, keep_default_na=False, na_values={"step": [""]})
+    frame = pd.read_csv(
+        resource("data/paper") / f"{name}.csv", dtype=types, keep_default_na=False, na_values={"step": [""]}
+    )
     return frame.assign(label=LABEL)
 
 
