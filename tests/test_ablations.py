@@ -101,20 +101,21 @@ def test_an_evaluation_that_was_not_made_is_named() -> None:
 
 def test_rates_by_hand() -> None:
     made = by_hand({("full", 0, 9, "step9"): "1100", ("full", 1, 9, "step9"): "1110", ("full", 2, 9, "step9"): "1000"})
-    overall, pick = (row for _, row in arms.rates(arms.own(made)).iterrows())
+    overall, pick = (row for _, row in arms.rates(made, arms.own(made)).iterrows())
     assert overall["category"] == "Overall" and overall["success"] == pytest.approx(50.0)  # (2 + 3 + 1) / 12
     assert overall["seed_std"] == pytest.approx(25.0)  # 50, 75, 25
     assert (overall["games"], overall["passes"], overall["seeds"]) == (4, 1, 3)
     assert overall["method"] == "bootstrap over seeds and games" and pick["success"] == overall["success"]
-    one = arms.rates(arms.own(by_hand({FULL: "1111"}))).iloc[0]  # resampling equal games would say [100, 100]
+    alike = by_hand({FULL: "1111"})
+    one = arms.rates(alike, arms.own(alike)).iloc[0]  # resampling equal games would say [100, 100]
     assert one["low"] == pytest.approx(100 * wilson(4, 4).low) and math.isnan(one["seed_std"])
 
 
 def test_the_untrained_policy_is_one_policy(study: Study) -> None:
     """Nine runs evaluated it with the same seeds: they are repeats, no training seeds."""
-    many = arms.rates(arms.untrained(study)).drop(columns="variant")
+    many = arms.rates(study, arms.untrained(study)).drop(columns="variant")
     first = study.evaluations.query("step == 0 and variant == 'full' and seed == 0")
-    one = arms.rates(first).drop(columns="variant")
+    one = arms.rates(study, first).drop(columns="variant")
     pd.testing.assert_frame_equal(many.drop(columns="seeds"), one.drop(columns="seeds"))
     assert set(many["seeds"]) == {0} and set(one["seeds"]) == {1}
 

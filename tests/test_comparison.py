@@ -10,6 +10,7 @@ import pytest
 
 from skill1.analysis import comparison
 from skill1.config import load_config
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.stats import wilson
 from skill1.store.run_directory import RunDirectory
 
@@ -46,7 +47,7 @@ def frames() -> dict[str, pd.DataFrame]:
 
 
 def test_success_table_by_hand(frames: dict[str, pd.DataFrame]) -> None:
-    table = comparison.success_table(frames).set_index("evaluation")
+    table = comparison.success_table(frames, ALFWORLD).set_index("evaluation")
     assert table["success %"].to_dict() == {
         comparison.BEFORE: 0.0,
         comparison.WITH_LIBRARY: 62.5,
@@ -83,16 +84,16 @@ def test_a_split_at_a_time(frames: dict[str, pd.DataFrame]) -> None:
 
 
 def test_reading_says_what_the_interval_says(frames: dict[str, pd.DataFrame]) -> None:
-    text = comparison.read_evaluation(frames)
+    text = comparison.read_evaluation(frames, ALFWORLD)
     assert "+25.0 points" in text and "not told apart" in text
     same = {comparison.BEFORE: frames[comparison.BEFORE], comparison.WITHOUT: frames[comparison.BEFORE]}
-    assert "over 4 games: no game came out differently" in comparison.read_evaluation(same)
+    assert "over 4 games: no game came out differently" in comparison.read_evaluation(same, ALFWORLD)
     certain = {
         comparison.BEFORE: outcomes("0" * 16, step=0, library="none"),
         comparison.WITHOUT: outcomes("1" * 12 + "0" * 4, step=5, library="none"),
     }
-    assert "zero lies outside" in comparison.read_evaluation(certain)
-    assert "nothing to compare" in comparison.read_evaluation({comparison.BEFORE: frames[comparison.BEFORE]})
+    assert "zero lies outside" in comparison.read_evaluation(certain, ALFWORLD)
+    assert "nothing to compare" in comparison.read_evaluation({comparison.BEFORE: frames[comparison.BEFORE]}, ALFWORLD)
 
 
 def test_summary_is_plain_json(frames: dict[str, pd.DataFrame], tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from tiny import tiny_policy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from skill1 import evaluate
-from skill1.analysis.comparison import stored_arms, success_table
+from skill1.analysis.comparison import environment_of, stored_arms, success_table
 from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.methods.skillrl.bank import parse_bank
@@ -131,7 +132,7 @@ def test_the_card_repeats_the_run_s_evaluations(fresh, tmp_path):
     [with_skills] = evaluate_run(place, splits=["valid_seen"], progress=False)
     evaluate_run(place, splits=["valid_seen"], library="none", step=1, progress=False)
     card = (export(place, tmp_path / "model") / "README.md").read_text()
-    row = success_table({"step 2, library of step 2": with_skills.frame}).iloc[0]
+    row = success_table({"step 2, library of step 2": with_skills.frame}, ALFWORLD).iloc[0]
     assert f"| {' | '.join(map(str, row))} |" in card
     assert (row["n"], row["passes"], row["seed"]) == (12, 2, 0)
     assert "step 1" not in card and "not evaluated" not in card
@@ -235,7 +236,7 @@ def test_other_models_act_by_the_full_prompts(world, tmp_path):
     )
     assert seen.frame["variant"].tolist() == [str(model)] * 6 and seen.frame["seed"].isna().all()
     assert (seen.step, seen.library, len(unseen.frame)) == (0, "none", 6)
-    table = success_table(stored_arms([tmp_path / "out"]))
+    table = success_table(stored_arms([tmp_path / "out"]), environment_of([tmp_path / "out"]))
     assert table["seed"].tolist() == ["-", "-"] and table["n"].tolist() == [6, 6]
     with pytest.raises(ConfigError, match="has no chat template, which policy.prompts=full needs"):
         evaluated(make_nano(tmp_path / "nano"), tmp_path / "o", "paper", **small)

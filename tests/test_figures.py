@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from skill1.analysis.figures import run as figures
 from skill1.analysis.figures import style as plots
 from skill1.config import load_config
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.presets import VARIANTS
 from skill1.records import Skill
 from skill1.stats import wilson
@@ -130,8 +131,10 @@ DRAWN: dict[str, Callable[..., Figure]] = {
     "learning_curve": lambda run, frames: figures.learning_curve([run]),
     "library_growth": lambda run, frames: figures.library_growth(run),
     "utilities": lambda run, frames: figures.utilities(run),
-    "category_dots": lambda run, frames: figures.category_dots(frames, published={"Overall": 97.5, "Pick": 100.0}),
-    "demo_summary": lambda run, frames: figures.demo_summary(frames),
+    "category_dots": lambda run, frames: figures.category_dots(
+        frames, ALFWORLD, published={"Overall": 97.5, "Pick": 100.0}
+    ),
+    "demo_summary": lambda run, frames: figures.demo_summary(frames, ALFWORLD),
 }
 
 
@@ -176,7 +179,7 @@ def test_every_variant_has_its_own_colour() -> None:
 
 
 def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> None:
-    figure = figures.category_dots(frames, published={"Overall": 97.5})
+    figure = figures.category_dots(frames, ALFWORLD, published={"Overall": 97.5})
     assert [axes.get_title() for axes in figure.axes] == ["seen homes", "unseen homes"]
     names = [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()]
     assert names == ["Overall", *CATEGORIES]
@@ -195,17 +198,17 @@ def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> No
 
 def test_evaluations_are_told_apart_by_what_they_are(frames: dict) -> None:
     """Colours come from the stored step, library and variant, not from the label."""
-    figure = figures.demo_summary(frames)
+    figure = figures.demo_summary(frames, ALFWORLD)
     colours = {c.get_label(): c.lines[0].get_color() for c in figure.axes[0].containers}
     assert len(set(colours.values())) == 3
     assert colours["after, with library"] == plots.VARIANT_COLOURS["full"]
     plain = {"after": frames["after, library withheld"].assign(variant="no_library")}
-    [container] = figures.demo_summary(plain).axes[0].containers
+    [container] = figures.demo_summary(plain, ALFWORLD).axes[0].containers
     assert container.lines[0].get_color() == plots.VARIANT_COLOURS["no_library"]
 
 
 def test_summary_names_rates_and_sizes(frames: dict) -> None:
-    shown = texts(figures.demo_summary(frames))
+    shown = texts(figures.demo_summary(frames, ALFWORLD))
     for frame in frames.values():
         for _, part in frame.groupby("split"):
             assert f"{100 * part['won'].mean():.1f} %" in shown
@@ -243,6 +246,6 @@ def test_nothing_to_draw_is_an_error(frames: dict) -> None:
     with pytest.raises(ValueError, match="no runs"):
         figures.learning_curve([])
     with pytest.raises(ValueError, match="no outcomes"):
-        figures.demo_summary({})
+        figures.demo_summary({}, ALFWORLD)
     with pytest.raises(ValueError, match="before"):
-        figures.category_dots({"before": frames["before"].head(0)})
+        figures.category_dots({"before": frames["before"].head(0)}, ALFWORLD)

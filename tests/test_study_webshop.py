@@ -22,9 +22,11 @@ from skill1.analysis import ablations, arms, dynamics, paper_tables, per_categor
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.published import published
 from skill1.analysis.study import Study, load
+from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
-from skill1.envs.webshop.ceiling import Ceiling
+from skill1.envs.spec import Ceiling
+from skill1.envs.webshop.spec import WEBSHOP
 from skill1.running.batch import run_notebook
 from skill1.running.collect import collect
 from skill1.store.run_directory import RunDirectory
@@ -57,13 +59,13 @@ def played(study: Study, scores: dict[str, list[float]]) -> Study:
 def test_scores_by_hand(study: Study) -> None:
     made = played(study, {"full": [1.0, 1.0, 1.0, 0.5, 0.1]})
     own = arms.own(made).query("variant == 'full'")
-    tidy = arms.scores(own).set_index("category")
+    tidy = arms.scores(made, own).set_index("category")
     assert tidy.loc["Overall", "score"] == pytest.approx(100 * 3.6 / 12)
     # goals 3 and 9 are of the fourth category, 4 and 10 of the fifth
     assert tidy.loc[PRODUCTS[3], "score"] == pytest.approx(25) and tidy.loc[PRODUCTS[4], "score"] == pytest.approx(5)
     overall = tidy.loc["Overall"]
     assert 0 < overall["low"] < overall["score"] < overall["high"] < 100
-    alone = arms.scores(own[own["game"] == own["game"].iloc[0]])
+    alone = arms.scores(made, own[own["game"] == own["game"].iloc[0]])
     assert alone["score"].eq(100).all() and alone[["low", "high"]].isna().all(axis=None)
     row = study_scores.overall(made).loc[("test", "full")]
     assert row["score"].startswith("30.0 [") and row["success %"].startswith("25.0 [") and row["seeds"] == 2
@@ -150,7 +152,7 @@ def test_a_collected_study_says_its_benchmark_and_its_ceiling(tmp_path: Path) ->
     (folder / "sweep.json").write_text(json.dumps({"settings": settings, "runs": {"full": [0]}}))
     collect(folder)
     study = load(folder)
-    assert study.benchmark == "webshop" and study.ceilings == {"test": Ceiling(goals=5, reachable=5)}
+    assert study.environment is WEBSHOP and study.ceilings == {"test": Ceiling(goals=5, reachable=5)}
     assert study_scores.ceiling_note(study).startswith("* Ceiling, test: 5 of the 5 goals evaluated (100.0 %)")
     shop.rename(tmp_path / "gone")
     with pytest.raises(DataError):
@@ -163,7 +165,7 @@ def stand_ins_settings() -> dict[str, int]:
 
 def test_a_study_that_does_not_say_its_benchmark_is_of_alfworld() -> None:
     reference = load(ROOT / "results" / "reference" / "nano")
-    assert reference.benchmark == "alfworld" and reference.ceilings == {}
+    assert reference.environment is ALFWORLD and reference.ceilings == {}
 
 
 @pytest.mark.parametrize("name", ["03_ablations", "04_per_category", "06_paper"])

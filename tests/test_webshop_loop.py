@@ -14,7 +14,7 @@ from test_notebooks import NOTEBOOKS, shown
 
 from skill1.analysis.chosen import choose_run, choose_study
 from skill1.analysis.comparison import write_summary
-from skill1.analysis.scores import ceiling_note, is_graded, score_table
+from skill1.analysis.scores import ceiling_note, score_table
 from skill1.analysis.tour import ScriptedPolicy
 from skill1.config import ConfigError, EnvironmentConfig, flatten, load_config, preset_of
 from skill1.credit import credit
@@ -123,7 +123,6 @@ def test_a_run_trains_validates_and_is_evaluated(trained):
     assert evaluation.split == "test" and len(frame) == 24 and frame["game"].str.startswith("synthetic/").all()
     assert (frame["won"] == (frame["score"] == 1.0)).all() and frame["score"].between(0, 1).all()
     assert set(evaluation.summary["categories"]) == set(frame["category"])
-    assert is_graded(trained)
     assert ceiling_note(trained, {"after": frame}).startswith("Ceiling: 12 of the 12 goals evaluated (100.0 %)")
 
 
@@ -207,7 +206,7 @@ def test_scores_are_shown_beside_success(trained):
     frame = RunDirectory.open(trained).evaluations("validation").iloc[:4].copy()
     frame = frame.assign(game=["a", "a", "b", "b"], split="test", won=[True, False, False, False],
                          score=[1.0, 0.5, 0.25, 0.25])  # fmt: skip
-    table = score_table({"after": frame})
+    table = score_table({"after": frame}, WEBSHOP)
     row = table.iloc[0]
     assert (row["score"], row["success %"], row["goals"]) == (50.0, 25.0, 2)  # goals' means .75 and .25
     assert row["over goals, 95 %"] == "25.0 to 75.0"
@@ -316,7 +315,7 @@ def test_a_study_or_run_of_the_other_environment_is_refused(trained, tmp_path, m
     with pytest.raises(ConfigError, match="unknown environment 'webshp'; did you mean 'webshop'"):
         choose_run(str(trained), "webshp")
     study = str(NOTEBOOKS.parent / "results" / "reference" / "nano")
-    assert choose_study(study, "alfworld").benchmark == "alfworld"
+    assert choose_study(study, "alfworld").environment.name == "alfworld"
     with pytest.raises(ConfigError, match="is of alfworld, but env = 'webshop'"):
         choose_study(study, "webshop")
     monkeypatch.chdir(tmp_path)

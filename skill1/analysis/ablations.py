@@ -26,7 +26,8 @@ from skill1.analysis.arms import REFERENCE, by_seed
 from skill1.analysis.published import LABEL, OVERALL, published
 from skill1.analysis.study import Study
 from skill1.analysis.tables import block, interval, p_text, plural, points_table, wide, with_interval
-from skill1.analysis.wording import task_word, worded
+from skill1.analysis.wording import worded
+from skill1.envs.spec import EnvironmentSpec
 from skill1.stats import (
     Estimate,
     bootstrap_mean,
@@ -56,15 +57,15 @@ def success(study: Study) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def _success(study: Study) -> pd.DataFrame:
-    return arms.rates(arms.own(study))
+    return arms.rates(study, arms.own(study))
 
 
 def published_success(study: Study) -> pd.DataFrame:
     """The published Table 2 on the study's benchmark: columns variant, category, success (%), label ("published").
 
-    There are no rows for WebShop: the paper has its ablations on ALFWorld alone.
+    There are rows for ALFWorld alone, on which the paper has its ablations.
     """
-    frame = published("table2", metric="success").query("benchmark == @study.benchmark")
+    frame = published("table2", benchmark=study.environment.benchmark, metric="success")
     return frame.rename(columns={"value": "success"})[["variant", "category", "success", "label"]]
 
 
@@ -76,7 +77,7 @@ def table2(study: Study) -> pd.DataFrame:
     does not.
     """
     tidy = success(study)
-    names = arms.categories(tidy)
+    names = arms.categories(study, tidy)
     ours = {}
     for split, part in tidy.groupby("split", sort=False):
         rows = block(part, names)
@@ -84,7 +85,7 @@ def table2(study: Study) -> pd.DataFrame:
         ours[split, "this study"] = rows
     if len(quoted := published_success(study)):
         ours["not named", LABEL] = wide(quoted, names, lambda row: f"{row.success:.1f}")
-    return worded(pd.concat(ours, names=["games of", "from", "variant"]).fillna(""), task_word(study.benchmark))
+    return worded(pd.concat(ours, names=["games of", "from", "variant"]).fillna(""), study.environment)
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def effect_table(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
         }
         for row in effects(study, reference).itertuples()
     ]
-    return worded(pd.DataFrame(rows).set_index(["split", "variant"]), task_word(study.benchmark))
+    return worded(pd.DataFrame(rows).set_index(["split", "variant"]), study.environment)
 
 
 def grpo_table(study: Study) -> pd.DataFrame | None:
@@ -223,7 +224,7 @@ def library_share(study: Study) -> pd.DataFrame:
 
 def share_table(study: Study) -> pd.DataFrame:
     """`library_share` for the eye."""
-    return worded(points_table(library_share(study), ["split", "variant"]), task_word(study.benchmark))
+    return worded(points_table(library_share(study), ["split", "variant"]), study.environment)
 
 
 def mcnemar(study: Study) -> pd.DataFrame:
@@ -294,18 +295,18 @@ def reading(study: Study) -> str:
     lines = [_missing(study)]
     table, limits, tidy = effects(study), resolution(study), success(study)
     overall = tidy[tidy["category"] == OVERALL]
-    word = task_word(study.benchmark)
+    words = study.environment
     for split in arms.splits(study):
         full = overall[(overall["split"] == split) & (overall["variant"] == REFERENCE)].iloc[0]
         part = table[table["split"] == split]
         lines.append(
-            f"{split}: full wins {with_interval(full)} % of {full['games']} {word}s ({full['passes']} passes, "
+            f"{split}: full wins {with_interval(full)} % of {full['games']} {words.tasks} ({full['passes']} passes, "
             f"{plural(full['seeds'], 'seed')})."
         )
-        lines += [f"{split}: {_verdict(row, word)}" for row in part.sort_values("points").itertuples()]
+        lines += [f"{split}: {_verdict(row, words)}" for row in part.sort_values("points").itertuples()]
         lines.append(f"{split}: {_limits(limits.loc[split])}")
     if not len(mcnemar(study)):
-        lines.append(f"No McNemar test: every {word} was played several times.")
+        lines.append(f"No McNemar test: every {words.task} was played several times.")
     return "\n".join(f"* {line}" for line in lines)
 
 
@@ -315,9 +316,9 @@ def _missing(study: Study) -> str:
     return f"{arms.setting(study)} {listed}."
 
 
-def _verdict(row: Any, word: str) -> str:
+def _verdict(row: Any, words: EnvironmentSpec) -> str:
     lead = f"{row.variant} against full {row.points:+.1f} points"
-    spread = interval(row.games_low, row.games_high) or f"alike in every {word}"
+    spread = interval(row.games_low, row.games_high) or f"alike in every {words.task}"
     over_games = f"these runs {spread}, Holm p {p_text(row.games_holm)}"
     if np.isnan(row.seeds_holm):
         few = min(row.seeds, row.reference_seeds)
@@ -325,7 +326,7 @@ def _verdict(row: Any, word: str) -> str:
         return f"{lead}: {over_games}; {why}, so nothing is said about new training runs."
     told = "told apart" if told_apart(row) else "not told apart"
     return (
-        f"{lead}: {told}; new runs and {word}s {interval(row.both_low, row.both_high)}, new runs "
+        f"{lead}: {told}; new runs and {words.tasks} {interval(row.both_low, row.both_high)}, new runs "
         f"{interval(row.seeds_low, row.seeds_high)}, Holm p "
         f"{p_text(row.seeds_holm)} with {row.seeds} against {row.reference_seeds} seeds; {over_games}."
     )

@@ -16,12 +16,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from skill1.analysis.figures.run import SPLITS
 from skill1.analysis.published import OVERALL
 from skill1.analysis.study import Study
-from skill1.analysis.wording import task_word
 from skill1.config import closest, keeps_skills
-from skill1.envs.alfworld.data import CATEGORIES
 from skill1.presets import VARIANTS
 from skill1.stats import bootstrap_mean, success_rate
 from skill1.store.run_directory import RunError
@@ -41,9 +38,8 @@ def variants(study: Study) -> list[str]:
 
 
 def splits(study: Study) -> list[str]:
-    """The evaluated splits, seen homes before unseen ones; WebShop has "test" alone beside "train"."""
-    present = set(study.evaluations["split"])
-    return [split for split in SPLITS if split in present] + sorted(present - set(SPLITS))
+    """The evaluated splits, in the environment's order."""
+    return study.environment.ordered_splits(study.evaluations["split"])
 
 
 def known_split(study: Study, split: str) -> str:
@@ -53,11 +49,9 @@ def known_split(study: Study, split: str) -> str:
     return split
 
 
-def categories(frame: pd.DataFrame) -> list[str]:
-    """Overall, then the categories present: ALFWorld's in the order of the paper's tables, WebShop's by name."""
-    present = set(frame["category"]) - {OVERALL}
-    known = [name for name in CATEGORIES.values() if name in present]
-    return [OVERALL, *known, *sorted(present - set(known))]
+def categories(study: Study, frame: pd.DataFrame) -> list[str]:
+    """Overall, then the categories present, in the environment's order."""
+    return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
 
 
 def own(study: Study) -> pd.DataFrame:
@@ -99,7 +93,7 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def rates(frame: pd.DataFrame) -> pd.DataFrame:
+def rates(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
     """Success of arms of a study, per split, variant and category.
 
     The mean over seeds, games and passes with its 95 % interval: bootstrap over seeds and games, over games alone for a
@@ -113,7 +107,7 @@ def rates(frame: pd.DataFrame) -> pd.DataFrame:
         NaN for fewer than two), all in percent; games, passes, seeds (0 for the untrained policy), method.
     """
     rows = []
-    for keys, chosen in _cells(frame):
+    for keys, chosen in _cells(study, frame):
         table = by_seed(chosen)
         seeds = chosen["seed"] if len(table) > 1 else None
         estimate = success_rate(chosen["won"], chosen["game"], seeds)
@@ -133,8 +127,8 @@ def rates(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def scores(frame: pd.DataFrame) -> pd.DataFrame:
-    """Score of arms of a study of WebShop, 100 times the mean reward, per split, variant and category.
+def scores(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
+    """Score of arms of a study, 100 times the mean reward, per split, variant and category.
 
     Args:
         frame: as of `rates`.
@@ -145,7 +139,7 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
         policy; NaN bounds for a single game.
     """
     rows = []
-    for keys, chosen in _cells(frame):
+    for keys, chosen in _cells(study, frame):
         found = {"score": 100 * chosen["score"].mean(), "low": np.nan, "high": np.nan}
         if chosen["game"].nunique() > 1:
             several = not _is_untrained(chosen) and chosen["seed"].nunique() > 1
@@ -177,10 +171,10 @@ def setting(study: Study) -> str:
     """What all runs of the study have in common, in a sentence."""
     given = study.manifest
     changed = ", ".join(f"{name} = {value}" for name, value in given["overrides"].items()) or "nothing changed"
-    word = task_word(study.benchmark)
+    words = study.environment
     return (
-        f"Study {study.name}: preset {given['preset']} ({changed}), {word}s of {given['data']}, "
-        f"{given['passes']} passes over every {word} of {', '.join(splits(study))}."
+        f"Study {study.name}: preset {given['preset']} ({changed}), {words.tasks} of {given['data']}, "
+        f"{given['passes']} passes over every {words.task} of {', '.join(splits(study))}."
     )
 
 
@@ -218,18 +212,18 @@ def _alike(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
     return frame
 
 
-def _arms(frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    """((split, variant), rows), in the order of SPLITS and VARIANTS; the untrained policy last."""
+def _arms(study: Study, frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """((split, variant), rows), splits in the environment's order, variants in theirs; the untrained policy last."""
     groups = dict(tuple(frame.groupby(["split", "variant"])))
-    order = [*SPLITS, *sorted(set(frame["split"]) - set(SPLITS))]
+    order = study.environment.ordered_splits(frame["split"])
     names = [*VARIANTS, UNTRAINED]
     return sorted(groups.items(), key=lambda item: (order.index(item[0][0]), names.index(item[0][1])))
 
 
-def _cells(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+def _cells(study: Study, frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """Rows of every arm and category under their split, variant and category."""
-    for (split, variant), part in _arms(frame):
-        for category in categories(part):
+    for (split, variant), part in _arms(study, frame):
+        for category in categories(study, part):
             chosen = part if category == OVERALL else part[part["category"] == category]
             yield {"split": split, "variant": variant, "category": category}, chosen
 

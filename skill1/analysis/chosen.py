@@ -33,7 +33,7 @@ def choose_study(given: str, environment: str) -> Study:
             raise
         studied = preset_of("nano-baselines", environment or ENVIRONMENTS[0])
         raise RunError(f"{error}: `skill1 reproduce --preset {studied} --name {path.name}` makes one") from None
-    _check(path, study.benchmark, environment)
+    _check(path, study.environment.name, environment)
     return study
 
 

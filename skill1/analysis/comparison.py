@@ -15,7 +15,9 @@ from typing import Any
 import pandas as pd
 
 from skill1.analysis.scores import played_note
-from skill1.analysis.wording import task_word, word_of_splits, worded
+from skill1.analysis.wording import worded
+from skill1.envs.make import environment_spec
+from skill1.envs.spec import EnvironmentSpec
 from skill1.evaluate import summarise
 from skill1.stats import paired_difference, success_rate, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
@@ -59,7 +61,17 @@ def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def success_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def environment_of(paths: Sequence[Path]) -> EnvironmentSpec:
+    """The environment of runs and other evaluations. Raises RunError if they have several."""
+    configs = [(EvaluationFolder if is_evaluation(path) else RunDirectory).open(path).config for path in paths]
+    found = {config.environment.name: path for config, path in zip(configs, paths, strict=True)}
+    if len(found) > 1:
+        listed = ", ".join(f"{path} is of {name}" for name, path in found.items())
+        raise RunError(f"{listed}: compare evaluations of one environment at a time")
+    return environment_spec(*found)
+
+
+def success_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> pd.DataFrame:
     """One row per split and arm that has it: success in percent, n, passes, training seed and both 95 % intervals.
 
     The seed of a model that was not trained here is "-".
@@ -86,7 +98,7 @@ def success_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "steps": round(part["steps"].mean(), 1),
                 }
             )
-    return worded(pd.DataFrame(rows), word_of_splits(_splits(frames)))
+    return worded(pd.DataFrame(rows), environment)
 
 
 def differences(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -142,7 +154,7 @@ def read_training(run: RunDirectory) -> str:
         rates = {step: wilson(int(at["won"].sum()), len(at)) for step, at in validation.groupby("step")}
         start, end = min(rates), max(rates)
         lines.append(
-            f"* Validation on {rates[end].n} {task_word(run.config.environment.name)}s: {_with_interval(rates[start])} at "
+            f"* Validation on {rates[end].n} {environment_spec(run.config.environment.name).tasks}: {_with_interval(rates[start])} at "
             f"step {start}, {_with_interval(rates[end])} at step {end}."
         )
         if ceiling := played_note(run.config.environment, validation["game"]):
@@ -169,14 +181,13 @@ def read_training(run: RunDirectory) -> str:
     return "\n".join(lines)
 
 
-def read_evaluation(frames: Mapping[str, pd.DataFrame]) -> str:
+def read_evaluation(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> str:
     """A short reading (Markdown) of the paired differences."""
     lines = []
-    word = word_of_splits(_splits(frames))
     for row in differences(frames).itertuples():
-        lead = f"* {row.split}: *{row.of}* against *{row.against}*, over {row.games} {word}s: "
+        lead = f"* {row.split}: *{row.of}* against *{row.against}*, over {row.games} {environment.tasks}: "
         if row.low == row.high == 0:
-            lines.append(f"{lead}no {word} came out differently.")
+            lines.append(f"{lead}no {environment.task} came out differently.")
             continue
         verdict = "zero lies outside" if row.low > 0 or row.high < 0 else "zero lies inside, the two are not told apart"
         interval = f"[{row.low:+.1f}, {row.high:+.1f}]"

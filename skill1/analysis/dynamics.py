@@ -78,7 +78,7 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.Series:
 
 def published_value(study: Study, metric: str) -> tuple[int, float] | None:
     """(step, value) that the paper's text quotes for full on the study's benchmark, None if it quotes none."""
-    if metric not in _PUBLISHED or study.benchmark != _QUOTED_ON:
+    if metric not in _PUBLISHED or study.environment.benchmark != _QUOTED_ON:
         return None
     row = published("text", metric=_PUBLISHED[metric], variant=REFERENCE).iloc[0]
     return int(row["step"]), float(row["value"])
@@ -86,7 +86,7 @@ def published_value(study: Study, metric: str) -> tuple[int, float] | None:
 
 def published_similarity(study: Study) -> tuple[float, float] | None:
     """Task-skill similarity of full at the paper's first and last checkpoint, None if not of the study's benchmark."""
-    if study.benchmark != _QUOTED_ON:
+    if study.environment.benchmark != _QUOTED_ON:
         return None
     names = ("task_skill_similarity_first", "task_skill_similarity_last")
     first, last = (published("text", metric=name)["value"].item() for name in names)

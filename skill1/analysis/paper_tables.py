@@ -23,7 +23,7 @@ from skill1.analysis.published import LABEL, OVERALL, inconsistencies, published
 from skill1.analysis.scores import in_words
 from skill1.analysis.study import Study
 from skill1.analysis.tables import interval, p_text, plural
-from skill1.analysis.wording import task_word, worded
+from skill1.analysis.wording import worded
 from skill1.presets import VARIANTS
 
 OURS, DIFFERENCE = "ours", "difference"
@@ -60,7 +60,7 @@ def success(study: Study) -> pd.DataFrame:
         RunError: see `arms.own`.
     """
     ours = ablations.success(study).drop(columns="method").rename(columns={"success": OURS})  # how its interval is made
-    theirs = _as_run(study, published("table1", "table2", benchmark=study.benchmark, metric="success"))
+    theirs = _as_run(study, published("table1", "table2", benchmark=study.environment.benchmark, metric="success"))
     theirs = theirs[["table", "method", "variant", "category", "value"]].rename(columns={"value": LABEL})
     return _beside(study, theirs, ours)
 
@@ -71,7 +71,7 @@ def webshop_rates(study: Study) -> pd.DataFrame:
     Scores are points of 100. Raises RunError, see `arms.own`.
     """
     played = ablations.success(study).query("category == @OVERALL").drop(columns=["category", "method"])
-    scores = arms.scores(arms.own(study)).query("category == @OVERALL").drop(columns="category")
+    scores = arms.scores(study, arms.own(study)).query("category == @OVERALL").drop(columns="category")
     graded = played[["split", "variant", "games", "passes", "seeds"]].merge(scores, on=["split", "variant"])
     ours = pd.concat(
         [
@@ -91,16 +91,16 @@ def table1(study: Study) -> pd.DataFrame:
     On ALFWorld success per category, on WebShop score and success over all goals. Rows (games of, method): those the
     study has run, per split with the number of games first, then the others.
     """
-    if study.benchmark == "webshop":
-        return worded(_rate_table(webshop_rates(study), "method", list(_WEBSHOP.values())), task_word(study.benchmark))
-    return _by_category(success(study).query("table == 'table1'"), "method")
+    if study.environment.benchmark == "webshop":
+        return worded(_rate_table(webshop_rates(study), "method", list(_WEBSHOP.values())), study.environment)
+    return _by_category(study, success(study).query("table == 'table1'"), "method")
 
 
 def table2(study: Study) -> pd.DataFrame:
     """Table 2 for the eye, like `table1`, by variant; on WebShop, where none is published, `ablations.table2`."""
-    if study.benchmark == "webshop":
+    if study.environment.benchmark == "webshop":
         return ablations.table2(study)
-    return _by_category(success(study).query("table == 'table2'"), "variant")
+    return _by_category(study, success(study).query("table == 'table2'"), "variant")
 
 
 def webshop() -> pd.DataFrame:
@@ -141,7 +141,7 @@ def cost(study: Study) -> pd.DataFrame:
                 rows.append((variant, quantity, moment, part.median(), part.count()))
     keys = ["variant", "quantity", "moment"]
     ours = pd.DataFrame(rows, columns=[*keys, OURS, "seeds"])
-    theirs = _as_run(study, published("table3").query("benchmark == @study.benchmark"))
+    theirs = _as_run(study, published("table3", benchmark=study.environment.benchmark))
     moments = {step: moment for moment, step in MOMENTS.items()}
     theirs = theirs.assign(quantity=theirs["metric"].map(_PUBLISHED_COST), moment=theirs["step"].map(moments))
     theirs = theirs[[*keys, "method", "value"]].rename(columns={"value": LABEL})
@@ -209,7 +209,7 @@ def claims(study: Study) -> pd.DataFrame:
     Raises:
         RunError: see `ablations.effects`.
     """
-    overall = published("table1", "table2", benchmark=study.benchmark, category=OVERALL, metric="success")
+    overall = published("table1", "table2", benchmark=study.environment.benchmark, category=OVERALL, metric="success")
     overall = _as_run(study, overall)
     parts = []
     for name, part in overall[overall["variant"] != ""].groupby("table"):
@@ -244,7 +244,7 @@ def claim_table(study: Study) -> pd.DataFrame:
         }
         for row in claims(study).itertuples()
     ]
-    return worded(pd.DataFrame(rows).set_index(["split", "claim"]), task_word(study.benchmark))
+    return worded(pd.DataFrame(rows).set_index(["split", "claim"]), study.environment)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def claim_table(study: Study) -> pd.DataFrame:
 
 def reading(study: Study) -> str:
     """What the tables say, as Markdown, made from them alone."""
-    lines, word = [arms.setting(study)], task_word(study.benchmark)
+    lines = [arms.setting(study)]
     verdicts = claims(study)
     for split in arms.splits(study):
         part = verdicts[verdicts["split"] == split]
@@ -267,19 +267,19 @@ def reading(study: Study) -> str:
     rates = success(study).query("table == 'table1' and variant == @REFERENCE and category == @OVERALL")
     lines += [
         f"{row.split}: full wins {row.ours:.1f} % [{row.low:.1f}, {row.high:.1f}] here, {row.published:.1f} % as "
-        f"published; {row.difference:+.1f} points between two policies on different {word}s, which is no replication "
+        f"published; {row.difference:+.1f} points between two policies on different {study.environment.tasks}, which is no replication "
         "gap."
         for row in rates.itertuples()
     ]
-    if study.benchmark == "webshop":
+    if study.environment.benchmark == "webshop":
         graded = webshop_rates(study).query("variant == @REFERENCE and category == @_WEBSHOP['score']")
         lines += [
             f"{row.split}: full scores {row.ours:.1f} [{row.low:.1f}, {row.high:.1f}] of 100 here, {row.published:.1f} "
-            f"as published ({row.difference:+.1f}). Ceiling: {in_words(study.ceilings[row.split])}"
+            f"as published ({row.difference:+.1f}). Ceiling: {in_words(study.ceilings[row.split], study.environment)}"
             for row in graded.itertuples()
         ]
     lines += [_growth(study, STEP_TIME, "{:.2f} s"), _growth(study, SIZE, "{:.0f} skills")]
-    if study.benchmark == "alfworld":  # whose numbers these are
+    if study.environment.benchmark == "alfworld":  # whose numbers these are
         wrong = inconsistencies()["claim"]
         names = "; ".join(dict.fromkeys(wrong))
         lines.append(f"{plural(len(wrong), 'comparison')} of published numbers with each other failed: {names}.")
@@ -345,8 +345,8 @@ def _quantities(study: Study) -> Mapping[str, pd.Series]:
     return sums | {name: of[metric] for name, metric in named.items()}
 
 
-def _by_category(tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
-    names = [*arms.categories(tidy)[1:], OVERALL]
+def _by_category(study: Study, tidy: pd.DataFrame, rows: str) -> pd.DataFrame:
+    names = [*arms.categories(study, tidy)[1:], OVERALL]
     return _rate_table(tidy, rows, names).rename(columns={OVERALL: "All"}, level=0)
 
 

@@ -16,7 +16,7 @@ from skill1.analysis.arms import REFERENCE, UNTRAINED
 from skill1.analysis.published import LABEL, OVERALL, published
 from skill1.analysis.study import Study
 from skill1.analysis.tables import block, interval, points_table, wide, with_bounds
-from skill1.analysis.wording import task_word, worded
+from skill1.analysis.wording import worded
 from skill1.stats import bootstrap_mean, holm
 
 _PLAIN = ("no_library", "grpo")  # two names of one thing: the same training without a library
@@ -29,7 +29,7 @@ def success(study: Study) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def _success(study: Study) -> pd.DataFrame:
-    tidy = pd.concat([arms.rates(arms.untrained(study)), ablations.success(study)], ignore_index=True)
+    tidy = pd.concat([arms.rates(study, arms.untrained(study)), ablations.success(study)], ignore_index=True)
     order = arms.splits(study)
     return tidy.sort_values("split", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
@@ -39,7 +39,7 @@ def published_success(study: Study) -> pd.DataFrame:
 
     On WebShop it has no categories: Overall alone.
     """
-    frame = published("table1", benchmark=study.benchmark, metric="success")
+    frame = published("table1", benchmark=study.environment.benchmark, metric="success")
     return frame.rename(columns={"value": "success"})[["method", "category", "success", "label"]]
 
 
@@ -50,14 +50,14 @@ def table1(study: Study) -> pd.DataFrame:
     a block has the number of games of each category. The published block names no split: its source does not.
     """
     tidy = success(study)
-    names = arms.categories(tidy)
+    names = arms.categories(study, tidy)
     blocks = {}
     for split, part in tidy.groupby("split", sort=False):
         blocks[split, "this study"] = block(part, names)
     theirs = wide(published_success(study), names, lambda row: f"{row.success:.1f}", rows="method")
     table = pd.concat(blocks | {("not named", LABEL): theirs}, names=["games of", "from", "policy"]).fillna("")
     shown = table[[*names[1:], OVERALL, "passes", "seeds"]].rename(columns={OVERALL: "All"})
-    return worded(shown, task_word(study.benchmark))
+    return worded(shown, study.environment)
 
 
 def headline(study: Study) -> list[str]:
@@ -84,7 +84,7 @@ def _gains(study: Study) -> pd.DataFrame:
         start = before[before["split"] == split]
         for variant in headline(study):
             end = after[(after["split"] == split) & (after["variant"] == variant)]
-            for category in arms.categories(end):
+            for category in arms.categories(study, end):
                 a, b = (part if category == OVERALL else part[part["category"] == category] for part in (end, start))
                 rows.append({"split": split, "variant": variant, "category": category} | compare(a, b))
     table = pd.DataFrame(rows).drop(columns=["seeds_low", "seeds_high", "seeds_p", "reference_seeds"])
@@ -100,7 +100,7 @@ def gain_table(study: Study) -> pd.DataFrame:
     table = gains(study)
     blocks = table.groupby(["split", "variant"], sort=False)
     table = pd.concat(part.sort_values("points", ascending=False, kind="stable") for _, part in blocks)
-    return worded(points_table(table, ["split", "variant", "category"]), task_word(study.benchmark))
+    return worded(points_table(table, ["split", "variant", "category"]), study.environment)
 
 
 def behaviour(study: Study) -> pd.DataFrame:
@@ -158,13 +158,12 @@ def behaviour_table(study: Study) -> pd.DataFrame:
             "seeds": table["seeds"],
         }
     ).set_index(["split", "variant", "category"])
-    return worded(shown, task_word(study.benchmark))
+    return worded(shown, study.environment)
 
 
 def reading(study: Study) -> str:
     """What the numbers say, as Markdown, made from them alone."""
     lines = [arms.setting(study)]
-    word = task_word(study.benchmark)
     table, played = gains(study), behaviour(study).set_index(["split", "variant", "category"])
     for (split, variant), part in table.groupby(["split", "variant"], sort=False):
         overall = part[part["category"] == OVERALL].iloc[0]
@@ -172,8 +171,8 @@ def reading(study: Study) -> str:
         sure = by_category[by_category["games_holm"] < 0.05]["category"]
         lines.append(
             f"{split}, {variant} against the untrained policy: {overall['points']:+.1f} points "
-            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in {_gain(by_category.iloc[0], word)}, "
-            f"least in {_gain(by_category.iloc[-1], word)}; these runs differ from it (Holm over {len(by_category)} "
+            f"{interval(overall['both_low'], overall['both_high'])} overall. Most in {_gain(study, by_category.iloc[0])}, "
+            f"least in {_gain(study, by_category.iloc[-1])}; these runs differ from it (Holm over {len(by_category)} "
             f"categories) in {', '.join(sure) or 'no category'}."
         )
         after, before = (played.loc[(split, name, OVERALL)] for name in (variant, UNTRAINED))
@@ -184,9 +183,9 @@ def reading(study: Study) -> str:
     return "\n".join(f"* {line}" for line in lines)
 
 
-def _gain(row: pd.Series, word: str) -> str:
+def _gain(study: Study, row: pd.Series) -> str:
     span = interval(row["both_low"], row["both_high"])
-    return f"{row['category']} ({row['points']:+.1f}{f' {span}' if span else ''}, n = {row['games']} {word}s)"
+    return f"{row['category']} ({row['points']:+.1f}{f' {span}' if span else ''}, n = {row['games']} {study.environment.tasks})"
 
 
 def _with_bounds(table: pd.DataFrame, name: str) -> list[str]:

@@ -26,12 +26,13 @@ def tables() -> list[str]:
     return sorted(path.stem for path in resource("data/paper").glob("*.csv"))
 
 
-def published(*names: str, **where: str) -> pd.DataFrame:
+def published(*names: str, **where: str | None) -> pd.DataFrame:
     """Published values, tidy: the columns of `COLUMNS` and `label`, which is "published" in every row.
 
     Args:
         names: tables ("table1", "table2", "table3", "text", "retroagent", "skillrl"); all of them by default.
         where: method, variant, benchmark, category or metric -> the value to keep, e.g. `variant="no_library"`.
+            The benchmark None has no rows; tables may have none of another, either.
 
     Returns:
         One row per value in the order of the files; `step` is NA and a name is "" where there is none.
@@ -43,10 +44,12 @@ def published(*names: str, **where: str) -> pd.DataFrame:
     for name in names:
         closest(name, tables(), "published table")
     frame = pd.concat([_read(name) for name in names or tables()], ignore_index=True)
+    everything = pd.concat([_read(name) for name in tables()])
     for column, value in where.items():
         closest(column, _FILTERS, "column to filter by")
-        closest(value, sorted(set(frame[column])), f"published {column}")
-        frame = frame[frame[column] == value]
+        if value is not None:
+            closest(value, sorted(set(everything[column])), f"published {column}")
+        frame = frame[frame[column] == value] if value is not None else frame.head(0)
     return frame.reset_index(drop=True)
 
 

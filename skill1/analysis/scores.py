@@ -1,7 +1,7 @@
-"""Graded scores of a run's evaluations beside its success: the other half of WebShop's results (method section 8).
+"""Graded scores of a run's evaluations beside its success: what WebShop reports besides wins.
 
-The score is 100 times the mean reward. What the policy could have reached is shown with it: the share of the evaluated
-goals that can be met at all (`envs.webshop.ceiling`), which on the original's small catalogue is 93.4 % of all goals.
+The score is 100 times the mean reward. What the policy could have reached is shown with it, where the environment knows:
+the share of the evaluated tasks that can be met at all, which on WebShop's small catalogue is 93.4 % of all goals.
 """
 
 from __future__ import annotations
@@ -11,21 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from skill1.analysis.wording import task_word, worded
+from skill1.analysis.wording import worded
 from skill1.config import EnvironmentConfig
 from skill1.envs.base import DataError
-from skill1.envs.webshop.ceiling import Ceiling, ceiling
-from skill1.envs.webshop.environment import open_webshop
+from skill1.envs.make import environment_spec
+from skill1.envs.spec import Ceiling, EnvironmentSpec
 from skill1.stats import bootstrap_mean
 from skill1.store.run_directory import RunDirectory
 
 
-def is_graded(run: Path) -> bool:
-    """Whether the run's environment grades what was not won; elsewhere a score says what success says."""
-    return RunDirectory.open(run).config.environment.name == "webshop"
-
-
-def score_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def score_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> pd.DataFrame:
     """One row per split and evaluation: score and success, both in percent, with the score's 95 % interval over goals.
 
     Args:
@@ -46,43 +41,39 @@ def score_table(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     "passes": part["pass"].nunique(),
                 }
             )
-    return worded(pd.DataFrame(rows).sort_values("split", kind="stable", ignore_index=True), task_word("webshop"))
+    return worded(pd.DataFrame(rows).sort_values("split", kind="stable", ignore_index=True), environment)
 
 
 def ceiling_note(run: Path, frames: Mapping[str, pd.DataFrame]) -> str:
-    """How many of the goals evaluated in a run in WebShop can be met at all, as a sentence.
+    """How many of the tasks evaluated in a run can be met at all, as a sentence; "" where the environment cannot say.
 
-    Raises DataError if the run's shop is not there any more, or is another one.
+    Raises DataError if the run's data is not there any more, or is another one.
     """
+    config = RunDirectory.open(run).config.environment
+    spec = environment_spec(config.name)
+    if spec.ceiling is None:
+        return ""
     games = {game for frame in frames.values() for game in frame["game"]}
-    return f"Ceiling: {in_words(ceiling_of(RunDirectory.open(run).config.environment, games))}"
+    return f"Ceiling: {in_words(spec.ceiling(config, games), spec)}"
 
 
 def played_note(config: EnvironmentConfig, games: Iterable[str]) -> str:
-    """`ceiling_note` of the goals that training episodes played, by the ids of their tasks; "" outside WebShop.
+    """`ceiling_note` of the tasks that training episodes played, by their ids.
 
-    What is read of a run alone must not need its shop: the sentence says so where that is not there any more.
+    What is read of a run alone must not need its data: the sentence says so where that is not there any more.
     """
-    if config.name != "webshop":
+    spec = environment_spec(config.name)
+    if spec.ceiling is None:
         return ""
     try:
-        return f"Ceiling: {in_words(ceiling_of(config, games), 'played')}"
+        return f"Ceiling: {in_words(spec.ceiling(config, games), spec, 'played')}"
     except DataError as error:
-        return f"Ceiling: not known without the shop that was played in ({error})."
+        return f"Ceiling: not known without the data that was played ({error})."
 
 
-def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
-    """How many of some goals of WebShop, named by the ids of their tasks, can be met at all.
-
-    Raises DataError if the configured shop is not there, or is another one.
-    """
-    environment = open_webshop(config)
-    return ceiling(environment.shop, [environment.number(game) for game in sorted(set(games))])
-
-
-def in_words(found: Ceiling, done: str = "evaluated") -> str:
-    """A ceiling as the rest of a sentence; `done`: what happened to the goals."""
+def in_words(found: Ceiling, environment: EnvironmentSpec, done: str = "evaluated") -> str:
+    """A ceiling as the rest of a sentence; `done`: what happened to the tasks."""
     return (
-        f"{found.reachable} of the {found.goals} goals {done} ({100 * found.share:.1f} %) can reach a score of 1.0 "
-        "with their own product."
+        f"{found.reachable} of the {found.goals} {environment.tasks} {done} ({100 * found.share:.1f} %) can reach a "
+        "score of 1.0."
     )

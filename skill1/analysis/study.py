@@ -19,7 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.envs.webshop.ceiling import Ceiling
+from skill1.envs.make import environment_spec
+from skill1.envs.spec import Ceiling, EnvironmentSpec
 from skill1.store.run_directory import EVALUATION_SCHEMA, RunDirectory, RunError
 
 SWEEP = "sweep.json"  # what a sweep was asked for (skill1.running.sweep)
@@ -44,9 +45,12 @@ class Study:
         return self.path.name
 
     @property
-    def benchmark(self) -> str:
-        """ "alfworld" or "webshop"; a study that does not say it was collected before there were studies of WebShop."""
-        return self.manifest.get("benchmark", "alfworld")
+    def environment(self) -> EnvironmentSpec:
+        """The environment of all runs; where the manifest names none, which older ones do not, ALFWorld.
+
+        Raises ConfigError if it is not installed here.
+        """
+        return environment_spec(self.manifest.get("benchmark", "alfworld"))
 
     @property
     def ceilings(self) -> dict[str, Ceiling]:

@@ -124,9 +124,9 @@ def export(run: Path, step: int | None, out: Path, merge: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="one JSON line per row instead of a table")
 def compare(paths: tuple[Path, ...], as_json: bool) -> None:
     """Show the stored evaluations of runs and other models in one table."""
-    from skill1.analysis.comparison import stored_arms, success_table
+    from skill1.analysis.comparison import environment_of, stored_arms, success_table
 
-    table = success_table(stored_arms(paths))
+    table = success_table(stored_arms(paths), environment_of(paths))
     if as_json:
         for row in table.to_dict("records"):
             click.echo(json.dumps(row))

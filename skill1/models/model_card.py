@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from skill1.analysis.comparison import success_table
-from skill1.analysis.wording import task_word
 from skill1.config import Config, diff
+from skill1.envs.make import environment_spec
 from skill1.methods.skillrl.bank import SkillBank
 from skill1.records import Skill
 from skill1.store.resources import is_path
@@ -136,11 +136,11 @@ def _results(run: RunDirectory, step: int) -> str:
         arms[f"step {step}, validation within training"] = validation
     if not any(f"step {step}," in arm for arm in arms):
         return f"Step {step} was **not evaluated** within its run (`skill1 evaluate --name NAME --step {step}`)."
-    table = success_table(arms)
-    how, word = run.config.evaluation, task_word(run.config.environment.name)
+    table = success_table(arms, environment_spec(run.config.environment.name))
+    how, words = run.config.evaluation, environment_spec(run.config.environment.name)
     about = (
-        f"Success as the environment says it (`won`), in percent; n = {word}s x passes episodes; 95 % intervals by "
-        f"bootstrap over {word}s and by Wilson; seed is training's. Sampling temperature {how.temperature:g}, evaluation seed "
+        f"Success as the environment says it (`won`), in percent; n = {words.tasks} x passes episodes; 95 % intervals by "
+        f"bootstrap over {words.tasks} and by Wilson; seed is training's. Sampling temperature {how.temperature:g}, evaluation seed "
         f"{how.seed}, at most {run.config.environment.max_steps} actions."
     )
     return f"{about}\n\n{_table(table.columns, table.itertuples(index=False))}"

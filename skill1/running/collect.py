@@ -16,8 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.analysis.scores import ceiling_of
 from skill1.analysis.study import EVALUATIONS, FILES, FORMAT, METRIC_KEYS, SWEEP, home, load
+from skill1.envs.make import environment_spec
 from skill1.running.batch import stamp_of
 from skill1.running.experiment import EVALUATE, TRAIN, config_hash
 from skill1.store.journal import replace_file
@@ -146,12 +146,13 @@ def _manifest(folder: Path, asked: Mapping[str, Any], runs: Mapping[tuple[str, i
 def _benchmark(runs: Mapping[tuple[str, int], RunDirectory], evaluations: pa.Table) -> dict[str, Any]:
     """What the runs were played on; where purchases are graded, also what could have been reached, per split."""
     environment = next(iter(runs.values())).config.environment
-    if environment.name != "webshop":
+    spec = environment_spec(environment.name)
+    if spec.ceiling is None:
         return {"benchmark": environment.name}
     played = evaluations.select(["split", "game"]).to_pandas().groupby("split")["game"]
     return {
         "benchmark": environment.name,
-        "ceiling": {split: asdict(ceiling_of(environment, games)) for split, games in played},
+        "ceiling": {split: asdict(spec.ceiling(environment, games)) for split, games in played},
     }
 
 

@@ -24,9 +24,9 @@ from skill1.analysis.figures.style import (
     themed,
     whole,
 )
-from skill1.analysis.wording import task_word, word_of_splits
 from skill1.config import keeps_skills
-from skill1.envs.alfworld.data import CATEGORIES
+from skill1.envs.make import environment_spec
+from skill1.envs.spec import EnvironmentSpec
 from skill1.presets import VARIANTS
 from skill1.stats import Estimate, success_rate, wilson
 from skill1.store.journal import Journal
@@ -34,12 +34,6 @@ from skill1.store.run_directory import RunDirectory
 
 _BEFORE, _WITHHELD = ("#333333", "s"), ("#56b4e9", "D")  # colour and marker of evaluations that are no variant
 _OVERALL = "Overall"
-SPLITS = {
-    "train": "training games",
-    "valid_seen": "seen homes",
-    "valid_unseen": "unseen homes",
-    "test": "held-out goals",  # of WebShop
-}
 
 
 @themed
@@ -73,8 +67,8 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
         dots(axes, at, list(points.values()), (colour, "o"), variant + seeds, line=True)
     episodes = {run.config.rollout.tasks_per_step * run.config.rollout.group_size for run in runs}
     axes.plot([], [], color="0.4", linewidth=0.7, label=f"training reward, raw ({several(episodes)} episodes a step)")
-    word = task_word(runs[0].config.environment.name)
-    validation = f"{several(games)} {word}s, 95 % interval" if games else "none"
+    tasks = environment_spec(runs[0].config.environment.name).tasks
+    validation = f"{several(games)} {tasks}, 95 % interval" if games else "none"
     axes.set(xlabel="training step", ylabel=f"success (%)\nvalidation: {validation}")
     percent(axes.yaxis)
     whole(axes.xaxis)
@@ -83,7 +77,9 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
 
 
 @themed
-def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, float] | None = None) -> Figure:
+def category_dots(
+    frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec, published: Mapping[str, float] | None = None
+) -> Figure:
     """Success per category and overall, a column per split: dots with 95 % intervals over games.
 
     Args:
@@ -93,14 +89,13 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
     Raises:
         ValueError: no outcomes.
     """
-    splits = _splits_of(frames)
+    splits = _splits_of(frames, environment)
     figure = Figure(figsize=(0.6 + 3.3 * len(splits), 4.6), layout="constrained")
     panels = figure.subplots(1, len(splits), squeeze=False)[0]
     for axes, split in zip(panels, splits, strict=True):
         parts = {label: frame[frame["split"] == split] for label, frame in frames.items()}
         present = set(pd.concat(parts.values())["category"])
-        names = [c for c in CATEGORIES.values() if c in present] + sorted(present - set(CATEGORIES.values()))
-        rows = [_OVERALL, *names]
+        rows = [_OVERALL, *environment.ordered_categories(present)]
         for (label, part), shift in zip(parts.items(), shifts(len(parts)), strict=True):
             groups = {_OVERALL: part, **dict(tuple(part.groupby("category")))}
             shown = [name for name in rows if name in groups and len(groups[name])]
@@ -124,7 +119,9 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.axhline(0.5, color="0.8", linewidth=0.8)
         axes.set(
-            xlim=(-3, 103), title=SPLITS.get(split, split), xlabel=f"success (%), 95 % interval\n{_size(reference)}"
+            xlim=(-3, 103),
+            title=environment.split_label(split),
+            xlabel=f"success (%), 95 % interval\n{_size(reference, environment)}",
         )
         percent(axes.xaxis)
     legend(figure, panels[0])
@@ -132,7 +129,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], published: Mapping[str, fl
 
 
 @themed
-def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
+def demo_summary(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> Figure:
     """Success before and after training, with and without the library, on every split: dots with 95 % intervals.
 
     Args:
@@ -141,7 +138,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
     Raises:
         ValueError: no outcomes.
     """
-    splits = _splits_of(frames)
+    splits = _splits_of(frames, environment)
     figure = Figure(figsize=(6.0, 1.2 + 1.15 * len(splits)), layout="constrained")
     axes = figure.subplots()
     for (label, frame), shift in zip(frames.items(), shifts(len(frames)), strict=True):
@@ -159,10 +156,10 @@ def demo_summary(frames: Mapping[str, pd.DataFrame]) -> Figure:
                 color="0.25",
             )
     reference = next(iter(frames.values()))
-    sizes = [f"{SPLITS.get(s, s)}\n{_size(reference[reference['split'] == s])}" for s in splits]
+    sizes = [f"{environment.split_label(s)}\n{_size(reference[reference['split'] == s], environment)}" for s in splits]
     axes.set_yticks(range(len(splits)), sizes)
     axes.set_ylim(len(splits) - 0.5, -0.5)
-    axes.set(xlim=(-3, 112), xlabel=f"success (%), 95 % interval over {word_of_splits(splits)}s")
+    axes.set(xlim=(-3, 112), xlabel=f"success (%), 95 % interval over {environment.tasks}")
     axes.set_xticks(range(0, 101, 20))
     legend(figure, axes)
     return figure
@@ -304,15 +301,13 @@ def _style(frame: pd.DataFrame) -> tuple[str, str]:
     return VARIANT_COLOURS[first["variant"]], "o"
 
 
-def _splits_of(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+def _splits_of(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> list[str]:
     empty = [label for label, frame in frames.items() if frame.empty]
     if not frames or empty:
         raise ValueError(f"no outcomes to draw: {', '.join(empty) or 'no frames'}")
-    present = {split for frame in frames.values() for split in frame["split"]}
-    return [s for s in SPLITS if s in present] + sorted(present - set(SPLITS))
+    return environment.ordered_splits(split for frame in frames.values() for split in frame["split"])
 
 
-def _size(frame: pd.DataFrame) -> str:
+def _size(frame: pd.DataFrame, environment: EnvironmentSpec) -> str:
     passes = frame["pass"].nunique()
-    word = word_of_splits(frame["split"])
-    return f"n = {frame['game'].nunique()} {word}s, {passes} {'pass' if passes == 1 else 'passes'}"
+    return f"n = {frame['game'].nunique()} {environment.tasks}, {passes} {'pass' if passes == 1 else 'passes'}"

@@ -18,12 +18,10 @@ from matplotlib.figure import Figure
 
 from skill1.analysis import ablations, arms, dynamics, per_category
 from skill1.analysis.arms import REFERENCE, UNTRAINED
-from skill1.analysis.figures.run import SPLITS
 from skill1.analysis.figures.style import VARIANT_COLOURS, dots, legend, percent, shifts, themed, whole
 from skill1.analysis.published import LABEL, OVERALL
 from skill1.analysis.study import Study
 from skill1.analysis.tables import plural
-from skill1.analysis.wording import task_word
 from skill1.stats import Estimate
 
 _UNTRAINED_STYLE = ("#333333", "s")
@@ -80,9 +78,9 @@ def effect_dots(study: Study) -> Figure:
             if not np.isnan(effect.published):
                 axes.plot(effect.published, row, "o", **_HOLLOW)
         _key(axes, "difference", marker="o", color="0.3")
-        word = task_word(study.benchmark)
-        _key(axes, f"95 %: these runs, new {word}s", linewidth=3.2, color="0.3")
-        _key(axes, f"95 %: new runs, new {word}s", linewidth=1.0, color="0.3")
+        words = study.environment.tasks
+        _key(axes, f"95 %: these runs, new {words}", linewidth=3.2, color="0.3")
+        _key(axes, f"95 %: new runs, new {words}", linewidth=1.0, color="0.3")
         if table["published"].notna().any():
             axes.plot([], [], "o", label=LABEL, **_HOLLOW)
         part = ablations.success(study).query("split == @split")
@@ -153,7 +151,7 @@ def category_spread(study: Study) -> Figure:
     published = per_category.published_success(study)
     names = [*per_category.headline(study), UNTRAINED]
     figure, panels = _by_split(study, 5.2, ())
-    rows = arms.categories(tidy)
+    rows = arms.categories(study, tidy)
     for axes, split in zip(panels, arms.splits(study), strict=True):
         part = tidy[tidy["split"] == split]
         *beside, last = shifts(len(names) + 1)
@@ -181,7 +179,7 @@ def gain_dots(study: Study) -> Figure:
     table = per_category.gains(study)
     names = per_category.headline(study)
     figure, panels = _by_split(study, 4.6, ())
-    rows = arms.categories(table)
+    rows = arms.categories(study, table)
     for axes, split in zip(panels, arms.splits(study), strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         part = table[table["split"] == split]
@@ -207,7 +205,7 @@ def behaviour_dots(study: Study, split: str) -> Figure:
     table = per_category.behaviour(study)
     table = table[table["split"] == arms.known_split(study, split)]
     names = [*per_category.headline(study), UNTRAINED]
-    rows = arms.categories(table)
+    rows = arms.categories(study, table)
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     measures = {"steps": "steps per episode", "invalid": "invalid actions per episode"}
@@ -218,7 +216,9 @@ def behaviour_dots(study: Study, split: str) -> Figure:
             places = [rows.index(category) + shift for category in own["category"]]
             dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
         _category_rows(axes, rows, table)
-        axes.set(xlabel=f"{title}, 95 % interval\n{_size(study, table.iloc[0])}", title=SPLITS.get(split, split))
+        axes.set(
+            xlabel=f"{title}, 95 % interval\n{_size(study, table.iloc[0])}", title=study.environment.split_label(split)
+        )
         axes.set_xlim(left=0)
     whole(panels[0].xaxis)
     panels[1].tick_params(labelleft=False)
@@ -238,7 +238,7 @@ def _by_split(study: Study, height: float, rows: Sequence[str]) -> tuple[Figure,
     figure = Figure(figsize=(1.4 + 3.1 * max(2, len(splits)), height), layout="constrained")
     panels = figure.subplots(1, len(splits), squeeze=False, sharex=True)[0]
     for axes, split in zip(panels, splits, strict=True):
-        axes.set_title(SPLITS.get(split, split))
+        axes.set_title(study.environment.split_label(split))
         if rows:
             axes.set_yticks(range(len(rows)), rows if axes is panels[0] else [""] * len(rows))
             axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -310,5 +310,5 @@ def _seed_label(study: Study, name: str) -> str:
 
 
 def _size(study: Study, row: pd.Series) -> str:
-    passes, word = int(row["passes"]), task_word(study.benchmark)
-    return f"n = {row['games']} {word}s, {passes} {'pass' if passes == 1 else 'passes'}"
+    passes = int(row["passes"])
+    return f"n = {row['games']} {study.environment.tasks}, {passes} {'pass' if passes == 1 else 'passes'}"
