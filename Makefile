@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot the nano policy on this machine's CPU (or nano-webshop)"
-	@echo "make test           all tests; make test-fast leaves out those that start kernels, torchrun or many processes"
+	@echo "make test           all tests; make test-fast: those not marked slow"
 	@echo "make lint           ruff, mypy and import-linter"
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"

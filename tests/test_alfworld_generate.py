@@ -74,6 +74,7 @@ def test_walkthroughs_win_in_worlds_of_other_sizes(receptacles, objects, targets
         assert play(Episode(parsed), game.game_dict["walkthrough"])[-1]
 
 
+@pytest.mark.slow
 def test_unmodified_alfworld_loads_the_games_and_the_walkthroughs_win_there(tmp_path, monkeypatch, capsys):
     alfred = pytest.importorskip("alfworld.agents.environment.alfred_tw_env", reason="alfworld is not installed")
     sizes = SMALL | dict(train=6, valid_seen=6, valid_unseen=4)

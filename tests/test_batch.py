@@ -205,6 +205,7 @@ def test_a_kernel_that_dies_is_an_error(tmp_path):
         run_notebook(source, tmp_path / "out.ipynb")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
 def test_nothing_outlives_a_killed_runner(tmp_path):
     (tmp_path / "sleeper.py").write_text(
@@ -285,6 +286,7 @@ def test_an_interrupted_launch_takes_its_process_along(module):
     assert gone(pids[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
 def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module):
     # Rank 0 kills torchrun: with an ordinary torchrun both workers, in sessions of their own, would sleep on.

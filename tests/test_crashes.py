@@ -36,6 +36,8 @@ from skill1.library import SkillLibrary
 from skill1.store.run_directory import RunDirectory
 from skill1.train import Experience
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
 
 

@@ -167,6 +167,7 @@ def by_autograd(batch: Batch, rows: list[Row]) -> torch.Tensor:
     return torch.cat([p.grad.flatten().double() for p in model.parameters()])
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_equation_11(batch: Batch) -> None:
     arms = {arm.name: arm for arm in credit_study.arms()}
     chosen = [arms[name] for name in ("paper", "rerank_credit = return", "gigpo", "no_selection")]
@@ -194,6 +195,7 @@ def test_a_credit_without_gradient(batch: Batch) -> None:
         credit_study.gradients(lost, [silent])
 
 
+@pytest.mark.slow
 def test_the_study_of_a_run(trained: Path, tmp_path: Path, batch: Batch) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     given = {"run": str(trained), "groups": 0, "out": str(tmp_path / "out")}
@@ -211,6 +213,7 @@ def test_the_study_of_a_run(trained: Path, tmp_path: Path, batch: Batch) -> None
             assert f"{name}: cosine {line['cosine']:.2f}, norm x {line['ratio']:.2f}" in text
 
 
+@pytest.mark.slow
 def test_the_same_batch_gives_the_same_bytes(batch: Batch, tmp_path: Path) -> None:
     arms = credit_study.arms()[:4]
     for name in ("first", "second"):

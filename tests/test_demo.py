@@ -10,6 +10,8 @@ from nano_runs import settings
 
 from skill1.running.demo import demo
 
+pytestmark = pytest.mark.slow
+
 
 def test_demo_leaves_notebooks_figures_and_a_summary(
     world: Path, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

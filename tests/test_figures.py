@@ -138,6 +138,7 @@ DRAWN: dict[str, Callable[..., Figure]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, run: RunDirectory, frames: dict, tmp_path: Path) -> None:
     first = plots.save(DRAWN[name](run, frames), tmp_path / "a", name)

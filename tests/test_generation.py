@@ -42,6 +42,7 @@ def prompts() -> list[list[int]]:
     return [rng.integers(5, 64, rng.integers(3, 60)).tolist() for _ in range(20)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", [4096, 512])  # 512: two pages, so that prompts wait for each other
 @torch.no_grad()
 def test_continuous_batching_writes_what_generate_writes(model, prompts, cache):
@@ -61,6 +62,7 @@ def test_continuous_batching_writes_what_generate_writes(model, prompts, cache):
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.slow
 def test_a_policy_writes_the_same_with_either_backend(model):
     texts = ["go to the apple", "take mug", "put mug in drawer one"]
     answers = []
@@ -179,6 +181,7 @@ server.serve_forever()
 """
 
 
+@pytest.mark.slow
 def test_a_vllm_server_that_dies_ends_the_run_within_a_minute(prompts, monkeypatch):
     """TRL's real client, on a rank that is not the first, and a server that is killed while it writes."""
 
@@ -201,6 +204,7 @@ def test_a_vllm_server_that_dies_ends_the_run_within_a_minute(prompts, monkeypat
     assert server.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_the_ratio_of_what_vllm_wrote_is_against_its_own_logprobs(tmp_path):
     """Rows that the sampler gave half the policy's probability are beyond the clip: no gradient."""
     policy = tiny_policy(tmp_path / "policy")

@@ -13,6 +13,8 @@ import pytest
 import torch
 from nano_runs import forked
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = str(Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py")
 
 

@@ -67,6 +67,7 @@ DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, study: LibraryRun, tmp_path: Path) -> None:
     first = plots.save(DRAWN[name](study), tmp_path / "a", name)

@@ -574,6 +574,7 @@ def test_the_reading_says_the_tables_numbers(hand: LibraryRun, full: LibraryRun,
     assert "nan" not in unused + text
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Path) -> None:
     """Real runs of two capacities, of an untrained policy in games that are easy to win; raw trajectories as skills."""
     for name, capacity in (("run", 5000), ("small", 6)):

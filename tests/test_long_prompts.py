@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from tiny import tiny_model, tiny_tokenizer
 from trainer_runs import configure
@@ -13,6 +14,8 @@ from skill1.plan.graph import Graph, Weights
 from skill1.plan.measured import peak_memory
 from skill1.records import Row
 from skill1.trainer import build_trainer
+
+pytestmark = pytest.mark.slow
 
 PROMPT, COMPLETION, VOCABULARY = 16384, 16, 4096
 

@@ -46,6 +46,7 @@ def test_stored_notebook_is_clean(path: Path) -> None:
     assert all(lines[i - 1].startswith("# ") for i, line in enumerate(lines) if "=" in line and line[0] != "#")
 
 
+@pytest.mark.slow
 def test_the_tour_shows_what_it_promises(tmp_path: Path) -> None:
     text = shown(run_notebook(NOTEBOOKS / "00_tour.ipynb", tmp_path / "00_tour.ipynb"))
     for hand_check in ("0.96", "1.2048", "0.9701", "0.7737", "0.7339", "0.8660254", "0.9545", "-1.4929", "0.8050"):
@@ -73,6 +74,7 @@ def training(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"directory": Path(parameters["out"]), "overrides": fields}
 
 
+@pytest.mark.slow
 def test_train_writes_a_run_and_its_figures(trained: dict[str, Any]) -> None:
     run = RunDirectory.open(Path(trained["out"]))
     assert run.config.train.seed == 3 and run.config.environment.data == trained["data"]
@@ -85,6 +87,7 @@ def test_train_writes_a_run_and_its_figures(trained: dict[str, Any]) -> None:
     assert f"{run.path.name}: 100%" in text  # the end of the training log
 
 
+@pytest.mark.slow
 def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) -> None:
     run = RunDirectory.open(Path(trained["out"]))
     figures = {path: path.read_bytes() for path in (run.path / "figures").iterdir()}
@@ -110,6 +113,7 @@ def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) ->
     pd.testing.assert_frame_equal(run.metrics()[deterministic], metrics[deterministic])
 
 
+@pytest.mark.slow
 def test_evaluate_compares_and_reuses(trained: dict[str, Any]) -> None:
     path = Path(trained["out"])
     given = {"run": str(path), "passes": 2, "nproc": 2}

@@ -267,6 +267,7 @@ def test_without_full_there_is_nothing_to_claim() -> None:
 # --- The notebook, by the strict runner ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_notebook_06_reads_a_committed_study(study: Study, tmp_path: Path) -> None:
     folder = synthetic_study.write(study, tmp_path / "reference")
     done = run_notebook(NOTEBOOK, tmp_path / "06.ipynb", {"study": str(folder)})

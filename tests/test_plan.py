@@ -101,6 +101,7 @@ def test_fake_tensors_count_what_real_ones_do(checkpointing):
     assert counted.flops.sum() == done.flops.sum()
 
 
+@pytest.mark.slow
 def test_the_whole_7b_graph_does_the_operations_counted_by_hand():
     architecture = SHIPPED["Qwen/Qwen2.5-7B-Instruct"].config()
     with FakeTensorMode():
@@ -156,6 +157,7 @@ def test_a_step_of_the_paper_by_hand():
     assert [s.stage for s in bare.stages] == ["act"]
 
 
+@pytest.mark.slow
 def test_act_prompts_grow_with_what_they_show(paper):
     """Sixty tokens for each skill or entry beside one; a prompt that is given stays as it is."""
 
@@ -221,6 +223,7 @@ def test_float32_weights_are_cast_once_to_write():
     assert single.writer is single
 
 
+@pytest.mark.slow
 def test_a_plan_that_does_not_fit_suggests_plans_that_do(tiny):
     planner = Planner.of(str(tiny))
     sizes = {"policy.model": str(tiny), "rollout.max_prompt_tokens": 256, "rollout.tasks_per_step": 2}

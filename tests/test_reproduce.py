@@ -18,6 +18,8 @@ from skill1.running.reproduce import STUDIED, reproduce
 from skill1.running.sweep import Sweep, settings_of
 from skill1.store.run_directory import RunError
 
+pytestmark = pytest.mark.slow
+
 ANALYSES = {
     "03_ablations": "study = ''",
     "04_per_category": "study = ''",

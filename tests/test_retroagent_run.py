@@ -30,6 +30,8 @@ from skill1.rollout import SkillLoop
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 LESSONS = ("mugs are in shelf 1", "apples are in fridge 1", "open what is closed", "take it to the lamp")
 SAID = {
     "subtasks": [{"status": "completed"}, {"status": "completed"}, {"status": "incomplete"}, {"status": "n/a"}],

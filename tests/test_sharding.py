@@ -20,6 +20,8 @@ from skill1.generation.weights import generation_weights
 from skill1.sharding import check_sharding, sharding_arguments
 from skill1.trl_config import trl_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> Path:

@@ -24,6 +24,8 @@ from skill1.methods.skillrl.coldstart import cold_start, read_demonstrations, to
 from skill1.policy import load_model
 from skill1.store.run_directory import RunError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def easy(monkeypatch: pytest.MonkeyPatch) -> None:

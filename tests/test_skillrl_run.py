@@ -40,6 +40,8 @@ from skill1.rollout import SkillLoop
 from skill1.running.evaluation import evaluate_arms
 from skill1.store.run_directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 OPTIONS = {
     "environment__max_steps": 3, "bank__evolve_every": 2, "bank__weak_rollouts": 1, "bank__weak_below": 1.0,

@@ -217,6 +217,7 @@ def check_figures(folder: Path, again: Path, names: list[str], compared: list[st
             assert path.read_bytes() == (folder / "figures" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_notebook_03_reads_a_committed_study(study: Study, tmp_path: Path) -> None:
     folder = synthetic_study.write(study, tmp_path / "reference")
     done = run_notebook(NOTEBOOKS / "03_ablations.ipynb", tmp_path / "03.ipynb", {"study": str(folder)})
@@ -227,6 +228,7 @@ def test_notebook_03_reads_a_committed_study(study: Study, tmp_path: Path) -> No
     assert "Missing: no_selection seed 1." in text
 
 
+@pytest.mark.slow
 def test_notebook_04_reads_a_collected_sweep(tmp_path: Path) -> None:
     """Real run directories, and games that are all of one category."""
     folder = make_study(tmp_path / "tiny", {"full": [0, 1], "no_library": [0]}, {"full": [0, 1], "no_library": [0]})

@@ -168,6 +168,7 @@ def test_a_study_that_does_not_say_its_benchmark_is_of_alfworld() -> None:
     assert reference.environment is ALFWORLD and reference.ceilings == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["03_ablations", "04_per_category", "06_paper"])
 def test_a_notebook_reads_a_study_of_webshop(tmp_path: Path, name: str) -> None:
     made = synthetic_study.make(

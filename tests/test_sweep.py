@@ -66,6 +66,7 @@ def killed(start: list[str], condition: Callable[[], object]) -> None:
 # -- a sweep from kill to table ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_repeats_nothing(sweep: Sweep, tmp_path: Path) -> None:
     homes = [sweep.folder / variant / f"seed{seed}" for seed in sweep.seeds for variant in sweep.variants]
     for place in homes:
@@ -172,6 +173,7 @@ def _refusals_of_a_finished_study(sweep: Sweep, tmp_path: Path) -> None:
 # -- the real notebooks -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_sweep_from_the_command_line(
     world: Path, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

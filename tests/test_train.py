@@ -130,6 +130,7 @@ def straight(config, tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_it_says(config, straight):
     done = record(straight, 4)
     assert done["checkpoints"] == [2, 4]
@@ -154,6 +155,7 @@ def test_a_run_leaves_what_it_says(config, straight):
     assert any(not torch.equal(start[name], end[name]) for name in end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", KILLS)
 def test_a_killed_run_resumes_exactly(config, straight, tmp_path, kill):
     sabotage, left = KILLS[kill]
@@ -165,6 +167,7 @@ def test_a_killed_run_resumes_exactly(config, straight, tmp_path, kill):
     assert [s["from_step"] for s in RunDirectory.open(directory).manifest()["sessions"]] == [0, left]
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_resumes_exactly(config, straight, tmp_path):
     directory = tmp_path / "run"
     assert run(config, directory, sabotage=in_step(1)) == -signal.SIGKILL
@@ -180,6 +183,7 @@ def test_resuming_a_finished_run_changes_nothing(config, straight, tmp_path):
     assert record(directory, 4) == record(straight, 4)
 
 
+@pytest.mark.slow
 def test_references_survive_a_restart(world, warm, tmp_path):
     config = configure(world, warm, preset="released", train__steps=2, train__save_every=1, **OPTIONS)
     assert config.rollout.distill_reference
@@ -199,6 +203,7 @@ def test_references_survive_a_restart(world, warm, tmp_path):
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_do_the_work_of_one(world, warm, tmp_path):
     options = OPTIONS | {"train__steps": 2, "train__kl": 0.05, "train__learning_rate": 1e-5}
     config = configure(world, warm, **options)
@@ -241,6 +246,7 @@ def test_fewer_groups_than_processes_is_an_error(config, monkeypatch, tmp_path):
 # -- ablations --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset, variant, stages",
     [
@@ -360,6 +366,7 @@ def test_missing_data_and_policy_are_refused(tmp_path, short):
     assert "more than rollout.max_prompt_tokens=9" in refused(printed, status)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused(tmp_path, short):
     out = tmp_path / "run"
     assert command(tmp_path, out, short)[0] == 0

@@ -177,6 +177,7 @@ def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl):
     assert ("kl" in entry) == (kl > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [0, 4])
 def test_micro_batches_do_not_change_the_updates(policy, tmp_path, lora):
     rows = random_rows(23)
@@ -254,6 +255,7 @@ def sampled_rows(step, model, seed=0):
     return [replace(row, completion_ids=ids.numpy().astype(np.int32)) for row, ids in zip(rows, written, strict=True)]
 
 
+@pytest.mark.slow
 def test_one_seed_one_policy(policy, tmp_path):
     hashes = []
     for number, seed in enumerate((0, 0, 1)):
@@ -371,6 +373,7 @@ def free_of_launchers() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in dropped} | {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(policy, tmp_path):
     from distributed_trainer import RUN, collect, config
 

@@ -231,6 +231,7 @@ def test_the_released_preset_has_no_row_for_distillation_and_one_credit_for_rank
         assert len({row.advantage for row in rows if row.rollout == i}) == 1
 
 
+@pytest.mark.slow
 def test_gigpo_trains_from_the_command_line(world, warm, tmp_path):
     given = settings(world, warm) | {"train.steps": 2, "train.validate_every": 0, "rollout.group_size": 6}
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]

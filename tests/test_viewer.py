@@ -538,6 +538,7 @@ def test_a_tokenizer_that_is_gone_is_named(tmp_path: Path) -> None:
 # -- the notebook -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_strictly(path: Path, tmp_path: Path) -> None:
     parameters = {"run": str(path), "step": STEPS, "out": str(tmp_path / "page.html"), "cases": 2}
     executed = run_notebook(NOTEBOOKS / "07_trajectories.ipynb", tmp_path / "07_trajectories.ipynb", parameters)

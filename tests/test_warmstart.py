@@ -448,6 +448,7 @@ def test_the_rate_rises_for_100_steps_and_falls_linearly_to_zero(nano, tmp_path)
     assert (arguments.train_sampling_strategy, arguments.bf16) == ("group_by_length", False)
 
 
+@pytest.mark.slow
 def test_a_short_warm_start_lowers_the_loss_and_saves_a_model(nano, warm):
     config = options(games=3, seed=99)
 
@@ -567,6 +568,7 @@ def test_homes_without_train_games_cannot_be_probed(world, warm):
         draw_arms(env, one, one, 1, random.Random(0))
 
 
+@pytest.mark.slow
 def test_the_gate_wants_following_and_gain():
     def frame(follow: float, gain: float, irrelevant: float) -> pd.DataFrame:
         rows = []

@@ -227,6 +227,7 @@ def test_generated_shops_are_made_for_the_nano_preset(tmp_path, monkeypatch):
         Sweep(**study, preset="paper-webshop")
 
 
+@pytest.mark.slow
 def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
     """Its two notebooks, which tests/test_demo.py executes for ALFWorld, are replaced by what their cells call."""
 
@@ -288,6 +289,7 @@ def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(shop, shopper):
         draw_arms(environment, tasks[:1], tasks[:1], 1, random.Random(0))
 
 
+@pytest.mark.slow
 def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
     """The shipped policy wins at once, so that there are skills to study."""
     shipped = NOTEBOOKS.parent / "data" / "nano-webshop-policy"
