@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,20 +27,10 @@ from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Seed
+from skill1.generation.sampling import Completion, Seed
 from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
 from skill1.store.resources import find_model
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Completion:
-    """One sampled answer. `ids` ends with the end token unless the length limit cut it."""
-
-    prompt_ids: np.ndarray  # (P,) int32
-    ids: np.ndarray  # (C,) int32
-    logprobs: np.ndarray  # (C,) float32 at the sampling temperature
-    text: str
 
 
 class PromptTooLong(UserError, ValueError):

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,8 +24,9 @@ class Chat:
     url: str = ""
     behave: Behave = lambda number, body: None
     requests: list[dict[str, Any]] = field(default_factory=list)  # bodies
-    headers: list[dict[str, str]] = field(default_factory=list)
+    headers: list[Message] = field(default_factory=list)  # read by name in any case
     at_once: int = 0  # most requests in work at a time
+    stop: Callable[[], None] = lambda: None  # the server goes away
 
 
 def completion(text: str | None) -> bytes:
@@ -52,7 +54,7 @@ def chat_server() -> Iterator[Chat]:
                 busy[0] += 1
                 chat.at_once = max(chat.at_once, busy[0])
                 chat.requests.append(body)
-                chat.headers.append(dict(self.headers))
+                chat.headers.append(self.headers)
                 number = len(chat.requests)
             usual = (200, {}, completion(answer(body["messages"][0]["content"])))
             if self.path != "/v1/chat/completions":
@@ -76,10 +78,15 @@ def chat_server() -> Iterator[Chat]:
     server = Server(("127.0.0.1", 0), Handler)
     chat.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    chat.stop = stop
     thread.start()
     try:
         yield chat
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        stop()

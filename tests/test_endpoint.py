@@ -16,8 +16,7 @@ from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
 from skill1.evaluate import play
-from skill1.generation import endpoint
-from skill1.generation.endpoint import ChatClient, EndpointError
+from skill1.generation.endpoint import RETRIES, ChatClient, EndpointError
 from skill1.library import SkillLibrary
 from skill1.models import evaluate_model
 from skill1.store.evaluation_folder import EvaluationFolder
@@ -31,9 +30,16 @@ def chat():
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch):
-    monkeypatch.setattr(endpoint, "_WAITS", (0.01, 0.02))
+def waits(monkeypatch) -> list[float]:
+    """Seconds that the client would have waited before each retry."""
+    waited = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("anyio.sleep", sleep)  # the `openai` client's
     monkeypatch.setattr(evaluate_model, "make_environment", easy_environment)
+    return waited
 
 
 def ask(client: ChatClient, *prompts: str, **options) -> list[str]:
@@ -84,13 +90,12 @@ def test_passing_trouble_is_waited_out(chat, status):
     assert ask(ChatClient(chat.url, "m"), "<rank>") == ["<rank>2,1</rank>"]
     assert len(chat.requests) == 3 and chat.requests[0] == chat.requests[2]
     chat.behave = lambda number, body: (status, {}, b"busy")
-    with pytest.raises(EndpointError, match=rf"failed 3 times, the last time with HTTP {status}: busy"):
+    with pytest.raises(EndpointError, match=rf"failed {RETRIES + 1} times, the last time with HTTP {status}: busy"):
         ask(ChatClient(chat.url, "m"), "<rank>")
+    assert len(chat.requests) == 3 + RETRIES + 1
 
 
-def test_the_server_says_how_long_to_wait(chat, monkeypatch):
-    waits = []
-    monkeypatch.setattr(endpoint.time, "sleep", waits.append)
+def test_the_server_says_how_long_to_wait(chat, waits):
     chat.behave = lambda number, body: (429, {"Retry-After": "7"}, b"") if number == 1 else None
     ask(ChatClient(chat.url, "m"), "<rank>")
     assert waits == [7.0]
@@ -126,13 +131,21 @@ def test_a_refusal_is_not_repeated(chat, monkeypatch, status, message):
     assert len(chat.requests) == 1
 
 
-def test_where_no_server_is_nothing_is_waited_for(monkeypatch):
-    monkeypatch.setattr(endpoint, "_WAITS", (60.0,))
+def test_where_no_server_is_nothing_is_waited_for(waits):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(EndpointError, match=rf"there is no server at {url}/chat/completions .*start it"):
             ask(ChatClient(url, "m"), "<rank>")
+    assert waits == []
+
+
+def test_a_server_that_goes_away_is_named(chat):
+    client = ChatClient(chat.url, "m")
+    ask(client, "<rank>")
+    chat.stop()
+    with pytest.raises(EndpointError, match=rf"{chat.url}/chat/completions failed .* times, .* ConnectError: .*later"):
+        ask(client, "<rank>")
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://a b", "http://x:port"])

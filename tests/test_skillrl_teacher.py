@@ -178,7 +178,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.seen.append((dict(self.headers), body))
+        self.server.seen.append((self.headers, body))
         reply = self.server.reply
         self.send_response(reply if isinstance(reply, int) else 200)
         self.end_headers()

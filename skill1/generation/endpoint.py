@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: `POST <url>/chat/completions`, one user message a call.
+"""A model behind an OpenAI-compatible endpoint: one user message a call, by the `openai` client.
 
 `ChatClient` asks; `EndpointPolicy` puts it where the skill loop expects a policy, so that an API model queries, reranks
 and acts by the same prompts and parsers. Differs from a policy of ours in: completions carry no token ids and
@@ -8,42 +8,31 @@ ignore it, and the length of a prompt is the server's to refuse.
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import os
-import socket
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, DefaultAsyncHttpxClient, omit
+from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from skill1.errors import UserError
-from skill1.policy import Completion, Seed
+from skill1.generation.sampling import Completion, Seed
 from skill1.prompts import PromptSet
 
 CONCURRENT = 16  # requests at a time where nothing else is asked for
-_WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds before each retry
-_LONGEST_WAIT = 120.0  # seconds, however long the server asks for
+RETRIES = 8  # of a request, waiting for 40 s in all, or as long as the server asks for (at most 120 s each time)
 _TIMEOUT = 300.0  # seconds without a byte of an answer
 _SHOWN = 200  # characters of a server's words in a message
+_ADDRESS = TypeAdapter(HttpUrl)
 _NO_IDS = np.zeros(0, dtype=np.int32)
 _NO_LOGPROBS = np.zeros(0, dtype=np.float32)
 
 
 class EndpointError(UserError, RuntimeError):
     """The endpoint cannot be used. The message names the address, what it said and what to do."""
-
-
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for this address alone."""
-
-    def redirect_request(self, *ignored: Any) -> None:
-        return None
 
 
 class ChatClient:
@@ -59,45 +48,32 @@ class ChatClient:
         Raises:
             EndpointError: no http(s) address, or the variable is not set.
         """
-        if not _is_address(url):
-            raise EndpointError(f"endpoint {url!r} is no http(s) address; it looks like http://localhost:8000/v1")
-        base = url.rstrip("/").removesuffix("/chat/completions")
-        self.url = f"{base}/chat/completions"
+        try:
+            _ADDRESS.validate_python(url)
+        except ValidationError:
+            example = "it looks like http://localhost:8000/v1"
+            raise EndpointError(f"endpoint {url!r} is no http(s) address; {example}") from None
+        self._base = url.rstrip("/").removesuffix("/chat/completions")
+        self.url = f"{self._base}/chat/completions"
         self.model = model
         self.replies = 0
         self.unusable = 0  # of these: not a chat completion, or one without text
-        self._headers = {"Content-Type": "application/json"}
         self._key_variable = key_variable
-        if key_variable is not None:
-            if not (key := os.environ.get(key_variable, "").strip()):
-                raise EndpointError(
-                    f"the environment variable {key_variable} is not set: export {key_variable}=<your key>"
-                )
-            if not (key.isascii() and key.isprintable()):
-                raise EndpointError(f"the environment variable {key_variable} holds characters that no key has")
-            self._headers["Authorization"] = f"Bearer {key}"
+        self._key = "none" if key_variable is None else _read_key(key_variable)  # the client wants one
+        self._headers: dict[str, Any] = {} if key_variable else {"Authorization": omit}
         self._concurrent = concurrent
         self._limit = "max_tokens"  # what the field is called; newer models of OpenAI's take another name
-        self._opener = urllib.request.build_opener(_StayHere)
 
     def ask(
         self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int
     ) -> list[str]:
-        """The model's answers, in order. An unusable reply is counted and answers "".
+        """Return the model's answers, in order. An unusable reply is counted and answers "".
 
         Raises:
             EndpointError: no connection, a refused key or request, nothing but errors after all retries, or not one
                 usable reply so far: then it is another kind of server.
         """
-        pool = ThreadPoolExecutor(self._concurrent)
-        try:
-            asked = [
-                pool.submit(self._request, prompt, seed, temperature, max_new_tokens)
-                for prompt, seed in zip(prompts, seeds, strict=True)
-            ]
-            bodies = [one.result() for one in asked]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        bodies = asyncio.run(self._replies(prompts, seeds, temperature, max_new_tokens))
         answers = [_text(body) for body in bodies]
         self.replies += len(answers)
         self.unusable += answers.count(None)
@@ -108,45 +84,71 @@ class ChatClient:
             )
         return [answer or "" for answer in answers]
 
-    def _request(self, prompt: str, seed: int, temperature: float, max_new_tokens: int) -> bytes:
-        """The body of the reply, retried while that can help."""
-        for wait in (*_WAITS, None):
-            body = {
-                "model": self.model,
-                "messages": [{"role": "user", "content": prompt}],
-                "temperature": temperature,
-                "seed": seed,
-                (limit := self._limit): max_new_tokens,
-            }
-            request = urllib.request.Request(self.url, json.dumps(body).encode(), self._headers)
-            try:
-                with self._opener.open(request, timeout=_TIMEOUT) as reply:
-                    return reply.read()
-            except urllib.error.HTTPError as error:
-                problem = f"HTTP {error.code}: {_shown(error.read())}"
-                if error.code == 400 and limit == "max_tokens" and "max_completion_tokens" in problem:
-                    self._limit = "max_completion_tokens"
-                    continue
-                if error.code != 429 and error.code < 500:
-                    raise EndpointError(self._refused(error.code, problem)) from None
-                asked_for = error.headers.get("Retry-After", "")
-            except (OSError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", error)
-                problem, asked_for = f"{type(reason).__name__}: {reason}", ""
-                if not self.replies and isinstance(reason, (ConnectionRefusedError, socket.gaierror)):
-                    there = f"there is no server at {self.url} ({reason})"
-                    raise EndpointError(f"{there}: start it, or check the address") from None
-            if wait is not None:
-                time.sleep(min(max(wait, float(asked_for) if asked_for.isdecimal() else 0.0), _LONGEST_WAIT))
-        raise EndpointError(f"{self.url} failed {len(_WAITS) + 1} times, the last time with {problem}: try again later")
+    async def _replies(
+        self, prompts: Sequence[str], seeds: Sequence[int], temperature: float, max_new_tokens: int
+    ) -> list[str]:
+        """Ask for all answers, `concurrent` at a time, over connections that are closed at the end."""
+        turn = asyncio.Semaphore(self._concurrent)
+        # the key is for this address alone: no redirect is followed
+        web = DefaultAsyncHttpxClient(follow_redirects=False)
+        async with AsyncOpenAI(
+            base_url=self._base,
+            api_key=self._key,
+            http_client=web,
+            timeout=_TIMEOUT,
+            max_retries=RETRIES,
+        ) as client:
+            if prompts and not self.replies:
+                await self._look_for_server(client)
 
-    def _refused(self, code: int, problem: str) -> str:
-        if code in (401, 403):
-            key = (
-                f"the key in {self._key_variable}" if self._key_variable else "a request without a key (--api-key-env)"
+            async def answer(prompt: str, seed: int) -> str:
+                async with turn:
+                    return await self._reply(client, prompt, seed, temperature, max_new_tokens)
+
+            return await asyncio.gather(*(answer(*asked) for asked in zip(prompts, seeds, strict=True)))
+
+    async def _look_for_server(self, client: AsyncOpenAI) -> None:
+        """Find out whether anything answers at the address, without the waits of a request that is retried."""
+        try:
+            await client.with_options(max_retries=0).models.list(extra_headers=self._headers)
+        except APIConnectionError as error:
+            there = f"there is no server at {self.url} ({error.__cause__ or error})"
+            raise EndpointError(f"{there}: start it, or check the address") from None
+        except APIError:
+            pass  # it answered; not every server lists its models
+
+    async def _reply(self, client: AsyncOpenAI, prompt: str, seed: int, temperature: float, max_new_tokens: int) -> str:
+        """Return the body of the reply."""
+        limit = self._limit
+        try:
+            raw = await client.chat.completions.with_raw_response.create(
+                model=self.model,
+                messages=[{"role": "user", "content": prompt}],
+                temperature=temperature,
+                seed=seed,
+                extra_headers=self._headers,
+                extra_body={limit: max_new_tokens},
             )
-            return f"{self.url} refuses {key} ({problem})"
-        return f"{self.url} refuses a request to model {self.model!r} ({problem}): check the address, model and options"
+            return raw.text
+        except APIConnectionError as error:
+            problem = f"{type(error.__cause__ or error).__name__}: {error.__cause__ or error}"
+        except APIStatusError as error:
+            code = error.status_code
+            problem = f"HTTP {code}: {_shown(error.response.text)}"
+            if code == 400 and limit == "max_tokens" and "max_completion_tokens" in problem:
+                self._limit = "max_completion_tokens"
+                return await self._reply(client, prompt, seed, temperature, max_new_tokens)
+            if code in (401, 403):
+                key = (
+                    f"the key in {self._key_variable}"
+                    if self._key_variable
+                    else "requests without a key (--api-key-env)"
+                )
+                raise EndpointError(f"{self.url} refuses {key} ({problem})") from None
+            if code not in (408, 409, 429) and code < 500:
+                asked = f"a request to model {self.model!r} ({problem})"
+                raise EndpointError(f"{self.url} refuses {asked}: check the address, model and options") from None
+        raise EndpointError(f"{self.url} failed {RETRIES + 1} times, the last time with {problem}: try again later")
 
 
 class EndpointPolicy:
@@ -165,18 +167,17 @@ class EndpointPolicy:
         return [Completion(_NO_IDS, _NO_IDS, _NO_LOGPROBS, answer) for answer in answers]
 
 
-def _is_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        _ = parts.port  # ValueError if it is no number
-    except ValueError:
-        return False
-    plain = url.isascii() and url.isprintable() and " " not in url
-    return plain and parts.scheme in ("http", "https") and bool(parts.hostname)
+def _read_key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise EndpointError(f"the environment variable {variable} is not set: export {variable}=<your key>")
+    if not (key.isascii() and key.isprintable()):
+        raise EndpointError(f"the environment variable {variable} holds characters that no key has")
+    return key
 
 
-def _text(body: bytes) -> str | None:
-    """The text of a chat completion; None if there is none."""
+def _text(body: str) -> str | None:
+    """Return the text of a chat completion; None if there is none."""
     try:
         content = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -184,10 +185,10 @@ def _text(body: bytes) -> str | None:
     return content if isinstance(content, str) and content.strip() else None
 
 
-def _shown(body: bytes) -> str:
-    """The beginning of what a server said, its error message where it has one."""
+def _shown(body: str) -> str:
+    """Return the beginning of what a server said, its error message where it has one."""
     try:
         said = json.loads(body)["error"]["message"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        said = body.decode(errors="replace")
+        said = body
     return " ".join(str(said).split())[:_SHOWN]

@@ -6,10 +6,22 @@ vocabulary of 150,000.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 Seed = tuple[int, ...]  # entropy of one call's random stream
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """One sampled answer. `ids` ends with the end token unless the length limit cut it."""
+
+    prompt_ids: np.ndarray  # (P,) int32
+    ids: np.ndarray  # (C,) int32
+    logprobs: np.ndarray  # (C,) float32 at the sampling temperature
+    text: str
 
 
 def stream(seed: Seed, count: int) -> np.ndarray:
