@@ -88,7 +88,7 @@ def drive_notebook(page: Any, address: str, shots: Path) -> bool:
     page.wait_for_selector("text=/\\| Idle/", timeout=_PATIENCE)
     page.get_by_role("menuitem", name="Run", exact=True).first.click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    last = page.locator(".jp-CodeCell", has_text="viewer.reading(loaded)")
+    last = page.locator(".jp-CodeCell", has_text="viewer.export")
     last.locator(".jp-OutputArea-output").wait_for(timeout=_PATIENCE)
     view = page.locator(".widget-html .s1").first
     view.scroll_into_view_if_needed()

@@ -14,18 +14,10 @@ from matplotlib.figure import Figure
 
 from skill1.analysis.figures import library as figures
 from skill1.analysis.figures import style as plots
-from skill1.analysis.library import (
-    map as library_map,
-)
-from skill1.analysis.library import (
-    payoff as library_payoff,
-)
-from skill1.analysis.library import (
-    replay as library_replay,
-)
-from skill1.analysis.library import (
-    study as library_study,
-)
+from skill1.analysis.library import map as library_map
+from skill1.analysis.library import payoff as library_payoff
+from skill1.analysis.library import replay as library_replay
+from skill1.analysis.library import study as library_study
 from skill1.analysis.library.study import LibraryRun, read
 
 
@@ -47,7 +39,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> LibraryRun:
 
 
 def chosen(study: LibraryRun):
-    return library_payoff.extremes(study, library_payoff.payoff(study), least=2, top=3)
+    return library_payoff.extremes(study, library_payoff.payoff(study), min_groups=2, top=3)
 
 
 def conflicts(study: LibraryRun) -> library_payoff.Conflicts:
@@ -55,9 +47,7 @@ def conflicts(study: LibraryRun) -> library_payoff.Conflicts:
 
 
 def replayed(study: LibraryRun):
-    return library_replay.counterfactual(
-        study.events, study.run.config.library, study.episodes, study.retrievals, [20, 10, 5]
-    )
+    return library_replay.counterfactual(study.events, study.config, study.episodes, study.retrievals, [20, 10, 5])
 
 
 DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
@@ -118,7 +108,7 @@ def test_a_library_that_was_never_used_can_be_drawn(tmp_path: Path) -> None:
     assert drawn.get_ydata().tolist() == [100, 100]
     figures.conflict(study, conflicts(study))
     assert chosen(study).empty
-    table = library_replay.counterfactual(study.events, study.run.config.library, study.episodes, study.retrievals, [1])
+    table = library_replay.counterfactual(study.events, study.config, study.episodes, study.retrievals, [1])
     assert np.isnan(figures.smaller(table).axes[0].lines[0].get_ydata()).all()
 
 
@@ -153,22 +143,24 @@ def test_long_skills_are_cut(study: LibraryRun) -> None:
 
 def test_conflict_shows_shares(study: LibraryRun, quiet: LibraryRun) -> None:
     found = conflicts(study)
-    left, right = figures.conflict(study, found).axes
-    last = study.episodes[(study.episodes["step"] == study.steps) & (study.episodes["candidates"] > 1)]
-    inside = last.index.isin(found.candidates["episode"])
-    assert left.lines[0].get_ydata()[-1] == 100 * inside.mean()
-    heights = [[p.get_height() for p in c.patches][-1] for c in right.containers]
-    lead = found.selected.loc[found.selected["step"] == study.steps, "lead"]
-    assert heights == pytest.approx([100 * (lead > 0).mean(), 100 * (lead == 0).mean(), 100 * (lead < 0).mean()])
-    assert sum(heights) == pytest.approx(100)
-    figures.conflict(quiet, conflicts(quiet))  # one candidate at most: empty panels
+    [axes] = figures.conflict(study, found).axes
+    chosen = found.selections()
+    last = chosen[chosen["step"] == study.steps]  # ten steps: one a bin
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert drawn["selected"].get_xdata()[-1] == study.steps
+    assert drawn["selected"].get_ydata()[-1] == pytest.approx(100 * last["leads"].mean())
+    assert drawn["at random"].get_ydata()[-1] == pytest.approx(100 * last["chance"].mean())
+    assert axes.collections[0].get_sizes().tolist() == chosen.groupby("step").size().tolist()
+    figures.conflict(quiet, conflicts(quiet))  # one candidate at most: an empty panel
 
 
 def test_smaller_shows_the_counterfactual(study: LibraryRun) -> None:
     table = replayed(study)
     assert table["retrievals"].is_monotonic_increasing and table["retrievals"].iloc[-1] > 0
     lines = figures.smaller(table).axes[0].lines
-    assert [list(line.get_ydata()) for line in lines] == [list(100 * table[c]) for c in ("retrievals", "shown", "won")]
+    assert [text.get_text() for text in figures.smaller(table).axes[0].get_xticklabels()] == ["5", "10", "20"]
+    for line, column in zip(lines, ("retrievals", "shown", "won"), strict=True):
+        assert list(line.get_ydata()) == list(100 * table[column][::-1])
     with pytest.raises(ValueError, match="too small to halve"):
         figures.smaller(table.head(0))
 
@@ -178,15 +170,13 @@ def test_saturated_draws_every_run_once(study: LibraryRun, tmp_path: Path) -> No
     larger = play_run(tmp_path / "larger", config(library__capacity=40), steps=10, right=0.4)
     curves = library_study.saturation([study.run, other, larger])
     figure = figures.saturated(curves)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["capacity 20 (2 runs)", "capacity 40"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["capacity 40", "capacity 20 (2 runs)"]
     for panel, column in enumerate(("reward", "mean_utility", "retired")):
-        drawn = [line for line in figure.axes[panel].lines if len(line.get_xdata())]
-        scale = 100 if column == "reward" else 1
-        assert np.allclose(
-            [line.get_ydata()[-1] for line in drawn], scale * curves.groupby("run", sort=False)[column].last()
-        )
+        last = curves.groupby("run", sort=False)[column].last() * (100 if column == "reward" else 1)
+        drawn = [line.get_ydata()[-1] for line in figure.axes[panel].lines]
+        assert np.allclose(drawn, [last.iloc[2], *last.iloc[:2]])  # the larger lies below
     colours = [line.get_color() for line in figure.axes[1].lines]
-    assert colours[0] == colours[1] != colours[2]
+    assert colours[0] != colours[1] == colours[2]
 
 
 def test_map_shows_both_runs_on_one_map(study: LibraryRun, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a run's skill library, drawn from the tables of the library study (method section 7, figure 6)."""
+"""Figures of a run's skill library or bank, drawn from the tables of `analysis.library`."""
 
 from __future__ import annotations
 
@@ -6,53 +6,54 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skill1.analysis.figures.style import VARIANT_COLOURS, dots, lines, percent, shades, themed, whole
+from skill1.analysis.library.bank import SECTIONS, BankRun
 from skill1.analysis.library.payoff import Conflicts
 from skill1.analysis.library.study import LibraryRun
 from skill1.stats import Estimate
 
-_BANDS = ((0.05, 0.95), (0.25, 0.75))  # quantiles, outer first
+_BANDS = ((0.05, 0.95, 0.2), (0.25, 0.75, 0.45))  # quantiles and opacity, outer first
 _LONGEST = 46  # characters of a skill's text beside a dot
-_GREY = "0.72"
+_BINS = 10  # parts of a run over which rare events are averaged
+_GREY, _DARK = "0.72", "0.3"
 
 
 @themed
 def lives(study: LibraryRun) -> Figure:
-    """Ages at the end, utility over the steps, and, where skills were retired, who they were."""
-    config, alive = study.run.config.library, study.alive
-    gone = study.skills.dropna(subset="retired")
+    """Draw ages at the end, utility over the steps, and, where skills were retired, who they were."""
+    alive, gone = study.alive, study.skills.dropna(subset="retired")
     figure = Figure(figsize=(10.2 if len(gone) else 7.0, 3.1), layout="constrained")
     left, middle, *rest = figure.subplots(1, 3 if len(gone) else 2)
+    colour = _colour(study)
     age, used = study.steps - alive["admitted"], alive["retrieved"] > 0
     bins = np.histogram_bin_edges(age, bins=min(20, study.steps), range=(-0.5, study.steps - 0.5))
-    shade = VARIANT_COLOURS[study.run.config.variant]
-    parts = {"retrieved": (age[used], shade), "never retrieved": (age[~used], _GREY)}
-    labels = [f"{name} (n = {len(part)})" for name, (part, _) in parts.items()]
-    left.hist(
-        [part for part, _ in parts.values()], bins, stacked=True, color=[c for _, c in parts.values()], label=labels
-    )
+    labels = [f"{name} (n = {n})" for name, n in (("retrieved", used.sum()), ("never retrieved", (~used).sum()))]
+    left.hist([age[used], age[~used]], bins, stacked=True, color=[colour, _GREY], label=labels)
     left.set(xlabel="age at the end (steps)", ylabel="skills")
     whole(left.yaxis)
 
     known = study.history[study.history["retrieved"]].groupby("step")["utility"]
-    for low, high in _BANDS:
+    for low, high, opacity in _BANDS:
         bottom, top = known.quantile(low), known.quantile(high)
         label = f"{100 * (high - low):.0f} % of them"
-        middle.fill_between(bottom.index, bottom, top, color=shade, alpha=0.22, linewidth=0, label=label)
+        middle.fill_between(bottom.index, bottom, top, color=colour, alpha=opacity, linewidth=0, label=label)
     median = known.median()
-    middle.plot(median.index, median, color=shade, label="median")
-    middle.axhline(config.initial_utility, color="0.6", linewidth=0.8, linestyle=":", label="at admission")
-    middle.set(xlabel="training step", ylabel="U of skills retrieved so far", ylim=(0, 1))
-    middle.set_xlim(0.5, study.steps + 0.5)
+    middle.plot(median.index, median, color=_DARK, label="median")
+    middle.axhline(study.config.initial_utility, color=_DARK, linewidth=0.8, linestyle=":", label="at admission")
+    middle.set(ylabel="U of skills retrieved so far", ylim=(0, 1))
+    _over_steps(study, middle)
     for axes in rest:
         idle = gone["retrieved"] == 0
-        for part, filled, name in ((gone[~idle], shade, "retrieved"), (gone[idle], "none", "never retrieved")):
-            axes.scatter(
-                part["retired"] - part["admitted"], part["utility"], s=12, facecolors=filled,
-                edgecolors=shade if filled != "none" else "0.4", linewidth=0.7, label=f"{name} (n = {len(part)})",
-            )  # fmt: skip
+        for part, face, edge, name in (
+            (gone[~idle], colour, colour, "retrieved"),
+            (gone[idle], "none", _DARK, "never retrieved"),
+        ):
+            label = f"{name} (n = {len(part)})"
+            ages = part["retired"] - part["admitted"]
+            axes.scatter(ages, part["utility"], s=12, facecolors=face, edgecolors=edge, linewidth=0.7, label=label)
         axes.set(xlabel="age when retired (steps)", ylabel="U when retired", ylim=(0, 1))
     for axes in (left, middle, *rest):
         whole(axes.xaxis)
@@ -62,63 +63,59 @@ def lives(study: LibraryRun) -> Figure:
 
 @themed
 def use(study: LibraryRun, table: pd.DataFrame) -> Figure:
-    """How many skills the use is spread over, step by step, and how many were never retrieved.
+    """Draw over how many skills the use is spread, step by step, and how many were never retrieved.
 
     Args:
-        table: `library_study.concentration`.
+        table: `study.concentration`.
     """
     figure = Figure(figsize=(7.2, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
-    names = {
-        "retrieved_effective": "retrieved",
-        "shown_effective": "shown",
-        "effective_strategies": "strategies shown",
-    }
-    lines(left, table, names)
+    for column, label, style in (
+        ("retrieved_effective", "retrieved", {"color": _GREY, "linewidth": 3}),
+        ("shown_effective", "shown", {"color": _colour(study)}),
+        ("effective_strategies", "strategies shown", {"color": "black", "linestyle": ":"}),
+    ):
+        left.plot(table["step"], table[column], label=label, **style)
     rollout = study.run.config.rollout
-    left.set(
-        xlabel="training step",
-        ylabel=f"effective number of skills\n({rollout.tasks_per_step * rollout.group_size} episodes a step)",
-        ylim=(0, None),
-    )
-    right.plot(table["step"], 100 * table["never_retrieved"], color=VARIANT_COLOURS[study.run.config.variant])
-    right.set(xlabel="training step", ylabel="skills never retrieved so far\n(% of those in the library)")
-    percent(right.yaxis)
-    for axes in (left, right):
-        axes.set_xlim(0.5, study.steps + 0.5)
-        whole(axes.xaxis)
+    episodes = rollout.tasks_per_step * rollout.group_size
+    left.set(ylabel=f"effective number of skills\n({episodes} episodes a step)", ylim=(0, None))
     left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.0, handlelength=1.6)
+    right.plot(table["step"], 100 * table["never_retrieved"], color=_colour(study))
+    right.set(ylabel="skills never retrieved so far\n(% of those in the library)")
+    percent(right.yaxis)
+    _over_steps(study, left, right)
     return figure
 
 
 @themed
-def pays(chosen: pd.DataFrame, colour: str = VARIANT_COLOURS["full"]) -> Figure:
-    """Difference of success with a skill within groups, of the skills that pay most and least.
+def pays(chosen: pd.DataFrame, variant: str = "full") -> Figure:
+    """Draw the difference of success with a skill within groups, of the skills that most surely help and harm.
 
     Args:
-        chosen: `library_payoff.extremes`.
+        chosen: `payoff.extremes`.
+        variant: of the run.
 
     Raises:
         ValueError: no skills.
     """
     if chosen.empty:
-        raise ValueError("no skill has enough informative groups to be drawn: lower `least`, or train longer")
+        raise ValueError("no skill has enough informative groups to be drawn: lower `min_groups`, or train longer")
     figure = Figure(figsize=(7.6, 1.0 + 0.27 * len(chosen)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    rows = list(chosen.itertuples())
-    for end, shade in (("most", colour), ("least", "0.45")):
-        at = [i for i, row in enumerate(rows) if row.end == end]
+    for end, colour in (("help", VARIANT_COLOURS[variant]), ("harm", _DARK)):
+        at = np.flatnonzero(chosen["end"] == end)
         found = [
-            Estimate(rows[i].difference, rows[i].low, rows[i].high, rows[i].informative, 0.95, "Mantel-Haenszel")
-            for i in at
+            Estimate(row.difference, row.low, row.high, row.informative, 0.95, "Mantel-Haenszel")
+            for row in chosen[chosen["end"] == end].itertuples()
         ]
-        dots(axes, at, found, (shade, "o"), f"pay {end}", horizontal=True)
-    labels = [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in rows]
-    axes.set_yticks(range(len(rows)), labels)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set(
-        xlabel="success with the skill - the group's other episodes\n(points, 95 % interval; n episodes in groups)",
+        if found:
+            dots(axes, at, found, (colour, "o"), f"skills that {end} most", horizontal=True)
+    labels = [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in chosen.itertuples()]
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_xlabel(
+        "success with the skill - the group's other episodes\n(points, 95 % interval; n episodes in groups)"
     )
     axes.margins(x=0.03)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -127,38 +124,33 @@ def pays(chosen: pd.DataFrame, colour: str = VARIANT_COLOURS["full"]) -> Figure:
 
 @themed
 def conflict(study: LibraryRun, found: Conflicts) -> Figure:
-    """How often candidates contradict each other, and whether the selected one is the one that U prefers."""
-    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    episodes = study.episodes[study.episodes["candidates"] > 1]
-    torn = episodes.index.isin(found.candidates["episode"])
-    share = 100 * pd.Series(torn, index=episodes.index).groupby(episodes["step"]).mean()
-    colour = VARIANT_COLOURS[study.run.config.variant]
-    left.plot(share.index, share, color=colour)
-    left.set(xlabel="training step", ylabel=f"episodes with a conflict\n(% of n = {len(episodes)} with 2 or more)")
-    chosen = found.selected
-    parts = {"leads": chosen["lead"] > 0, "equal": chosen["lead"] == 0, "trails": chosen["lead"] < 0}
-    start = 0.0
-    for (name, mask), shade in zip(parts.items(), (colour, _GREY, "0.35"), strict=True):
-        height = 100 * mask.groupby(chosen["step"]).mean()
-        right.bar(height.index, height, 1.0, bottom=start, color=shade, label=name, linewidth=0)
-        start = start + height
-    right.set(xlabel="training step", ylabel=f"U of the selected one\n(% of n = {len(chosen)} in a conflict)")
-    for axes in (left, right):
-        axes.set_xlim(0.5, study.steps + 0.5)
-        whole(axes.xaxis)
-        percent(axes.yaxis)
-    if len(chosen):
-        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    """Draw how often the skill that U prefers is selected among contradicting candidates, against chance."""
+    figure = Figure(figsize=(4.8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    chosen = found.selections()
+    edges = np.linspace(0, study.steps, min(_BINS, study.steps) + 1)
+    parts = chosen.groupby(np.searchsorted(edges, chosen["step"]) - 1)  # (edge, next edge]
+    middles = (edges[:-1] + edges[1:] + 1) / 2
+    rates = 100 * parts[["leads", "chance"]].mean()
+    colour = _colour(study)
+    axes.plot(middles[rates.index], rates["chance"], color=_GREY, linewidth=3, label="at random")
+    axes.plot(middles[rates.index], rates["leads"], color=colour, label="selected")
+    axes.scatter(middles[rates.index], rates["leads"], s=parts.size(), color=colour, label="area: episodes")
+    share = "" if np.isnan(found.share) else f", {100 * found.share:.0f} % of those with 2 or more candidates"
+    axes.set_ylabel(f"selected one has the highest U\n(% of n = {len(chosen)} where U differs)")
+    axes.set_title(f"{found.candidates['episode'].nunique()} episodes with a conflict{share}", fontsize="small")
+    percent(axes.yaxis)
+    _over_steps(study, axes)
+    axes.legend(loc="upper left")
     return figure
 
 
 @themed
 def smaller(table: pd.DataFrame) -> Figure:
-    """What smaller capacities would have retired of what was used later: a counterfactual of retirement only.
+    """Draw what smaller capacities would have retired of what was used later: a counterfactual of retirement only.
 
     Args:
-        table: `library_replay.counterfactual`.
+        table: `replay.counterfactual`.
 
     Raises:
         ValueError: no capacities.
@@ -167,13 +159,15 @@ def smaller(table: pd.DataFrame) -> Figure:
         raise ValueError("no capacity to draw: the library is too small to halve, name some")
     figure = Figure(figsize=(4.8, 3.4), layout="constrained")
     axes = figure.subplots()
-    names = {"retrievals": "of all retrievals", "shown": "of skills shown", "won": "of those in won episodes"}
-    for (name, label), shade, style in zip(names.items(), shades(len(names)), ("o-", "s--", "^:"), strict=True):
-        axes.plot(table["capacity"], 100 * table[name], style, color=shade, label=label, markersize=4, clip_on=False)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(table["capacity"], [str(c) for c in table["capacity"]])
-    axes.minorticks_off()
-    axes.set(xlabel="capacity (skills), retirement replayed", ylabel="would have been retired by then (%)")
+    ordered = table.sort_values("capacity", ignore_index=True)
+    for column, label, style, colour in (
+        ("retrievals", "all retrievals", "o-", _GREY),
+        ("shown", "skills shown", "s--", VARIANT_COLOURS["full"]),
+        ("won", "skills shown in won episodes", "^:", "black"),
+    ):
+        axes.plot(ordered.index, 100 * ordered[column], style, color=colour, label=label, markersize=4, clip_on=False)
+    axes.set_xticks(ordered.index, ordered["capacity"].astype(str))
+    axes.set(xlabel="replayed capacity (skills)", ylabel="uses of skills that it would\nhave retired before (%)")
     percent(axes.yaxis)
     axes.legend(loc="upper right")
     return figure
@@ -181,23 +175,25 @@ def smaller(table: pd.DataFrame) -> Figure:
 
 @themed
 def saturated(curves: pd.DataFrame) -> Figure:
-    """Success, utility and retirement over the steps, a line per run, raw.
+    """Draw success, utility and retirement over the steps, a line per run, raw; larger capacities lie below.
 
     Args:
-        curves: `library_study.saturation`.
+        curves: `study.saturation`.
     """
     figure = Figure(figsize=(9.6, 3.3), layout="constrained")
     panels = figure.subplots(1, 3)
-    capacities = sorted(curves["capacity"].unique())
-    colour = dict(zip(capacities, shades(len(capacities)), strict=True))
-    for (_, capacity), part in curves.groupby(["run", "capacity"], sort=False):
-        shown = (100 * part["reward"], part["mean_utility"], part["retired"])
-        for axes, values in zip(panels, shown, strict=True):
-            axes.plot(part["step"], values, color=colour[capacity], linewidth=1.0)
+    capacities = sorted(curves["capacity"].unique(), reverse=True)
+    styles = {
+        capacity: {"color": shade, "linewidth": 1.0 + 2.0 * (len(capacities) - 1 - i) / max(len(capacities) - 1, 1)}
+        for i, (capacity, shade) in enumerate(zip(capacities, shades(len(capacities)), strict=True))
+    }
     for capacity in capacities:
-        runs = curves.loc[curves["capacity"] == capacity, "run"].nunique()
-        label = f"capacity {capacity}" + (f" ({runs} runs)" if runs > 1 else "")
-        panels[0].plot([], [], color=colour[capacity], label=label)
+        runs = curves[curves["capacity"] == capacity].groupby("run", sort=False)
+        label = f"capacity {capacity}" + (f" ({len(runs)} runs)" if len(runs) > 1 else "")
+        for number, (_, part) in enumerate(runs):
+            shown = (100 * part["reward"], part["mean_utility"], part["retired"])
+            for axes, values in zip(panels, shown, strict=True):
+                axes.plot(part["step"], values, **styles[capacity], label="_" if number else label)
     panels[0].set(ylabel="training success (%)")
     percent(panels[0].yaxis)
     panels[1].set(ylabel="mean U of the library", ylim=(0, 1))
@@ -206,48 +202,75 @@ def saturated(curves: pd.DataFrame) -> Figure:
     for axes in panels:
         axes.set(xlabel="training step")
         whole(axes.xaxis)
-    figure.legend(loc="outside upper center", ncols=5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return figure
 
 
 @themed
 def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
-    """Figure 6: where the descriptions lie, and in colour those of the most-used tenth; a panel per run, one map.
+    """Draw Figure 6: where the descriptions lie, and in colour those of the most-used tenth; a panel per run, one map.
 
     Args:
-        spots: `library_map.places`.
+        spots: `map.places`.
         variants: of the runs, in the order of their labels.
     """
     labels = list(spots["label"].unique())
     figure = Figure(figsize=(0.4 + 3.7 * len(labels), 4.2), layout="constrained")
     panels = figure.subplots(1, len(labels), squeeze=False, sharex=True, sharey=True)[0]
     largest = spots["skills"].max()
+    handles = {}
     for axes, label, variant in zip(panels, labels, variants, strict=True):
         part = spots[spots["label"] == label]
         used = part[part["used"] > 0]
-        colour = VARIANT_COLOURS[variant]
-        rim = {"edgecolor": "white", "linewidth": 0.3}
-        axes.scatter(
-            part["x"], part["y"], s=_area(part["skills"], largest), color=_GREY, alpha=0.7, label="skills", **rim
-        )
-        name = f"most-used tenth, {label}"
-        axes.scatter(used["x"], used["y"], s=_area(used["used"], largest), color=colour, label=name, **rim)
+        for name, rows, column, style in (
+            ("skills", part, "skills", {"color": _GREY, "alpha": 0.7}),
+            (f"most-used tenth, {label}", used, "used", {"color": VARIANT_COLOURS[variant]}),
+        ):
+            area = (80 * rows[column] / largest).clip(lower=12)  # points squared, never too small to be seen
+            handles[name] = axes.scatter(rows["x"], rows["y"], s=area, edgecolor="white", linewidth=0.3, **style)
         numbers = f"{part['skills'].sum()} skills at {len(part)} places\nmost used: {part['used'].sum()} at {len(used)}"
         axes.set(title=f"{label}\n{numbers}", xticks=[], yticks=[])
         for spine in axes.spines.values():
             spine.set(visible=True, color="0.8")
         axes.set_box_aspect(1)
-    every = [axes.get_legend_handles_labels() for axes in panels]
-    handles = [every[0][0][0], *(found[0][1] for found in every)]
-    names = [every[0][1][0], *(found[1][1] for found in every)]
     title = "area: number of skills with the description"
-    figure.legend(handles, names, loc="outside lower center", ncols=1 if len(labels) == 1 else 3, title=title)
+    columns = 1 if len(labels) == 1 else 3
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, title=title)
     return figure
 
 
-def _area(skills: pd.Series, largest: int) -> pd.Series:
-    """Marker areas in points squared: in proportion, but never too small to be seen."""
-    return (80 * skills / largest).clip(lower=12)
+@themed
+def bank_growth(study: BankRun) -> Figure:
+    """Draw the bank's entries by section, and how many of each an episode was shown, over the steps."""
+    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    labels = dict(zip(SECTIONS, ("general", "of a category", "mistakes"), strict=True))
+    names = {section: label for section, label in labels.items() if study.growth[section].any()}
+    lines(left, study.growth, names)
+    lines(right, study.growth, {f"shown_{section}": label for section, label in names.items()})
+    failed = [event.step for event in study.events if event.error is not None]
+    for number, step in enumerate(failed):
+        label = "_" if number else f"call without an answer (n = {len(failed)})"
+        left.axvline(step, color="0.6", linewidth=0.8, linestyle=":", label=label)
+    left.set(ylabel=f"entries of the bank (limit {study.run.config.bank.limit})")
+    whole(left.yaxis)
+    right.set(ylabel="entries shown per episode")
+    for axes in (left, right):
+        axes.set(xlabel="training step")
+        axes.set_ylim(bottom=0)
+        whole(axes.xaxis)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def _colour(study: LibraryRun) -> str:
+    return VARIANT_COLOURS[study.run.config.variant]
+
+
+def _over_steps(study: LibraryRun, *panels: Axes) -> None:
+    for axes in panels:
+        axes.set(xlabel="training step", xlim=(0.5, study.steps + 0.5))
+        whole(axes.xaxis)
 
 
 def _short(text: str) -> str:

@@ -1,8 +1,7 @@
 """The paper's Figure 6: a two-dimensional map of the library's embeddings, and what the most-used skills cover.
 
 The map is scikit-learn's t-SNE of the descriptions' embeddings, of all runs together: the same place means the same
-description in every panel. Distances between far places, and the axes, mean nothing. A description is one place however
-many skills have it.
+description in every panel. Distances between far places, and the axes, mean nothing.
 
 Differs from the paper in: it does not say which method drew its map, nor what "used" counts. Here it is n, which grows
 with every retrieval and merge.
@@ -19,33 +18,33 @@ from threadpoolctl import threadpool_limits
 
 from skill1.analysis.library.study import LibraryRun, embed
 
-MOST_USED = 0.1  # share of the skills
-LEAST = 4  # descriptions: t-SNE of fewer has no neighbours to keep
+MIN_DESCRIPTIONS = 4  # t-SNE of fewer has no neighbours to keep
+_MOST_USED = 0.1  # share of the skills
 _PERPLEXITY = 30.0
 
 
 def most_used(study: LibraryRun) -> pd.DataFrame:
-    """The tenth of the skills at the end that has the highest counts, at least one; of equals the earlier admitted."""
+    """Select the tenth of the skills at the end that has the highest counts, at least one; of equals the earlier."""
     alive = study.alive
-    return alive.sort_values("count", ascending=False, kind="stable").head(math.ceil(MOST_USED * len(alive)))
+    return alive.sort_values("count", ascending=False, kind="stable").head(math.ceil(_MOST_USED * len(alive)))
 
 
 def labelled(studies: Sequence[LibraryRun]) -> dict[str, LibraryRun]:
-    """Runs by variant and seed, and by path too where those are not enough.
+    """Name runs by variant and seed, and by path too where those are not enough.
 
     Raises:
         ValueError: one run twice.
     """
-    labels = [study.label for study in studies]
-    if len(set(labels)) < len(labels):
-        labels = [f"{study.label}\n{study.run.path}" for study in studies]
-    if len(set(labels)) < len(labels):
+    named = {study.label: study for study in studies}
+    if len(named) < len(studies):
+        named = {f"{study.label}\n{study.run.path}": study for study in studies}
+    if len(named) < len(studies):
         raise ValueError(f"{studies[0].run.path} would be compared with itself: name another run")
-    return dict(zip(labels, studies, strict=True))
+    return named
 
 
 def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
-    """Where every description lies.
+    """Compute where every description lies.
 
     Args:
         studies: label -> run.
@@ -54,30 +53,28 @@ def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
         One row per label and description: label, desc, x, y, skills (that have it), used (of them, most-used ones).
 
     Raises:
-        ValueError: fewer than four different descriptions, or libraries of different encoders.
-        EncoderError, LibraryError: see `library_study.embed`.
+        ValueError: fewer than `MIN_DESCRIPTIONS` different descriptions, or libraries of different encoders.
+        EncoderError, LibraryError: see `study.embed`.
     """
-    encoders = {study.run.config.library.encoder for study in studies.values()}
+    encoders = {study.config.encoder for study in studies.values()}
     if len(encoders) > 1:
         raise ValueError(f"one map needs one encoder, the runs have {', '.join(sorted(encoders))}")
     frames = []
     embeddings: dict[str, np.ndarray] = {}
     for label, study in studies.items():
-        used = most_used(study).groupby("desc").size()
         frame = study.alive.groupby("desc", sort=True).size().rename("skills").reset_index()
-        frames.append(frame.assign(label=label, used=frame["desc"].map(used).fillna(0).astype(int)))
+        used = frame["desc"].map(most_used(study).groupby("desc").size()).fillna(0).astype(int)
+        frames.append(frame.assign(label=label, used=used))
         embeddings |= dict(zip(frame["desc"], embed(study, frame["desc"]), strict=True))
     descriptions = sorted(embeddings)
-    if len(descriptions) < LEAST:
-        raise ValueError(f"a map needs {LEAST} different descriptions, there are {len(descriptions)}")
-    spots = pd.DataFrame(
-        _project(np.stack([embeddings[d] for d in descriptions])), columns=["x", "y"], index=descriptions
-    )
-    return pd.concat(frames, ignore_index=True).join(spots, on="desc")
+    if len(descriptions) < MIN_DESCRIPTIONS:
+        raise ValueError(f"a map needs {MIN_DESCRIPTIONS} different descriptions, there are {len(descriptions)}")
+    spots = _project(np.stack([embeddings[desc] for desc in descriptions]))
+    return pd.concat(frames, ignore_index=True).join(pd.DataFrame(spots, descriptions, ["x", "y"]), on="desc")
 
 
 def coverage(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
-    """What the most-used tenth covers, in numbers that need no map.
+    """Measure what the most-used tenth covers, in numbers that need no map.
 
     Returns:
         One row per label and part ("all" skills, "most used"): skills, descriptions, strategies, spread (mean cosine

@@ -25,7 +25,7 @@ _LEVEL = 0.95
 
 
 def payoff(study: LibraryRun, by: str = "skill") -> pd.DataFrame:
-    """Success of the episodes that were shown a skill against their group's other episodes.
+    """Compare the success of the episodes that were shown a skill with their group's other episodes.
 
     Args:
         by: "skill", or "strategy": all skills with an equal strategy as one.
@@ -34,175 +34,142 @@ def payoff(study: LibraryRun, by: str = "skill") -> pd.DataFrame:
         One row per skill (or strategy) that was shown, by its id (or text): shown (episodes), success (their share
         won), groups (those with both kinds of episodes), informative (of them, those that won some and lost some),
         difference, low, high (95 %), p. The last four are nan without an informative group.
-
-    Raises:
-        ValueError: `by` is another word.
     """
-    if by not in ("skill", "strategy"):
-        raise ValueError(f"by = {by!r}: expected 'skill' or 'strategy'")
     shown = study.retrievals.loc[study.retrievals["shown"], ["episode", "skill"]]
-    key = shown["skill"] if by == "skill" else shown["skill"].map(study.skills["strategy"])
-    return _differences(shown.assign(key=key)[["key", "episode"]].drop_duplicates(), study.episodes).rename_axis(by)
+    if by == "strategy":
+        shown = shown.assign(strategy=shown["skill"].map(study.skills["strategy"]))
+    return _differences(shown[["episode", by]].drop_duplicates(), study.episodes)
 
 
 def paired_effect(treated: pd.Series, episodes: pd.DataFrame) -> Estimate | None:
-    """Success of treated against other episodes of the same group; None when no group is informative.
+    """Compare the success of treated with other episodes of the same group; None when no group is informative.
 
     Args:
         treated: (E,) bool, by the episodes' index; only these episodes count.
-        episodes: columns group and outcome.
+        episodes: columns place and outcome.
     """
-    table = episodes.loc[treated.index]
-    marked = pd.DataFrame({"key": "treated", "episode": treated.index[treated.to_numpy()]})
-    found = _differences(marked, table)
-    if found.empty or not found["informative"].iloc[0]:
+    marked = pd.DataFrame({"episode": treated.index[treated.to_numpy()], "key": "treated"})
+    found = _differences(marked, episodes.loc[treated.index]).squeeze(axis=0)
+    if found.empty or not found["informative"]:
         return None
-    difference, low, high, p = (float(found[name].iloc[0]) for name in ("difference", "low", "high", "p"))
-    groups = int(found["informative"].iloc[0])
-    return Estimate(difference, low, high, groups, _LEVEL, "Mantel-Haenszel over groups", p)
-
-
-def any_skill(study: LibraryRun) -> Estimate | None:
-    """Success of the episodes that had a skill against those of their group that had none; see `paired_effect`."""
-    return paired_effect(study.episodes["candidates"] > 0, study.episodes)
+    numbers = (float(found[name]) for name in ("difference", "low", "high"))
+    groups = int(found["informative"])
+    return Estimate(*numbers, groups, _LEVEL, "Mantel-Haenszel over groups", float(found["p"]))
 
 
 def _differences(treated: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
-    """Mantel-Haenszel's difference for every key.
+    """Compute Mantel-Haenszel's difference for every key.
 
     Args:
-        treated: key, episode (each pair once).
-        episodes: group, outcome, by episode.
+        treated: episode and a key (each pair once).
+        episodes: place and outcome, by episode.
     """
-    outcomes = episodes.groupby("group")["outcome"].agg(n="size", mean="mean", variance="var")  # of n - 1
-    joined = treated.join(episodes[["group", "outcome"]], on="episode")
-    cells = joined.groupby(["key", "group"])["outcome"].agg(k="size", a="sum").reset_index().join(outcomes, on="group")
+    key = treated.columns[1]
+    outcomes = episodes.groupby("place")["outcome"].agg(n="size", mean="mean", variance="var")  # of n - 1
+    joined = treated.join(episodes[["place", "outcome"]], on="episode")
+    cells = joined.groupby([key, "place"])["outcome"].agg(k="size", a="sum").reset_index().join(outcomes, on="place")
     cells["excess"] = cells["a"] - cells["k"] * cells["mean"]
     cells["weight"] = cells["k"] * (cells["n"] - cells["k"]) / cells["n"]
     cells["spread"] = cells["weight"] * cells["variance"].fillna(0.0)  # of the excess
-    cells["groups"] = cells["weight"] > 0
-    cells["informative"] = cells["spread"] > 0
-    sums = cells.groupby("key")[["k", "a", "excess", "weight", "spread", "groups", "informative"]].sum()
-    known = sums["informative"] > 0
-    error = np.sqrt(sums["spread"]).where(known)
-    weight = sums["weight"].where(known)
+    cells["groups"] = (cells["weight"] > 0).astype(int)
+    cells["informative"] = (cells["spread"] > 0).astype(int)
+    sums = cells.groupby(key)[["k", "a", "excess", "weight", "spread", "groups", "informative"]].sum()
+    error = np.sqrt(sums["spread"].where(sums["informative"] > 0))
+    weight = sums["weight"].where(sums["informative"] > 0)
     difference = sums["excess"] / weight
     reach = norm.ppf((1 + _LEVEL) / 2) * error / weight
-    return pd.DataFrame(
-        {
-            "shown": sums["k"],
-            "success": sums["a"] / sums["k"],
-            "groups": sums["groups"].astype(int),
-            "informative": sums["informative"].astype(int),
-            "difference": difference,
-            "low": (difference - reach).clip(lower=-1),
-            "high": (difference + reach).clip(upper=1),
-            "p": 2 * norm.sf((sums["excess"] / error).abs()),
-        }
+    return sums[["k", "groups", "informative"]].assign(
+        success=sums["a"] / sums["k"],
+        difference=difference,
+        low=(difference - reach).clip(lower=-1),
+        high=(difference + reach).clip(upper=1),
+        p=2 * norm.sf((sums["excess"] / error).abs()),
+    ).rename(columns={"k": "shown"})  # fmt: skip
+
+
+def judged(table: pd.DataFrame, min_groups: int = 3) -> pd.DataFrame:
+    """Select the rows of `payoff` with enough informative groups, with Holm's p over them, best first."""
+    found = table[table["informative"] >= min_groups]
+    return found.assign(p_holm=holm(found["p"]) if len(found) else []).sort_values(
+        "difference", ascending=False, kind="stable"
     )
 
 
-def told_apart(table: pd.DataFrame, least: int = 3) -> pd.DataFrame:
-    """The rows of `payoff` with at least `least` informative groups, with Holm's p over them, best first."""
-    found = table[table["informative"] >= least]
-    adjusted = holm(found["p"]) if len(found) else []
-    return found.assign(p_holm=adjusted).sort_values("difference", ascending=False, kind="stable")
-
-
-def extremes(study: LibraryRun, table: pd.DataFrame, least: int = 3, top: int = 8) -> pd.DataFrame:
-    """The skills that surely pay most and least: the highest lower bounds, then the lowest upper bounds.
+def extremes(study: LibraryRun, table: pd.DataFrame, min_groups: int = 3, top: int = 8) -> pd.DataFrame:
+    """Select the skills that most surely help and harm: of those above 0 the highest lower bounds, of the others the
+    lowest upper bounds.
 
     Of many noisy numbers the extremes are the luckiest and unluckiest too: expect less of them in future.
 
     Args:
         table: `payoff` by skill.
-        least: informative groups a skill needs.
-        top: skills from either end; none appears twice.
+        min_groups: informative groups a skill needs.
+        top: skills of either kind.
 
     Returns:
-        Columns of `told_apart`, with end ("most" or "least"), desc, strategy, utility; best first.
+        Columns of `judged`, with end ("help" or "harm"), desc, strategy, utility; best first.
     """
-    found = told_apart(table, least)
-    best = found.sort_values("low", ascending=False, kind="stable").head(min(top, (len(found) + 1) // 2))
-    worst = found.drop(best.index).sort_values("high", kind="stable").head(top)
-    chosen = pd.concat([best.assign(end="most"), worst.assign(end="least")])
-    return chosen.join(study.skills[["desc", "strategy", "utility"]]).sort_values(
-        "difference", ascending=False, kind="stable"
-    )
-
-
-# -- conflicts --------------------------------------------------------------------------------------------------------
+    found = judged(table, min_groups).join(study.skills[["desc", "strategy", "utility"]])
+    found["end"] = np.where(found["difference"] > 0, "help", "harm")
+    best = found[found["end"] == "help"].sort_values("low", ascending=False, kind="stable").head(top)
+    worst = found[found["end"] == "harm"].sort_values("high", kind="stable").head(top)
+    return pd.concat([best, worst]).sort_values("difference", ascending=False, kind="stable")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conflicts:
-    """Candidates of one episode that share a key (`library_study.keys`) and differ in strategy."""
+    """Candidates of one episode that share a key (`study.keys`) and differ in strategy."""
 
     candidates: pd.DataFrame  # those in a conflict: episode, step, key, skill, strategy, utility, rank, lead
     episodes: int  # with two or more candidates
     effect: Estimate | None  # success with the selected skill leading, against trailing, within groups
 
     @property
-    def selected(self) -> pd.DataFrame:
-        """The conflicting candidates that were ranked first."""
-        return self.candidates[self.candidates["rank"] == 0]
-
-    @property
     def share(self) -> float:
-        """Of the episodes with two or more candidates, those with a conflict among them; nan without such episodes."""
+        """Share of the episodes with two or more candidates that have a conflict among them; nan without such."""
         return self.candidates["episode"].nunique() / self.episodes if self.episodes else float("nan")
 
-    def leading(self) -> dict[str, float]:
-        """Where a conflicting skill was selected and U differs: how often it was one that leads, and by chance.
+    def selections(self) -> pd.DataFrame:
+        """List where a conflicting skill was ranked first and U differs from its rivals'.
 
         Returns:
-            episodes (in which U differs), tied (episodes in which it does not), leading (share selected), chance (share
-            if a conflicting candidate were drawn at random). Shares are nan without episodes.
+            One row per episode: episode, step, leads (whether it leads), chance (that one of the key leads if drawn at
+            random).
         """
-        chosen = self.selected.set_index(["episode", "key"])["lead"]
-        differs = chosen[chosen != 0]
-        parts = self.candidates.set_index(["episode", "key"])["lead"]
-        random = (parts > 0).groupby(level=[0, 1]).mean().reindex(differs.index)
-        return {
-            "episodes": len(differs),
-            "tied": len(chosen) - len(differs),
-            "leading": float((differs > 0).mean()),
-            "chance": float(random.mean()),
-        }
+        leads = self.candidates.assign(leads=self.candidates["lead"] > 0)
+        leads["chance"] = leads.groupby(["episode", "key"])["leads"].transform("mean")
+        chosen = leads[(leads["rank"] == 0) & (leads["lead"] != 0)]
+        return chosen[["episode", "step", "leads", "chance"]].reset_index(drop=True)
 
 
 def conflicts(study: LibraryRun, key: pd.Series) -> Conflicts:
     """Find the conflicts among the candidates of every episode.
 
     A candidate *leads* when its U, as it was retrieved, is above that of every candidate of its key with another
-    strategy: `lead` is that distance, below 0 when it trails and 0 when U does not tell them apart.
+    strategy: `lead` is that distance, below 0 when it trails and 0 when U does not distinguish them.
 
     Args:
-        key: of `library_study.keys`.
+        key: of `study.keys`.
     """
+    place = ["episode", "key"]
     found = study.retrievals[["episode", "step", "skill", "utility", "rank"]].copy()
     found["key"] = found["skill"].map(key)
     found["strategy"] = found["skill"].map(study.skills["strategy"])
-    place = ["episode", "key"]
-    found = found[found.groupby(place)["strategy"].transform("nunique") > 1]
-    rivals = (
-        found.groupby([*place, "strategy"], as_index=False)["utility"].max().sort_values("utility", ascending=False)
-    )
-    first = rivals.drop_duplicates(place)
-    second = rivals[rivals.duplicated(place)].drop_duplicates(place)
-    both = first.merge(second[[*place, "utility"]], on=place, suffixes=("_best", "_other"))
-    both = both.rename(columns={"strategy": "best"})
-    found = found.merge(both, on=place)
-    rival = found["utility_other"].where(found["strategy"] == found["best"], found["utility_best"])
+    found = found[found.groupby(place)["strategy"].transform("nunique") > 1].reset_index(drop=True)
+    best = found.groupby([*place, "strategy"], as_index=False)["utility"].max()  # by strategy
+    best = best.sort_values("utility", ascending=False)
+    first = best.drop_duplicates(place)
+    second = best.drop(first.index).drop_duplicates(place)
+    rivals = found[[*place, "strategy"]].merge(first, on=place, suffixes=("", "_best"), how="left")
+    other = found[place].merge(second, on=place, how="left")["utility"]
+    rival = rivals["utility"].where(rivals["strategy"] != rivals["strategy_best"], other)
     found["lead"] = found["utility"] - rival
-    found = found.drop(columns=["best", "utility_best", "utility_other"]).reset_index(drop=True)
     differs = found[(found["rank"] == 0) & (found["lead"] != 0)].set_index("episode")["lead"]
-    effect = paired_effect(differs > 0, study.episodes)
-    return Conflicts(found, int((study.episodes["candidates"] > 1).sum()), effect)
+    return Conflicts(found, int((study.episodes["candidates"] > 1).sum()), paired_effect(differs > 0, study.episodes))
 
 
 def contested(study: LibraryRun, found: Conflicts, top: int = 5) -> pd.DataFrame:
-    """The keys that conflicted in most episodes, and how their strategies fared.
+    """Show the keys that conflicted in most episodes, and how their strategies fared.
 
     Returns:
         One row per key and strategy: key, episodes (in which the key conflicted), strategy, skills (that had it),
@@ -217,3 +184,16 @@ def contested(study: LibraryRun, found: Conflicts, top: int = 5) -> pd.DataFrame
     table = table.reset_index()
     table.insert(1, "episodes", table["key"].map(often))
     return table.sort_values(["episodes", "key", "selected"], ascending=[False, True, False], ignore_index=True)
+
+
+def effects(study: LibraryRun, found: Conflicts) -> pd.DataFrame:
+    """Tabulate comparisons within groups, in points of success with their 95 % intervals and informative groups."""
+    compared = {
+        "any skill, against none": paired_effect(study.episodes["candidates"] > 0, study.episodes),
+        "the rival with the highest U selected, against another": found.effect,
+    }
+    rows = {
+        name: [100 * e.value, 100 * e.low, 100 * e.high, e.n] if e else [np.nan, np.nan, np.nan, 0]
+        for name, e in compared.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["points", "low", "high", "groups"])

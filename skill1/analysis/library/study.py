@@ -1,10 +1,7 @@
-"""The life and the use of a run's skills, read from its journal and its rollouts: what the paper leaves open.
+"""The life and the use of a run's skills, from its journal and its rollouts: what the paper leaves open.
 
-`read` joins the two into tables, from which everything else here is computed: growth and ages, retirement, how
-concentrated the use is, duplicates, and runs of several capacities. Of the rollouts only the columns named in
-`_COLUMNS` are read, so that a run of thousands of episodes takes a second.
-
-Words: a skill is *retrieved* when it is among an episode's K candidates and *shown* when the act prompts contain it.
+`read` joins the two into the tables of a `LibraryRun`, from which everything else is computed. A skill is *retrieved*
+when it is among an episode's K candidates, and *shown* when the act prompts contain it.
 """
 
 from __future__ import annotations
@@ -16,42 +13,33 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import entropy
 
 from skill1.analysis.library.replay import moments
-from skill1.config import diff
+from skill1.analysis.library.uses import read_uses
+from skill1.config import LibraryConfig, diff
 from skill1.encoder import load_encoder
 from skill1.store.journal import Journal, LibraryEvent, read_snapshot
 from skill1.store.run_directory import RunDirectory, RunError
 
-_COLUMNS = ["task", "group", "candidates", "ranking", "outcome"]
-_BLOCK = 512  # descriptions whose cosines with all others are held at once
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LibraryRun:
-    """A run's skills and what was done with them. Steps count from 1.
-
-    Attributes:
-        run, events: the run and its whole journal.
-        episodes: one row each: step, group (unique in the run), game, outcome, candidates (their number).
-        retrievals: one row per episode and candidate: episode (row of `episodes`), step, skill, place (in retrieval
-            order, from 0), rank (in the policy's, from 0), utility (as retrieved), shown.
-        skills: every skill ever admitted, by id: desc, strategy, admitted, retired (step, nan if it stayed), utility
-            and count (at the end, or when retired), merged, retrieved and shown (times), first_retrieved (step or nan).
-        history: one row per step and skill there after it: step, skill, utility, count, age, retrieved (so far).
-    """
+    """A run's skills and what was done with them. Steps count from 1."""
 
     run: RunDirectory
-    events: tuple[LibraryEvent, ...]
-    episodes: pd.DataFrame
-    retrievals: pd.DataFrame
+    events: tuple[LibraryEvent, ...]  # the whole journal
+    episodes: pd.DataFrame  # see `read_uses`
+    retrievals: pd.DataFrame  # see `read_uses`; and shown
+    # Every skill ever admitted, by id: desc, strategy, admitted, retired (step, nan if it stayed), utility and count (at
+    # the end, or when retired), merged, retrieved and shown (times), first_retrieved (step or nan).
     skills: pd.DataFrame
-    history: pd.DataFrame
+    history: pd.DataFrame  # per step and skill there after it: step, skill, utility, count, age, retrieved (so far)
+
+    @property
+    def config(self) -> LibraryConfig:
+        return self.run.config.library
 
     @property
     def label(self) -> str:
@@ -72,103 +60,56 @@ def read(path: Path) -> LibraryRun:
     """Read a run's journal and rollouts.
 
     Raises:
-        RunError: no run there, no steps or no rollouts, a torn journal, damaged rollouts, or a
-            journal and rollouts of different steps.
+        RunError: no run there, no steps or no skills, a torn journal, damaged rollouts, or a journal and rollouts that
+            do not match.
         ValueError: the run has no library.
         LibraryError: the journal is damaged, or not of this configuration.
     """
     run = RunDirectory.open(path)
     if not run.config.library.enabled:
-        other = "give it as bank of 05_library" if run.config.bank.enabled else "choose another variant"
-        raise ValueError(f"run {path} (variant {run.config.variant}) has no library to study: {other}")
+        raise ValueError(
+            f"run {path} (variant {run.config.variant}) has no library to study: choose another variant; "
+            "one with a skill bank can be the parameter bank of 05_library"
+        )
     journal = Journal(run.library_dir / "journal.jsonl")
     if journal.torn:
         raise RunError(f"the journal of {path} ends in a torn line, an interrupted run: continue it with --resume")
-    events = journal.events()
-    if not events:
-        raise RunError(f"{path} has not trained a step yet")
-    stored, learnt = run.rollout_steps(), [event.step for event in events]
-    if not stored:
+    events, stored = journal.events(), run.rollout_steps()
+    if stored != [event.step for event in events]:
         raise RunError(
-            f"{path} has no rollouts ({run.rollouts_dir} is empty): restore them, the use of skills is there"
+            f"{path} has rollouts of {len(stored)} steps and library events of {len(events)}: it is being trained (wait), "
+            "was interrupted (--resume), or files were removed (restore them)"
         )
-    if stored != learnt:
-        raise RunError(
-            f"{path} has rollouts of {len(stored)} steps (last {stored[-1]}) and library events of {len(learnt)} (last "
-            f"{learnt[-1]}): it is being trained (wait), was interrupted (--resume), or rollouts were removed (restore)"
-        )
-    episodes, retrievals = _uses(run, stored)
-    recorded = [sum(len(event.updates) for event in events), len(retrievals)]
-    if recorded[0] != recorded[1]:
-        raise RunError(f"{path}: the journal has {recorded[0]} uses, the rollouts {recorded[1]}: not of one run")
-    skills, history = _lives(run, events, retrievals)
+    episodes, retrievals = read_uses(run, stored)
+    retrievals["shown"] = (retrievals["rank"] == 0) | (run.config.library.inject == "all")
+    recorded = sum(len(event.updates) for event in events)
+    if recorded != len(retrievals):
+        raise RunError(f"{path}: the journal has {recorded} uses, the rollouts {len(retrievals)}: not of one run")
+    if not any(event.admitted for event in events):
+        raise RunError(f"{path} has admitted no skill in {len(events)} steps: there is nothing to study yet")
+    skills, history = _lives(events, run.config.library, retrievals)
     return LibraryRun(run, events, episodes, retrievals, skills, history)
 
 
-def _uses(run: RunDirectory, steps: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    tables = []
-    for step in steps:
-        file = run.rollouts_file(step)
-        try:
-            table = pq.read_table(file, columns=_COLUMNS)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise RunError(f"{file} is corrupt ({error}): restore it") from None
-        tables.append(table.append_column("step", pa.array(np.full(len(table), step))))
-    table = pa.concat_tables(tables).combine_chunks()
-    flat = table.drop_columns(["task", "candidates", "ranking"]).to_pandas()
-    width = int(flat["group"].max()) + 1
-    episodes = pd.DataFrame(
-        {
-            "step": flat["step"],
-            "group": flat["step"] * width + flat["group"],
-            "game": pc.struct_field(table["task"], "game").to_pandas(),
-            "outcome": flat["outcome"],
-            "candidates": pc.list_value_length(table["candidates"]).to_numpy(),
-        }
-    )
-    owner = pc.list_parent_indices(table["candidates"]).to_numpy()  # (R,) episode of each retrieval
-    found = pc.list_flatten(table["candidates"])
-    place = np.arange(len(owner)) - np.searchsorted(owner, owner)  # rows of one episode are neighbours
-    best_first = pc.list_flatten(table["ranking"]).to_numpy()  # (R,) places of each episode's candidates
-    rank = np.empty(len(owner), dtype=int)
-    rank[np.searchsorted(owner, owner) + best_first] = place
-    retrievals = pd.DataFrame(
-        {
-            "episode": owner,
-            "step": flat["step"].to_numpy()[owner],
-            "skill": pc.struct_field(found, "skill").to_pandas(),
-            "place": place,
-            "rank": rank,
-            "utility": pc.struct_field(found, "utility").to_numpy(),
-        }
-    )
-    retrievals["shown"] = True if run.config.library.inject == "all" else retrievals["rank"] == 0
-    return episodes, retrievals
-
-
 def _lives(
-    run: RunDirectory, events: Sequence[LibraryEvent], retrievals: pd.DataFrame
+    events: Sequence[LibraryEvent], config: LibraryConfig, retrievals: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     history, last = [], {}
     retired: dict[str, int] = {}
-    for moment in moments(events, run.config.library):
+    for moment in moments(events, config):
         retired |= dict.fromkeys(moment.retired, moment.step)
         last |= {skill.id: skill for skill in moment.skills}
         history += [(moment.step, s.id, s.utility, s.count, s.admitted) for s in moment.skills if s.id not in retired]
-    if not last:
-        raise RunError(f"{run.path} has admitted no skill in {len(events)} steps: there is nothing to study yet")
     merged = pd.Series([skill for event in events for skill in event.merged], dtype=object).value_counts()
     by_skill = retrievals.groupby("skill")
-    ids = pd.Index(sorted(last), name="skill")
-    columns = {
-        name: [getattr(last[i], name) for i in ids] for name in ("desc", "strategy", "admitted", "utility", "count")
-    }
-    skills = pd.DataFrame(columns, index=ids).assign(
+    skills = pd.DataFrame([last[identity] for identity in sorted(last)]).rename(columns={"id": "skill"})
+    skills = skills.set_index("skill")[["desc", "strategy", "admitted", "utility", "count"]]
+    skills = skills.assign(
         retired=pd.Series(retired, dtype=float),
-        merged=merged.reindex(ids, fill_value=0),
-        retrieved=by_skill.size().reindex(ids, fill_value=0),
-        shown=by_skill["shown"].sum().reindex(ids, fill_value=0),
-        first_retrieved=by_skill["step"].min().astype(float).reindex(ids),
+        merged=merged.reindex(skills.index, fill_value=0),
+        retrieved=by_skill.size().reindex(skills.index, fill_value=0),
+        shown=by_skill["shown"].sum().reindex(skills.index, fill_value=0),
+        first_retrieved=by_skill["step"].min().astype(float).reindex(skills.index),
     )
     frame = pd.DataFrame(history, columns=["step", "skill", "utility", "count", "admitted"])
     frame["age"] = frame["step"] - frame.pop("admitted")
@@ -176,11 +117,8 @@ def _lives(
     return skills, frame
 
 
-# -- growth and retirement --------------------------------------------------------------------------------------------
-
-
 def retirement(study: LibraryRun) -> pd.DataFrame:
-    """Who leaves and who stays: medians over the retired skills and over those there at the end.
+    """Compare who leaves with who stays: medians over the retired skills and over those there at the end.
 
     Returns:
         Rows "retired" and "kept": skills, age (steps; at retirement or at the end), utility, count, never_retrieved and
@@ -200,44 +138,36 @@ def retirement(study: LibraryRun) -> pd.DataFrame:
     return found.assign(skills=found["skills"].fillna(0).astype(int))
 
 
-# -- how concentrated the use is --------------------------------------------------------------------------------------
-
-
 def concentration(study: LibraryRun) -> pd.DataFrame:
-    """How many skills the use of a step is spread over.
+    """Measure over how many skills the use of a step is spread.
 
     The effective number exp(H) is that of equally used skills with the same entropy H (nats). It cannot exceed the
     number of uses, and the episodes of one task need much the same skills: compare steps, not sizes.
 
     Returns:
-        One row per step: step; for retrieved and shown: <use>_uses, <use>_skills (distinct), <use>_entropy,
-        <use>_effective; effective_strategies (of what is shown, equal strategies taken as one); never_retrieved (share
-        of the skills there after the step). nan where nothing was used.
+        One row per step: step; retrieved_skills and shown_skills (distinct); their effective numbers retrieved_effective
+        and shown_effective; effective_strategies (of what is shown, equal strategies taken as one); never_retrieved
+        (share of the skills there after the step). nan where nothing was used.
     """
-    uses = study.retrievals.assign(strategy=study.retrievals["skill"].map(study.skills["strategy"]))
-    shown = uses[uses["shown"]]
+    shown = study.retrievals[study.retrievals["shown"]]
+    strategies = shown.assign(skill=shown["skill"].map(study.skills["strategy"]))
     steps = pd.Index([event.step for event in study.events], name="step")
     found = pd.DataFrame(index=steps)
-    for name, part in (("retrieved", uses), ("shown", shown)):
-        groups = part.groupby("step")["skill"]
-        found[f"{name}_uses"] = groups.size().reindex(steps, fill_value=0)
-        found[f"{name}_skills"] = groups.nunique().reindex(steps, fill_value=0)
-        found[f"{name}_entropy"] = groups.agg(_entropy).reindex(steps).astype(float)
-        found[f"{name}_effective"] = np.exp(found[f"{name}_entropy"])
-    found["effective_strategies"] = np.exp(shown.groupby("step")["strategy"].agg(_entropy).reindex(steps).astype(float))
+    for name, part in (("retrieved", study.retrievals), ("shown", shown)):
+        found[f"{name}_skills"] = part.groupby("step")["skill"].nunique().reindex(steps, fill_value=0)
+        found[f"{name}_effective"] = _effective(part).reindex(steps)
+    found["effective_strategies"] = _effective(strategies).reindex(steps)
     found["never_retrieved"] = 1.0 - study.history.groupby("step")["retrieved"].mean().reindex(steps)
     return found.reset_index()
 
 
-def _entropy(values: pd.Series) -> float:
-    return float(entropy(values.value_counts()))
-
-
-# -- duplicates -------------------------------------------------------------------------------------------------------
+def _effective(uses: pd.DataFrame) -> pd.Series:
+    """exp(H) of the skills used, by step."""
+    return uses.groupby("step")["skill"].agg(lambda used: math.exp(entropy(used.value_counts()))).astype(float)
 
 
 def embed(study: LibraryRun, descriptions: Sequence[str]) -> np.ndarray:
-    """Embeddings of descriptions: those stored with the checkpoints, and of the others by the run's encoder.
+    """Embed descriptions: as stored with the checkpoints, the others by the run's encoder.
 
     Returns:
         (n, d) float32 unit rows.
@@ -253,13 +183,12 @@ def embed(study: LibraryRun, descriptions: Sequence[str]) -> np.ndarray:
         snapshot = read_snapshot(checkpoint.path / "library")
         known |= {s.desc: row for s, row in zip(snapshot.skills, snapshot.embeddings, strict=True)}
     if missing := [text for text in dict.fromkeys(descriptions) if text not in known]:
-        rows = load_encoder(study.run.config.library.encoder).encode(missing)
-        known |= dict(zip(missing, rows, strict=True))
+        known |= dict(zip(missing, load_encoder(study.config.encoder).encode(missing), strict=True))
     return np.stack([known[text] for text in descriptions])
 
 
 def duplicates(study: LibraryRun, near: float = 0.85) -> pd.DataFrame:
-    """How often the library at its end says the same.
+    """Measure how often the library at its end says the same.
 
     Two skills are near when the cosine of their descriptions exceeds `near`. A lesson with an equal strategy merges
     when it is nearer than `library.merge_similarity`, so near skills with equal strategies exist only below that.
@@ -275,16 +204,10 @@ def duplicates(study: LibraryRun, near: float = 0.85) -> pd.DataFrame:
     alive = study.alive
     rows = embed(study, alive["desc"])
     strategy = pd.factorize(alive["strategy"])[0]
-    nearest, equal, different = (np.empty(len(alive)) for _ in range(3))
-    for start in range(0, len(alive), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        cosines = rows[block] @ rows.T
-        own = np.arange(len(cosines))
-        cosines[own, start + own] = -np.inf  # itself
-        same = strategy[block, None] == strategy
-        nearest[block] = cosines.max(axis=1)
-        equal[block] = np.where(same, cosines, -np.inf).max(axis=1)
-        different[block] = np.where(same, -np.inf, cosines).max(axis=1)
+    same = strategy[:, None] == strategy  # (n, n)
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -np.inf)
+    nearest = cosines.max(axis=1)
     return pd.DataFrame(
         {
             "skills": [len(alive)],
@@ -292,15 +215,15 @@ def duplicates(study: LibraryRun, near: float = 0.85) -> pd.DataFrame:
             "descriptions": alive["desc"].nunique(),
             "distinct": len(alive[["desc", "strategy"]].drop_duplicates()),
             "near": (nearest > near).mean(),
-            "near_equal": (equal > near).mean(),
-            "near_different": (different > near).mean(),
+            "near_equal": (np.where(same, cosines, -np.inf).max(axis=1) > near).mean(),
+            "near_different": (np.where(same, -np.inf, cosines).max(axis=1) > near).mean(),
             "nearest": np.median(nearest),
         }
     )
 
 
 def keys(study: LibraryRun, same_key: float = 1.0) -> pd.Series:
-    """Which skills have the same retrieval key: the same description but for case and spaces, or a near one.
+    """Find which skills have the same retrieval key: the same description but for case and spaces, or a near one.
 
     Args:
         same_key: cosine of two descriptions from which on they are one key, and so are those they are chained to;
@@ -325,45 +248,32 @@ def keys(study: LibraryRun, same_key: float = 1.0) -> pd.Series:
     return text.map(pd.Series(first.to_numpy(), index=distinct.index))
 
 
-# -- several capacities -----------------------------------------------------------------------------------------------
-
-
 def saturation(runs: Sequence[RunDirectory]) -> pd.DataFrame:
-    """What runs of one configuration with other capacities did, from their metrics.
+    """Join the metrics of runs of one configuration with several capacities.
 
     Returns:
         One row per run and step: run, capacity, seed, step, reward, mean_utility, retired, size.
 
     Raises:
-        ValueError: no runs, a run without a library or metrics, or runs that differ in more than capacity and seed.
+        ValueError: a run without a library or metrics, or runs that differ in more than capacity and seed.
     """
-    if not runs:
-        raise ValueError("no runs to compare")
     frames = []
     for run in runs:
         if not run.config.library.enabled:
             raise ValueError(f"run {run.path} (variant {run.config.variant}) has no library: it has no capacity")
-        changed = set(diff(runs[0].config, run.config)) - {"library.capacity", "train.seed"}
-        if changed:
+        if changed := set(diff(runs[0].config, run.config)) - {"library.capacity", "train.seed"}:
             raise ValueError(f"{run.path} differs from {runs[0].path} in more than its capacity: {', '.join(changed)}")
         metrics = run.metrics()
         if metrics.empty:
             raise ValueError(f"{run.path} has not trained a step yet")
-        columns = {name: f"library/{name}" for name in ("mean_utility", "retired", "size")} | {"reward": "reward"}
-        frame = pd.DataFrame({name: metrics[column] for name, column in columns.items()})
-        frames.append(
-            frame.assign(
-                run=str(run.path),
-                capacity=run.config.library.capacity,
-                seed=run.config.train.seed,
-                step=metrics["step"],
-            )
-        )
+        frame = metrics.rename(columns=lambda name: name.removeprefix("library/"))
+        frame = frame[["step", "reward", "mean_utility", "retired", "size"]]
+        frames.append(frame.assign(run=str(run.path), capacity=run.config.library.capacity, seed=run.config.train.seed))
     return pd.concat(frames, ignore_index=True)
 
 
 def saturation_table(curves: pd.DataFrame, share: float = 0.2) -> pd.DataFrame:
-    """The last part of every run of `saturation`, smallest capacity first.
+    """Average the last part of every run of `saturation`, smallest capacity first.
 
     Args:
         share: of the steps, at the end, that is averaged.
@@ -375,16 +285,9 @@ def saturation_table(curves: pd.DataFrame, share: float = 0.2) -> pd.DataFrame:
     rows = []
     for (run, capacity, seed), part in curves.groupby(["run", "capacity", "seed"], sort=False):
         end = part.tail(math.ceil(share * len(part)))
-        full = part.loc[part["retired"] > 0, "step"]
         rows.append(
-            {
-                "run": run,
-                "capacity": capacity,
-                "seed": seed,
-                "steps": len(end),
-                **end[["reward", "mean_utility", "retired"]].mean().to_dict(),
-                "size": part["size"].iloc[-1],
-                "full_from": full.min() if len(full) else math.nan,
-            }
+            {"run": run, "capacity": capacity, "seed": seed, "steps": len(end)}
+            | end[["reward", "mean_utility", "retired"]].mean().to_dict()
+            | {"size": part["size"].iloc[-1], "full_from": part.loc[part["retired"] > 0, "step"].min()}
         )
     return pd.DataFrame(rows).sort_values(["capacity", "seed"], ignore_index=True)
