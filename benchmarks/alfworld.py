@@ -24,8 +24,8 @@ import psutil
 sys.path.pop(0)  # this script's folder, in which its own name would stand for the alfworld package
 
 from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.engine import Episode
-from skill1.envs.alfworld.environment import EngineEpisode
+from skill1.envs.alfworld.engine import RunningGame
+from skill1.envs.alfworld.environment import EngineGame
 
 Play = dict[str, list[Any]]
 
@@ -35,7 +35,7 @@ def commands_of(games: GameTree, ids: list[str], steps: int) -> list[list[str]]:
     rng = random.Random(0)
     plans = []
     for game in ids:
-        episode = Episode(games.game(game))
+        episode = RunningGame(games.game(game))
         plan = []
         for _ in range(steps):
             plan.append(rng.choice(episode.admissible))
@@ -44,9 +44,9 @@ def commands_of(games: GameTree, ids: list[str], steps: int) -> list[list[str]]:
     return plans
 
 
-def starter(engine: str) -> Callable[[GameTree, str], EngineEpisode]:
+def starter(engine: str) -> Callable[[GameTree, str], EngineGame]:
     if engine == "native":
-        return lambda games, game: Episode(games.game(game))
+        return lambda games, game: RunningGame(games.game(game))
     from skill1.envs.alfworld.textworld import TextworldEngine
 
     return TextworldEngine().start

@@ -10,7 +10,7 @@ from alfworld_room import INIT, LOOK_GOAL, TWO_GOAL, room
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill1.envs.alfworld.engine import NOTHING, Episode
+from skill1.envs.alfworld.engine import NOTHING, RunningGame
 from skill1.envs.alfworld.game import Game, Goal
 from skill1.envs.base import DataError
 
@@ -37,7 +37,7 @@ def test_game_is_parsed_as_written():
 
 
 def test_reset_shows_the_room_and_the_task():
-    episode = Episode(Game.parse(room()))
+    episode = RunningGame(Game.parse(room()))
     assert episode.text == (
         "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see "
         "a countertop 1, a fridge 1, a microwave 1, and a sinkbasin 1.\n\nYour task is to: put a hot apple in fridge."
@@ -51,7 +51,7 @@ def test_reset_shows_the_room_and_the_task():
 
 
 def test_walkthrough_in_current_text():
-    episode = Episode(Game.parse(room()))
+    episode = RunningGame(Game.parse(room()))
     said = [episode.step(command) for command in episode.game.walkthrough]
     assert said == [
         "You arrive at countertop 1. On the countertop 1, you see a apple 1, a desklamp 1, and a knife 1.",
@@ -66,7 +66,7 @@ def test_walkthrough_in_current_text():
 
 
 def test_walkthrough_in_the_old_text():
-    episode = Episode(Game.parse(room("2.1.1")))
+    episode = RunningGame(Game.parse(room("2.1.1")))
     assert "help" not in episode.admissible
     assert play(episode, *episode.game.walkthrough) == "You put the apple 1 in/on the fridge 1."
     assert episode.won
@@ -77,7 +77,7 @@ def test_walkthrough_in_the_old_text():
 
 
 def test_receptacles_that_share_a_place():
-    episode = Episode(Game.parse(room()))
+    episode = RunningGame(Game.parse(room()))
     play(episode, "go to countertop 1", "take apple 1 from countertop 1")
     assert episode.step("go to sinkbasin 1") == NOTHING  # already there, yet it can be used
     assert play(episode, "clean apple 1 with sinkbasin 1") == "You clean the apple 1 using the sinkbasin 1."
@@ -88,7 +88,7 @@ def test_receptacles_that_share_a_place():
 
 
 def test_objects_change_state():
-    episode = Episode(Game.parse(room()))
+    episode = RunningGame(Game.parse(room()))
     play(episode, "go to fridge 1", "open fridge 1", "take apple 2 from fridge 1")
     assert play(episode, "examine apple 2") == "This is a cold apple 2."
     assert play(episode, "close fridge 1") == "You close the fridge 1."
@@ -109,7 +109,7 @@ def test_objects_change_state():
 
 
 def test_what_is_not_admissible():
-    episode = Episode(Game.parse(room()))
+    episode = RunningGame(Game.parse(room()))
     for command in ("", "open fridge 1", "go to fridge", "GO TO FRIDGE 1", "go to fridge 2", "use desklamp 1"):
         assert episode.step(command) == NOTHING
     assert episode.step("  go to fridge 1\n").startswith("You arrive at fridge 1.")  # surrounding blanks are dropped
@@ -122,12 +122,12 @@ def test_what_is_not_admissible():
 
 
 def test_goal_of_two_and_of_look():
-    two = Episode(Game.parse(room(goal=TWO_GOAL)))
+    two = RunningGame(Game.parse(room(goal=TWO_GOAL)))
     play(two, "go to countertop 1", "take apple 1 from countertop 1", "go to fridge 1", "open fridge 1")
     assert not two.won
     play(two, "move apple 1 to fridge 1")
     assert two.won
-    look = Episode(Game.parse(room(goal=LOOK_GOAL)))
+    look = RunningGame(Game.parse(room(goal=LOOK_GOAL)))
     play(look, "go to countertop 1", "take apple 1 from countertop 1")
     assert not look.won
     assert play(look, "use desklamp 1") == "You turn on the desklamp 1."
@@ -139,7 +139,7 @@ def test_goal_of_two_and_of_look():
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_copy_is_independent_and_equal(data):
-    episode = Episode(Game.parse(room()))
+    episode = RunningGame(Game.parse(room()))
     twin = None
     trail: list[str] = []
     for _ in range(data.draw(st.integers(1, 25))):
@@ -172,7 +172,7 @@ def test_only_admissible_commands_do_anything(data):
             "slice {} with {}",
         )),
     ]  # fmt: skip
-    episode = Episode(game)
+    episode = RunningGame(game)
     for _ in range(data.draw(st.integers(0, 15))):
         episode.step(data.draw(st.sampled_from(episode.admissible)))
         assert set(episode.admissible) <= set(every)
@@ -228,7 +228,7 @@ def test_every_published_walkthrough_wins(shared_data, archive, count):
             if not member.name.endswith("game.tw-pddl"):
                 continue
             game = Game.parse(json.loads(tar.extractfile(member).read()))
-            episode = Episode(game)
+            episode = RunningGame(game)
             for number, command in enumerate(game.walkthrough, start=1):
                 assert command in episode.admissible, (member.name, command)
                 episode.step(command)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.engine import Episode
+from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import Parameters, generate, make_games, world_homes
 from skill1.envs.alfworld.homes import TASK_TYPES, facts, numbered
@@ -59,7 +59,7 @@ def play(episode, commands) -> list[bool]:
 def test_every_walkthrough_wins_with_its_last_command(world):
     _, _, games = world
     for game, parsed in games:
-        won = play(Episode(parsed), game.game_dict["walkthrough"])
+        won = play(RunningGame(parsed), game.game_dict["walkthrough"])
         assert won == [False] * (len(won) - 1) + [True], game.id
         assert len(won) - 1 <= 12
 
@@ -71,7 +71,7 @@ def test_walkthroughs_win_in_worlds_of_other_sizes(receptacles, objects, targets
         parsed = Game.parse(game.game_dict)
         assert len(parsed.items) == objects
         assert abs(len(parsed.receptacles) - receptacles) <= receptacles // 5
-        assert play(Episode(parsed), game.game_dict["walkthrough"])[-1]
+        assert play(RunningGame(parsed), game.game_dict["walkthrough"])[-1]
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_unmodified_alfworld_loads_the_games_and_the_walkthroughs_win_there(tmp_
         path = Path(infos["extra.gamefile"][0])
         played.add(path)
         game = json.loads(path.read_text())
-        episode = Episode(Game.parse(game))
+        episode = RunningGame(Game.parse(game))
         for command in game["walkthrough"]:
             assert observations[0].strip() == episode.text.strip()
             assert sorted(infos["admissible_commands"][0]) == list(episode.admissible)

@@ -13,7 +13,7 @@ from alfworld_room import write_game
 
 from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.engine import Episode
+from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 
@@ -84,7 +84,7 @@ def choose(rng, episode, walkthrough):
 @pytest.mark.parametrize("game", [*GAMES, OLD], ids=lambda game: "-".join(game.split("/")[1].split("-")[:2]))
 def test_native_engine_equals_the_package(folder, engine, game):
     games = GameTree(folder)
-    real, native = engine.start(games, game), Episode(games.game(game))
+    real, native = engine.start(games, game), RunningGame(games.game(game))
     rng = random.Random(game)
     walkthrough = list(native.game.walkthrough)
     for _ in range(STEPS):

@@ -19,7 +19,7 @@ from nano_runs import configure, environment, load_policy
 
 from skill1.config import load_config
 from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.engine import NOTHING, Episode
+from skill1.envs.alfworld.engine import NOTHING, RunningGame
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import TASK_TYPES, facts
@@ -44,7 +44,7 @@ COMMON = common_places()
 ARMS = ("none", "relevant", "irrelevant", "other_object", "other_home")
 
 
-def observe(episode: Episode) -> Observation:
+def observe(episode: RunningGame) -> Observation:
     """What the vector environment would show of a running episode."""
     admissible = tuple(command for command in episode.admissible if command != "help")
     return Observation(episode.text, admissible, episode.game.instruction)
@@ -79,7 +79,7 @@ def real_games(shared_data, tmp_path_factory):
 
 def play(game: Game, steps: int, hint: str | None = None) -> list[tuple[str, str]] | None:
     """The expert's (observation, command) pairs if it wins within `steps`."""
-    episode = Episode(game)
+    episode = RunningGame(game)
     now = start = observe(episode)
     expert, trajectory = HomeExpert(start, COMMON, hint), []
     while not episode.won and len(trajectory) < steps:
@@ -110,7 +110,7 @@ def test_the_expert_never_goes_where_it_stands(real_games, games):
     """In published homes places stand together, and going from one to the other is refused."""
     refused = 0
     for game in [*real_games[::3], *(game for game, _ in games)]:
-        episode = Episode(game)
+        episode = RunningGame(game)
         now = observe(episode)
         expert, last = HomeExpert(now, COMMON), None
         for _ in range(50):
@@ -128,7 +128,7 @@ def test_the_expert_never_goes_where_it_stands(real_games, games):
 def test_a_hint_is_followed_first_and_then_given_up(games):
     followed = 0
     for (game, _), seed in zip(games[:20], range(20), strict=True):
-        start = observe(Episode(game))
+        start = observe(RunningGame(game))
         for place in random.Random(seed).sample(room(start), 3):
             assert HomeExpert(start, COMMON, place).act(start) == f"go_to {place}"
             followed += f"go_to {place}" != blind(start)
@@ -140,7 +140,7 @@ def test_a_hint_is_followed_first_and_then_given_up(games):
 
 
 def _holds(game: Game, place: str) -> bool:
-    episode = Episode(game)
+    episode = RunningGame(game)
     episode.step(f"go to {place.replace('_', ' ')}")
     episode.step(f"open {place.replace('_', ' ')}")
     return any(c.startswith(f"take {read_request(game.instruction).target} ") for c in episode.admissible)
@@ -154,7 +154,7 @@ def test_a_true_hint_makes_the_search_shorter(games):
 
 
 def test_a_hint_for_a_place_that_is_not_there_is_ignored(games):
-    start = observe(Episode(games[0][0]))
+    start = observe(RunningGame(games[0][0]))
     assert HomeExpert(start, COMMON, "garden_9").act(start) == blind(start)
 
 
@@ -181,7 +181,7 @@ def test_other_sentences_are_refused():
 
 
 def test_slips_are_commands_of_the_room(games):
-    start = observe(Episode(games[0][0]))
+    start = observe(RunningGame(games[0][0]))
     slips = [HomeExpert(start, COMMON).slip(start, random.Random(i)) for i in range(200)]
     possible = {compact(command) for command in start.admissible}
     assert 0.1 < np.mean([s not in possible for s in slips]) < 0.5  # some are impossible
@@ -204,7 +204,7 @@ def demonstrate(games, **changed):
     config = options(seed=1, **changed)
     demonstrator, task = HomeDemonstrator(config), Task("alfworld", "train", "a game", "")
     return [
-        (game, place, observe(Episode(game)), list(demonstrator.demonstrate(environment_of(game, 40), task, place)))
+        (game, place, observe(RunningGame(game)), list(demonstrator.demonstrate(environment_of(game, 40), task, place)))
         for game, place in games
     ]
 
@@ -274,7 +274,7 @@ def test_treatments_are_repeated_and_searching_on_is_thinned(games):
 
 def test_what_the_expert_is_doing(games):
     for game, place in games[:20]:
-        episode = Episode(game)
+        episode = RunningGame(game)
         now = observe(episode)
         expert = HomeExpert(now, COMMON, place)
         while not episode.won:
@@ -340,7 +340,7 @@ def test_the_vocabulary_covers_published_games(real_games):
     tokenizer = nano_tokenizer("alfworld")
     seen = set()
     for game in real_games:
-        episode = Episode(game)
+        episode = RunningGame(game)
         start = now = observe(episode)
         trajectory = []
         texts = [PROMPTS.query(start)]

@@ -1,40 +1,78 @@
-"""What environments that run their episodes in this process share: the book-keeping of the vector protocol."""
+"""Environments whose episodes run in this process: a subclass lists the tasks and plays one episode at a time.
+
+An environment of one's own is a `TextEpisode`, an `EpisodeEnvironment` that lists its tasks and begins their episodes,
+and an `EnvironmentSpec` (`examples/garden.py`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from skill1.envs.base import Observation, Step
+from skill1.envs.base import DataError, Observation, Step
 from skill1.records import Task
 
 
-class Running(Protocol):
-    """One running episode."""
+class TextEpisode(ABC):
+    """One running episode. The constructor of a subclass sets `observation`, what it shows at the start."""
 
-    observation: Observation
-    done: bool
+    observation: Observation  # what it shows now
+    steps = 0  # actions taken
+    done = False
+
+    @abstractmethod
+    def act(self, action: str) -> float | None:
+        """Perform an action and set `observation`.
+
+        Returns the final score, 1.0 for a win, or None where the episode continues.
+        """
+
+    def offers(self, action: str) -> bool:
+        """Tell whether an action is one of the admissible ones of `observation`."""
+        return action in self.observation.admissible
 
 
-R = TypeVar("R", bound=Running)
+E = TypeVar("E", bound=TextEpisode)
 
 
-class EpisodeEnvironment(ABC, Generic[R]):
-    """`reset`, `step` and `close` of `envs.base.VectorEnvironment`; a subclass begins and advances single episodes."""
+class EpisodeEnvironment(ABC, Generic[E]):
+    """`envs.base.VectorEnvironment` over single episodes. An episode also ends, lost, after `max_steps` actions."""
 
     def __init__(self, max_steps: int) -> None:
         """Raises ValueError if max_steps < 1."""
         if max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, not {max_steps}")
         self.max_steps = max_steps
-        self._running: list[R] = []
+        self._running: list[E] = []
+
+    @abstractmethod
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """Tasks of a split in sorted id order. Raises DataError if there are none."""
+
+    @abstractmethod
+    def begin(self, task: Task) -> E:
+        """Start a task's episode: the same one every time. Raises DataError for a task without data."""
+
+    def has(self, split: str) -> bool:
+        """Whether the split has tasks."""
+        try:
+            return bool(self.tasks(split))
+        except DataError:
+            return False
+
+    def data_hash(self, split: str) -> str:
+        """SHA-256 of the split's tasks and what their episodes show first. Raises DataError as `tasks`."""
+        return hashlib.sha256(
+            repr([(task, self.begin(task).observation) for task in self.tasks(split)]).encode()
+        ).hexdigest()
 
     def reset(self, tasks: Sequence[Task]) -> list[Observation]:
         """Start one episode per task, replacing the running ones. Raises DataError for a task without data."""
         self.close()
-        self._running = [self._begin(task) for task in tasks]
-        return [running.observation for running in self._running]
+        self._running = [self.begin(task) for task in tasks]
+        return [episode.observation for episode in self._running]
 
     def step(self, actions: Sequence[str | None]) -> list[Step | None]:
         """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
@@ -43,20 +81,18 @@ class EpisodeEnvironment(ABC, Generic[R]):
         """
         if len(actions) != len(self._running):
             raise ValueError(f"{len(actions)} actions for {len(self._running)} running episodes")
-        for index, (action, running) in enumerate(zip(actions, self._running, strict=True)):
-            if action is not None and running.done:
+        pairs = list(zip(actions, self._running, strict=True))
+        for index, (action, episode) in enumerate(pairs):
+            if action is not None and episode.done:
                 raise ValueError(f"episode {index} is finished; pass None instead of the action {action!r}")
-        return [
-            None if action is None else self._advance(running, action)
-            for action, running in zip(actions, self._running, strict=True)
-        ]
+        return [None if action is None else self._advance(episode, action) for action, episode in pairs]
 
     def close(self) -> None:
         """Drop the running episodes."""
         self._running = []
 
-    @abstractmethod
-    def _begin(self, task: Task) -> R: ...
-
-    @abstractmethod
-    def _advance(self, running: R, action: str) -> Step: ...
+    def _advance(self, episode: E, action: str) -> Step:
+        offered, score = episode.offers(action), episode.act(action)
+        episode.steps += 1
+        episode.done = score is not None or episode.steps >= self.max_steps
+        return Step(episode.observation, score or 0.0, score == 1.0, episode.done, offered)

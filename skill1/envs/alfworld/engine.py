@@ -32,7 +32,7 @@ Available commands:
 """
 
 
-class Episode:
+class RunningGame:
     """One running game. The state is a handful of immutable values, so a copy costs as much as one list.
 
     Public attributes may be read (by a solver, say) but change only through `step`. Objects, receptacles and locations
@@ -77,10 +77,10 @@ class Episode:
             f"Your task is to: {game.instruction}"
         )
 
-    def copy(self) -> Episode:
-        """An independent episode in the same state."""
-        twin = object.__new__(Episode)
-        for name in Episode.__slots__:
+    def copy(self) -> RunningGame:
+        """An independent game in the same state."""
+        twin = object.__new__(RunningGame)
+        for name in RunningGame.__slots__:
             setattr(twin, name, getattr(self, name))
         twin.contents = self.contents.copy()
         return twin

@@ -1,4 +1,4 @@
-"""ALFWorld behind the vector environment protocol (method section 1); `help` is not among the admissible commands.
+"""ALFWorld behind the vector environment protocol; `help` is not among the admissible commands.
 
 An action outside the engine's commands answers "Nothing happens." and still counts a step. The reward is 1.0 on the
 winning step and 0.0 before; an episode is done when it is won or has used its steps.
@@ -7,21 +7,20 @@ winning step and 0.0 before; an episode is done when it is won or has used its s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree, content_hash
-from skill1.envs.alfworld.engine import Episode
-from skill1.envs.base import Observation, Step
-from skill1.envs.episodes import EpisodeEnvironment
+from skill1.envs.alfworld.engine import RunningGame
+from skill1.envs.base import Observation
+from skill1.envs.episodes import EpisodeEnvironment, TextEpisode
 from skill1.records import Task
 
 NAME = "alfworld"
 
 
-class EngineEpisode(Protocol):
-    """What the environment needs of an engine: the native one's `Episode` or the real package's."""
+class EngineGame(Protocol):
+    """What the environment needs of an engine: the native one's `RunningGame` or the real package's."""
 
     @property
     def text(self) -> str: ...
@@ -35,28 +34,39 @@ class EngineEpisode(Protocol):
     def step(self, command: str) -> str: ...
 
 
-@dataclass(slots=True)
-class _Running:
-    episode: EngineEpisode
-    instruction: str
-    observation: Observation
-    steps: int = 0
-    done: bool = False
+class AlfworldEpisode(TextEpisode):
+    """One episode of a game, on either engine."""
+
+    def __init__(self, game: EngineGame, instruction: str) -> None:
+        self._game, self._instruction = game, instruction
+        self._observe()
+
+    def act(self, action: str) -> float | None:
+        self._game.step(action)
+        self._observe()
+        return 1.0 if self._game.won else None
+
+    def offers(self, action: str) -> bool:
+        return super().offers(action.strip())
+
+    def _observe(self) -> None:
+        admissible = tuple(command for command in self._game.admissible if command != "help")
+        self.observation = Observation(self._game.text, admissible, self._instruction)
 
 
-class AlfworldEnvironment(EpisodeEnvironment[_Running]):
+class AlfworldEnvironment(EpisodeEnvironment[AlfworldEpisode]):
     """Any number of ALFWorld episodes in one process. Task ids are "<split>/<task>/<trial>"."""
 
     def __init__(
-        self, games: GameTree, max_steps: int, start: Callable[[GameTree, str], EngineEpisode] | None = None
+        self, games: GameTree, max_steps: int, start: Callable[[GameTree, str], EngineGame] | None = None
     ) -> None:
-        """`start` begins an episode of a game id on another engine than the native one.
+        """`start` starts a game by its id on another engine than the native one.
 
         Raises ValueError if max_steps < 1.
         """
         super().__init__(max_steps)
         self.games = games
-        self._start = start or (lambda games, game: Episode(games.game(game)))
+        self._start = start or (lambda games, game: RunningGame(games.game(game)))
 
     def has(self, split: str) -> bool:
         """Whether there is a folder of that split."""
@@ -70,23 +80,12 @@ class AlfworldEnvironment(EpisodeEnvironment[_Running]):
         """SHA-256 of the ids and contents of the split's games. Raises DataError if there are none."""
         return content_hash(self.games.games(split))
 
-    def _begin(self, task: Task) -> _Running:
-        instruction = self.games.game(task.game).instruction
-        episode = self._start(self.games, task.game)
-        return _Running(episode, instruction, _observe(episode, instruction))
-
-    def _advance(self, running: _Running, action: str) -> Step:
-        admissible = action.strip() in running.observation.admissible
-        running.episode.step(action)
-        running.steps += 1
-        won = running.episode.won
-        running.done = won or running.steps >= self.max_steps
-        running.observation = _observe(running.episode, running.instruction)
-        return Step(running.observation, float(won), won, running.done, admissible)
+    def begin(self, task: Task) -> AlfworldEpisode:
+        return AlfworldEpisode(self._start(self.games, task.game), self.games.game(task.game).instruction)
 
 
 def open_alfworld(config: EnvironmentConfig) -> AlfworldEnvironment:
-    """The ALFWorld that a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
+    """Open the ALFWorld that a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
 
     Raises:
         DataError: neither folder is given, or it does not exist.
@@ -98,8 +97,3 @@ def open_alfworld(config: EnvironmentConfig) -> AlfworldEnvironment:
     from skill1.envs.alfworld.textworld import TextworldEngine  # the package is optional
 
     return AlfworldEnvironment(games, config.max_steps, TextworldEngine().start)
-
-
-def _observe(episode: EngineEpisode, instruction: str) -> Observation:
-    admissible = tuple(command for command in episode.admissible if command != "help")
-    return Observation(episode.text, admissible, instruction)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skill1.envs.alfworld.data import GameTree
-from skill1.envs.alfworld.engine import Episode
+from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.base import DataError
 from skill1.envs.recording import Record, read_recording
 
@@ -55,7 +55,7 @@ def replay(games: str | Path, transcripts: str | Path) -> ReplayReport:
     played = steps = mismatches = 0
     first: list[Mismatch] = []
     for record in read_recording(Path(transcripts), _check):
-        episode = Episode(tree.game(record["game"]))
+        episode = RunningGame(tree.game(record["game"]))
         played += 1
         for number, row in enumerate((record["reset"], *record["steps"])):
             action = row["action"] if number else None

@@ -68,10 +68,9 @@ class Shop:
 
     def step(self, state: State, goal: Goal, action: str) -> State:
         """The state after an action; the same state if the action does nothing."""
-        match = _ACTION.match(action)
-        if match is None or state.page == "done":
+        if state.page == "done" or (found := parsed(action)) is None:
             return state
-        name, argument = match[1], match[2].lower()
+        name, argument = found
         if name == "search":
             return replace(_at_results(state, 1), query=argument, hits=self.search(argument))
         if name == "click" and argument != _SEARCH and argument in self.clickables(state):
@@ -100,6 +99,12 @@ class Shop:
         if name in _SUB_PAGES:
             return replace(state, page="sub", sub=name)
         return replace(state, options=_chosen(self.products[state.product], state.options, name))
+
+
+def parsed(action: str) -> tuple[str, str] | None:
+    """Read an action as its name and its argument, lower-cased; None if it is none."""
+    match = _ACTION.match(action)
+    return match and (match[1], match[2].lower())
 
 
 def _at_results(state: State, number: int) -> State:

@@ -1,4 +1,4 @@
-"""WebShop behind the vector environment protocol (method section 1): 15 steps, won is a score of 1.0.
+"""WebShop behind the vector environment protocol: won is a score of 1.0.
 
 A step's reward is the purchase's graded score, 0.0 before it; an episode is done when something was bought or its steps
 are used up. Admissible actions are in page order, which on a results page is the ranking: `click[x]` for what can be
@@ -9,19 +9,17 @@ works too, but was not offered).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from skill1.config import EnvironmentConfig
-from skill1.envs.base import DataError, Observation, Step
-from skill1.envs.episodes import EpisodeEnvironment
+from skill1.envs.base import DataError, Observation
+from skill1.envs.episodes import EpisodeEnvironment, TextEpisode
 from skill1.envs.webshop.data import Files, load_catalogue
-from skill1.envs.webshop.engine import Shop
+from skill1.envs.webshop.engine import Shop, parsed
 from skill1.envs.webshop.goals import Goal, split_goals
 from skill1.envs.webshop.pages import MODES, SEARCH, SEPARATOR, Mode, State
-from skill1.envs.webshop.reward import Outcome
 from skill1.records import Task
 
 NAME = "webshop"
@@ -30,23 +28,46 @@ SEARCH_ACTION = "search[<your query>]"
 _SEARCHES = "search["
 
 
-@dataclass(slots=True)
-class _Running:
-    goal: Goal
-    state: State
-    observation: Observation
-    steps: int = 0
-    done: bool = False
+Shown = Mode | Literal["quoted"]
 
 
-class WebshopEnvironment(EpisodeEnvironment[_Running]):
+class WebshopEpisode(TextEpisode):
+    """One shopping trip."""
+
+    def __init__(self, shop: Shop, goal: Goal, shown: Shown) -> None:
+        self._shop, self._goal, self._shown = shop, goal, shown
+        self._state = State()
+        self.observation = self._observe()
+
+    def act(self, action: str) -> float | None:
+        before, self._state = self._state, self._shop.step(self._state, self._goal, action)
+        if self._state is not before:
+            self.observation = self._observe()
+        return self._state.outcome.score if self._state.outcome else None
+
+    def offers(self, action: str) -> bool:
+        """Whatever the case of the action's argument."""
+        if action.startswith(_SEARCHES):
+            return self._state.page == "index" and (parsed(action) or ("",))[0] == "search"
+        name, bracket, argument = action.partition("[")
+        return super().offers(f"{name}{bracket}{argument.lower()}")
+
+    def _observe(self) -> Observation:
+        goal = self._goal
+        text = self._shop.observe(self._state, goal, "text" if self._shown == "quoted" else self._shown)
+        clicks = (name for name in self._shop.clickables(self._state) if name != SEARCH.lower())
+        admissible = (SEARCH_ACTION,) if self._state.page == "index" else tuple(f"click[{name}]" for name in clicks)
+        return Observation(quoted(text, goal.text) if self._shown == "quoted" else text, admissible, goal.text)
+
+
+class WebshopEnvironment(EpisodeEnvironment[WebshopEpisode]):
     """Any number of shopping episodes in one process and one shop. Task ids are "<kind>/<goal number>"."""
 
     def __init__(
         self,
         shop: Shop,
         max_steps: int = 15,
-        observation: Mode | Literal["quoted"] = "text",
+        observation: Shown = "text",
         held_out: int = 500,
         split_by: Literal["goal", "product"] = "goal",
     ) -> None:
@@ -85,10 +106,6 @@ class WebshopEnvironment(EpisodeEnvironment[_Running]):
         digest.update(self._numbers(split).tobytes())
         return digest.hexdigest()
 
-    def outcomes(self) -> list[Outcome | None]:
-        """The parts of every running episode's score, None where nothing was bought."""
-        return [running.state.outcome for running in self._running]
-
     def _numbers(self, split: str) -> np.ndarray:
         """(T,) int64 numbers of the split's goals."""
         if split not in SPLITS:
@@ -114,32 +131,12 @@ class WebshopEnvironment(EpisodeEnvironment[_Running]):
             )
         return int(number)
 
-    def _begin(self, task: Task) -> _Running:
-        goal, state = self.goal(task), State()
-        return _Running(goal, state, self._observe(state, goal))
-
-    def _advance(self, running: _Running, action: str) -> Step:
-        before = running.state
-        running.state = self.shop.step(before, running.goal, action)
-        admissible = _is_admissible(action, before, running)
-        running.steps += 1
-        outcome = running.state.outcome
-        running.done = outcome is not None or running.steps >= self.max_steps
-        if running.state is not before:
-            running.observation = self._observe(running.state, running.goal)
-        score = outcome.score if outcome else 0.0
-        return Step(running.observation, score, score == 1.0, running.done, admissible)
-
-    def _observe(self, state: State, goal: Goal) -> Observation:
-        mode = "text" if self._observation == "quoted" else self._observation
-        text = self.shop.observe(state, goal, mode)
-        clicks = (name for name in self.shop.clickables(state) if name != SEARCH.lower())
-        admissible = (SEARCH_ACTION,) if state.page == "index" else tuple(f"click[{name}]" for name in clicks)
-        return Observation(quoted(text, goal.text) if self._observation == "quoted" else text, admissible, goal.text)
+    def begin(self, task: Task) -> WebshopEpisode:
+        return WebshopEpisode(self.shop, self.goal(task), self._observation)
 
 
 def open_webshop(config: EnvironmentConfig) -> WebshopEnvironment:
-    """The shop that a configuration asks for, on its data folder or $WEBSHOP_DATA.
+    """Open the shop that a configuration asks for, on its data folder or $WEBSHOP_DATA.
 
     Raises DataError if neither folder is given, files are missing or malformed, or there are no goals to split.
     """
@@ -161,11 +158,3 @@ def quoted(text: str, instruction: str) -> str:
     """
     _, found, rest = text.partition(f"{SEPARATOR}{instruction.strip()}{SEPARATOR}")
     return SEPARATOR.join(f"'{part}'" for part in rest.split(SEPARATOR)) if found else text
-
-
-def _is_admissible(action: str, before: State, running: _Running) -> bool:
-    """Whether the action was offered, whatever the case of its argument."""
-    if action.startswith(_SEARCHES):
-        return before.page == "index" and running.state is not before
-    name, bracket, argument = action.partition("[")
-    return f"{name}{bracket}{argument.lower()}" in running.observation.admissible
