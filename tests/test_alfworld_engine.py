@@ -15,7 +15,7 @@ from skill1.envs.alfworld.game import Game, Goal
 from skill1.envs.base import DataError
 
 
-def play(episode: Episode, *commands: str) -> str:
+def play(episode: RunningGame, *commands: str) -> str:
     for command in commands:
         assert command in episode.admissible, command
         episode.step(command)
