@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+del sys.path[0]  # this script's folder: it has an alfworld.py
 
 VARIANTS = (
     "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "gigpo", "skillrl",
     "retroagent_in_context", "retroagent_rl",
 )  # fmt: skip
 IN_SHOPS = ("full", "no_distillation", "gigpo", "skillrl", "retroagent_in_context", "retroagent_rl")
-EXTRA = {"skillrl": ("evolve_every", 1)}  # else nothing evolves in three steps
+EXTRA = {"skillrl": {"method.evolve_every": 1}}  # else nothing evolves in three steps
 
 
 def digest_of(rows) -> dict[str, Any]:
@@ -48,15 +49,11 @@ def record(preset: str, variant: str, data: str, steps: int, folder: Path) -> di
     import torch
 
     from skill1 import train as training
-    from skill1.config import field_names, load_config
+    from skill1.config import load_config
 
     torch.set_num_threads(1)
-    known = field_names()
     overrides: dict[str, Any] = {"environment.data": data, "train.steps": steps, "train.validate_every": 0}
-    if variant in EXTRA:
-        name, value = EXTRA[variant]
-        [full_name] = [n for n in known if n.endswith(f".{name}")] or [f"method.{name}"]
-        overrides[full_name] = value
+    overrides |= EXTRA.get(variant, {})
     digests: list[dict[str, Any]] = []
     build = training.build_trainer
 

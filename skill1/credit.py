@@ -1,11 +1,11 @@
-"""One outcome, four credits: rollouts in, weighted rows out (method sections 3 and 5; the paper's Eq. 4-13).
+"""One outcome, four credits: the equations of Skill1 (Eq. 4-13), and rollouts in, weighted rows out.
 
-Pure: nothing is read but stages, flags and numbers of the rollouts, never a text (GiGPO compares observations for
-equality). Each equation is a function of arrays, those that compare within groups in `advantages`, the baselines' in
-`gigpo` and `retroagent`; `credit` puts them together and `credit_metrics` gives the scalars that are logged for a step.
+Pure: nothing is read but stages, flags and numbers of the rollouts, never a text. Each equation is a function of arrays;
+a method puts them together (`methods`): it says what advantage every policy call has and which stages form a term of
+their own, and `make_rows` does the rest.
 
 The trainer's loss is the mean over all rows of (token mean of the row's clipped surrogate with `advantage * weight`).
-`row_weights` chooses the weights so that this mean is exactly Eq. 11 with the token mean of Eq. 13.
+`row_weights` chooses the weights so that this mean is exactly Skill1 Eq. 11 with the token mean of Eq. 13.
 
 Differs from the paper in:
     * An ill-formed action costs `invalid_penalty` (the released scripts do; the paper is silent). Eq. 4 is then
@@ -13,40 +13,28 @@ Differs from the paper in:
     * Each stage's term is averaged over its own rows before it is weighted (Eq. 11 read literally).
     * The standard deviation of Eq. 10 and 12 is the unbiased one (ddof=1), as in TRL and verl, without their epsilon:
       a spread below 1e-8 gives advantage 0.
-    * With fewer than two candidates there is no ranking and no row for it.
-    * A stage whose lambda is 0 gives no rows: its text is generated and used, its loss (and its KL) is off.
-    * `rerank_credit="return"` is the released code: lambda1 * NDCG joins the trajectory's return and the rerank row is
-      one more row of the trajectory, with the trajectory's advantage.
-    * `estimator="gigpo"` is a baseline's credit: act rows get A_E + omega * A_S, rows of all other stages A_E alone.
-    * `estimator="return_to_go"`, `intrinsic_weight`, `distill_reward`, `distill_baseline`: another's, in `retroagent`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from skill1.advantages import NO_SPREAD, group_advantages, rerank_advantages
 from skill1.config import CreditConfig
-from skill1.credit_checks import check_rollouts
-from skill1.methods.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
-from skill1.methods.retroagent import (
-    intrinsic_of,
-    judged_right,
-    potential,
-    reflection_rewards,
-    return_advantages,
-    step_returns,
-)
-from skill1.records import STAGES, Rollout, Row, Stage, Turn
+from skill1.records import Rollout, Row, Stage, Turn
+
+NO_SPREAD = 1e-8  # below this a standard deviation or an ideal DCG is rounding noise
+
+
+# -- equations --------------------------------------------------------------------------------------------------------
 
 
 def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
-    """Eq. 6: agreement of a ranking with the order of the utilities, in [0, 1].
+    """Skill1 Eq. 6: agreement of a ranking with the order of the utilities, in [0, 1].
 
     Linear gain U, discount 1 / log2(rank + 1) with rank from 1. An ideal DCG below 1e-8 (all utilities 0) gives 0.
 
@@ -69,7 +57,7 @@ def ndcg(ranking: Sequence[int], utilities: Sequence[float]) -> float:
 
 
 def u_hat(utilities: Sequence[float], how: Literal["max", "mean"]) -> float:
-    """Eq. 7: the library's expectation of the outcome; 0 when nothing was retrieved.
+    """Skill1 Eq. 7: the library's expectation of the outcome; 0 when nothing was retrieved.
 
     Args:
         utilities: (K,) of the candidates, before this step's update.
@@ -80,28 +68,10 @@ def u_hat(utilities: Sequence[float], how: Literal["max", "mean"]) -> float:
     return float(max(utilities) if how == "max" else np.mean(utilities))
 
 
-def returns(rewards: np.ndarray, invalid: np.ndarray, ndcgs: np.ndarray, config: CreditConfig) -> np.ndarray:
-    """Eq. 4 less the price of invalid actions; with `rerank_credit="return"` plus lambda1 * NDCG.
-
-    Args:
-        rewards: (N,) r of each rollout (with `intrinsic_weight` plus c_int * R_int).
-        invalid: (N,) number of invalid actions.
-        ndcgs: (N,) rerank credit, nan for a rollout without a ranking (which adds 0).
-
-    Returns:
-        (N,) returns R.
-    """
-    counted = invalid if config.max_penalised is None else np.minimum(invalid, config.max_penalised)
-    result = rewards - config.invalid_penalty * counted
-    if config.rerank_credit == "return":
-        result = result + config.lambda1 * np.nan_to_num(ndcgs, nan=0.0)
-    return result
-
-
 def distill_rewards(
     outcomes: np.ndarray, u_hats: np.ndarray, parsed: np.ndarray, unparsed: Literal["zero", "lost"]
 ) -> np.ndarray:
-    """Eq. 7: r - U_hat. Where the distilled text did not parse, 0 ("zero", paper) or -U_hat ("lost").
+    """Skill1 Eq. 7: r - U_hat. Where the distilled text did not parse, 0 ("zero", paper) or -U_hat ("lost").
 
     After a lost episode 0 is more than any readable lesson earns: the policy then learns to be unreadable. With "lost"
     readability costs nothing there, and still pays after a win.
@@ -113,299 +83,318 @@ def distill_rewards(
     return np.where(parsed, outcomes - u_hats, -u_hats if unparsed == "lost" else 0.0)
 
 
-def row_weights(
-    stages: Sequence[Stage], trajectories: np.ndarray, lengths: np.ndarray, config: CreditConfig
+def rerank_advantages(ndcgs: np.ndarray, baseline: Literal["none", "batch_mean"]) -> np.ndarray:
+    """Skill1 Eq. 9: REINFORCE weighs a ranking by its NDCG, without a baseline in the paper.
+
+    Args:
+        ndcgs: (N,), nan for a rollout without a ranking, which stays nan and is left out of the mean.
+    """
+    if baseline == "none" or np.isnan(ndcgs).all():
+        return ndcgs
+    return ndcgs - np.nanmean(ndcgs)
+
+
+def group_advantages(
+    rewards: np.ndarray, groups: np.ndarray, scale_by_std: bool, over: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weights that turn the mean over rows of token means into Eq. 11 with the token mean of Eq. 13.
+    """Skill1 Eq. 10 and 12: rewards centred on their group's mean and divided by its unbiased std; 0 without spread.
+
+    Args:
+        rewards: (N,) one per rollout, in any order.
+        groups: (N,) group of each rollout.
+        scale_by_std: False leaves them centred only.
+        over: (N,) bool, those that mean and std are taken over; None = all.
+
+    Returns:
+        (N,) advantages; those that mean and std are taken over sum to 0 over each group.
+
+    Raises:
+        ValueError: a group has fewer than two rollouts (to take mean and std over).
+    """
+    result = np.zeros(len(rewards))
+    for group in np.unique(groups):
+        members = groups == group
+        counted = rewards[members if over is None else members & over]
+        if len(counted) < 2:
+            raise ValueError(f"group {group} has one rollout: a group advantage needs at least two")
+        spread = counted.std(ddof=1)
+        if spread >= NO_SPREAD:
+            centred = rewards[members] - counted.mean()
+            result[members] = centred / spread if scale_by_std else centred
+    return result
+
+
+def row_weights(
+    stages: Sequence[Stage],
+    trajectories: np.ndarray,
+    lengths: np.ndarray,
+    token_mean: Literal["trajectory", "batch"],
+    terms: Mapping[Stage, float],
+) -> np.ndarray:
+    """Weights that turn the mean over rows of token means into Skill1 Eq. 11 with the token mean of Eq. 13.
 
     With M rows, N trajectories and L a row's completion tokens, the terms and their rows' weights are
 
         utilisation, token_mean="trajectory"   1/N sum_i 1/|tau_i| sum over tokens    (M / N) * L / |tau_i|
         utilisation, token_mean="batch"        mean over all tokens                   M * L / sum_i |tau_i|
-        lambda1 * mean over the rerank rows                                           lambda1 * M / N_rerank
-        lambda2 * mean over the distill rows                                          lambda2 * M / N_distill
+        lambda * mean over the rows of a stage that is a term of its own              lambda * M / N_stage
 
-    |tau_i| counts the completion tokens of trajectory i's query and act rows; with `rerank_credit="return"` also those
-    of its rerank row, which then belongs to the utilisation term.
+    |tau_i| counts the completion tokens of trajectory i's rows in the utilisation term.
 
     Args:
         stages: M stages.
         trajectories: (M,) int, the rollout of each row, 0..N-1, every one with a utilisation row.
         lengths: (M,) int >= 1, completion tokens.
+        terms: lambda of each stage that is a term of its own; all others are utilisation.
 
     Returns:
         (M,) weights >= 0.
     """
     rows = len(stages)
-    term = np.array([_term(stage, config) for stage in stages])  # (M,)
+    names = np.array(stages)
+    util = ~np.isin(names, list(terms))
     weights = np.empty(rows)
-    util = term == "util"
     tokens = np.bincount(trajectories[util], weights=lengths[util])  # (N,)
-    if config.token_mean == "trajectory":
+    if token_mean == "trajectory":
         weights[util] = rows / len(tokens) * lengths[util] / tokens[trajectories[util]]
     else:
         weights[util] = rows * lengths[util] / tokens.sum()
-    for name, factor in (("rerank", config.lambda1), ("distill", config.lambda2)):
-        own = term == name
+    for stage, factor in terms.items():
+        own = names == stage
         weights[own] = factor * rows / max(own.sum(), 1)
     return weights
 
 
-def _term(stage: Stage, config: CreditConfig) -> str:
-    """The term of Eq. 11 that a stage's rows belong to."""
-    if stage == "distill" or (stage == "rerank" and config.rerank_credit == "loss"):
-        return stage
-    return "util"
+# -- rollouts ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Columns:
-    """What the equations need of N rollouts."""
-
-    groups: np.ndarray  # (N,) int
-    outcomes: np.ndarray  # (N,) r
-    intrinsics: np.ndarray  # (N,) RetroAgent's R_int
-    rewards: np.ndarray  # (N,) r + c_int * R_int
-    returns: np.ndarray  # (N,) R
-    ndcgs: np.ndarray  # (N,) nan without a rerank turn
-    u_hats: np.ndarray  # (N,)
+def groups_of(rollouts: Sequence[Rollout]) -> np.ndarray:
+    """(N,) int, the group of each rollout."""
+    return np.array([r.group for r in rollouts])
 
 
-def credit(rollouts: Sequence[Rollout], config: CreditConfig, *, selection: bool, distillation: bool) -> list[Row]:
-    """All rows of one training step, in the order of `rollouts` and of their turns.
+def outcomes_of(rollouts: Sequence[Rollout]) -> np.ndarray:
+    """(N,) r of each rollout."""
+    return np.array([r.outcome for r in rollouts], dtype=float)
 
-    Rows of a rollout with advantage 0 are kept: they count in the means, and the trainer may skip their policy term.
 
-    Args:
-        rollouts: groups of equal size >= 2 in any order; a group is one `Rollout.group`.
-        selection: query and rerank are on; off (also without a library) no rollout may hold such turns.
-        distillation: distill is on; off (also without a library) no rollout may hold such a turn.
+def u_hats_of(rollouts: Sequence[Rollout], how: Literal["max", "mean"]) -> np.ndarray:
+    """(N,) U_hat of each rollout's candidates (Skill1 Eq. 7)."""
+    return np.array([u_hat([c.utility for c in r.candidates], how) for r in rollouts])
 
-    Raises:
-        ValueError: groups of different sizes or tasks, a wrong number of turns of a stage, an outcome or utility that
-            is not finite, a ranking or selection that is not of the candidates, an empty completion, log-probs that are
-            not finite or not one per token (the message names the rollout), or a baseline that has no effect.
+
+def ndcgs_of(rollouts: Sequence[Rollout]) -> np.ndarray:
+    """(N,) Skill1 Eq. 6 of each rollout: nan without a ranking call, 0 for one that did not parse."""
+
+    def of(rollout: Rollout) -> float:
+        calls = rollout.turns_of("rerank")
+        if not calls:
+            return math.nan
+        return ndcg(rollout.ranking, [c.utility for c in rollout.candidates]) if calls[0].well_formed else 0.0
+
+    return np.array([of(r) for r in rollouts])
+
+
+def invalid_actions(rollout: Rollout, config: CreditConfig) -> np.ndarray:
+    """(T,) bool, which actions cost something; with `max_penalised` the first so many of those that are invalid.
+
+    An action that is both ill-formed and inadmissible counts once.
     """
-    if config.rerank_credit == "return" and config.rerank_baseline != "none":
-        raise ValueError("rerank_baseline has no effect with rerank_credit='return': set it to 'none'")
-    if config.estimator == "gigpo" and selection and config.rerank_baseline != "none":
-        raise ValueError("rerank_baseline has no effect with estimator='gigpo': set it to 'none'")
-    check_rollouts(rollouts, selection=selection, distillation=distillation)
-    columns = _columns(rollouts, config)
-    by_stage = _episode_credit(rollouts, columns, config)
+    invalid = np.array(
+        [not t.well_formed or (config.penalise_inadmissible and not t.admissible) for t in rollout.turns_of("act")],
+        dtype=bool,
+    )
+    return invalid if config.max_penalised is None else invalid & (np.cumsum(invalid) <= config.max_penalised)
 
-    off = {stage for stage, factor in (("rerank", config.lambda1), ("distill", config.lambda2)) if factor == 0}
-    calls = [
-        (i, position, turn)
+
+def returns_of(rollouts: Sequence[Rollout], config: CreditConfig) -> np.ndarray:
+    """(N,) returns: Skill1 Eq. 4 less the price of invalid actions."""
+    counted = np.array([invalid_actions(r, config).sum() for r in rollouts])
+    return outcomes_of(rollouts) - config.invalid_penalty * counted
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A policy call that becomes a row."""
+
+    rollout: int  # index of the rollout
+    position: int  # index of the turn within it
+    turn: Turn
+
+
+def calls_of(rollouts: Sequence[Rollout], without: Iterable[Stage] = ()) -> list[Call]:
+    """All policy calls but those of stages that are not trained, in the order of `rollouts` and of their turns."""
+    off = set(without)
+    return [
+        Call(i, position, turn)
         for i, rollout in enumerate(rollouts)
         for position, turn in enumerate(rollout.turns)
         if turn.stage not in off
     ]
-    stages = [turn.stage for _, _, turn in calls]
-    advantages = np.array([by_stage[stage][i] for stage, (i, _, _) in zip(stages, calls, strict=True)])  # (M,)
-    acts = np.array(stages) == "act"
-    if config.estimator == "gigpo":
-        advantages[acts] += config.gigpo_omega * _step_credit(rollouts, columns, config)
-    elif config.estimator == "return_to_go":
-        advantages[acts] = _return_credit(rollouts, columns, config)
+
+
+def make_rows(
+    rollouts: Sequence[Rollout],
+    calls: Sequence[Call],
+    advantages: Sequence[float] | np.ndarray,
+    token_mean: Literal["trajectory", "batch"],
+    terms: Mapping[Stage, float] | None = None,
+) -> list[Row]:
+    """Make the rows of one training step.
+
+    Rows of a rollout with advantage 0 are kept: they count in the means, and the trainer may skip their policy term.
+
+    Args:
+        calls: M calls; every rollout needs one that is no term of its own.
+        advantages: (M,) of these calls.
+        token_mean, terms: see `row_weights`.
+
+    Returns:
+        M rows, in the order of `calls`.
+    """
     weights = row_weights(
-        stages,
-        np.array([i for i, _, _ in calls]),
-        np.array([len(turn.completion_ids) for _, _, turn in calls]),
-        config,
+        [call.turn.stage for call in calls],
+        np.array([call.rollout for call in calls]),
+        np.array([len(call.turn.completion_ids) for call in calls]),
+        token_mean,
+        terms or {},
     )
     return [
         Row(
-            prompt_ids=turn.prompt_ids,
-            completion_ids=turn.completion_ids,
-            logprobs=turn.logprobs,
-            stage=turn.stage,
+            prompt_ids=call.turn.prompt_ids,
+            completion_ids=call.turn.completion_ids,
+            logprobs=call.turn.logprobs,
+            stage=call.turn.stage,
             advantage=float(advantage),
             weight=float(weight),
-            group=rollouts[i].group,
-            rollout=i,
-            turn=position,
+            group=rollouts[call.rollout].group,
+            rollout=call.rollout,
+            turn=call.position,
         )
-        for (i, position, turn), advantage, weight in zip(calls, advantages, weights, strict=True)
+        for call, advantage, weight in zip(calls, advantages, weights, strict=True)
     ]
 
 
-def _episode_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> dict[Stage, np.ndarray]:
-    """Stage -> (N,) advantage of each rollout's rows of that stage; for a stage that it lacks, a value not used."""
-    if config.estimator == "gigpo":
-        steps = np.array([len(r.turns_of("act")) for r in rollouts])
-        util = episode_advantages(columns.returns, columns.groups, steps, config.gigpo_statistics, config.scale_by_std)
-        return dict.fromkeys(STAGES, util)
-    util = group_advantages(columns.returns, columns.groups, config.scale_by_std)
-    by_stage = dict.fromkeys(STAGES, util)
-    if config.rerank_credit == "loss":
-        by_stage["rerank"] = rerank_advantages(columns.ndcgs, config.rerank_baseline)
-    by_stage["distill"] = _distill_credit(rollouts, columns, config)
-    return by_stage
-
-
-def _distill_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> np.ndarray:
-    """(N,) advantages of the distill rows."""
-    if config.distill_reward == "surplus":
-        parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
-        rewards = distill_rewards(columns.outcomes, columns.u_hats, parsed, config.unparsed_distill)
-    else:
-        right = np.array([judged_right(r) for r in rollouts])
-        rewards = reflection_rewards(columns.outcomes, right, columns.intrinsics, config.distill_reward)
-    if config.distill_baseline == "none":
-        return rewards
-    compared = columns.groups if config.distill_baseline == "group" else np.zeros(len(rollouts), dtype=int)
-    return group_advantages(rewards, compared, config.scale_by_std)
-
-
-def _return_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> np.ndarray:
-    """RetroAgent's advantages of all act turns, in order."""
-    taken = [step_returns(x, _invalid(r, config), config) for r, x in zip(rollouts, columns.rewards, strict=True)]
-    steps = np.array([len(part) for part in taken])
-    groups = np.repeat(columns.groups, steps)
-    return return_advantages(np.concatenate(taken), groups, steps, config.gigpo_statistics, config.scale_by_std)
-
-
-def _step_credit(rollouts: Sequence[Rollout], columns: _Columns, config: CreditConfig) -> np.ndarray:
-    """GiGPO's A_S of all act turns, in order."""
-    taken = [
-        discounted_returns(step_rewards(x, _invalid(r, config), config), config.gigpo_gamma)
-        for r, x in zip(rollouts, columns.rewards, strict=True)
-    ]
-    return step_advantages(
-        np.concatenate(taken),
-        np.repeat(columns.groups, [len(part) for part in taken]),
-        [turn.observation for r in rollouts for turn in r.turns_of("act")],
-        config.scale_by_std,
-    )
-
-
-def _columns(rollouts: Sequence[Rollout], config: CreditConfig) -> _Columns:
-    outcomes = np.array([r.outcome for r in rollouts], dtype=float)
-    invalid = np.array([_invalid(r, config).sum() for r in rollouts])
-    ndcgs = np.array([_rerank_credit(r) for r in rollouts])
-    intrinsics = np.array([intrinsic_of(r) for r in rollouts])
-    rewards = outcomes + config.intrinsic_weight * intrinsics
-    return _Columns(
-        groups=np.array([r.group for r in rollouts]),
-        outcomes=outcomes,
-        intrinsics=intrinsics,
-        rewards=rewards,
-        returns=returns(rewards, invalid, ndcgs, config),
-        ndcgs=ndcgs,
-        u_hats=np.array([u_hat([c.utility for c in r.candidates], config.u_hat) for r in rollouts]),
-    )
-
-
-def _invalid(rollout: Rollout, config: CreditConfig) -> np.ndarray:
-    """(T,) bool, which actions are invalid; one that is both ill-formed and inadmissible counts once."""
-    return np.array(
-        [
-            not turn.well_formed or (config.penalise_inadmissible and not turn.admissible)
-            for turn in rollout.turns_of("act")
-        ],
-        dtype=bool,
-    )
-
-
-def _rerank_credit(rollout: Rollout) -> float:
-    """Eq. 6 for one rollout: nan without a ranking call, 0 for one that did not parse."""
-    calls = rollout.turns_of("rerank")
-    if not calls:
-        return math.nan
-    return ndcg(rollout.ranking, [c.utility for c in rollout.candidates]) if calls[0].well_formed else 0.0
-
-
-# Name -> meaning. `success/<category>` is added for every category among the rollouts.
-METRICS: dict[str, str] = {
-    "reward": "mean outcome r",
-    "reward_std": "mean over the groups of the outcome's unbiased std",
-    "frac_reward_zero_std": "share of groups whose outcomes have no spread",
-    "return": "mean return R (Eq. 4 with penalties)",
-    "frac_return_zero_std": "share of groups whose returns have no spread: no utilisation gradient",
-    "u_hat": "mean U_hat (Eq. 7), 0 for a rollout that retrieved nothing",
-    "distill_positive_rate": "share of r - U_hat > 0 among the rollouts with a distill turn",
-    "ndcg/mean": "mean NDCG over the rerank turns (Eq. 6)",
-    "ndcg/std": "its unbiased std",
-    "selection/utility_retrieved": "mean U over all retrieved candidates",
-    "selection/utility_selected": "mean U over the selected skills",
-    "selection/selected_share": "share of episodes with a skill",
-    "selection/retrieved_count": "mean number of candidates",
-    "selection/zero_retrieved": "share of episodes that retrieved nothing",
-    **{f"{stage}/parse_failures": f"share of {stage} turns that did not parse" for stage in STAGES if stage != "act"},
-    "actions/ill_formed": "share of actions that are ill-formed",
-    "actions/inadmissible": "share of actions that are inadmissible",
-    "skill_similarity": "mean cosine of the task and the selected skill's description",
-    "steps": "mean actions per episode",
-    **{f"{stage}/tokens": f"mean completion tokens of a turn of stage {stage}" for stage in STAGES},
-    "cost/calls": "calls of the policy in the step",
-    "cost/tokens": "completion tokens of these calls",
-    "memory/success": "mean outcome of the episodes that could retrieve",
-    "memory/control": "mean outcome of those that could not",
-    "reflection/potential": "mean phi of the episodes that were reflected on",
-    "reflection/intrinsic": "mean R_int of these",
-    "reflection/right": "share of these whose outcome was judged right",
-}
-
-
-def credit_metrics(rollouts: Sequence[Rollout], config: CreditConfig) -> dict[str, float]:
-    """The scalars logged for a step: `METRICS` and `success/<category>`; nan where there is nothing to average.
+def check_rollouts(rollouts: Sequence[Rollout]) -> None:
+    """Check that a step's rollouts can be credited.
 
     Raises:
-        ValueError: no rollouts.
+        ValueError: groups of different sizes or tasks, a rollout without actions, an outcome or utility that is not
+            finite, a selection that is not of the candidates, an empty completion, log-probs that are not finite or not
+            one per token. The message names the rollout.
     """
     if not rollouts:
-        raise ValueError("no rollouts to measure")
-    columns = _columns(rollouts, config)
-    turns: dict[Stage, list[Turn]] = {stage: [t for r in rollouts for t in r.turns_of(stage)] for stage in STAGES}
-    distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
-    reward_stds, return_stds = (_group_stds(x, columns.groups) for x in (columns.outcomes, columns.returns))
-    reflected = [r for r in rollouts if r.reflection is not None]
-    ranked = columns.ndcgs[~np.isnan(columns.ndcgs)]
+        raise ValueError("no rollouts: a step needs at least one group of two")
+    groups: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        groups.setdefault(rollout.group, []).append(rollout)
+    sizes = {group: len(members) for group, members in groups.items()}
+    if len(set(sizes.values())) > 1 or min(sizes.values()) < 2:
+        raise ValueError(f"groups must have one common size >= 2, got rollouts per group {sizes}")
+    for group, members in groups.items():
+        if len({r.task for r in members}) > 1:
+            raise ValueError(f"group {group} mixes tasks {sorted({r.task.game for r in members})}")
+        if len({r.index for r in members}) < len(members):
+            raise ValueError(f"group {group} holds an index twice: {sorted(r.index for r in members)}")
+    for rollout in rollouts:
+        _check_rollout(rollout)
+
+
+def check_stages(rollouts: Sequence[Rollout], expected: Mapping[Stage, Sequence[bool]]) -> None:
+    """Check that every rollout has one turn of a stage where `expected[stage][i]`, and none elsewhere.
+
+    Raises:
+        ValueError: naming the rollout and stage that differ.
+    """
+    for stage, there in expected.items():
+        for rollout, one in zip(rollouts, there, strict=True):
+            if (found := len(rollout.turns_of(stage))) != one:
+                raise ValueError(f"{_name(rollout)} has {found} {stage} turns, expected {int(one)}")
+
+
+def _check_rollout(rollout: Rollout) -> None:
+    name, known = _name(rollout), [c.skill for c in rollout.candidates]
+    if not rollout.turns_of("act"):
+        raise ValueError(f"{name} has no act turns")
+    if not math.isfinite(rollout.outcome):
+        raise ValueError(f"{name} has outcome {rollout.outcome}: expected a finite number")
+    if not all(math.isfinite(c.utility) for c in rollout.candidates):
+        raise ValueError(f"{name} has candidates of utility {[c.utility for c in rollout.candidates]}: expected finite")
+    if rollout.selected is not None and rollout.selected not in known:
+        raise ValueError(f"{name} selected {rollout.selected!r}, which is not among its candidates {known}")
+    for turn in rollout.turns:
+        length = len(turn.completion_ids)
+        if not length:
+            raise ValueError(f"{name} has an empty {turn.stage} completion: it needs at least its end token")
+        if len(turn.logprobs) != length or not np.isfinite(turn.logprobs).all():
+            raise ValueError(f"{name} has a {turn.stage} turn of {length} tokens without {length} finite log-probs")
+
+
+def _name(rollout: Rollout) -> str:
+    return f"rollout {rollout.index} of group {rollout.group} ({rollout.task.game})"
+
+
+# -- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def rollout_metrics(rollouts: Sequence[Rollout], returns: np.ndarray) -> dict[str, float]:
+    """What is logged of every step, whatever the method; nan where there is nothing to average.
+
+    Args:
+        returns: (N,) R of each rollout.
+    """
+    groups, outcomes = groups_of(rollouts), outcomes_of(rollouts)
+    turns = [turn for rollout in rollouts for turn in rollout.turns]
+    acts = [turn for turn in turns if turn.stage == "act"]
+    stages = dict.fromkeys(turn.stage for turn in turns)
+    reward_stds, return_stds = _group_stds(outcomes, groups), _group_stds(returns, groups)
     metrics = {
-        "reward": _mean(columns.outcomes),
-        "reward_std": _mean(reward_stds),
-        "frac_reward_zero_std": _mean(reward_stds < NO_SPREAD),
-        "return": _mean(columns.returns),
-        "frac_return_zero_std": _mean(return_stds < NO_SPREAD),
-        "u_hat": _mean(columns.u_hats),
-        "distill_positive_rate": _mean((columns.outcomes > columns.u_hats)[distilled]),
-        "ndcg/mean": _mean(ranked),
-        "ndcg/std": _std(ranked),
-        "selection/utility_retrieved": _mean(c.utility for r in rollouts for c in r.candidates),
-        "selection/utility_selected": _mean(c.utility for r in rollouts for c in r.candidates if c.skill == r.selected),
-        "selection/selected_share": _mean(r.selected is not None for r in rollouts),
-        "selection/retrieved_count": _mean(len(r.candidates) for r in rollouts),
-        "selection/zero_retrieved": _mean(not r.candidates for r in rollouts),
-        **{f"{s}/parse_failures": _mean(not t.well_formed for t in turns[s]) for s in STAGES if s != "act"},
-        "actions/ill_formed": _mean(not t.well_formed for t in turns["act"]),
-        "actions/inadmissible": _mean(not t.admissible for t in turns["act"]),
-        "skill_similarity": _mean(r.skill_similarity for r in rollouts if not math.isnan(r.skill_similarity)),
-        "steps": _mean(r.steps for r in rollouts),
-        **{f"{stage}/tokens": _mean(len(t.completion_ids) for t in turns[stage]) for stage in STAGES},
-        "cost/calls": float(sum(map(len, turns.values()))),
-        "cost/tokens": float(sum(len(t.completion_ids) for of_stage in turns.values() for t in of_stage)),
-        "memory/success": _mean(r.outcome for r in rollouts if r.memory),
-        "memory/control": _mean(r.outcome for r in rollouts if not r.memory),
-        "reflection/potential": _mean(potential(r.reflection, bool(r.outcome)) for r in reflected),
-        "reflection/intrinsic": _mean(intrinsic_of(r) for r in reflected),
-        "reflection/right": _mean(judged_right(r) for r in reflected),
+        "reward": mean(outcomes),
+        "reward_std": mean(reward_stds),
+        "frac_reward_zero_std": mean(reward_stds < NO_SPREAD),
+        "return": mean(returns),
+        "frac_return_zero_std": mean(return_stds < NO_SPREAD),
+        "actions/ill_formed": mean(not t.well_formed for t in acts),
+        "actions/inadmissible": mean(not t.admissible for t in acts),
+        "steps": mean(r.steps for r in rollouts),
+        "cost/calls": float(len(turns)),
+        "cost/tokens": float(sum(len(t.completion_ids) for t in turns)),
     }
+    for stage in stages:
+        of_stage = [t for t in turns if t.stage == stage]
+        metrics[f"{stage}/tokens"] = mean(len(t.completion_ids) for t in of_stage)
+        if stage != "act":
+            metrics[f"{stage}/parse_failures"] = mean(not t.well_formed for t in of_stage)
     for category in sorted({r.task.category for r in rollouts}):
-        metrics[f"success/{category}"] = _mean(r.outcome for r in rollouts if r.task.category == category)
+        metrics[f"success/{category}"] = mean(r.outcome for r in rollouts if r.task.category == category)
     return metrics
 
 
-def _mean(values: Iterable[float]) -> float:
+def selection_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What is logged where skills are retrieved and one of them is selected."""
+    cosines = [r.skill_similarity for r in rollouts if not math.isnan(r.skill_similarity)]
+    return {
+        "selection/utility_retrieved": mean(c.utility for r in rollouts for c in r.candidates),
+        "selection/utility_selected": mean(c.utility for r in rollouts for c in r.candidates if c.skill == r.selected),
+        "selection/selected_share": mean(r.selected is not None for r in rollouts),
+        "selection/retrieved_count": mean(len(r.candidates) for r in rollouts),
+        "selection/zero_retrieved": mean(not r.candidates for r in rollouts),
+        "skill_similarity": mean(cosines),
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    """The mean of numbers or flags; nan of none."""
     numbers = np.array([float(v) for v in values])
     return float(numbers.mean()) if len(numbers) else math.nan
 
 
-def _std(values: np.ndarray) -> float:
+def std(values: np.ndarray) -> float:
+    """The unbiased standard deviation of (n,) values; nan of fewer than two."""
     return float(values.std(ddof=1)) if len(values) >= 2 else math.nan
 
 
 def _group_stds(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """(groups,) unbiased stds of the groups that have at least two rollouts."""
-    stds = np.array([_std(values[groups == group]) for group in np.unique(groups)])
+    stds = np.array([std(values[groups == group]) for group in np.unique(groups)])
     return stds[~np.isnan(stds)]

@@ -1,4 +1,4 @@
-"""The skill library (method section 2): retrieval (Eq. 3, Table 6), utility (Eq. 5), admission and retirement.
+"""The skill library (Skill1 section 3): retrieval (Eq. 3, Table 6), utility (Eq. 5), admission and retirement.
 
 `SkillLibrary` is the live library of a training run. After every step it holds a new immutable `FrozenLibrary`, which
 does the reading; evaluation gets that view. What a step changed is a `LibraryEvent`: rank 0 learns, the other ranks
@@ -15,8 +15,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,6 @@ import numpy as np
 
 from skill1.config import LibraryConfig
 from skill1.encoder import Encoder
-from skill1.methods.retroagent import judged_right
 from skill1.records import Candidate, Lesson, Rollout, Skill
 from skill1.store.journal import Journal, LibraryError, LibraryEvent, Snapshot, line, read_snapshot, write_snapshot
 
@@ -35,15 +34,9 @@ _QUERY_BLOCK = 64  # queries multiplied at once: bounds the product to 64 x capa
 _PROBES = 16  # records that are embedded again on load
 
 
-@dataclass(frozen=True, slots=True)
-class LearnReport:
-    """What `SkillLibrary.learn` did: numbers of skills, and the event for the journal and the other ranks."""
-
-    admitted: int
-    merged: int
-    retired: int
-    size: int
-    event: LibraryEvent
+def won(rollout: Rollout) -> bool:
+    """Tell whose lessons the paper admits."""
+    return rollout.outcome == 1.0
 
 
 class FrozenLibrary:
@@ -192,10 +185,12 @@ class SkillLibrary:
         """The library as it is now, for evaluation. Free: later steps make new views and leave this one alone."""
         return self._frozen
 
-    def learn(self, rollouts: Sequence[Rollout], step: int) -> LearnReport:
+    def learn(
+        self, rollouts: Sequence[Rollout], step: int, admits: Callable[[Rollout], bool] = won
+    ) -> LibraryEvent:
         """One step of the library: utilities (Eq. 5) for every candidate, then admission, then retirement.
 
-        Utilities and admissions go in rollout order. A lesson of a won rollout (or as `admit` says) merges into the
+        Utilities and admissions go in rollout order. A lesson of a won rollout (or of those that `admits` says) merges into the
         record with the exact same strategy whose description is nearest (if its cosine exceeds `merge_similarity`; ties
         by id), else it is admitted. Lessons admitted earlier in the step count as records. Then the skills of least
         U log(n + 1), ties by id, leave until the capacity holds; a skill admitted in this very step can be one of them.
@@ -205,7 +200,7 @@ class SkillLibrary:
             LibraryError: an outcome outside [0, 1] or a candidate that never was in this library. Nothing is changed.
         """
         updates = self._updates(rollouts)
-        taught = [r for r in rollouts if r.lesson is not None and admits(r, self._config)]
+        taught = [r for r in rollouts if r.lesson is not None and admits(r)]
         embeddings = self._encoder.encode([r.lesson.desc for r in taught])
         for skill, outcome in updates:
             self._update(skill, outcome, step)
@@ -223,8 +218,7 @@ class SkillLibrary:
         self._remove(retired)
         self._sequence += 1
         self._freeze()
-        event = LibraryEvent(self._sequence, step, updates, tuple(admitted), tuple(merged), retired)
-        return LearnReport(len(admitted), len(merged), len(retired), len(self), event)
+        return LibraryEvent(self._sequence, step, updates, tuple(admitted), tuple(merged), retired)
 
     def apply(self, event: LibraryEvent) -> None:
         """Repeat what `learn` did elsewhere (another rank, or before a restart).
@@ -369,11 +363,6 @@ class SkillLibrary:
         self._frozen = FrozenLibrary(self._config, self._encoder, self._skills, self._matrix[: len(self._skills)])
 
 
-def admits(rollout: Rollout, config: LibraryConfig) -> bool:
-    """Whose lessons are kept: in the paper those of a success, in RetroAgent those of an episode that was judged right."""
-    return judged_right(rollout) if config.admit == "judged" else rollout.outcome == 1.0
-
-
 def _id(number: int) -> str:
     return f"s{number:06d}"
 
@@ -391,15 +380,18 @@ def _check_encoder(folder: Path, snapshot: Snapshot, encoder: Encoder) -> None:
         raise LibraryError(f"the embeddings in {folder} are not those of this encoder: use the run's library.encoder")
 
 
-def replay(journal: Journal, library: SkillLibrary) -> SkillLibrary:
+def replay(journal: Journal, library: SkillLibrary, before: int | None = None) -> SkillLibrary:
     """Apply to `library` the journal's events that it has not seen, and return it.
 
     A new library becomes the one at the journal's end, a loaded snapshot catches up. A torn last event is left out.
+
+    Args:
+        before: leave out events of this training step and later ones.
 
     Raises:
         LibraryError: there is no journal, or its events do not fit the library.
     """
     for event in journal.events():
-        if event.sequence > library.sequence:
+        if event.sequence > library.sequence and (before is None or event.step < before):
             library.apply(event)
     return library

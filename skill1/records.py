@@ -7,11 +7,11 @@ integers would cost ten times the memory. Records that hold arrays compare by id
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
-Stage = Literal["query", "rerank", "act", "distill"]
+Stage = str  # of a policy call: one of STAGES, or one that a method adds
 STAGES: tuple[Stage, ...] = ("query", "rerank", "act", "distill")
 
 
@@ -19,8 +19,8 @@ STAGES: tuple[Stage, ...] = ("query", "rerank", "act", "distill")
 class Task:
     """One problem of an environment. A group is `group_size` rollouts of one Task, never a position in a batch."""
 
-    environment: str  # "alfworld", "webshop"
-    split: str  # "train", "valid_seen", "valid_unseen"; in WebShop "train", "test"
+    environment: str  # name of its environment
+    split: str  # of the environment's data, e.g. "train", "valid_seen"
     game: str  # id within the split's data, e.g. "valid_seen/<task>/<trial>", "synthetic/00000017"
     category: str  # reported category, e.g. "Pick2", "fashion"
     seed: int = 0  # for environments that draw; a restart of a Task is bit-exact
@@ -60,17 +60,8 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Reflection:
-    """What a policy says of its own episode (RetroAgent)."""
-
-    success: bool | None  # its judgement c, whether or not it was told; None: it did not parse
-    completed: int  # subtasks
-    listed: int  # subtasks, but for those that do not apply
-
-
-@dataclass(frozen=True, slots=True)
 class Skill:
-    """The library's record (method section 2)."""
+    """A skill as the library keeps it."""
 
     id: str
     desc: str  # retrieval key
@@ -104,9 +95,7 @@ class Rollout:
     score: float  # the environment's graded reward (WebShop); equals outcome in ALFWorld
     steps: int
     lesson: Lesson | None  # parsed distillation, None if it failed or the stage is off
-    memory: bool = True  # False: played without the library, in the half of the group that is to be compared with
-    reflection: Reflection | None = None  # None: none was asked for
-    baseline: float = 0.0  # RetroAgent's Phi of the task as the step began
+    extra: Any = None  # what only one method stores, in its own frozen dataclass (`methods.base.Method.Extra`)
 
     def turns_of(self, stage: Stage) -> tuple[Turn, ...]:
         return tuple(t for t in self.turns if t.stage == stage)
@@ -130,7 +119,7 @@ class Row:
     logprobs: np.ndarray  # (C,) float32 sampling log-probs
     stage: Stage
     advantage: float
-    weight: float  # >= 0, folds stage means and lambdas (Eq. 11)
+    weight: float  # >= 0, folds stage means and lambdas (Skill1 Eq. 11)
     group: int
     rollout: int  # index of the rollout within the step
     turn: int  # index of the turn within the rollout

@@ -58,6 +58,22 @@ def closest(name: str, known: Iterable[str], what: str) -> str:
 
 
 @cache
+def gather(group: str) -> dict[str, Any]:
+    """Merge the mappings that a group's entry points name, this package's first; a name taken twice is an error.
+
+    Raises:
+        ConfigError: two packages give the same name.
+    """
+    merged: dict[str, Any] = {}
+    for entry in sorted(_entries(group).values(), key=lambda e: (e.dist is None or e.dist.name != "skill1", e.name)):
+        found = entry.load()
+        if taken := sorted(set(found) & set(merged)):
+            raise ConfigError(f"{entry.value} names {', '.join(taken)} again, which another package did in {group}")
+        merged |= found
+    return merged
+
+
+@cache
 def _entries(group: str) -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=f"skill1.{group}")}
 

@@ -1,9 +1,9 @@
-"""The training run (Algorithm 1): every step collects rollouts, credits them, teaches the library, updates the policy.
+"""The training run (Skill1 Algorithm 1): every step collects rollouts, credits them, lets the method learn, updates.
 
-Order inside a step: reset, query, retrieve, rerank, play, distill; credit from the utilities as they were when
-retrieved; utility update, admission, retirement; policy update. Everything a step draws comes from (seed, step), so the
+Order inside a step: what the method does first, play, what it does last; credit from what was known when retrieved; the
+method learns; policy update. Everything a step draws comes from (seed, step), so the
 environment's cursor is the step number and a resumed run continues the same sequence of tasks on any number of
-processes. Rank 0 is the library's only author: the others apply its events.
+processes. Rank 0 is the only author of what is learnt: the others apply its events.
 """
 
 from __future__ import annotations
@@ -23,25 +23,18 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from skill1.config import Config, ConfigError
-from skill1.credit import credit, credit_metrics
+from skill1.config import Config, method_of
+from skill1.distributed import join_processes, leave_processes, on_sigterm
 from skill1.divergence import Diverged
-from skill1.encoder import load_encoder
 from skill1.envs.make import make_environment
-from skill1.evaluate import jobs, outcomes, play_together
-from skill1.library import SkillLibrary
-from skill1.methods.references import ReferenceTrajectories
-from skill1.methods.retroagent import Potentials, memory_arm
-from skill1.methods.skillrl.growth import BankGrowth, check_bank
+from skill1.methods.base import Method, Source
+from skill1.play import jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
-from skill1.processes import join_processes, leave_processes
-from skill1.prompts import make_prompts
 from skill1.records import Rollout, Row, Task
-from skill1.rollout import SkillLoop
+from skill1.registry import ConfigError
+from skill1.rollout import RolloutLoop
 from skill1.sharding import check_sharding
-from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory, RunError
-from skill1.termination import on_sigterm
 from skill1.trainer import RowTrainer, build_trainer
 
 
@@ -59,7 +52,7 @@ def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[
 
 
 class Experience:
-    """Collects one step's rows: the `collect` of the trainer, and the state that a checkpoint must hold beside it."""
+    """Collects one step's rows: the `collect` of the trainer, and the method's state in its checkpoints."""
 
     def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, run: RunDirectory | None) -> None:
         """`run` is None on every rank but 0."""
@@ -69,55 +62,18 @@ class Experience:
         self._state = PartialState()
         self.environment = make_environment(config.environment)
         self._tasks = self.environment.tasks(config.environment.train_split)
-        self._encoder = load_encoder(config.library.encoder) if config.skilled else None
-        self._bank = BankGrowth(config, self._encoder, run) if config.bank.enabled else None
-        self.library = SkillLibrary(config.library, self._encoder) if config.library.enabled else None
-        self._journal = Journal(run.library_dir / "journal.jsonl") if run and self.library is not None else None
-        rollout = config.rollout
-        self._references = ReferenceTrajectories(rollout.same_task) if rollout.distill_reference else None
-        self._potentials = Potentials(rollout.same_task) if rollout.reflection != "none" else None
-
-    def start(self) -> None:
-        """Forget what a run that died before its first checkpoint left in the journal."""
-        if self._journal is not None and (self._journal.sequence or self._journal.torn):
-            self._journal.truncate(0)
-        if self._bank is not None:
-            self._bank.start()
-
-    def close(self) -> None:
-        """Say what went wrong on the way without ending the run."""
-        if self._bank is not None:
-            self._bank.close()
-
-    def policy(self, model: PreTrainedModel) -> Policy:
-        return Policy(
-            model,
-            self._tokenizer,
-            make_prompts(self.config.policy.prompts, self.config.environment.name),
-            self.config.policy,
-            self.config.rollout.max_prompt_tokens,
-        )
-
-    # -- one step -------------------------------------------------------------------------------------------------
+        self.method: Method = method_of(config)(config, run.library_dir if run else None)
 
     def collect(self, step: int, model: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
-        """Rollouts of step `step` (from 0) on all ranks -> their rows, the same on every rank, and the step's metrics."""
-        config, started = self.config, time.perf_counter()
-        policy = self.policy(model)
+        """Collect step `step` (from 0) on all ranks -> its rows, the same on every rank, and the step's metrics."""
+        started = time.perf_counter()
+        policy = make_policy(self.config, model, self._tokenizer)
         with policy:
             local, seconds = self._rollouts(step, policy)
         played = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
-        skilled = config.library.enabled
-        rows = credit(
-            rollouts,
-            config.credit,
-            selection=skilled and config.rollout.selection,
-            distillation=skilled and config.rollout.distillation,
-        )
-        metrics = credit_metrics(rollouts, config.credit) | self._learn(rollouts, step)
-        if self._bank is not None:
-            metrics |= self._bank.learn(rollouts, step + 1, "train", policy)
+        rows, metrics = self.method.rows(rollouts, self.config), self.method.metrics(rollouts, self.config)
+        metrics |= self._learn(rollouts, step + 1, "train", policy)
         if self._run is not None:
             self._run.write_rollouts(step + 1, rollouts)
         metrics |= {f"time/{stage}": spent for stage, spent in seconds.items()}
@@ -130,58 +86,35 @@ class Experience:
         return rows, metrics
 
     def _rollouts(self, step: int, policy: Policy) -> tuple[list[Rollout], Mapping[str, float]]:
-        """This rank's groups, and the seconds that each stage took."""
+        """Play this rank's groups; also the seconds that each stage took."""
         config = self.config
         size = config.rollout.group_size
         drawn = step_tasks(self._tasks, step, config.rollout.tasks_per_step, config.train.seed)
         mine = [g for g in range(len(drawn)) if g % self._state.num_processes == self._state.process_index]
-        loop = SkillLoop(
-            policy,
-            self.environment,
-            self.library if self._bank is None else self._bank.frozen(),
-            config,
-            temperature=config.rollout.temperature,
-            retrieval="ucb",
-            distill=True,
-            references=self._references,
-            potentials=self._potentials,
-        )
+        loop = RolloutLoop(policy, self.environment, self.method, config, config.rollout.temperature)
         rollouts = loop.run(
             [drawn[g] for g in mine for _ in range(size)],
             groups=[g for g in mine for _ in range(size)],
             indices=[i for _ in mine for i in range(size)],
             seed=(config.train.seed, step),
-            memory=memory_arm(size, config.rollout.memory_share) * len(mine),
         )
         return rollouts, loop.seconds
 
-    def _learn(self, rollouts: Sequence[Rollout], step: int) -> dict[str, float]:
-        """Teach the library, references and potentials this step's rollouts; the same event on every rank."""
-        for state in self._states():
-            state.learn(rollouts)
-        if self.library is None:
-            return {}
-        if self._state.is_main_process:
-            learnt = self.library.learn(rollouts, step + 1)
-            self._journal.append(learnt.event)
-        else:
-            learnt = None
+    def _learn(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> dict[str, float]:
+        """Let the method learn: rank 0 authors the event, the others apply it."""
+        method = self.method
+        method.observe(rollouts, step, source, policy)
+        event = method.learn(rollouts, step, source) if self._state.is_main_process else None
         if self._state.num_processes > 1:
-            report = [learnt]
-            broadcast_object_list(report)
-            learnt = report[0]
+            box = [event]
+            broadcast_object_list(box)
+            [event] = box
             if not self._state.is_main_process:
-                self.library.apply(learnt.event)
-        return {
-            "library/size": float(learnt.size),
-            "library/admitted": float(learnt.admitted),
-            "library/merged": float(learnt.merged),
-            "library/retired": float(learnt.retired),
-            "library/mean_utility": float(np.mean([s.utility for s in self.library])) if learnt.size else float("nan"),
-        }
+                method.apply(event)
+        return method.state(event) if source == "train" else {}
 
     def validate(self, step: int, model: PreTrainedModel) -> None:
-        """Greedy-retrieval validation on the live library, frozen; outcomes go to the run's evaluations.
+        """Play the validation split with the method as it is, frozen; outcomes go to the run's evaluations.
 
         Args:
             model: the policy as `RowTrainer.generating` gives it.
@@ -191,42 +124,14 @@ class Experience:
         if len(tasks) > config.train.validation_tasks:
             chosen = np.random.default_rng(config.evaluation.seed).permutation(len(tasks))
             tasks = [tasks[i] for i in sorted(chosen[: config.train.validation_tasks])]
-        todo = jobs(tasks, passes=1)
-        skills, policy = self.library if self._bank is None else self._bank, self.policy(model)
-        frozen = skills.frozen() if skills is not None else None
+        todo, policy = jobs(tasks, passes=1), make_policy(config, model, self._tokenizer)
         with policy:
-            rollouts = play_together(todo, policy, self.environment, frozen, config)
-        if self._bank is not None and step:
-            self._bank.learn(rollouts, step, "validation", policy)
+            rollouts = play_together(todo, policy, self.environment, self.method.frozen(), config)
+        if step:
+            self._learn(rollouts, step, "validation", policy)
         if self._run is not None:
-            label = "none" if frozen is None else f"step{step}"
-            frame = outcomes(todo, rollouts, config, step, label)
-            self._run.write_evaluation("validation", frame)
-
-    # -- checkpoint state -----------------------------------------------------------------------------------------
-
-    def save(self, folder: Path) -> None:
-        if self.library is not None:
-            (folder / "library").mkdir(exist_ok=True)
-            self.library.save(folder / "library")
-        if self._bank is not None:
-            self._bank.save(folder)
-        for state in self._states():
-            state.save(folder)
-
-    def load(self, folder: Path) -> None:
-        if self.library is not None:
-            self.library = SkillLibrary.load(folder / "library", self.config.library, self._encoder)
-            if self._journal is not None:
-                self._journal.truncate(self.library.sequence)
-        if self._bank is not None:
-            self._bank.load(folder)
-        for state in self._states():
-            state.load(folder)
-
-    def _states(self) -> list[ReferenceTrajectories | Potentials]:
-        """What is kept per task, if anything is."""
-        return [state for state in (self._references, self._potentials) if state is not None]
+            label = f"step{step}" if self.method.keeps_skills else "none"
+            self._run.write_evaluation("validation", outcomes(todo, rollouts, config, step, label))
 
 
 class _RunCallback(TrainerCallback):
@@ -293,8 +198,6 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             "every process plays whole groups"
         )
     check_sharding(config, state.num_processes)
-    if config.bank.enabled:
-        check_bank(config)
     model, tokenizer = load_model(config.policy)
     with ExitStack() as ending:  # after an error too: a notebook can go on with the same run
         run = None
@@ -304,15 +207,15 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             run = opening(directory, config, environment.data_hash(config.environment.train_split))
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
-        ending.callback(experience.close)
-        trainer = build_trainer(config, model, tokenizer, directory, experience.collect, stateful=[experience])
+        ending.callback(experience.method.close)
+        trainer = build_trainer(config, model, tokenizer, directory, experience.collect, stateful=[experience.method])
         callback = _RunCallback(experience, run, trainer)
         ending.callback(callback.close)
         trainer.add_callback(callback)
         state.wait_for_everyone()
         latest = RunDirectory.open(directory).latest_checkpoint() if resume else None
         if latest is None:
-            experience.start()
+            experience.method.start()
         ending.enter_context(on_sigterm(callback.end))
         try:
             trainer.train(resume_from_checkpoint=latest.path if latest else None)

@@ -18,8 +18,9 @@ import pandas as pd
 
 from skill1.analysis.published import OVERALL
 from skill1.analysis.study import Study
-from skill1.config import closest, keeps_skills
-from skill1.presets import VARIANTS
+from skill1.config import method_of_variant
+from skill1.presets import variants as known_variants
+from skill1.registry import closest
 from skill1.stats import bootstrap_mean, success_rate
 from skill1.store.run_directory import RunError
 
@@ -29,12 +30,12 @@ UNTRAINED = "untrained"  # stands where a variant's name does
 
 def has_library(variant: str) -> bool:
     """It learns a library, and logs what that does. Raises ConfigError for a variant that this version does not know."""
-    return VARIANTS[closest(variant, VARIANTS, "variant")].get("library.enabled", True)
+    return method_of_variant(variant).uses_library
 
 
 def variants(study: Study) -> list[str]:
     """The study's variants in their fixed order, full first. Raises ConfigError for one this version does not know."""
-    return sorted(study.variants, key=lambda name: list(VARIANTS).index(closest(name, VARIANTS, "variant")))
+    return sorted(study.variants, key=lambda name: list(known_variants()).index(closest(name, known_variants(), "variant")))
 
 
 def splits(study: Study) -> list[str]:
@@ -61,7 +62,7 @@ def own(study: Study) -> pd.DataFrame:
         RunError: a run has no such evaluation, another last step than the others, or other games or passes.
     """
     frame = _after(study)
-    labels = {variant: keeps_skills(variant) for variant in study.variants}
+    labels = {variant: method_of_variant(variant).keeps_skills for variant in study.variants}
     mine = np.where(frame["variant"].map(labels), "step" + frame["step"].astype(str), "none")
     return _alike(study, frame[frame["library"] == mine], "evaluation after training with its own library")
 
@@ -69,7 +70,7 @@ def own(study: Study) -> pd.DataFrame:
 def withheld(study: Study) -> pd.DataFrame:
     """Trained policies of variants with a library, played without it; no rows of runs without such an evaluation."""
     frame = _after(study)
-    return frame[(frame["library"] == "none") & frame["variant"].map(keeps_skills).astype(bool)]
+    return frame[(frame["library"] == "none") & frame["variant"].map(lambda v: method_of_variant(v).keeps_skills).astype(bool)]
 
 
 def untrained(study: Study) -> pd.DataFrame:
@@ -161,7 +162,7 @@ def overview(study: Study) -> pd.DataFrame:
             "steps": ", ".join(map(str, sorted(set(runs.loc[runs["variant"] == variant, "steps"])))),
             "minutes a run": round(minutes[runs["variant"] == variant].mean(), 1),
         }
-        for variant in VARIANTS
+        for variant in known_variants()
         if variant in study.variants or variant in study.missing
     ]
     return pd.DataFrame(rows).set_index("variant")
@@ -216,7 +217,7 @@ def _arms(study: Study, frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.D
     """((split, variant), rows), splits in the environment's order, variants in theirs; the untrained policy last."""
     groups = dict(tuple(frame.groupby(["split", "variant"])))
     order = study.environment.ordered_splits(frame["split"])
-    names = [*VARIANTS, UNTRAINED]
+    names = [*known_variants(), UNTRAINED]
     return sorted(groups.items(), key=lambda item: (order.index(item[0][0]), names.index(item[0][1])))
 
 

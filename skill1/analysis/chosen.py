@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from skill1.analysis.study import Study, load
-from skill1.config import ConfigError, closest, preset_of
+from skill1.config import ConfigError, closest
+from skill1.presets import preset_of
 from skill1.store.run_directory import RunDirectory, RunError
 
 ENVIRONMENTS = ("alfworld", "webshop")

@@ -159,13 +159,13 @@ def read_training(run: RunDirectory) -> str:
         )
         if ceiling := played_note(run.config.environment, validation["game"]):
             lines.append(f"* {ceiling}")
-    if run.config.bank.enabled:
+    if "bank/size" in metrics:
         now = metrics.iloc[-1]
         lines.append(
             f"* The bank holds {now['bank/size']:.0f} entries, {now['bank/evolved']:.0f} of them learnt in training; "
             f"{now['bank/failed_calls']:.0f} of {now['bank/calls']:.0f} calls of the teacher failed."
         )
-    if run.config.library.enabled:
+    if run.config.library is not None:
         now = metrics.iloc[-1]
         shown = 100 * now["selection/selected_share"]
         lines.append(

@@ -35,7 +35,7 @@ from skill1.envs.webshop.generate import generate as generate_shop
 from skill1.envs.webshop.spec import WEBSHOP
 from skill1.library import SkillLibrary
 from skill1.policy import Policy, load_model
-from skill1.presets import VARIANTS
+from skill1.presets import variants as known_variants
 from skill1.prompts import make_prompts
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.registry import find
@@ -206,7 +206,7 @@ def arms(environment: str = "alfworld") -> list[Arm]:
         Arm("estimator = gigpo", "gigpo", stepwise),
         Arm("gigpo, by rows", "gigpo", replace(stepwise, gigpo_statistics="row")),
     ]
-    for variant in VARIANTS:
+    for variant in known_variants():
         config = _paper(environment, variant)
         if config.rollout.reflection != "none":
             continue  # credited by what other rollouts do not hold

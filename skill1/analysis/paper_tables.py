@@ -24,7 +24,7 @@ from skill1.analysis.scores import in_words
 from skill1.analysis.study import Study
 from skill1.analysis.tables import interval, p_text, plural
 from skill1.analysis.wording import worded
-from skill1.presets import VARIANTS
+from skill1.presets import variants as known_variants
 
 OURS, DIFFERENCE = "ours", "difference"
 LABELS = (LABEL, OURS, DIFFERENCE)
@@ -146,7 +146,7 @@ def cost(study: Study) -> pd.DataFrame:
     theirs = theirs.assign(quantity=theirs["metric"].map(_PUBLISHED_COST), moment=theirs["step"].map(moments))
     theirs = theirs[[*keys, "method", "value"]].rename(columns={"value": LABEL})
     table = ours.merge(theirs, on=keys, how="outer").fillna({"seeds": 0, "method": ""})
-    orders = {"variant": [*VARIANTS, ""], "quantity": list(_quantities(study)), "moment": list(MOMENTS)}
+    orders = {"variant": [*known_variants(), ""], "quantity": list(_quantities(study)), "moment": list(MOMENTS)}
     table = table.sort_values(keys, key=lambda column: column.map(orders[column.name].index), ignore_index=True)
     return _with_difference(table.astype({"seeds": int}))[["variant", "method", *keys[1:], *LABELS, "seeds"]]
 

@@ -117,7 +117,7 @@ def train(
 
         launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
         return 0
-    from skill1.termination import TERMINATED
+    from skill1.distributed import TERMINATED
     from skill1.train import train as run_training
 
     return 0 if run_training(config, directory, resume) else TERMINATED

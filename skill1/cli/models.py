@@ -64,8 +64,8 @@ def evaluate(name: str | None, out: Path | None, model: str | None, nproc: int, 
 
 
 def _evaluate_run(directory: Path, given: dict[str, Any]) -> None:
+    from skill1.distributed import join_processes, leave_processes
     from skill1.evaluate import evaluate_run, report
-    from skill1.processes import join_processes, leave_processes
 
     chosen = given | {"library": given["library"] or "final", "splits": given["splits"] or None}
     done = evaluate_run(directory, progress=sys.stderr.isatty(), **chosen)
@@ -76,9 +76,9 @@ def _evaluate_run(directory: Path, given: dict[str, Any]) -> None:
 
 
 def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
+    from skill1.distributed import join_processes, leave_processes
     from skill1.evaluate import report
     from skill1.models.evaluate_model import evaluate_model, model_config
-    from skill1.processes import join_processes, leave_processes
 
     options = {
         "evaluation.splits": given["splits"],

@@ -102,7 +102,7 @@ def _launch(nproc: int) -> None:
 
 def _end(done: dict[str, Any]) -> None:
     """Say once, whatever the number of processes, what came of it."""
-    from skill1.processes import join_processes, leave_processes
+    from skill1.distributed import join_processes, leave_processes
 
     leave_processes()
     if join_processes().is_main_process:

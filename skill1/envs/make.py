@@ -5,9 +5,7 @@ from __future__ import annotations
 from skill1.config import EnvironmentConfig
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.spec import EnvironmentSpec
-from skill1.registry import closest, find, names
-
-_OWN = {"alfworld": "skill1.envs.alfworld.spec:ALFWORLD", "webshop": "skill1.envs.webshop.spec:WEBSHOP"}
+from skill1.registry import find
 
 
 def environment_spec(name: str) -> EnvironmentSpec:
@@ -15,9 +13,7 @@ def environment_spec(name: str) -> EnvironmentSpec:
 
     Raises ConfigError for an unknown name (with the closest match), or if there is no such module, file or object.
     """
-    if ":" not in name:
-        closest(name, {*_OWN, *names("environments")}, "environment")
-    return find("environments", _OWN.get(name, name))
+    return find("environments", name)
 
 
 def make_environment(config: EnvironmentConfig) -> VectorEnvironment:

@@ -48,6 +48,7 @@ class EnvironmentSpec:
     open: Callable[[EnvironmentConfig], VectorEnvironment]  # raises DataError if its data is missing or malformed
     splits: Mapping[str, str]  # split -> what figures call it ("seen homes"), in the order of tables and figures
     words: PromptWords
+    options: type[EnvironmentConfig] = EnvironmentConfig  # the section `environment` of a configuration
     task: str = "task"  # what tables and texts call a task, singular and plural: "game", "games"
     tasks: str = "tasks"
     categories: tuple[str, ...] = ()  # of `Task.category`, in the order of tables and figures; others follow by name

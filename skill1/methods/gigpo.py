@@ -1,49 +1,62 @@
-"""GiGPO's two advantages (arXiv 2505.10978, Eq. 3-8), as pure functions: A = A_E + omega * A_S for an act row.
+"""GiGPO (arXiv 2505.10978): A = A_E + omega * A_S for every action. No skills.
 
-A_E compares whole episodes of a group: it is Eq. 12 of Skill1. A_S compares single steps: rows of one task group in
+A_E compares whole episodes of a group, as GRPO does (GiGPO Eq. 3). A_S compares single steps: rows of one task group in
 which the environment said the same thing before the action (their anchor) are compared by the discounted return from
-there on. F, the divisor of both, is the standard deviation (`scale_by_std`) or 1.
+there on (GiGPO Eq. 5-7). F, the divisor of both, is the standard deviation (`credit.scale_by_std`) or 1.
 
 Differs from the paper in: the standard deviation is the unbiased one and below 1e-8 gives 0 (as everywhere here).
 verl-agent takes the mean and deviation of A_E over step rows, so that long episodes weigh more
-(`gigpo_statistics="row"`), and fills its batches with copies of rows, which is not reproduced.
+(`method.statistics="row"`), and fills its batches with copies of rows, which is not reproduced.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
-from skill1.advantages import group_advantages
-from skill1.config import CreditConfig
+from skill1.config import STRICT, Config, MethodConfig, knob
+from skill1.credit import calls_of, check_rollouts, group_advantages, groups_of, invalid_actions, make_rows, returns_of
+from skill1.methods.base import Method
+from skill1.records import Rollout, Row
+
+Statistics = Literal["episode", "row"]
 
 
-def charged(invalid: np.ndarray, config: CreditConfig) -> np.ndarray:
-    """(T,) bool, which of an episode's (T,) invalid actions cost something: with `max_penalised` the first so many."""
-    return invalid if config.max_penalised is None else invalid & (np.cumsum(invalid) <= config.max_penalised)
+@dataclass(frozen=True, config=STRICT)
+class GiGPOConfig(MethodConfig):
+    """GiGPO's options."""
+
+    # How much the comparison of single steps counts beside that of episodes.
+    omega: float = knob(1.0, "weight of the step advantage", "arXiv 2505.10978", ge=0)
+    # What a later reward is worth at an earlier step.
+    gamma: float = knob(0.95, "discount per step", "arXiv 2505.10978", ge=0, le=1)
+    # Whether an episode counts once in a group's mean and deviation, or once per step.
+    statistics: Statistics = knob("episode", "mean and std over", "ours; verl-agent takes rows")
 
 
-def step_rewards(outcome: float, invalid: np.ndarray, config: CreditConfig) -> np.ndarray:
+def step_rewards(outcome: float, invalid: np.ndarray, penalty: float) -> np.ndarray:
     """Rewards of an episode's steps: each invalid action's price where it happens, the outcome at the last step.
 
-    Their plain sum is the return R of `credit.returns`, but for a ranking's reward, which is earned before the episode.
+    Their plain sum is the return of `credit.returns_of`.
 
     Args:
         outcome: r of the episode.
-        invalid: (T,) bool, T >= 1; with `max_penalised` only the first that many are charged.
+        invalid: (T,) bool, T >= 1, the actions that cost something.
+        penalty: what each costs.
 
     Returns:
         (T,) rewards.
     """
-    rewards = -config.invalid_penalty * charged(invalid, config).astype(float)
+    rewards = -penalty * invalid.astype(float)
     rewards[-1] += outcome
     return rewards
 
 
 def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
-    """Eq. 5: R_t = sum over k >= t of gamma^(k - t) r_k. (T,) -> (T,)."""
+    """GiGPO Eq. 5: R_t = sum over k >= t of gamma^(k - t) r_k. (T,) -> (T,)."""
     result = np.array(rewards, dtype=float)
     for t in range(len(result) - 2, -1, -1):
         result[t] += gamma * result[t + 1]
@@ -51,13 +64,9 @@ def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
 
 
 def episode_advantages(
-    returns: np.ndarray,
-    groups: np.ndarray,
-    steps: np.ndarray,
-    statistics: Literal["episode", "row"],
-    scale_by_std: bool,
+    returns: np.ndarray, groups: np.ndarray, steps: np.ndarray, statistics: Statistics, scale_by_std: bool
 ) -> np.ndarray:
-    """Eq. 3: A_E, the episodes of a group compared by their returns.
+    """GiGPO Eq. 3: A_E, the episodes of a group compared by their returns.
 
     Args:
         returns: (N,) R of each episode.
@@ -78,8 +87,10 @@ def episode_advantages(
     return group_advantages(returns[rows], groups[rows], scale_by_std)[first]
 
 
-def step_advantages(returns: np.ndarray, groups: np.ndarray, anchors: Sequence[str], scale_by_std: bool) -> np.ndarray:
-    """Eq. 6-7: A_S, the rows of a task group with the same anchor compared by their discounted returns.
+def step_advantages(
+    returns: np.ndarray, groups: np.ndarray, anchors: Sequence[str], scale_by_std: bool
+) -> np.ndarray:
+    """GiGPO Eq. 6-7: A_S, the rows of a task group with the same anchor compared by their discounted returns.
 
     Args:
         returns: (M,) R_t of each act row.
@@ -96,3 +107,28 @@ def step_advantages(returns: np.ndarray, groups: np.ndarray, anchors: Sequence[s
     result = np.zeros(len(returns))
     result[shared] = group_advantages(returns[shared], anchored[shared], scale_by_std)
     return result
+
+
+class GiGPO(Method):
+    """GRPO with step advantages beside the episode's."""
+
+    Options: ClassVar[type[MethodConfig]] = GiGPOConfig
+
+    @classmethod
+    def rows(cls, rollouts: Sequence[Rollout], config: Config) -> list[Row]:
+        """Credit every action by A_E + omega * A_S (GiGPO Eq. 8)."""
+        check_rollouts(rollouts)
+        options, credit, groups = config.method, config.credit, groups_of(rollouts)
+        invalid = [invalid_actions(r, credit) for r in rollouts]
+        steps = np.array([len(part) for part in invalid])
+        episode = episode_advantages(
+            returns_of(rollouts, credit), groups, steps, options.statistics, credit.scale_by_std
+        )
+        taken = [
+            discounted_returns(step_rewards(r.outcome, part, credit.invalid_penalty), options.gamma)
+            for r, part in zip(rollouts, invalid, strict=True)
+        ]
+        anchors = [turn.observation for r in rollouts for turn in r.turns_of("act")]
+        step = step_advantages(np.concatenate(taken), np.repeat(groups, steps), anchors, credit.scale_by_std)
+        advantages = np.repeat(episode, steps) + options.omega * step
+        return make_rows(rollouts, calls_of(rollouts), advantages, credit.token_mean)

@@ -16,17 +16,16 @@ from typing import Any
 import pandas as pd
 import torch
 
-from skill1.config import Config, ConfigError, flatten, load_config
-from skill1.encoder import load_encoder
+from skill1.config import Config, ConfigError, load_config, method_of, override
+from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
-from skill1.evaluate import Evaluation, Job, jobs, load_policy, outcomes, play_together, summarise
+from skill1.evaluate import Evaluation, summarise
 from skill1.generation.endpoint import CONCURRENT, ChatClient, EndpointPolicy
-from skill1.library import SkillLibrary
-from skill1.methods.skillrl.live import LiveBank
 from skill1.models.export import LIBRARY, Training, read_training
+from skill1.play import Job, jobs, load_policy, outcomes, play_together
 from skill1.policy import Policy
-from skill1.processes import join_processes
 from skill1.prompts import make_prompts
+from skill1.rollout import Stages
 from skill1.store.evaluation_folder import EvaluationFolder
 
 
@@ -52,7 +51,7 @@ def model_config(
     if endpoint:
         given = {"policy.generate_batch": CONCURRENT} | given  # episodes, so requests, at a time
     if preset is None and training is not None:
-        return load_config(training.config.preset, training.config.variant, flatten(training.config) | given)
+        return override(training.config, given)
     return load_config(preset or "paper", "full", given)
 
 
@@ -83,11 +82,13 @@ def evaluate_model(
     environment = make_environment(config.environment)
     todo = {split: jobs(environment.tasks(split), config.evaluation.passes) for split in config.evaluation.splits}
     source = _library_folder(config, library, training)
-    skills = None if source is None else _load_skills(config, source)
+    method = None if source is None else method_of(config)(config)
+    if method is not None:
+        method.load_skills(source)
     about = {
         "model": model,
         "endpoint": endpoint,
-        "library": None if skills is None else {"skills": len(skills.frozen()), "sha256": skills.state_hash()},
+        "library": None if method is None else {"skills": len(method.skills), "sha256": method.skills.state_hash()},
         "training": None
         if training is None
         else {"variant": training.config.variant, "seed": training.config.train.seed, "step": training.step},
@@ -96,14 +97,14 @@ def evaluate_model(
     for split in todo:
         folder.check_data(split, environment.data_hash(split))
     policy = _policy(config, training, endpoint, key_variable)
-    frozen = None if skills is None else skills.frozen()
+    stages = Stages() if method is None else method.frozen()
     evaluations = []
     with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
         for split, wanted in todo.items():
             stored = folder.outcomes()
             frame = stored[stored["split"] == split]
             for batch in _missing(wanted, frame):
-                rollouts = play_together(batch, policy, environment, frozen, config, progress=progress)
+                rollouts = play_together(batch, policy, environment, stages, config, progress=progress)
                 fresh = outcomes(batch, rollouts, config, training.step if training else 0, folder.library)
                 if training is None:
                     fresh = fresh.assign(variant=model, seed=pd.NA)
@@ -122,20 +123,13 @@ def _library_folder(config: Config, wanted: str | None, training: Training | Non
     if wanted == "none":
         return None
     if wanted is not None:
-        if not config.skilled:
+        if not method_of(config).keeps_skills:
             raise ConfigError(
-                f"library.enabled is off, but a library is given ({wanted}): set it to true, or give none"
+                f"the method {config.method.name} keeps no skills, but a library is given ({wanted}): leave it out"
             )
         return Path(wanted)
     own = Path(config.policy.model) / LIBRARY
-    return own if training is not None and config.skilled and own.is_dir() else None
-
-
-def _load_skills(config: Config, folder: Path) -> SkillLibrary | LiveBank:
-    encoder = load_encoder(config.library.encoder)
-    if config.bank.enabled:
-        return LiveBank.load(folder, config.bank, config.environment.name, encoder)
-    return SkillLibrary.load(folder, config.library, encoder)
+    return own if training is not None and method_of(config).keeps_skills and own.is_dir() else None
 
 
 def _policy(

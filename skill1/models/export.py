@@ -2,7 +2,7 @@
 
     config.json, model*.safetensors, tokenizer*    for AutoModelForCausalLM and AutoTokenizer; of a LoRA run the adapter,
                                                    or with `merge` the whole weights
-    library/                                       the skills as of the step, for `SkillLibrary.load` (`LiveBank.load`)
+    library/                                       the skills as of the step, for `Method.load_skills`
     SKILLS.md                                      the same skills to read
     skill1/config.json, skill1/manifest.json       what it was trained with: configuration; step, data, versions
     README.md                                      the model card (skill1.models.model_card)
@@ -26,13 +26,9 @@ from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
-from skill1.config import Config, PolicyConfig, read_config, save_config
-from skill1.methods.skillrl.bank import load_bank
-from skill1.methods.skillrl.categories import known_categories
-from skill1.methods.skillrl.live import BANK_FILE
-from skill1.models.model_card import bank_page, model_card, skills_page
+from skill1.config import Config, PolicyConfig, method_of, read_config, save_config
+from skill1.models.model_card import model_card, skills_page
 from skill1.policy import load_model
-from skill1.store.journal import read_snapshot, write_snapshot
 from skill1.store.run_directory import Checkpoint, RunDirectory, RunError
 
 LIBRARY = "library"
@@ -102,7 +98,7 @@ def _write(run: RunDirectory, checkpoint: Checkpoint, folder: Path, merge: bool)
     if merge:
         model = merged(run.config.policy, checkpoint.path)
     save_whole(model, tokenizer, folder)
-    skills = _write_skills(run.config, checkpoint.path / LIBRARY, folder) if run.config.skilled else None
+    skills = _write_skills(run.config, checkpoint.path / LIBRARY, folder) if method_of(run.config).keeps_skills else None
     manifest = run.manifest()
     manifest["sessions"] = [{k: v for k, v in s.items() if k != "command"} for s in manifest["sessions"]]
     (folder / _TRAINING).mkdir()
@@ -128,17 +124,12 @@ def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 def _write_skills(config: Config, source: Path, folder: Path) -> int:
-    """Library or bank, to load and to read; the number of skills."""
-    if config.bank.enabled:
-        bank = load_bank(source / BANK_FILE, known_categories(config.environment.name))
-        shutil.copytree(source, folder / LIBRARY)
-        page, size = bank_page(bank), len(bank)
-    else:
-        snapshot = read_snapshot(source)
-        write_snapshot(folder / LIBRARY, snapshot)
-        page, size = skills_page(snapshot.skills), len(snapshot.skills)
-    (folder / "SKILLS.md").write_text(page)
-    return size
+    """Write the method's skills to load and to read; the number of skills. Raises if they do not load."""
+    method = method_of(config)(config)
+    method.load_skills(source)
+    shutil.copytree(source, folder / LIBRARY)
+    (folder / "SKILLS.md").write_text(skills_page(method.skill_table()))
+    return len(method.skills)
 
 
 def _declare_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

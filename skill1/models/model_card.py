@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import ModelCardData
 
 from skill1.analysis.comparison import success_table
-from skill1.config import Config, diff
+from skill1.config import Config, diff, load_config
 from skill1.envs.make import environment_spec
-from skill1.methods.skillrl.bank import SkillBank
-from skill1.records import Skill
 from skill1.store.resources import is_path
 from skill1.store.run_directory import RunDirectory
 
@@ -64,8 +62,7 @@ def model_card(run: RunDirectory, step: int, *, skills: int | None, merged: bool
     if skills is None:
         library = "It was trained without a skill library."
     else:
-        kind = "entries of the skill bank" if config.bank.enabled else "skills"
-        library = f"`library/` holds the {skills} {kind} it had then (`SKILLS.md` to read)."
+        library = f"`library/` holds the {skills} skills it had then (`SKILLS.md` to read)."
     return _CARD.format(
         header=_header(config, adapter=config.policy.lora_rank > 0 and not merged),
         title=f"Skill1: {config.preset}, {config.variant}, seed {config.train.seed}, step {step}",
@@ -82,21 +79,11 @@ def model_card(run: RunDirectory, step: int, *, skills: int | None, merged: bool
     )
 
 
-def skills_page(skills: Sequence[Skill]) -> str:
-    """All skills as a table, highest utility first."""
-    ranked = sorted(skills, key=lambda s: (-s.utility, s.id))
-    rows = [(s.id, f"{s.utility:.3f}", s.count, s.admitted, s.last_used, s.desc, s.strategy, s.task) for s in ranked]
-    columns = ("id", "U", "n", "admitted", "last used", "when it helps", "strategy", "from the task")
-    about = "U: utility (Eq. 5), n: its observations; admitted and last used: training steps."
-    return f"# {len(skills)} skills\n\n{about}\n\n{_table(columns, rows)}\n"
-
-
-def bank_page(bank: SkillBank) -> str:
-    """All entries of a SkillRL bank, section by section."""
-    entries = [(e.id, e.category or "general", e.title, e.principle, e.when) for e in bank.principles]
-    mistakes = [(e.id, "mistake", e.description, e.avoid, e.why) for e in bank.mistakes]
-    columns = ("id", "section", "title", "principle, or how to avoid it", "when it helps, or why it happens")
-    return f"# {len(bank)} entries of the skill bank\n\n{_table(columns, entries + mistakes)}\n"
+def skills_page(skills: Sequence[Mapping[str, Any]]) -> str:
+    """Write skills as a page to read; `skills`: see `methods.base.Method.skill_table`."""
+    if not skills:
+        return "# 0 skills\n"
+    return f"# {len(skills)} skills\n\n{_table(skills[0], [skill.values() for skill in skills])}\n"
 
 
 def _header(config: Config, *, adapter: bool) -> str:
@@ -169,7 +156,7 @@ def _training(run: RunDirectory) -> str:
 
 
 def _changes(config: Config) -> str:
-    return _table(("field", "paper", "here"), [(f"`{name}`", *both) for name, both in diff(Config(), config).items()])
+    return _table(("field", "paper", "here"), [(f"`{name}`", *both) for name, both in diff(load_config("paper", config.variant), config).items()])
 
 
 def _table(columns: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:

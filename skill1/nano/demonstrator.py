@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
-from skill1.config import WarmStartConfig
+from skill1.nano.options import WarmStartConfig
 from skill1.envs.base import Observation, VectorEnvironment
 from skill1.nano.prompts import Fact
 from skill1.nano.reflection import CompactReflections

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skill1.config import WarmStartConfig, load_config
+from skill1.nano.options import WarmStartConfig, load_config
 from skill1.nano.world import nano_of
 
 _CARD = """# {title}

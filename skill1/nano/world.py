@@ -14,14 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from skill1.config import WarmStartConfig, load_config
+from skill1.config import load_config
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import environment_spec
+from skill1.envs.spec import EnvironmentSpec
 from skill1.methods.skillrl.evolution import Episode
 from skill1.nano.demonstrator import Demonstrator
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.prompts import Fact
 from skill1.nano.reflection import CompactReflections
-from skill1.presets import PRESETS
+from skill1.presets import presets
+from skill1.prompts import PromptSet
 from skill1.records import Rollout, Task
 from skill1.registry import ConfigError, find
 from skill1.store.run_directory import RunError
@@ -68,9 +71,19 @@ def nano_of(environment: str) -> NanoWorld:
     return find("nano worlds", spec.nano)
 
 
+def compact_prompts(spec: EnvironmentSpec) -> CompactReflections:
+    """Build the prompt set `compact`. Raises ConfigError for an environment without a nano world."""
+    return nano_of(spec.name).prompts()
+
+
+def as_they_are(prompts: PromptSet) -> PromptSet:
+    """Return the compact prompts for what single methods ask: they word reflections and banks themselves."""
+    return prompts
+
+
 def has_world(preset: str) -> bool:
     """Whether a preset plays generated games when it is given no others: those of the nano policies do."""
-    return PRESETS[preset].get("policy.prompts") == "compact"
+    return presets()[preset].get("policy.prompts") == "compact"
 
 
 def world_folder(seed: int, preset: str = "nano") -> Path:
@@ -97,7 +110,7 @@ def nano_world(seed: int, sizes: Mapping[str, Any] | None = None, preset: str = 
 
 
 def _world_of(preset: str) -> NanoWorld:
-    if preset not in PRESETS or not has_world(preset):
-        known = ", ".join(filter(has_world, PRESETS))
+    if preset not in presets() or not has_world(preset):
+        known = ", ".join(filter(has_world, presets()))
         raise ConfigError(f"the preset {preset} has no generated games of its own (only {known} have)")
     return nano_of(load_config(preset).environment.name)

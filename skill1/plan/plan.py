@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from skill1.config import Config, ConfigError
+from skill1.config import Config, ConfigError, method_of, override
 from skill1.plan.architectures import Architecture, read_architecture
 from skill1.plan.duration import Duration, estimate_duration
 from skill1.plan.graph import Graph, Parameters, Weights
@@ -162,7 +162,7 @@ def check(config: Config, ranks: int, architecture: PretrainedConfig) -> None:
             "whole groups, so use fewer GPUs or more tasks a step"
         )
     rollout = config.rollout
-    limit = max(rollout.max_query_tokens, rollout.max_rerank_tokens, rollout.max_act_tokens, rollout.max_distill_tokens)
+    limit = max(method_of(config).trained_stages(config).values())
     context = architecture.max_position_embeddings
     if rollout.max_prompt_tokens + limit > context:
         raise ConfigError(
@@ -184,10 +184,7 @@ def _kinds(plan: Plan) -> Iterator[list[dict[str, Any]]]:
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    for name, value in changes.items():
-        section, leaf = name.split(".")
-        config = replace(config, **{section: replace(getattr(config, section), **{leaf: value})})
-    return config
+    return override(config, changes)
 
 
 def _value(config: Config, name: str) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from skill1.batching import Shape, Update, plan_updates
-from skill1.config import Config, ConfigError
-from skill1.records import STAGES, Stage
+from skill1.config import Config, ConfigError, method_of
+from skill1.records import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,26 +112,11 @@ class Workload:
         )
 
 
-def skills_shown(config: Config) -> int:
-    """The most skills or bank entries that training shows in an act prompt, once there are as many.
-
-    Evolved principles have a budget of their own where the configuration gives them one. Of "template" retrieval, which
-    shows all principles of a category, it is assumed that they are `bank.specific_top_k`.
-    """
-    bank, library = config.bank, config.library
-    if bank.enabled:
-        budgets = 2 if bank.general_budget == "own" and bank.evolve_from != "never" else 1
-        return min(bank.limit, budgets * bank.top_k + bank.specific_top_k + bank.mistakes)
-    if library.enabled:
-        return library.top_k if library.inject == "all" else 1
-    return 0
-
-
 def make_workload(config: Config, given: Assumptions) -> Workload:
     """The calls of one step.
 
     By default an episode takes .6 of the step limit's actions, and some episode of a step takes them all; an act prompt
-    holds as many skills as it may (`skills_shown`), in the `memory_share` of the episodes that may hold any.
+    holds as many skills as it may (`Method.skills_shown`), in the share of the episodes that may hold any.
 
     Raises:
         ConfigError: an assumption that the configuration rules out.
@@ -143,29 +128,19 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
     if given.longest < 1:
         raise ConfigError(f"longest = {given.longest:g}: the longest completion is at least the mean one")
     lengths = dict(_LENGTHS[config.policy.prompts])
-    shown, entry = skills_shown(config), _ENTRY[config.policy.prompts]
-    more = round(rollout.memory_share * max(shown - 1, 0) * entry)
+    method, entry = method_of(config), _ENTRY[config.policy.prompts]
+    shown, share = method.skills_shown(config)
+    more = round(share * max(shown - 1, 0) * entry)
     act = lengths["act"].prompt + more if given.prompt is None else given.prompt
     lengths["act"] = replace(lengths["act"], prompt=act)
     if given.completion is not None:
         lengths["act"] = replace(lengths["act"], completion=given.completion)
-    limits = {
-        "query": rollout.max_query_tokens,
-        "rerank": rollout.max_rerank_tokens,
-        "act": rollout.max_act_tokens,
-        "distill": rollout.max_distill_tokens,
-    }
-    episodes = rollout.tasks_per_step * rollout.group_size
-    skilled = config.library.enabled
-    rows = {
-        "query": episodes if skilled and rollout.selection else 0,
-        "rerank": episodes if skilled and rollout.selection else 0,
-        "act": round(episodes * turns),
-        "distill": episodes if skilled and rollout.distillation else 0,
-    }
+    limits = method.trained_stages(config)
+    episodes = rollout.episodes
+    rows = {stage: round(episodes * turns) if stage == "act" else episodes for stage in limits}
     stages = []
-    for stage in STAGES:
-        wanted = lengths[stage]
+    for stage in limits:
+        wanted = lengths.get(stage, lengths["distill"])
         if wanted.prompt < 1 or wanted.completion < 1:
             raise ConfigError(f"{stage}: a prompt of {wanted.prompt} and a completion of {wanted.completion} tokens")
         if wanted.prompt > rollout.max_prompt_tokens:
@@ -173,10 +148,9 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
                 f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} is less than a typical {stage} prompt "
                 f"({wanted.prompt} tokens): training would stop at it"
             )
-        if rows[stage]:
-            completion = min(wanted.completion, limits[stage])
-            longest = min(limits[stage], math.ceil(given.longest * completion))
-            calls = most if stage == "act" else 1
-            kept = replace(wanted, completion=completion)
-            stages.append(Stages(stage, rows[stage], kept, limits[stage], calls, longest))
+        completion = min(wanted.completion, limits[stage])
+        longest = min(limits[stage], math.ceil(given.longest * completion))
+        calls = most if stage == "act" else 1
+        kept = replace(wanted, completion=completion)
+        stages.append(Stages(stage, rows[stage], kept, limits[stage], calls, longest))
     return Workload(episodes, turns, tuple(stages), shown, entry)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Protocol
 
 from skill1.envs.base import Observation
-from skill1.methods.skillrl.bank import Mistake, Principle
-from skill1.records import Lesson, Reflection
+from skill1.records import Lesson
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Exchange = tuple[str, str]  # (observation text, environment command answered with)
 
@@ -25,7 +25,7 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class ActContext:
-    """What an act prompt is made from (method section 1, stage act)."""
+    """What an act prompt is made from."""
 
     start: Observation  # initial observation
     skill: str  # skill block, "" for none
@@ -34,16 +34,8 @@ class ActContext:
     observation: Observation  # current
 
 
-@dataclass(frozen=True, slots=True)
-class Reflected:
-    """A parsed reflection (RetroAgent)."""
-
-    reflection: Reflection
-    lesson: Lesson | None  # None: it had nothing to say
-
-
 class PromptSet(Protocol):
-    """Templates and parsers of the four stages, distilling in two forms."""
+    """Templates and parsers of the four stages."""
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """Token ids of one fresh single-turn call, up to where the policy starts writing."""
@@ -61,24 +53,8 @@ class PromptSet(Protocol):
         """`reference`: the last trajectory of the same task with the opposite outcome (released switch), else None."""
         ...
 
-    def reflect(
-        self,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        """`won`: None where the policy is to judge. `reference`: as in `distill`."""
-        ...
-
     def skill_block(self, strategies: Sequence[str]) -> str:
         """The text that stands in every act prompt of the episode; "" when `strategies` is empty."""
-        ...
-
-    def bank_block(
-        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
-    ) -> str:
-        """What a skill bank shows, in the place of `skill_block`; "" when there is nothing."""
         ...
 
     def parse_query(self, text: str, start: Observation) -> Parsed: ...
@@ -96,10 +72,6 @@ class PromptSet(Protocol):
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         """What the library keeps of a distillation; None if it did not parse."""
-        ...
-
-    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
-        """What a reflection says; None if it did not parse. Its lesson is keyed by the task text."""
         ...
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from skill1.envs.base import Observation
-from skill1.envs.spec import PromptWords
-from skill1.methods.skillrl.bank import Mistake, Principle
+from skill1.envs.spec import EnvironmentSpec, PromptWords
 from skill1.prompts.answers import json_object, lessons
-from skill1.prompts.base import ActContext, Exchange, Parsed, Reflected, complete_ranking
-from skill1.prompts.reflection import read_reflect, write_reflect
+from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
 from skill1.records import Lesson
+
+if TYPE_CHECKING:  # a command that only reads a configuration need not load transformers
+    from transformers import PreTrainedTokenizerBase
 
 _QUERY = """You are an agent about to solve {setting}.
 Task: {task}
@@ -70,18 +70,19 @@ def _tag(name: str, text: str) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def _steps(trajectory: Sequence[Exchange]) -> str:
+def write_steps(trajectory: Sequence[Exchange]) -> str:
+    """Write a trajectory as numbered lines."""
     return "\n".join(
         f"[{i}] Observation: {observation}\n    Action: {action}"
         for i, (observation, action) in enumerate(trajectory, start=1)
     )
 
 
-def _comparison(won: bool | None, reference: Sequence[Exchange] | None) -> str:
-    """An earlier trajectory of the opposite outcome as a paragraph, "" for none."""
+def write_comparison(won: bool | None, reference: Sequence[Exchange] | None) -> str:
+    """Write an earlier trajectory of the opposite outcome as a paragraph, "" for none."""
     if reference is None:
         return ""
-    return f"\nFor comparison, an earlier {'failed' if won else 'successful'} attempt:\n{_steps(reference)}\n"
+    return f"\nFor comparison, an earlier {'failed' if won else 'successful'} attempt:\n{write_steps(reference)}\n"
 
 
 class FullPrompts:
@@ -129,42 +130,12 @@ class FullPrompts:
             navigation=self.words.navigation,
             task=start.instruction,
             outcome="success" if won else "failure",
-            trajectory=_steps(trajectory),
-            reference=_comparison(won, reference),
-        )
-
-    def reflect(
-        self,
-        start: Observation,
-        won: bool | None,
-        trajectory: Sequence[Exchange],
-        reference: Sequence[Exchange] | None,
-    ) -> str:
-        return write_reflect(
-            episode=self.words.episode,
-            task=start.instruction,
-            won=won,
-            trajectory=_steps(trajectory),
-            reference=_comparison(won, reference),
-            subtasks=self.words.subtasks if won is not None else self.words.judged_subtasks,
-            navigation=self.words.navigation,
+            trajectory=write_steps(trajectory),
+            reference=write_comparison(won, reference),
         )
 
     def skill_block(self, strategies: Sequence[str]) -> str:
         return _SKILL.format(strategies="\n".join(strategies)) if strategies else ""
-
-    def bank_block(
-        self, general: Sequence[Principle], specific: Sequence[Principle], mistakes: Sequence[Mistake]
-    ) -> str:
-        whens = [f" (when: {entry.when})" if entry.when else "" for entry in specific]
-        sections = {
-            "Principles for every task:": [f"- {e.title}: {e.principle}" for e in general],
-            "Principles for this kind of task:": [
-                f"- {e.title}: {e.principle}{when}" for e, when in zip(specific, whens, strict=True)
-            ],
-            "Mistakes to avoid:": [f"- {mistake.description} Instead: {mistake.avoid}" for mistake in mistakes],
-        }
-        return self.skill_block([line for head, lines in sections.items() if lines for line in (head, *lines)])
 
     def parse_query(self, text: str, start: Observation) -> Parsed:
         tagged = _tag("query", text)
@@ -188,8 +159,10 @@ class FullPrompts:
             return None
         return Lesson(head.strip(), lesson)
 
-    def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
-        return read_reflect(text, start.instruction)
-
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
-        return Lesson(start.instruction, _steps(trajectory))
+        return Lesson(start.instruction, write_steps(trajectory))
+
+
+def make(spec: EnvironmentSpec) -> FullPrompts:
+    """Build the prompts in an environment's words."""
+    return FullPrompts(spec.words)

@@ -20,7 +20,7 @@ from skill1.analysis.study import EVALUATIONS, FILES, FORMAT, METRIC_KEYS, SWEEP
 from skill1.envs.make import environment_spec
 from skill1.running.batch import stamp_of
 from skill1.running.experiment import EVALUATE, TRAIN, config_hash
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunDirectory, RunError
 
 SECONDS = "seconds.json"  # beside a run: what it cost so far

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
+from skill1.config import method_of
 from skill1.evaluate import evaluate_run
 from skill1.running.launch import launch_torchrun
 from skill1.store.run_directory import RunDirectory, RunError
@@ -44,12 +45,13 @@ def evaluate_arms(
             f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)"
         )
     before: dict[str, Any] = {"step": 0}
-    if run.config.bank.enabled:
-        before["library"] = "none"  # one untrained policy for all variants, also where training starts with a bank
+    method = method_of(run.config)
+    if method.starts_with_skills(run.config):
+        before["library"] = "none"  # one untrained policy for all variants, also where training starts with skills
     arms = {BEFORE: before} if baseline else {}
-    if run.config.skilled:
+    if method.keeps_skills:
         arms |= {WITH_LIBRARY: {}, WITHHELD: {"library": "none"}}
-        if run.config.bank.enabled and run.config.bank.file is not None:
+        if method.starts_with_skills(run.config):
             arms |= {FIRST_BANK: {"library": "step:0"}}
     else:
         arms |= {WITHOUT: {}}

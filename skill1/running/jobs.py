@@ -22,7 +22,7 @@ from skill1.config import ConfigError
 from skill1.running.collect import PHASES, SECONDS, read_seconds
 from skill1.running.experiment import Experiment, command
 from skill1.running.launch import bound_command, bound_environment
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 
 _POLL = 0.5  # seconds between two looks at the running jobs
 _FLUSH = 5.0  # seconds of a run's cost that a kill may lose

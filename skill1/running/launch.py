@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from skill1.distributed import TERMINATED, on_sigterm
 from skill1.errors import UserError
-from skill1.termination import TERMINATED, on_sigterm
 
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
 _PR_SET_PDEATHSIG = 1

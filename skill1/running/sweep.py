@@ -27,12 +27,12 @@ from skill1.analysis.study import SWEEP, home
 from skill1.config import ConfigError, flatten, load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.nano.world import has_world, nano_world, world_folder
-from skill1.presets import VARIANTS
+from skill1.presets import variants
 from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 from skill1.store.resources import find_model, resource
 from skill1.store.run_directory import RunError, lock_folder
 
@@ -65,7 +65,7 @@ class Sweep:
         for variant in self.variants:
             for seed in self.seeds:
                 load_config(self.preset, variant, {**self.overrides, "train.seed": seed})
-            if both := sorted(set(self.overrides) & set(VARIANTS[variant])):
+            if both := sorted(set(self.overrides) & set(variants()[variant].changes)):
                 raise ConfigError(f"{both[0]} is what the variant {variant} switches: it cannot be set for the sweep")
         if own := sorted(set(self.overrides) & set(_OWN_FIELDS)):
             raise ConfigError(f"{own[0]} is set by the sweep: use {_OWN_FIELDS[own[0]]}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from safetensors import SafetensorError, safe_open
 
 from skill1.errors import UserError
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 
 if TYPE_CHECKING:  # readers of runs need not wait for torch
     from torch import nn

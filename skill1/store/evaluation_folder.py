@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from skill1.config import Config, diff, read_config, save_config
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunError, read_outcomes, write_outcomes
 from skill1.store.session import describe_session
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from skill1.errors import UserError
 from skill1.records import Skill
+from skill1.store.atomic import replace_file
 
 SNAPSHOT_FILE = "skills.jsonl"
 _SNAPSHOT_HEAD = {"format": "skill1-library", "version": 1}
@@ -267,21 +268,6 @@ def _check_head(path: Path, data: bytes, expected: Mapping[str, Any]) -> None:
         raise LibraryError(f"{path} is corrupt: line 1 is not a {expected['format']} header; {_RESTORE}") from None
     if found != expected:
         raise LibraryError(f"{path} is {found}, this code reads {dict(expected)}: use the code version that wrote it")
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` into `path` such that a kill or power cut leaves the old or the new content, never a part."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def line(record: Mapping[str, Any]) -> str:

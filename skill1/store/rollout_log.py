@@ -1,4 +1,4 @@
-"""Rollouts as parquet: the log that every figure and table is made from (architecture: "Rollouts are the log").
+"""Rollouts as parquet: the log that every figure and table is made from.
 
 One file per training step, one row per episode, nested columns in the records' own shape, so that pandas, pyarrow or
 duckdb read single columns (`outcome`, `task.category`) without this module. `read_rollouts` gives back exactly what
@@ -8,17 +8,17 @@ duckdb read single columns (`outcome`, `task.category`) without this module. `re
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.records import Candidate, Lesson, Reflection, Rollout, Task, Turn
+from skill1.records import Candidate, Lesson, Rollout, Task, Turn
+from skill1.store.atomic import replacing
 
 _ROLLOUTS_PER_ROW_GROUP = 32  # bounds memory: one row group of a 7B run is tens of MB
 _TOKENS = pa.list_(pa.int32())
@@ -47,7 +47,7 @@ _TURN = pa.struct(
 _CANDIDATE = pa.struct(
     [("skill", pa.string()), ("utility", pa.float64()), ("similarity", pa.float64()), ("score", pa.float64())]
 )
-ROLLOUT_SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         ("task", _TASK),
         ("instruction", pa.string()),
@@ -65,30 +65,46 @@ ROLLOUT_SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("steps", pa.int64()),
         ("lesson", pa.struct([("desc", pa.string()), ("strategy", pa.string())])),
-        ("memory", pa.bool_()),
-        ("reflection", pa.struct([("success", pa.bool_()), ("completed", pa.int64()), ("listed", pa.int64())])),
-        ("baseline", pa.float64()),
     ]
 )
+_PLAIN = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 _ARRAYS = {"prompt_ids": np.int32, "completion_ids": np.int32, "logprobs": np.float32}
 
 
-def write_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
+def rollout_schema(extra: type | None = None) -> pa.Schema:
+    """The columns of a log; with `extra`, a dataclass that a method stores on rollouts, also the struct `extra`."""
+    return _SCHEMA if extra is None else _SCHEMA.append(pa.field("extra", _arrow(extra)))
+
+
+def write_rollouts(path: Path, rollouts: Sequence[Rollout], extra: type | None = None) -> None:
     """Write `path` atomically: it is absent or whole at any instant. Raises TypeError for arrays of another dtype."""
-    partial = path.with_suffix(".partial")
-    with pq.ParquetWriter(partial, ROLLOUT_SCHEMA, compression="zstd") as writer:
+    schema = rollout_schema(extra)
+    with replacing(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for start in range(0, len(rollouts), _ROLLOUTS_PER_ROW_GROUP):
             rows = [_row(rollout) for rollout in rollouts[start : start + _ROLLOUTS_PER_ROW_GROUP]]
-            writer.write_table(pa.Table.from_pylist(rows, schema=ROLLOUT_SCHEMA))
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, path)
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def read_rollouts(path: Path) -> list[Rollout]:
-    """All rollouts of a step, in the order written. Token arrays are read-only views of the file's columns."""
+def read_rollouts(path: Path, extra: type | None = None) -> list[Rollout]:
+    """Read all rollouts of a step, in the order written. Token arrays are read-only views of the file's columns."""
     file = pq.ParquetFile(path)
-    return [r for group in range(file.num_row_groups) for r in _rollouts(file.read_row_group(group))]
+    return [r for group in range(file.num_row_groups) for r in _rollouts(file.read_row_group(group), extra)]
+
+
+def _arrow(kind: Any) -> pa.DataType:
+    """The arrow type of a field: a plain value, a dataclass of such, or one of these or None."""
+    if is_dataclass(kind):
+        return pa.struct([(name, _arrow(hint)) for name, hint in get_type_hints(kind).items()])
+    [kind] = [k for k in get_args(kind) if k is not type(None)] or [kind]
+    return _PLAIN[kind] if kind in _PLAIN else _arrow(kind)
+
+
+def _revived(kind: Any, value: Any) -> Any:
+    """A dataclass from what arrow made of it, nested ones included."""
+    if not isinstance(value, dict):
+        return value
+    [kind] = [k for k in get_args(kind) if k is not type(None)] or [kind]
+    return kind(**{name: _revived(hint, value[name]) for name, hint in get_type_hints(kind).items()})
 
 
 def _row(rollout: Rollout) -> dict[str, Any]:
@@ -96,8 +112,8 @@ def _row(rollout: Rollout) -> dict[str, Any]:
     row["task"] = _shallow(rollout.task)
     row["turns"] = [_turn_row(turn) for turn in rollout.turns]
     row["candidates"] = [_shallow(candidate) for candidate in rollout.candidates]
-    for name in ("lesson", "reflection"):
-        row[name] = None if row[name] is None else _shallow(row[name])
+    row["lesson"] = None if row["lesson"] is None else _shallow(row["lesson"])
+    row["extra"] = None if row["extra"] is None else asdict(row["extra"])
     return row
 
 
@@ -113,7 +129,7 @@ def _shallow(record: Any) -> dict[str, Any]:
     return {f.name: getattr(record, f.name) for f in fields(record)}
 
 
-def _rollouts(table: pa.Table) -> list[Rollout]:
+def _rollouts(table: pa.Table, extra: type | None) -> list[Rollout]:
     turns = table["turns"].combine_chunks()
     ends = turns.offsets.to_numpy()  # (rollouts + 1,)
     all_turns = _turns(turns.values)
@@ -124,8 +140,7 @@ def _rollouts(table: pa.Table) -> list[Rollout]:
         row["candidates"] = tuple(Candidate(**c) for c in row["candidates"])
         row["ranking"] = tuple(row["ranking"])
         row["lesson"] = None if row["lesson"] is None else Lesson(**row["lesson"])
-        if row.get("reflection") is not None:  # logs of before there were reflections lack the column
-            row["reflection"] = Reflection(**row["reflection"])
+        row["extra"] = _revived(extra, row.get("extra"))
         result.append(Rollout(**row))
     return result
 
@@ -135,7 +150,7 @@ def _turns(turns: pa.StructArray) -> list[Turn]:
     for i, leaf in enumerate(turns.type):
         column = turns.field(i)
         columns[leaf.name] = _arrays(column) if leaf.name in _ARRAYS else column.to_pylist()
-    return [Turn(**dict(zip(columns, values, strict=False))) for values in zip(*columns.values(), strict=False)]
+    return [Turn(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
 def _arrays(column: pa.ListArray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Run directories: `results/<name>/` (architecture: "Run directory").
+"""Run directories: `results/<name>/`.
 
     config.json                    the whole typed configuration
     manifest.json                  data hash, and per session: start time, git commit, versions, platform, devices
@@ -30,9 +30,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.config import Config, ConfigError, changes, diff, read_config, save_config
+from skill1.config import Config, ConfigError, diff, method_of, read_config, save_config
 from skill1.errors import UserError
 from skill1.records import Rollout
+from skill1.store.atomic import PARTIAL, replace_file, replacing
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
 from skill1.store.rollout_log import read_rollouts, write_rollouts
 from skill1.store.session import describe_session
@@ -168,7 +169,7 @@ class RunDirectory:
 
     def check_config(self, config: Config) -> None:
         """Raises RunError, with the differences, if the run was made with another configuration."""
-        self._refuse(changes(self.config, config))
+        self._refuse(diff(self.config, config))
 
     def check_resumable(self, config: Config) -> None:
         """As `check_config`, but for the fields that a resumed run may change (`RESUMABLE`).
@@ -176,7 +177,7 @@ class RunDirectory:
         Raises:
             RunError: another field differs, or train.steps is less than the last checkpoint's step.
         """
-        changed = changes(self.config, config)
+        changed = diff(self.config, config)
         self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
         if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(
@@ -254,7 +255,7 @@ class RunDirectory:
     def write_rollouts(self, step: int, rollouts: Sequence[Rollout]) -> Path:
         """Store one training step's episodes (atomically, replacing a redone step's)."""
         path = self.rollouts_file(step)
-        write_rollouts(path, rollouts)
+        write_rollouts(path, rollouts, method_of(self.config).Extra)
         return path
 
     def read_rollouts(self, step: int) -> list[Rollout]:
@@ -262,7 +263,7 @@ class RunDirectory:
         path = self.rollouts_file(step)
         if not path.is_file():
             raise RunError(f"{self.path} has no rollouts of step {step} (it has {_ranges(self.rollout_steps())})")
-        return read_rollouts(path)
+        return read_rollouts(path, method_of(self.config).Extra)
 
     def rollout_steps(self) -> list[int]:
         """Steps whose rollouts are stored, ascending."""
@@ -317,9 +318,8 @@ class RunDirectory:
             )
 
     def _write_config(self) -> None:
-        partial = self.path / "config.json.partial"
-        save_config(self.config, partial)
-        os.replace(partial, self.path / "config.json")
+        with replacing(self.path / "config.json") as partial:
+            save_config(self.config, partial)
 
     def _start_session(self, from_step: int, data_hash: str, changed: Mapping[str, Any]) -> None:
         file = self.path / "manifest.json"
@@ -331,21 +331,18 @@ class RunDirectory:
             "data_hash": data_hash,
             "sessions": [*sessions, {"from_step": from_step, "changed": changed, **describe_session()}],
         }
-        if self.config.bank.enabled and self.config.bank.evolve_from == "validation":
-            manifest["leak"] = "bank.evolve_from = validation: the bank learns from episodes of the validation split"
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(partial, file)
+        if (leak := method_of(self.config).leak(self.config)) is not None:
+            manifest["leak"] = leak
+        replace_file(file, f"{json.dumps(manifest, indent=2)}\n".encode())
 
     def _truncate(self, step: int) -> None:
         """Remove everything written after `step`, and torn or partial files."""
         if self.metrics_file.exists():
             records, _ = _read_lines(self.metrics_file)
-            partial = self.metrics_file.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(r) + "\n" for r in records if r["step"] <= step))
-            os.replace(partial, self.metrics_file)
+            kept = "".join(json.dumps(r) + "\n" for r in records if r["step"] <= step)
+            replace_file(self.metrics_file, kept.encode())
         for folder in (self.rollouts_dir, self.evaluations_dir):
-            for file in folder.glob("*.partial"):
+            for file in folder.glob(f"*{PARTIAL}"):
                 file.unlink()
             for file in folder.glob("*step_*.parquet"):
                 if int(file.stem.rpartition("step_")[2]) > step:
@@ -368,9 +365,8 @@ def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise RunError(f"evaluation column of the wrong type: {error}") from error
     path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
-    partial = path.with_suffix(".partial")
-    pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
     return path
 
 

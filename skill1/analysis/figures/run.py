@@ -24,10 +24,10 @@ from skill1.analysis.figures.style import (
     themed,
     whole,
 )
-from skill1.config import keeps_skills
+from skill1.config import method_of_variant
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
-from skill1.presets import VARIANTS
+from skill1.presets import variants as known_variants
 from skill1.stats import Estimate, success_rate, wilson
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
@@ -51,7 +51,7 @@ def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
     games: set[int] = set()
-    variants = [v for v in VARIANTS if any(run.config.variant == v for run in runs)]
+    variants = [v for v in known_variants() if any(run.config.variant == v for run in runs)]
     beside = 0.05 * max(run.config.train.steps for run in runs)  # dots of one step side by side
     for variant, shift in zip(variants, beside * shifts(len(variants)), strict=True):
         own = [run for run in runs if run.config.variant == variant]
@@ -269,7 +269,7 @@ def library_trace(run: RunDirectory) -> pd.DataFrame:
 
 
 def _require_library(run: RunDirectory) -> None:
-    if not run.config.library.enabled:
+    if run.config.library is None:
         raise ValueError(f"run {run.name} (variant {run.config.variant}) has no library to draw")
 
 
@@ -296,7 +296,7 @@ def _style(frame: pd.DataFrame) -> tuple[str, str]:
     first = frame.iloc[0]
     if first["step"] == 0:
         return _BEFORE
-    if first["library"] == "none" and keeps_skills(first["variant"]):
+    if first["library"] == "none" and method_of_variant(first["variant"]).keeps_skills:
         return _WITHHELD
     return VARIANT_COLOURS[first["variant"]], "o"
 

@@ -22,14 +22,14 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from skill1.presets import VARIANTS
+from skill1.presets import variants as known_variants
 from skill1.stats import Estimate
 
 # seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and dark hues for other methods; the
-# order of drawing is that of VARIANTS, full first.
+# order of drawing is that of the known variants, full first.
 VARIANT_COLOURS: dict[str, str] = dict(
     zip(
-        VARIANTS,
+        known_variants(),
         (
             "#0173b2",
             "#949494",

@@ -15,7 +15,8 @@ from skill1.analysis.library.uses import read_uses
 from skill1.methods.skillrl.bank import SkillBank, load_bank
 from skill1.methods.skillrl.categories import known_categories
 from skill1.methods.skillrl.events import BankEvent, BankJournal
-from skill1.methods.skillrl.growth import INITIAL_BANK, JOURNAL
+from skill1.methods.skillrl.method import INITIAL_BANK, JOURNAL
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.store.run_directory import RunDirectory, RunError
 
 SECTIONS = ("general", "category", "mistake")
@@ -45,7 +46,7 @@ def read(path: Path) -> BankRun:
         LibraryError: the journal is damaged.
     """
     run = RunDirectory.open(path)
-    if not run.config.bank.enabled:
+    if not isinstance(run.config.method, SkillRLConfig):
         raise ValueError(
             f"run {path} (variant {run.config.variant}) has no bank to study: choose one of variant skillrl"
         )

@@ -66,7 +66,7 @@ def read(path: Path) -> LibraryRun:
         LibraryError: the journal is damaged, or not of this configuration.
     """
     run = RunDirectory.open(path)
-    if not run.config.library.enabled:
+    if run.config.library is None:
         raise ValueError(
             f"run {path} (variant {run.config.variant}) has no library to study: choose another variant; "
             "one with a skill bank can be the parameter bank of 05_library"
@@ -259,7 +259,7 @@ def saturation(runs: Sequence[RunDirectory]) -> pd.DataFrame:
     """
     frames = []
     for run in runs:
-        if not run.config.library.enabled:
+        if run.config.library is None:
             raise ValueError(f"run {run.path} (variant {run.config.variant}) has no library: it has no capacity")
         if changed := set(diff(runs[0].config, run.config)) - {"library.capacity", "train.seed"}:
             raise ValueError(f"{run.path} differs from {runs[0].path} in more than its capacity: {', '.join(changed)}")

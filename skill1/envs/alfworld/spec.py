@@ -6,6 +6,7 @@ import re
 
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.envs.alfworld.environment import NAME, open_alfworld
+from skill1.envs.alfworld.options import ALFWorldConfig
 from skill1.envs.spec import EnvironmentSpec, PromptWords
 
 # How a task's sentence begins -> its section in the published skill banks of SkillRL; the first that fits.
@@ -30,6 +31,7 @@ def kind_of(instruction: str) -> str:
 ALFWORLD = EnvironmentSpec(
     name=NAME,
     open=open_alfworld,
+    options=ALFWorldConfig,
     task="game",
     tasks="games",
     splits={"train": "training games", "valid_seen": "seen homes", "valid_unseen": "unseen homes"},

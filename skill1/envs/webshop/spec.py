@@ -9,6 +9,7 @@ from skill1.envs.spec import Ceiling, EnvironmentSpec, PromptWords
 from skill1.envs.webshop.ceiling import ceiling
 from skill1.envs.webshop.environment import NAME, open_webshop
 from skill1.envs.webshop.kinds import KINDS, kind_of
+from skill1.envs.webshop.options import WebShopConfig
 
 
 def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
@@ -24,6 +25,7 @@ _SUBTASKS = ("search", "filter", "select", "purchase")
 WEBSHOP = EnvironmentSpec(
     name=NAME,
     open=open_webshop,
+    options=WebShopConfig,
     task="goal",
     tasks="goals",
     splits={"train": "training goals", "test": "held-out goals"},

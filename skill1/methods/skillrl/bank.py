@@ -147,7 +147,7 @@ def load_bank(path: Path, categories: Sequence[str]) -> SkillBank:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BankError(f"{path} does not exist: name a bank file of the public shape in bank.file") from None
+        raise BankError(f"{path} does not exist: name a bank file of the public shape in method.bank") from None
     except (OSError, ValueError) as error:
         raise BankError(f"{path} is not a readable JSON file ({error})") from None
     try:

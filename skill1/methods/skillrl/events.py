@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from skill1.methods.base import Source
 from skill1.methods.skillrl.bank import Principle
 from skill1.store.journal import EventJournal
-
-Source = Literal["train", "validation"]
 
 
 @dataclass(frozen=True, slots=True)

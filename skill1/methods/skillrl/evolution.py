@@ -1,16 +1,16 @@
 """Recursive evolution: which failures a teacher is shown, and which of its answers the bank takes in. Pure functions.
 
-Every `bank.evolve_every` steps, over the episodes of these steps: a category is weak if it won less than
-`bank.weak_below` of at least `bank.weak_rollouts`; up to `bank.evolve_failures` of its lost *episodes*, drawn at random,
+Every `method.evolve_every` steps, over the episodes of these steps: a category is weak if it won less than
+`method.weak_below` of at least `method.weak_rollouts`; up to `method.evolve_failures` of its lost *episodes*, drawn at random,
 round-robin over the weak categories with the weakest first, go to one teacher call. Of the answer at most
-`bank.evolve_new` entries stay.
+`method.evolve_new` entries stay.
 
 Differs from the paper in:
 * Failures come from training by default (the paper's come from validation, the split it reports).
 * What a teacher repeats is dropped: an existing title (case-folded), or a principle as near to an existing one as
-  `bank.duplicate_similarity`. The released code only shows it the titles.
+  `method.duplicate_similarity`. The released code only shows it the titles.
 * New principles belong to the failures' category if they have one in common, else they are general; the released code
-  makes all of them general (`bank.evolved_section = "general"`).
+  makes all of them general (`method.evolved_section = "general"`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from skill1.config import BankConfig
 from skill1.encoder import Encoder
 from skill1.methods.skillrl.bank import Principle, SkillBank, usable
 from skill1.methods.skillrl.categories import category_of
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.records import Rollout
 
 
@@ -70,7 +70,7 @@ def tallies(episodes: Iterable[Episode]) -> dict[str, Tally]:
     return {name: Tally(sum(won), len(won)) for name, won in sorted(found.items())}
 
 
-def weak_categories(of: Mapping[str, Tally], config: BankConfig) -> list[str]:
+def weak_categories(of: Mapping[str, Tally], config: SkillRLConfig) -> list[str]:
     """Categories to learn from, weakest first, ties by name."""
     weak = [name for name, t in of.items() if t.played >= config.weak_rollouts and t.rate < config.weak_below]
     return sorted(weak, key=lambda name: (of[name].rate, name))
@@ -88,14 +88,14 @@ def pick_failures(
     return tuple(queue[i] for i in range(rounds) for queue in queues if i < len(queue))[:count]
 
 
-def section_for(failures: Sequence[Episode], config: BankConfig) -> str | None:
+def section_for(failures: Sequence[Episode], config: SkillRLConfig) -> str | None:
     """Where principles learnt from these failures go: their common category, or None for general."""
     categories = {episode.category for episode in failures}
     return categories.pop() if len(categories) == 1 and config.evolved_section == "category" else None
 
 
 def accept(
-    answer: Sequence[Any], bank: SkillBank, category: str | None, config: BankConfig, encoder: Encoder
+    answer: Sequence[Any], bank: SkillBank, category: str | None, config: SkillRLConfig, encoder: Encoder
 ) -> tuple[tuple[Principle, ...], tuple[str, ...]]:
     """A teacher's answer -> the principles to add, with their ids, and why each of the others is not.
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from skill1.config import BankConfig
 from skill1.encoder import Encoder
+from skill1.methods.base import Source
 from skill1.methods.skillrl.bank import BankError, SkillBank, load_bank
 from skill1.methods.skillrl.categories import known_categories
-from skill1.methods.skillrl.events import BankEvent, Source
+from skill1.methods.skillrl.events import BankEvent
 from skill1.methods.skillrl.evolution import (
     Episode,
     Tally,
@@ -34,10 +34,11 @@ from skill1.methods.skillrl.evolution import (
     tallies,
     weak_categories,
 )
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.methods.skillrl.teacher import Inputs, Teacher, TeacherError
 from skill1.records import Rollout
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 
 BANK_FILE, STATE_FILE = "bank.json", "state.json"
 _HEAD = {"format": "skill1-bank", "version": 1}
@@ -62,7 +63,7 @@ class Answer:
     error: str | None = None
 
 
-def ask(teacher: Teacher, question: Question) -> Answer:
+def ask_teacher(teacher: Teacher, question: Question) -> Answer:
     """The teacher's answer; one that failed is an answer too."""
     try:
         return Answer(tuple(teacher.write("evolve", question.inputs)))
@@ -74,7 +75,7 @@ class LiveBank:
     """The bank of a training run, and what it is about to learn from."""
 
     def __init__(
-        self, config: BankConfig, environment: str, encoder: Encoder, bank: SkillBank, *, seed: int = 0
+        self, config: SkillRLConfig, environment: str, encoder: Encoder, bank: SkillBank, *, seed: int = 0
     ) -> None:
         """
         Args:
@@ -167,7 +168,7 @@ class LiveBank:
         replace_file(folder / STATE_FILE, (json.dumps(state) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path, config: BankConfig, environment: str, encoder: Encoder, *, seed: int = 0) -> LiveBank:
+    def load(cls, folder: Path, config: SkillRLConfig, environment: str, encoder: Encoder, *, seed: int = 0) -> LiveBank:
         """What `save` wrote. Raises BankError: a file is missing, altered, or of another version."""
         path = folder / STATE_FILE
         bank = load_bank(folder / BANK_FILE, known_categories(environment))

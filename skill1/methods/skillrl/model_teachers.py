@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from skill1.config import BankConfig, ConfigError
 from skill1.generation.endpoint import ChatClient, EndpointError
 from skill1.methods.skillrl.asking import question
 from skill1.methods.skillrl.bank import SkillBank
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.teacher import (
     Call,
     FileTeacher,
@@ -24,8 +24,8 @@ from skill1.methods.skillrl.teacher import (
     read_answer,
 )
 from skill1.policy import Policy, PromptTooLong, Seed
-from skill1.registry import find
-from skill1.store.journal import replace_file
+from skill1.registry import ConfigError, find
+from skill1.store.atomic import replace_file
 
 _SCRIPTED = "skill1.nano.teacher:ScriptedTeacher"  # of a higher layer, hence by name
 
@@ -33,7 +33,7 @@ _SCRIPTED = "skill1.nano.teacher:ScriptedTeacher"  # of a higher layer, hence by
 class PolicyTeacher:
     """The policy as it is now. Every rank must ask, and in the same order: sharded weights are gathered to write."""
 
-    def __init__(self, policy: Policy, config: BankConfig, seed: Seed) -> None:
+    def __init__(self, policy: Policy, config: SkillRLConfig, seed: Seed) -> None:
         """`seed` names the random stream of the answers."""
         self._policy = policy
         self._config = config
@@ -58,7 +58,7 @@ class PolicyTeacher:
 class EndpointTeacher:
     """A model that answers over HTTP, with its replies kept in a folder."""
 
-    def __init__(self, client: ChatClient, config: BankConfig, replies: Path) -> None:
+    def __init__(self, client: ChatClient, config: SkillRLConfig, replies: Path) -> None:
         """`replies`: the folder, made when there is something to keep."""
         self._client = client
         self._config = config
@@ -90,11 +90,11 @@ class EndpointTeacher:
         return found
 
 
-def _limit(call: Call, config: BankConfig) -> int:
+def _limit(call: Call, config: SkillRLConfig) -> int:
     return config.max_evolve_tokens if call == "evolve" else config.max_bank_tokens
 
 
-def endpoint_client(config: BankConfig, *, concurrent: int = 1) -> ChatClient:
+def endpoint_client(config: SkillRLConfig, *, concurrent: int = 1) -> ChatClient:
     """The client that the configuration names; `concurrent`: requests at a time.
 
     Raises:
@@ -103,19 +103,19 @@ def endpoint_client(config: BankConfig, *, concurrent: int = 1) -> ChatClient:
     """
     for name in ("teacher_url", "teacher_model"):
         if getattr(config, name) is None:
-            raise ConfigError(f"bank.teacher = 'endpoint' needs bank.{name}")
+            raise ConfigError(f"method.teacher = 'endpoint' needs method.{name}")
     return ChatClient(config.teacher_url, config.teacher_model, config.teacher_key, concurrent=concurrent)
 
 
-def check_teacher(config: BankConfig) -> None:
+def check_teacher(config: SkillRLConfig) -> None:
     """Raise ConfigError (EndpointError for a missing key) if the configured teacher cannot work."""
     if config.teacher == "endpoint":
         endpoint_client(config)
-    if config.teacher == "file" and config.file is None:
-        raise ConfigError("bank.teacher = 'file' needs bank.file: the bank is what that file holds")
+    if config.teacher == "file" and config.bank is None:
+        raise ConfigError("method.teacher = 'file' needs method.bank: the bank is what that file holds")
 
 
-def make_teacher(config: BankConfig, bank: SkillBank, policy: Policy, seed: Seed, replies: Path) -> Teacher:
+def make_teacher(config: SkillRLConfig, bank: SkillBank, policy: Policy, seed: Seed, replies: Path) -> Teacher:
     """The configured teacher; `check_teacher` says beforehand whether it can work.
 
     Args:

@@ -9,7 +9,7 @@ taken and 0 otherwise.
 Differs from the paper in:
 * The encoder is the kit's, so that all methods share it.
 * Evolved general principles have a budget of their own, as large as that of the others; in the released code
-  (`bank.general_budget = "shared"`) every evolved one comes first and six of them hide all others.
+  (`method.general_budget = "shared"`) every evolved one comes first and six of them hide all others.
 * Both wordings of a task under light are shown the principles of both (`categories.sections_of`).
 """
 
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skill1.config import BankConfig
 from skill1.encoder import Encoder
 from skill1.methods.skillrl.bank import Mistake, Principle, SkillBank
 from skill1.methods.skillrl.categories import category_of, sections_of
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.records import Candidate
 
 
@@ -40,7 +40,7 @@ class Shown:
 class FrozenBank:
     """An immutable bank with its embeddings: retrieval without learning."""
 
-    def __init__(self, config: BankConfig, environment: str, encoder: Encoder, bank: SkillBank) -> None:
+    def __init__(self, config: SkillRLConfig, environment: str, encoder: Encoder, bank: SkillBank) -> None:
         """`environment`: its name, which says how categories are read off a sentence."""
         self.bank = bank
         self._config = config

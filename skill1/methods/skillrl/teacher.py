@@ -44,7 +44,7 @@ class Teacher(Protocol):
     """Writes entries in the bank's public shape, without ids."""
 
     def write(self, call: Call, inputs: Inputs) -> list[Any]:
-        """The entries as they came: `bank.usable` says which can be used. Raises TeacherError."""
+        """The entries as they came: `method.usable` says which can be used. Raises TeacherError."""
         ...
 
 

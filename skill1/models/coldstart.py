@@ -4,7 +4,7 @@ Single calls are learnt, not dialogues: a prompt with the skill block as the ski
 The result is a model folder for `policy.model`, which makes it the KL reference too, as SkillRL has it.
 
 Differs from the paper in: its learning rate, epochs and batch size are not published; ours are those of
-`config.ColdStartConfig`. An adapter (`policy.lora_rank`) is folded into the weights that are written.
+`ColdStartConfig`. An adapter (`policy.lora_rank`) is folded into the weights that are written.
 """
 
 from __future__ import annotations
@@ -20,24 +20,37 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from pydantic.dataclasses import dataclass as options_dataclass
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
-from skill1.config import Config, ConfigError
-from skill1.methods.skillrl.demonstrate import incomplete
+from skill1.config import STRICT, Config, ConfigError, knob
+from skill1.distributed import join_processes
+from skill1.models.demonstrate import incomplete
 from skill1.models.export import merged, save_whole, whole_folder
 from skill1.policy import load_model
-from skill1.processes import join_processes
 from skill1.prompts import make_prompts
 from skill1.sharding import check_sharding, sharding_arguments
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunError
 from skill1.trl_config import lora_config
 
 MANIFEST = "cold_start.json"
 _TRAINED = "trained"
 _WARMUP = 0.03  # of the steps
+
+
+@options_dataclass(frozen=True, config=STRICT)
+class ColdStartConfig:
+    """Supervised fine-tuning on demonstrations before reinforcement learning (SkillRL publishes no values)."""
+
+    # How often every demonstration is learnt.
+    epochs: float = knob(3.0, "passes over the demonstrations", "ours", gt=0)
+    # Peak learning rate of AdamW, linear to zero.
+    learning_rate: float = knob(1e-5, "per update", "ours", gt=0)
+    # How many calls make an update.
+    rows_per_step: int = knob(32, "calls, of all processes", "ours", gt=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,9 @@ def tokenize(lines: list[Line], config: Config, tokenizer: PreTrainedTokenizerBa
     return Dataset.from_list(list(encoded()))
 
 
-def cold_start(config: Config, demonstrations: Path, out: Path, *, progress: bool = False) -> dict[str, Any]:
+def cold_start(
+    config: Config, options: ColdStartConfig, demonstrations: Path, out: Path, *, progress: bool = False
+) -> dict[str, Any]:
     """Fine-tune `policy.model` and write it to the new folder `out`; the same command goes on after an interruption.
 
     Checkpoints lie beside it in `<out>.checkpoints`, one an epoch, until it is written.
@@ -143,7 +158,7 @@ def cold_start(config: Config, demonstrations: Path, out: Path, *, progress: boo
         "preset": config.preset,
         "lora_rank": config.policy.lora_rank,
         "seed": config.train.seed,
-        "cold_start": asdict(config.cold_start),
+        "cold_start": asdict(options),
         "lines": len(data),
         "sha256": hashlib.sha256("".join(f"{x.prompt}\0{x.completion}\n" for x in lines).encode()).hexdigest(),
     }
@@ -156,7 +171,7 @@ def cold_start(config: Config, demonstrations: Path, out: Path, *, progress: boo
         processing_class=tokenizer,
         train_dataset=data,
         peft_config=lora_config(config),
-        args=_arguments(config, place, max(data["length"]), state.num_processes, progress),
+        args=_arguments(config, options, place, max(data["length"]), state.num_processes, progress),
     )
     trainer.remove_callback(PrinterCallback)  # the loss of every epoch is in the result
     trainer.train(resume_from_checkpoint=_last_checkpoint(place))
@@ -192,18 +207,20 @@ def _last_checkpoint(place: Path) -> str | None:
     return str(max(whole, key=lambda folder: int(folder.name.partition("-")[2]))) if whole else None
 
 
-def _arguments(config: Config, folder: Path, longest: int, processes: int, progress: bool) -> SFTConfig:
+def _arguments(
+    config: Config, options: ColdStartConfig, folder: Path, longest: int, processes: int, progress: bool
+) -> SFTConfig:
     """Rows go through the model as many at a time as `train.tokens_per_micro_batch` holds of the longest."""
-    rows = config.cold_start.rows_per_step
+    rows = options.rows_per_step
     fit = max(1, config.train.tokens_per_micro_batch // longest)
     accumulated = max(1, math.ceil(rows / (processes * fit)))
     return SFTConfig(
         output_dir=str(folder),
         seed=config.train.seed,
-        num_train_epochs=config.cold_start.epochs,
+        num_train_epochs=options.epochs,
         per_device_train_batch_size=math.ceil(rows / (processes * accumulated)),
         gradient_accumulation_steps=accumulated,
-        learning_rate=config.cold_start.learning_rate,
+        learning_rate=options.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=_WARMUP,
         weight_decay=config.train.weight_decay,

@@ -14,15 +14,16 @@ from typing import Any
 
 from skill1.config import Config
 from skill1.envs.make import make_environment
-from skill1.evaluate import load_policy, play
 from skill1.methods.skillrl.asking import first_inputs
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, usable, usable_mistake
-from skill1.methods.skillrl.demonstrate import training_jobs
 from skill1.methods.skillrl.evolution import Episode, episode_of
-from skill1.methods.skillrl.growth import check_bank, initial_bank
+from skill1.methods.skillrl.method import initial_bank
 from skill1.methods.skillrl.model_teachers import make_teacher
 from skill1.methods.skillrl.teacher import Call, Teacher, TeacherError
-from skill1.store.journal import replace_file
+from skill1.models.demonstrate import training_jobs
+from skill1.play import load_policy, play
+from skill1.rollout import Stages
+from skill1.store.atomic import replace_file
 
 _TRIES = 2
 
@@ -44,20 +45,19 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
         passes: episodes of each.
 
     Raises:
-        BankError: `out` exists, or not one call had a usable answer. Otherwise as `check_bank` and `load_policy`.
+        BankError: `out` exists, or not one call had a usable answer. Otherwise as `load_policy`.
     """
     if out.exists():
         raise BankError(f"{out} exists: choose another file")
-    check_bank(config)
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)
     policy = load_policy(config)
-    rollouts = play(todo, policy, environment, None, config, progress=progress)
+    rollouts = play(todo, policy, environment, Stages(), config, progress=progress)
     episodes = [episode_of(rollout, config.environment.name) for rollout in rollouts]
     replies = out.parent / f"{out.stem}-replies"
-    teacher = make_teacher(config.bank, initial_bank(config), policy, (config.train.seed,), replies)
+    teacher = make_teacher(config.method, initial_bank(config), policy, (config.train.seed,), replies)
     about = {
-        "source": f"skill1 bank, teacher {config.bank.teacher}",
+        "source": f"skill1 bank, teacher {config.method.teacher}",
         "episodes": len(episodes),
         "won": sum(episode.won for episode in episodes),
     }

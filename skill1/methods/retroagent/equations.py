@@ -1,20 +1,16 @@
-"""RetroAgent's credit (arXiv 2603.08561, Eq. 3, 5, 6 and 11-13), as pure functions, and Phi, which Eq. 5 keeps.
+"""RetroAgent's credit (RetroAgent Eq. 3, 5, 6 and 11-13), as pure functions, and Phi, which Eq. 5 keeps.
 
 A policy reflects on its episode: which subtasks it completed, whether it won. phi is the share of subtasks completed,
 Phi what the task's groups have won so far at best, and R_int = [phi - Phi]+ rewards an episode that got further than
 that, also in a group that never won. Every action is compared, within its group, by the return from there on.
 
-Everything is in units of a win: the paper's win is 10 and its R_int counts once, so R_int counts 0.1 here
-(`intrinsic_weight`).
+Everything is in units of a win: the paper's win is 10 and its R_int counts once, so R_int counts 0.1 here.
 
 Differs from the paper in:
     * subtasks that do not apply do not count (the released code counts them among those not completed);
     * the standard deviation is the unbiased one and below 1e-8 gives 0 (as everywhere here);
-    * a reflection earns 1 for a right judgement of either outcome (`distill_reward="judged"`); read literally, a judged
-      failure earns nothing ("judged_won");
-    * reflections are trained in the same update as actions, and rows are averaged as Skill1's.
-The released code gives R_int to no action (`intrinsic_weight=0`), and to the reflections where these are trained
-(`distill_reward="intrinsic"`).
+    * a reflection earns 1 for a right judgement of either outcome ("judged"); read literally, a judged failure earns
+      nothing ("judged_won").
 """
 
 from __future__ import annotations
@@ -22,21 +18,39 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from skill1.advantages import group_advantages
-from skill1.config import CreditConfig
-from skill1.methods.gigpo import charged, discounted_returns
+from skill1.credit import group_advantages
+from skill1.methods.gigpo import discounted_returns
 from skill1.methods.references import SameTask, task_name
-from skill1.records import Reflection, Rollout
-from skill1.store.journal import replace_file
+from skill1.records import Rollout
+from skill1.store.atomic import replace_file
+
+
+@dataclass(frozen=True, slots=True)
+class Reflection:
+    """What a policy says of its own episode."""
+
+    success: bool | None  # its judgement c, whether or not it was told; None: it did not parse
+    completed: int  # subtasks
+    listed: int  # subtasks, but for those that do not apply
+
+
+@dataclass(frozen=True, slots=True)
+class Retrospect:
+    """What RetroAgent stores on a rollout."""
+
+    memory: bool = True  # False: played without the library, in the half of the group that is to be compared with
+    reflection: Reflection | None = None  # None: none was asked for
+    baseline: float = 0.0  # Phi of the task as the step began
 
 
 def memory_arm(size: int, share: float) -> list[bool]:
-    """Which rollouts of a group of `size` may retrieve: its last `share`, rounded up; the first are the control."""
+    """Say which rollouts of a group of `size` may retrieve: its last `share`, rounded up; the first are the control."""
     control = size - math.ceil(size * share)
     return [index >= control for index in range(size)]
 
@@ -54,35 +68,38 @@ def potential(reflection: Reflection | None, won: bool) -> float:
 
 
 def intrinsic(potential: float, baseline: float) -> float:
-    """Eq. 6: R_int = [phi - Phi]+."""
+    """RetroAgent Eq. 6: R_int = [phi - Phi]+."""
     return max(0.0, potential - baseline)
 
 
 def intrinsic_of(rollout: Rollout) -> float:
     """R_int of an episode."""
-    return intrinsic(potential(rollout.reflection, bool(rollout.outcome)), rollout.baseline)
+    said: Retrospect = rollout.extra
+    return intrinsic(potential(said.reflection, bool(rollout.outcome)), said.baseline)
 
 
 def judged_right(rollout: Rollout) -> bool:
-    """The reflection's judgement c is the outcome. False without a reflection."""
-    return rollout.reflection is not None and rollout.reflection.success == bool(rollout.outcome)
+    """Tell whether the reflection's judgement c is the outcome. False without a reflection."""
+    said = rollout.extra.reflection
+    return said is not None and said.success == bool(rollout.outcome)
 
 
-def step_returns(reward: float, invalid: np.ndarray, config: CreditConfig) -> np.ndarray:
+def step_returns(reward: float, invalid: np.ndarray, penalty: float, gamma: float) -> np.ndarray:
     """What each action of an episode is compared by: G_t = gamma^(T-1-t) * reward, less the price of an invalid one.
 
     Unlike GiGPO's, the price is the invalid action's alone: those before it do not share it (released).
 
     Args:
         reward: r + c_int * R_int, earned by the last action.
-        invalid: (T,) bool, T >= 1; with `max_penalised` only the first that many are charged.
+        invalid: (T,) bool, T >= 1, the actions that cost something.
+        penalty: what each costs.
 
     Returns:
         (T,) returns to go.
     """
     rewards = np.zeros(len(invalid))
     rewards[-1] = reward
-    return discounted_returns(rewards, config.gigpo_gamma) - config.invalid_penalty * charged(invalid, config)
+    return discounted_returns(rewards, gamma) - penalty * invalid
 
 
 def return_advantages(
@@ -92,7 +109,7 @@ def return_advantages(
     statistics: Literal["episode", "row"],
     scale_by_std: bool,
 ) -> np.ndarray:
-    """The actions of a group compared by their returns to go.
+    """Compare the actions of a group by their returns to go (RetroAgent Eq. 11).
 
     Args:
         returns: (M,) of the actions, episode by episode.
@@ -113,7 +130,7 @@ def return_advantages(
 def reflection_rewards(
     outcomes: np.ndarray, right: np.ndarray, intrinsics: np.ndarray, how: Literal["judged", "judged_won", "intrinsic"]
 ) -> np.ndarray:
-    """Eq. 3: what a reflection earns: 1{c = r} ("judged"), r * 1{c = r} ("judged_won"), or R_int ("intrinsic").
+    """RetroAgent Eq. 3: what a reflection earns: 1{c = r} ("judged"), r * 1{c = r} ("judged_won"), R_int ("intrinsic").
 
     Args:
         outcomes, intrinsics: (N,) r and R_int.
@@ -138,7 +155,7 @@ class Potentials:
         return self._best.get(task, 0.0)
 
     def learn(self, rollouts: Iterable[Rollout]) -> None:
-        """Eq. 5: Phi <- max(Phi, share of the group that won), for every group of a step."""
+        """RetroAgent Eq. 5: Phi <- max(Phi, share of the group that won), for every group of a step."""
         groups: dict[int, list[Rollout]] = {}
         for rollout in rollouts:
             groups.setdefault(rollout.group, []).append(rollout)
@@ -147,8 +164,9 @@ class Potentials:
             self._best[name] = max(self[name], float(np.mean([r.outcome for r in members])))
 
     def save(self, folder: Path) -> None:
+        """Write them into a checkpoint."""
         replace_file(folder / self._FILE, json.dumps(self._best).encode())
 
     def load(self, folder: Path) -> None:
-        """Raises FileNotFoundError when the checkpoint was written without potentials."""
+        """Read what `save` wrote. Raises FileNotFoundError when the checkpoint was written without potentials."""
         self._best = json.loads((folder / self._FILE).read_text())

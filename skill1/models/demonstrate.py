@@ -3,7 +3,7 @@
     DIR/manifest.json       who plays what; a repeated command goes on only with the same
     DIR/part-00000.jsonl    a line per action: {"prompt", "completion", "game", "pass"}; a part per batch of episodes
 
-The policy plays (rejection sampling), or the teacher behind `bank.teacher_url`. A line's prompt is the text of the one
+The policy plays (rejection sampling), or the teacher behind `method.teacher_url`. A line's prompt is the text of the one
 user message of a call; `coldstart` also reads a file of one's own with such lines. Under torchrun every process plays
 parts of its own, to the same result.
 
@@ -23,27 +23,25 @@ from typing import Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from skill1.config import Config, ConfigError, flatten
-from skill1.encoder import load_encoder
+from skill1.config import Config, ConfigError, flatten, method_of
+from skill1.distributed import join_processes
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import make_environment
-from skill1.evaluate import Job, jobs, load_policy, play
 from skill1.generation.endpoint import EndpointPolicy
-from skill1.methods.skillrl.growth import check_bank, initial_bank
+from skill1.methods.base import Method
 from skill1.methods.skillrl.model_teachers import endpoint_client
-from skill1.methods.skillrl.retrieval import FrozenBank
+from skill1.play import Job, jobs, load_policy, play
 from skill1.policy import Completion, Policy, Seed
-from skill1.processes import join_processes
 from skill1.prompts import make_prompts
 from skill1.records import STAGES, Rollout
 from skill1.rollout import task_key
-from skill1.store.journal import replace_file
+from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunError
 
 MANIFEST = "manifest.json"
 By = Literal["policy", "teacher"]
 # what playing does not depend on: a folder goes on where only these differ
-_UNREAD = ("train.", "credit.", "warm_start.", "cold_start.", "evaluation.passes", "evaluation.splits")
+_UNREAD = ("train.", "credit.", "evaluation.passes", "evaluation.splits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +70,20 @@ def demonstrate(
     Args:
         tasks: number of training tasks, drawn with the run's seed.
         passes: episodes of each.
-        by: "teacher" is the model that `bank.teacher_url` and `bank.teacher_model` name.
+        by: "teacher" is the model that `method.teacher_url` and `method.teacher_model` name.
 
     Raises:
         RunError: `out` holds something else, or nothing was won.
-        ConfigError, BankError, DataError, EndpointError: see `check_bank`, `load_policy` and `endpoint_client`.
+        ConfigError, BankError, DataError, EndpointError: see `SkillRL.check`, `load_policy` and `endpoint_client`.
     """
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)
-    bank = _bank(config)
+    method = method_of(config)(config)
     size = config.policy.generate_batch
     parts = [todo[first : first + size] for first in range(0, len(todo), size)]
     state = join_processes(config.train.timeout)
     if state.is_main_process:
-        _begin(out, config, environment, {"by": by, "tasks": tasks, "passes": passes, "parts": len(parts)})
+        _begin(out, config, environment, method, {"by": by, "tasks": tasks, "passes": passes, "parts": len(parts)})
     state.wait_for_everyone()
     files = [out / f"part-{number:05d}.jsonl" for number in range(len(parts))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
@@ -95,7 +93,7 @@ def demonstrate(
         player = _Remembering(policy)
         with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
             for number in tqdm(mine, unit="part", disable=not progress or not state.is_main_process):
-                rollouts = play(parts[number], player, environment, bank, config)
+                rollouts = play(parts[number], player, environment, method.frozen(), config)
                 lines = [json.dumps(line) + "\n" for line in _won_lines(rollouts, config, player.texts)]
                 replace_file(files[number], "".join(lines).encode())
                 player.texts.clear()
@@ -116,19 +114,10 @@ def incomplete(folder: Path) -> str | None:
     return None if there == parts else f"{folder} holds {there} of {parts} parts: repeat `skill1 demonstrate` to go on"
 
 
-def _bank(config: Config) -> FrozenBank | None:
-    """The bank that the episodes are shown. Raises what `check_bank` raises."""
-    if not config.bank.enabled:
-        return None
-    check_bank(config)
-    encoder = load_encoder(config.library.encoder)
-    return FrozenBank(config.bank, config.environment.name, encoder, initial_bank(config))
-
-
 def _teacher(config: Config) -> EndpointPolicy:
     if config.policy.prompts != "full":
         raise ConfigError(f"policy.prompts={config.policy.prompts}: a teacher reads the prompts 'full' alone")
-    client = endpoint_client(config.bank, concurrent=config.policy.generate_batch)
+    client = endpoint_client(config.method, concurrent=config.policy.generate_batch)
     return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name))
 
 
@@ -162,12 +151,14 @@ def _won_lines(rollouts: Sequence[Rollout], config: Config, texts: dict[Seed, st
                 }
 
 
-def _begin(out: Path, config: Config, environment: VectorEnvironment, about: dict[str, Any]) -> None:
+def _begin(
+    out: Path, config: Config, environment: VectorEnvironment, method: Method, about: dict[str, Any]
+) -> None:
     """Make the folder with its manifest, or see that it is the same. Raises RunError if it is not."""
     values = {name: value for name, value in flatten(config).items() if not name.startswith(_UNREAD)}
     about |= {
         "data_hash": environment.data_hash(config.environment.train_split),
-        "bank": json.loads(initial_bank(config).to_text()) if config.bank.enabled else None,
+        "skills": None if method.skills is None else method.skills.state_hash(),
         "seed": config.train.seed,
         "config": values,
     }

@@ -1,0 +1,371 @@
+"""Skill1 (arXiv 2605.06130): query > retrieve > rerank > act > distill, all credited from one outcome.
+
+Differs from the paper in:
+    * With fewer than two candidates there is no rerank call and no row for it (the released code makes a dummy one).
+    * A stage whose lambda is 0 gives no rows: its text is generated and used, its loss (and its KL) is off.
+    * `rerank_credit="return"` is the released code: lambda_rerank * NDCG joins the trajectory's return and the rerank row
+      is one more row of the trajectory, with the trajectory's advantage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from skill1.config import STRICT, Config, MethodConfig, knob
+from skill1.credit import (
+    calls_of,
+    check_rollouts,
+    check_stages,
+    distill_rewards,
+    group_advantages,
+    groups_of,
+    make_rows,
+    mean,
+    ndcgs_of,
+    outcomes_of,
+    rerank_advantages,
+    returns_of,
+    rollout_metrics,
+    selection_metrics,
+    std,
+    u_hats_of,
+)
+from skill1.encoder import HashEncoder, load_encoder
+from skill1.library import FrozenLibrary, SkillLibrary, replay, won
+from skill1.methods.base import Method, Source
+from skill1.methods.references import ReferenceTrajectories
+from skill1.policy import Policy
+from skill1.records import Rollout, Row, Skill, Stage
+from skill1.registry import ConfigError
+from skill1.rollout import Ask, Episode, Stages
+from skill1.store.journal import Journal, LibraryEvent
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Skill1Config(MethodConfig):
+    """Skill1's options: its stages and their credit (Skill1 Eq. 5-11)."""
+
+    # The policy writes a query and ranks what comes back; off = retrieve by task text, take rank 1.
+    selection: bool = knob(True, "switch", "paper")
+    # The policy writes a lesson after every episode; off = a success admits its raw trajectory.
+    distillation: bool = knob(True, "switch", "paper")
+    # The distill prompt also shows the last episode of the same game with the opposite outcome.
+    distill_reference: bool = knob(False, "switch", "paper; released shows it")
+    # How much the ranking's loss counts beside the episode's (Eq. 11).
+    lambda_rerank: float = knob(0.3, "weight of the rerank term", "paper", ge=0)
+    # How much the lesson's loss counts beside the episode's (Eq. 11).
+    lambda_distill: float = knob(0.3, "weight of the distill term", "paper", ge=0)
+    # Whether NDCG has a loss of its own or joins the episode's return.
+    rerank_credit: Literal["loss", "return"] = knob("loss", "where NDCG goes", "paper; released adds it to the return")
+    # What NDCG is compared with in its loss (Eq. 9).
+    rerank_baseline: Literal["none", "batch_mean"] = knob("none", "REINFORCE baseline", "paper")
+    # What the library expected of the episode (Eq. 7).
+    u_hat: Literal["max", "mean"] = knob("max", "over the K candidates' utilities", "paper")
+    # What a lesson that does not parse earns; "lost" is what a readable one earns after r = 0.
+    unparsed_distill: Literal["zero", "lost"] = knob("zero", "reward of unreadable text", "paper; lost is ours")
+    # A longer query is cut.
+    max_query_tokens: int = knob(2048, "tokens", "paper (response limit)", gt=0)
+    # A longer ranking is cut.
+    max_rerank_tokens: int = knob(2048, "tokens", "paper (response limit)", gt=0)
+    # A longer lesson is cut.
+    max_distill_tokens: int = knob(2048, "tokens", "paper (response limit)", gt=0)
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+def query(episodes: Sequence[Episode], ask: Ask, max_tokens: int) -> None:
+    """Let the policy write each episode's query (Skill1 Eq. 1-2)."""
+    with ask.timed("query"):
+        answers = ask("query", episodes, [ask.prompts.query(e.start) for e in episodes], max_tokens)
+        for e, answer in zip(episodes, answers, strict=True):
+            parsed = ask.prompts.parse_query(answer.text, e.start)
+            e.query = parsed.value
+            e.record("query", answer, parsed.value, parsed.well_formed)
+
+
+def retrieve(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, mode: Literal["ucb", "greedy"]) -> None:
+    """Find each episode's candidates by its query (Skill1 Eq. 3); their ranking is the library's for now."""
+    with ask.timed("retrieve"):
+        found = library.retrieve([e.query for e in episodes], mode)
+        for e, candidates in zip(episodes, found, strict=True):
+            e.candidates, e.ranking = candidates, tuple(range(len(candidates)))
+
+
+def rerank(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, max_tokens: int) -> None:
+    """Let the policy rank the candidates of every episode that has two or more."""
+    with ask.timed("rerank"):
+        asked = [e for e in episodes if len(e.candidates) >= 2]
+        texts = [ask.prompts.rerank(e.start, [library[c.skill].strategy for c in e.candidates]) for e in asked]
+        for e, answer in zip(asked, ask("rerank", asked, texts, max_tokens), strict=True):
+            e.ranking, e.ranking_parsed = ask.prompts.parse_rerank(answer.text, len(e.candidates))
+            e.record("rerank", answer, ",".join(str(i + 1) for i in e.ranking), e.ranking_parsed)
+
+
+def show(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, inject: Literal["top1", "all"]) -> None:
+    """Put the first of each ranking (or all, in that order) into the episode's act prompts."""
+    skilled = [e for e in episodes if e.candidates]
+    for e in skilled:
+        ranked = [e.candidates[i].skill for i in e.ranking]
+        e.selected = ranked[0]
+        e.skill = ask.prompts.skill_block([library[s].strategy for s in (ranked if inject == "all" else ranked[:1])])
+    if skilled:
+        cosines = library.similarity([e.start.instruction for e in skilled], [e.selected for e in skilled])
+        for e, cosine in zip(skilled, cosines, strict=True):
+            e.similarity = float(cosine)
+
+
+def select(
+    episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, mode: Literal["ucb", "greedy"], config: Config
+) -> None:
+    """Query, retrieve, rerank and show, as far as the run's options have them."""
+    selection = config.method.selection
+    if selection:
+        query(episodes, ask, config.method.max_query_tokens)
+    else:
+        for e in episodes:
+            e.query = e.start.instruction
+    if not len(library):
+        return
+    retrieve(episodes, ask, library, mode)
+    if selection:
+        rerank(episodes, ask, library, config.method.max_rerank_tokens)
+    show(episodes, ask, library, config.library.inject)
+
+
+def distill(
+    episodes: Sequence[Episode], ask: Ask, references: ReferenceTrajectories | None, max_tokens: int
+) -> None:
+    """Let the policy write a lesson of every episode, success or failure."""
+    with ask.timed("distill"):
+        shown = [None if references is None else references.opposite(e) for e in episodes]
+        texts = [
+            ask.prompts.distill(e.start, e.won, e.trajectory, reference)
+            for e, reference in zip(episodes, shown, strict=True)
+        ]
+        for e, answer in zip(episodes, ask("distill", episodes, texts, max_tokens), strict=True):
+            e.lesson = ask.prompts.parse_distill(answer.text, e.start)
+            value = f"{e.lesson.desc}\n{e.lesson.strategy}" if e.lesson else ""
+            e.record("distill", answer, value, e.lesson is not None)
+
+
+class FrozenSkill1(Stages):
+    """Skill1 at evaluation: greedy retrieval from a library that stays as it is, nothing distilled."""
+
+    def __init__(self, config: Config, library: FrozenLibrary) -> None:
+        self._config = config
+        self._library = library
+
+    def begin(self, episodes: Sequence[Episode], ask: Ask) -> None:
+        """See `select`."""
+        select(episodes, ask, self._library, "greedy", self._config)
+
+
+# -- the method -------------------------------------------------------------------------------------------------------
+
+
+class LibraryMethod(Method):
+    """What methods with a skill library have in common: rank 0 learns, journals and broadcasts; checkpoints hold it."""
+
+    uses_library: ClassVar[bool] = True
+    keeps_skills: ClassVar[bool] = True
+
+    def __init__(self, config: Config, folder: Path | None = None) -> None:
+        super().__init__(config, folder)
+        self._encoder = load_encoder(config.library.encoder)
+        self.skills: SkillLibrary = SkillLibrary(config.library, self._encoder)
+        self._journal = None if folder is None else Journal(folder / JOURNAL)
+
+    @classmethod
+    def admits(cls, rollout: Rollout) -> bool:
+        """Tell whose lessons are kept: those of a success."""
+        return won(rollout)
+
+    def start(self) -> None:
+        """See `Method.start`."""
+        if self._journal is not None and (self._journal.sequence or self._journal.torn):
+            self._journal.truncate(0)
+
+    def learn(self, rollouts: Sequence[Rollout], step: int, source: Source) -> LibraryEvent | None:
+        """Update utilities, admit and retire (`SkillLibrary.learn`), from training episodes."""
+        if source != "train":
+            return None
+        event = self.skills.learn(rollouts, step, self.admits)
+        if self._journal is not None:
+            self._journal.append(event)
+        return event
+
+    def apply(self, event: LibraryEvent) -> None:
+        """See `Method.apply`."""
+        self.skills.apply(event)
+
+    def state(self, event: LibraryEvent) -> dict[str, float]:
+        """Size of the library and what the step changed."""
+        return {
+            "library/size": float(len(self.skills)),
+            "library/admitted": float(len(event.admitted)),
+            "library/merged": float(len(event.merged)),
+            "library/retired": float(len(event.retired)),
+            "library/mean_utility": mean(skill.utility for skill in self.skills),
+        }
+
+    def save(self, folder: Path) -> None:
+        """See `Method.save`."""
+        self.skills.save(folder / "library")
+
+    def load(self, folder: Path) -> None:
+        """See `Method.load`."""
+        self.load_skills(folder / "library")
+        if self._journal is not None:
+            self._journal.truncate(self.skills.sequence)
+
+    def load_skills(self, folder: Path) -> None:
+        """See `Method.load_skills`."""
+        self.skills = SkillLibrary.load(folder, self.config.library, self._encoder)
+
+    def skill_table(self) -> list[dict[str, Any]]:
+        """See `Method.skill_table`: U is the utility (Eq. 5), n its observations; steps are training's."""
+        return [
+            {
+                "id": s.id, "U": f"{s.utility:.3f}", "n": s.count, "admitted": s.admitted, "last used": s.last_used,
+                "when it helps": s.desc, "strategy": s.strategy, "from the task": s.task,
+            }
+            for s in sorted(self.skills, key=lambda s: (-s.utility, s.id))
+        ]  # fmt: skip
+
+    @classmethod
+    def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
+        """See `Method.skills_before`: the journal's events of earlier steps, again."""
+        records = SkillLibrary(config.library, HashEncoder(dimension=1))  # no embedding is looked at
+        library = replay(Journal(folder / JOURNAL), records, before=step)
+        return {skill.id: skill for skill in library}
+
+
+class Skill1(LibraryMethod):
+    """The paper's method."""
+
+    Options: ClassVar[type[MethodConfig]] = Skill1Config
+
+    def __init__(self, config: Config, folder: Path | None = None) -> None:
+        super().__init__(config, folder)
+        self._references = ReferenceTrajectories() if config.method.distill_reference else None
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Method.check`."""
+        if config.method.rerank_credit == "return" and config.method.rerank_baseline != "none":
+            raise ConfigError(
+                "method.rerank_baseline has no effect with method.rerank_credit=return: set it to none"
+            )
+
+    @classmethod
+    def trained_stages(cls, config: Config) -> dict[Stage, int]:
+        """See `Method.trained_stages`."""
+        options = config.method
+        chosen = {"query": options.max_query_tokens, "rerank": options.max_rerank_tokens} if options.selection else {}
+        distilled = {"distill": options.max_distill_tokens} if options.distillation else {}
+        return chosen | super().trained_stages(config) | distilled
+
+    @classmethod
+    def skills_shown(cls, config: Config) -> tuple[int, float]:
+        """See `Method.skills_shown`."""
+        return config.library.top_k if config.library.inject == "all" else 1, 1.0
+
+    def begin(self, episodes: Sequence[Episode], ask: Ask) -> None:
+        """See `select`."""
+        select(episodes, ask, self.skills.frozen(), "ucb", self.config)
+
+    def end(self, episodes: Sequence[Episode], ask: Ask) -> None:
+        """Distil every episode; with distillation off, keep the raw trajectory."""
+        if self.config.method.distillation:
+            distill(episodes, ask, self._references, self.config.method.max_distill_tokens)
+        else:
+            for e in episodes:
+                e.lesson = ask.prompts.raw_lesson(e.start, e.trajectory)
+
+    def frozen(self) -> Stages:
+        """See `Method.frozen`."""
+        return FrozenSkill1(self.config, self.skills.frozen())
+
+    @classmethod
+    def rows(cls, rollouts: Sequence[Rollout], config: Config) -> list[Row]:
+        """Credit a step's rollouts: utilisation, selection and distillation (Skill1 Eq. 4-12).
+
+        Raises:
+            ValueError: see `credit.check_rollouts`, or a wrong number of turns of a stage.
+        """
+        options, credit = config.method, config.credit
+        check_rollouts(rollouts)
+        count = len(rollouts)
+        check_stages(
+            rollouts,
+            {
+                "query": [options.selection] * count,
+                "rerank": [options.selection and len(r.candidates) >= 2 for r in rollouts],
+                "distill": [options.distillation] * count,
+            },
+        )
+        groups = groups_of(rollouts)
+        episode = group_advantages(_returns(rollouts, config), groups, credit.scale_by_std)
+        by_stage: dict[Stage, np.ndarray] = {
+            "rerank": rerank_advantages(ndcgs_of(rollouts), options.rerank_baseline),
+            "distill": group_advantages(_distill_rewards(rollouts, config), groups, credit.scale_by_std),
+        }
+        terms: dict[Stage, float] = {"rerank": options.lambda_rerank, "distill": options.lambda_distill}
+        if options.rerank_credit == "return":
+            del terms["rerank"], by_stage["rerank"]
+        calls = calls_of(rollouts, without=[stage for stage, factor in terms.items() if factor == 0])
+        advantages = [by_stage.get(call.turn.stage, episode)[call.rollout] for call in calls]
+        return make_rows(rollouts, calls, advantages, credit.token_mean, terms)
+
+    @classmethod
+    def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:
+        """See `Method.metrics`: also what retrieval expected, how well it was ranked, and whom distillation rewards."""
+        hats, ndcgs = u_hats_of(rollouts, config.method.u_hat), ndcgs_of(rollouts)
+        distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
+        ranked = ndcgs[~np.isnan(ndcgs)]
+        return rollout_metrics(rollouts, _returns(rollouts, config)) | selection_metrics(rollouts) | {
+            "u_hat": mean(hats),
+            "distill_positive_rate": mean((outcomes_of(rollouts) > hats)[distilled]),
+            "ndcg/mean": mean(ranked),
+            "ndcg/std": std(ranked),
+        }
+
+    def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
+        """Remember the last trajectories, where the distill prompt shows them."""
+        if self._references is not None and source == "train":
+            self._references.learn(rollouts)
+
+    def save(self, folder: Path) -> None:
+        """See `Method.save`."""
+        super().save(folder)
+        if self._references is not None:
+            self._references.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """See `Method.load`."""
+        super().load(folder)
+        if self._references is not None:
+            self._references.load(folder)
+
+
+def _returns(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
+    """(N,) R of each rollout: Eq. 4 with penalties, and NDCG where the released code adds it."""
+    options, returns = config.method, returns_of(rollouts, config.credit)
+    if options.rerank_credit == "return":
+        return returns + options.lambda_rerank * np.nan_to_num(ndcgs_of(rollouts), nan=0.0)
+    return returns
+
+
+def _distill_rewards(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
+    """(N,) rewards of the distill rows (Eq. 7)."""
+    options = config.method
+    parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
+    return distill_rewards(outcomes_of(rollouts), u_hats_of(rollouts, options.u_hat), parsed, options.unparsed_distill)

@@ -1,0 +1,121 @@
+"""Playing tasks with a policy that does not learn: evaluation, validation, demonstrations.
+
+The random stream of an episode is named by (evaluation seed, game, pass), so an outcome depends on neither the batch
+size nor the number of processes (up to float rounding of the logits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from skill1.config import Config
+from skill1.distributed import join_processes
+from skill1.envs.base import VectorEnvironment
+from skill1.policy import Policy, load_model
+from skill1.prompts import make_prompts
+from skill1.records import Rollout, Task
+from skill1.rollout import RolloutLoop, Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One episode to play: a task in one pass."""
+
+    task: Task
+    number: int  # of the pass, from 0
+
+
+def jobs(tasks: Iterable[Task], passes: int) -> list[Job]:
+    """List every task in every pass."""
+    return [Job(task, number) for number in range(passes) for task in tasks]
+
+
+def play(
+    todo: Sequence[Job],
+    policy: Any,
+    environment: VectorEnvironment,
+    stages: Stages,
+    config: Config,
+    *,
+    progress: bool = False,
+) -> list[Rollout]:
+    """Play all jobs, `policy.generate_batch` episodes at a time; rollouts come back in the order of the jobs.
+
+    Args:
+        policy: what answers (`policy.Policy`, or an endpoint's).
+        stages: a method's frozen view; `Stages()` acts without skills.
+    """
+    loop = RolloutLoop(policy, environment, stages, config, config.evaluation.temperature)
+    size = config.policy.generate_batch
+    rollouts: list[Rollout] = []
+    with tqdm(total=len(todo), unit="episode", disable=not progress, mininterval=2.0) as bar:
+        for first in range(0, len(todo), size):
+            batch = todo[first : first + size]
+            rollouts += loop.run(
+                [job.task for job in batch],
+                groups=[0] * len(batch),
+                indices=[job.number for job in batch],
+                seed=(config.evaluation.seed,),
+            )
+            bar.update(len(batch))
+    return rollouts
+
+
+def play_together(todo: Sequence[Job], *given: Any, progress: bool = False) -> list[Rollout]:
+    """Share `play` between all processes; every one of them gets all rollouts, in the order of the jobs.
+
+    Args:
+        given: policy, environment, stages and configuration, as for `play`.
+    """
+    state = join_processes()
+    mine = range(state.process_index, len(todo), state.num_processes)
+    rollouts = play([todo[i] for i in mine], *given, progress=progress and state.is_main_process)
+    played = dict(gather_object(list(zip(mine, rollouts, strict=True))))
+    return [played[i] for i in range(len(todo))]
+
+
+def outcomes(todo: Sequence[Job], rollouts: Sequence[Rollout], config: Config, step: int, library: str) -> pd.DataFrame:
+    """Tabulate outcomes: one row per (game, pass), columns of `run_directory.EVALUATION_SCHEMA`."""
+    return pd.DataFrame(
+        {
+            "variant": config.variant,
+            "seed": config.train.seed,
+            "step": step,
+            "split": job.task.split,
+            "game": job.task.game,
+            "category": job.task.category,
+            "pass": job.number,
+            "won": bool(r.outcome),
+            "score": r.score,
+            "steps": r.steps,
+            "invalid_actions": r.invalid_actions,
+            "inadmissible_actions": r.inadmissible_actions,
+            "library": library,
+        }
+        for job, r in zip(todo, rollouts, strict=True)
+    )
+
+
+def load_policy(config: Config, model: str | None = None) -> Policy:
+    """Load a policy ready to play, on this process's GPU if there is one.
+
+    Args:
+        model: folder or hub id, `policy.model` by default.
+
+    Raises:
+        ConfigError: see `policy.load_model`.
+    """
+    loaded, tokenizer = load_model(config.policy, model)
+    return make_policy(config, loaded.eval().to(join_processes().device), tokenizer)
+
+
+def make_policy(config: Config, model: Any, tokenizer: Any) -> Policy:
+    """Wrap loaded weights into a policy that speaks the run's prompts."""
+    prompts = make_prompts(config.policy.prompts, config.environment.name)
+    return Policy(model, tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)
