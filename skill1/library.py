@@ -185,9 +185,7 @@ class SkillLibrary:
         """The library as it is now, for evaluation. Free: later steps make new views and leave this one alone."""
         return self._frozen
 
-    def learn(
-        self, rollouts: Sequence[Rollout], step: int, admits: Callable[[Rollout], bool] = won
-    ) -> LibraryEvent:
+    def learn(self, rollouts: Sequence[Rollout], step: int, admits: Callable[[Rollout], bool] = won) -> LibraryEvent:
         """One step of the library: utilities (Eq. 5) for every candidate, then admission, then retirement.
 
         Utilities and admissions go in rollout order. A lesson of a won rollout (or of those that `admits` says) merges into the

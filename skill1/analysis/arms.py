@@ -35,7 +35,9 @@ def has_library(variant: str) -> bool:
 
 def variants(study: Study) -> list[str]:
     """The study's variants in their fixed order, full first. Raises ConfigError for one this version does not know."""
-    return sorted(study.variants, key=lambda name: list(known_variants()).index(closest(name, known_variants(), "variant")))
+    return sorted(
+        study.variants, key=lambda name: list(known_variants()).index(closest(name, known_variants(), "variant"))
+    )
 
 
 def splits(study: Study) -> list[str]:
@@ -70,7 +72,9 @@ def own(study: Study) -> pd.DataFrame:
 def withheld(study: Study) -> pd.DataFrame:
     """Trained policies of variants with a library, played without it; no rows of runs without such an evaluation."""
     frame = _after(study)
-    return frame[(frame["library"] == "none") & frame["variant"].map(lambda v: method_of_variant(v).keeps_skills).astype(bool)]
+    return frame[
+        (frame["library"] == "none") & frame["variant"].map(lambda v: method_of_variant(v).keeps_skills).astype(bool)
+    ]
 
 
 def untrained(study: Study) -> pd.DataFrame:

@@ -26,26 +26,32 @@ from transformers import TrainerCallback
 
 from skill1.analysis.figures.style import themed
 from skill1.analysis.scores import played_note
-from skill1.config import Config, CreditConfig, diff, load_config, preset_of
-from skill1.credit import credit
-from skill1.encoder import load_encoder
+from skill1.config import Config, diff, load_config, method_of, override
 from skill1.envs.alfworld.generate import generate as generate_games
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.generate import generate as generate_shop
 from skill1.envs.webshop.spec import WEBSHOP
-from skill1.library import SkillLibrary
-from skill1.policy import Policy, load_model
+from skill1.methods.base import Method
+from skill1.play import load_policy
+from skill1.policy import load_model
+from skill1.presets import preset_of
 from skill1.presets import variants as known_variants
-from skill1.prompts import make_prompts
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.registry import find
-from skill1.rollout import SkillLoop
+from skill1.rollout import RolloutLoop
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.train import step_tasks
 from skill1.trainer import build_trainer
 
 REFERENCE = "paper"
-_SECTION = "credit."
+_CREDIT = frozenset(  # fields that change how given rollouts are credited
+    f"{section}.{leaf}"
+    for section, leaves in {
+        "credit": ("invalid_penalty", "max_penalised", "penalise_inadmissible", "scale_by_std", "token_mean"),
+        "method": ("lambda_rerank", "lambda_distill", "rerank_credit", "rerank_baseline", "u_hat", "unparsed_distill"),
+    }.items()
+    for leaf in leaves
+)
 _STAGE_COLOURS = dict(zip(STAGES, sns.color_palette("flare", len(STAGES)), strict=True))  # no variant's colours
 _WORLD = dict(valid_seen=1, valid_unseen=1, homes=2, unseen_homes=1, receptacles=12, objects=10)
 _NO_STEP = 1e-30  # learning rate: too small to move a float32 weight
@@ -72,7 +78,7 @@ class Arm:
 
     name: str
     kind: str  # "paper", "switch", "released", "gigpo" or "ablation"
-    credit: CreditConfig
+    config: Config  # whose method credits
     without: frozenset[Stage] = frozenset()  # stages whose calls are left out
 
 
@@ -91,7 +97,7 @@ def stored_batch(path: Path, step: int = 0, groups: int = 0) -> Batch:
     """
     run = RunDirectory.open(path)
     config = run.config
-    if not (config.library.enabled and config.rollout.selection and config.rollout.distillation):
+    if set(method_of(config).trained_stages(config)) != set(STAGES):
         raise RunError(f"{path} is a run of {config.variant}: the study needs all four stages, a run of variant 'full'")
     if config.policy.lora_rank:
         raise RunError(
@@ -134,10 +140,7 @@ def fresh_batch(
         "train.seed": seed,
     }
     config = load_config(preset_of("nano", environment), overrides=given | dict(overrides or {}))
-    library = SkillLibrary(config.library, load_encoder(config.library.encoder))
-    model, tokenizer = load_model(config.policy)
-    prompts = make_prompts(config.policy.prompts, config.environment.name)
-    policy = Policy(model.eval(), tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)
+    method, policy = method_of(config)(config), load_policy(config)
     groups, size = config.rollout.tasks_per_step, config.rollout.group_size
     named = [(group, index) for group in range(groups) for index in range(size)]
     rollouts: list[Rollout] = []
@@ -146,14 +149,12 @@ def fresh_batch(
             generate_shop(Path(folder), seed=seed, **find("nano worlds", WEBSHOP.nano).sizes)
         else:
             generate_games(Path(folder), seed=seed, train=2 * groups, **_WORLD)
-        played = replace(config, environment=replace(config.environment, data=folder))
+        played = override(config, {"environment.data": folder})
         tasks_there = make_environment(played.environment)
-        loop = SkillLoop(
-            policy, tasks_there, library, config, temperature=config.rollout.temperature, retrieval="ucb", distill=True
-        )
+        loop = RolloutLoop(policy, tasks_there, method, config, config.rollout.temperature)
         for step in range(3):
             if rollouts:
-                library.learn(rollouts, step)
+                method.learn(rollouts, step, "train")
             tasks = step_tasks(tasks_there.tasks("train")[: 2 * groups], step, groups, seed)
             rollouts = loop.run(
                 [tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (seed, step)
@@ -183,72 +184,65 @@ def switches() -> pd.DataFrame:
     """
     found = diff(load_config(REFERENCE), load_config("released"))
     return pd.DataFrame(
-        {"field": name, "paper": str(a), "released": str(b), "acts_on": "credit" if _is_credit(name) else "rollouts"}
+        {"field": name, "paper": str(a), "released": str(b), "acts_on": "credit" if name in _CREDIT else "rollouts"}
         for name, (a, b) in found.items()
     )
 
 
 def arms(environment: str = "alfworld") -> list[Arm]:
-    """The reference first, then one arm per credit switch of the released scripts, all of them, GiGPO, the ablations.
+    """The reference first, then one arm per credit switch of the released scripts, all of them, the ablations and GiGPO.
 
     Each credit once. The penalty of an invalid action is the environment's in all of them: here the two agree.
     """
     paper = _paper(environment)
-    released = load_config("released", overrides={"credit.invalid_penalty": paper.credit.invalid_penalty})
-    changed = {name.removeprefix(_SECTION): b for name, (_, b) in diff(paper, released).items() if _is_credit(name)}
-    stepwise = replace(paper.credit, estimator="gigpo")
-    found = [Arm(REFERENCE, "paper", paper.credit)]
+    switched = diff(load_config(REFERENCE), load_config("released"))
+    changed = {name: b for name, (_, b) in switched.items() if name in _CREDIT}
+    found = [Arm(REFERENCE, "paper", paper)]
     found += [
-        Arm(f"{name} = {value}", "switch", replace(paper.credit, **{name: value})) for name, value in changed.items()
+        Arm(f"{name.partition('.')[2]} = {value}", "switch", override(paper, {name: value}))
+        for name, value in changed.items()
     ]
-    found += [
-        Arm("released, all of these", "released", released.credit),
-        Arm("estimator = gigpo", "gigpo", stepwise),
-        Arm("gigpo, by rows", "gigpo", replace(stepwise, gigpo_statistics="row")),
-    ]
+    found.append(Arm("released, all of these", "released", override(paper, changed)))
     for variant in known_variants():
         config = _paper(environment, variant)
-        if config.rollout.reflection != "none":
-            continue  # credited by what other rollouts do not hold
-        kind = "gigpo" if config.credit.estimator == "gigpo" else "ablation"
-        found.append(Arm(variant, kind, config.credit, _absent(config)))
-    distinct: dict[tuple[CreditConfig, frozenset[Stage]], Arm] = {}
+        if method_of(config).Extra is None:  # else it is credited by what other rollouts do not hold
+            found.append(Arm(variant, "ablation", config, _absent(config)))
+    distinct: dict[Any, Arm] = {}
     for arm in found:  # full is the reference, lambda2_0 a switch of the released scripts, grpo is no_library
-        distinct.setdefault((arm.credit, arm.without), arm)
+        distinct.setdefault((_credits(arm.config), arm.without), arm)
     return list(distinct.values())
 
 
 def baselines(environment: str = "alfworld") -> list[Arm]:
     """GRPO first, then GiGPO with either statistics: the baselines among themselves, on act rows alone."""
     grpo, gigpo = (_paper(environment, variant) for variant in ("grpo", "gigpo"))
-    by_rows = replace(gigpo.credit, gigpo_statistics="row")
+    by_rows = override(gigpo, {"method.statistics": "row"})
     return [
-        Arm("grpo", "baseline", grpo.credit, _absent(grpo)),
-        Arm("gigpo", "gigpo", gigpo.credit, _absent(gigpo)),
+        Arm("grpo", "baseline", grpo, _absent(grpo)),
+        Arm("gigpo", "gigpo", gigpo, _absent(gigpo)),
         Arm("gigpo, by rows", "gigpo", by_rows, _absent(gigpo)),
     ]
+
+
+def _credits(config: Config) -> Any:
+    """What tells one credit from another: the method's equations, and the options that they read."""
+    rows = method_of(config).rows.__func__
+    return rows, config.credit, None if rows is Method.rows.__func__ else config.method
 
 
 def _paper(environment: str, variant: str = "full") -> Config:
     return load_config(preset_of(REFERENCE, environment), variant)
 
 
-def _is_credit(field: str) -> bool:
-    return field.startswith(_SECTION)
-
-
 def _absent(config: Config) -> frozenset[Stage]:
     """The stages that a configuration's rollouts do not have."""
-    if not config.library.enabled:
-        return frozenset({"query", "rerank", "distill"})
-    absent: set[Stage] = set() if config.rollout.selection else {"query", "rerank"}
-    return frozenset(absent if config.rollout.distillation else absent | {"distill"})
+    return frozenset(STAGES) - set(method_of(config).trained_stages(config))
 
 
 def arm_rows(batch: Batch, arm: Arm) -> list[Row]:
     """The batch's rows as the arm credits them."""
     rollouts = [replace(r, turns=tuple(t for t in r.turns if t.stage not in arm.without)) for r in batch.rollouts]
-    return credit(rollouts, arm.credit, selection="query" not in arm.without, distillation="distill" not in arm.without)
+    return method_of(arm.config).rows(rollouts, arm.config)
 
 
 # -- what is measured -------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from skill1.cli.options import (
     preset_option,
     preset_option_of,
     read_config,
+    section_of,
     set_option,
     values,
     words,
@@ -79,10 +80,13 @@ cli.add_command(replay)
 @config_options
 def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -> None:
     """Train the nano policy from expert episodes, as the starting point of reinforcement learning."""
-    config = read_config(preset, variant, overrides)
+    own, rest = section_of("warm_start", overrides)
+    config = read_config(preset, variant, rest)
+    from skill1.config import load_section
+    from skill1.nano.options import WarmStartConfig
     from skill1.nano.warmstart import warm_start
 
-    warm_start(config.warm_start, config.environment.name, preset, out)
+    warm_start(load_section(WarmStartConfig, "warm_start", preset, own), config.environment.name, preset, out)
 
 
 for _command in (bank, demonstrate, coldstart):

@@ -54,6 +54,12 @@ def read_config(preset: str, variant: str, overrides: dict[str, str]) -> Any:
     return load_config(preset, variant, values(overrides))
 
 
+def section_of(section: str, overrides: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Split overrides into those of a command's own section ("warm_start") and those of the run's configuration."""
+    own = {name: text for name, text in overrides.items() if name.startswith(f"{section}.")}
+    return values(own), {name: text for name, text in overrides.items() if name not in own}
+
+
 def values(overrides: dict[str, str]) -> dict[str, Any]:
     """Lists are written as JSON: --set 'evaluation.splits=["valid_seen"]'"""
     return {name: _json_list(name, text) if text.startswith("[") else text for name, text in overrides.items()}

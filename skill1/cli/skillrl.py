@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from skill1.cli.data import FOLDER
-from skill1.cli.options import config_options, preset_option, read_config, set_option, words
+from skill1.cli.options import config_options, preset_option, read_config, section_of, set_option, words
 
 
 def _playing(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,14 +28,14 @@ def _playing(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@click.option("--out", type=FOLDER, required=True, help="bank file to write, for bank.file")
+@click.option("--out", type=FOLDER, required=True, help="bank file to write, for method.bank")
 @preset_option
 @set_option
 @_playing
 def bank(out: Path, preset: str, overrides: dict[str, str], tasks: int, passes: int) -> int:
-    """Let the policy play and a teacher (bank.teacher) write a first skill bank; status 1 if a call of it failed."""
+    """Let the policy play and a teacher (method.teacher) write a first skill bank; status 1 if a call of it failed."""
     config = read_config(preset, "skillrl", overrides)
-    from skill1.methods.skillrl.first_bank import write_bank
+    from skill1.models.first_bank import write_bank
 
     written = write_bank(config, out, tasks, passes, progress=sys.stderr.isatty())
     for failure in written.failures:
@@ -58,7 +58,7 @@ _nproc_option = click.option(
 @_playing
 @click.option(
     "--by", default="policy", show_default=True, type=click.Choice(["policy", "teacher"]),
-    help="who plays: policy.model, or the model at bank.teacher_url",
+    help="who plays: policy.model, or the model at method.teacher_url",
 )  # fmt: skip
 @_nproc_option
 def demonstrate(
@@ -69,7 +69,7 @@ def demonstrate(
     if nproc > 1:
         _launch(nproc)
         return
-    from skill1.methods.skillrl.demonstrate import demonstrate as run_demonstration
+    from skill1.models.demonstrate import demonstrate as run_demonstration
 
     done = run_demonstration(config, out, tasks, passes, by=by, progress=sys.stderr.isatty())
     _end({"demonstrations": str(out), **asdict(done)})
@@ -84,13 +84,16 @@ def coldstart(
     demonstrations: Path, out: Path, preset: str, variant: str, overrides: dict[str, str], nproc: int
 ) -> None:
     """Fine-tune policy.model on DEMONSTRATIONS, a folder of `skill1 demonstrate` or a JSONL file of prompt and completion."""
-    config = read_config(preset, variant, overrides)
+    own, rest = section_of("cold_start", overrides)
+    config = read_config(preset, variant, rest)
     if nproc > 1:
         _launch(nproc)
         return
-    from skill1.methods.skillrl.coldstart import cold_start
+    from skill1.config import load_section
+    from skill1.models.coldstart import ColdStartConfig, cold_start
 
-    _end({"policy": str(out), **cold_start(config, demonstrations, out, progress=sys.stderr.isatty())})
+    options = load_section(ColdStartConfig, "cold_start", preset, own)
+    _end({"policy": str(out), **cold_start(config, options, demonstrations, out, progress=sys.stderr.isatty())})
 
 
 def _launch(nproc: int) -> None:

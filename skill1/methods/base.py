@@ -40,7 +40,9 @@ class Method(Stages):
     """A method of a run, one object on every rank. Subclasses override what they do otherwise than GRPO."""
 
     Options: ClassVar[type[MethodConfig]] = MethodConfig  # the section `method` of a configuration
-    Extra: ClassVar[type | None] = None  # frozen dataclass of `Rollout.extra`; its fields are columns of the rollout log
+    Extra: ClassVar[type | None] = (
+        None  # frozen dataclass of `Rollout.extra`; its fields are columns of the rollout log
+    )
     uses_library: ClassVar[bool] = False  # the configuration has a section `library`
     keeps_skills: ClassVar[bool] = False  # checkpoints hold skills that an evaluation can use or withhold
     skills: Skills | None = None  # these, where they are kept
@@ -150,5 +152,3 @@ class Method(Stages):
     def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
         """The skills as the rollouts of `step` were shown them, by id, from a run's folder `library`."""
         return {}
-
-

@@ -87,9 +87,7 @@ def episode_advantages(
     return group_advantages(returns[rows], groups[rows], scale_by_std)[first]
 
 
-def step_advantages(
-    returns: np.ndarray, groups: np.ndarray, anchors: Sequence[str], scale_by_std: bool
-) -> np.ndarray:
+def step_advantages(returns: np.ndarray, groups: np.ndarray, anchors: Sequence[str], scale_by_std: bool) -> np.ndarray:
     """GiGPO Eq. 6-7: A_S, the rows of a task group with the same anchor compared by their discounted returns.
 
     Args:

@@ -140,9 +140,7 @@ def select(
     show(episodes, ask, library, config.library.inject)
 
 
-def distill(
-    episodes: Sequence[Episode], ask: Ask, references: ReferenceTrajectories | None, max_tokens: int
-) -> None:
+def distill(episodes: Sequence[Episode], ask: Ask, references: ReferenceTrajectories | None, max_tokens: int) -> None:
     """Let the policy write a lesson of every episode, success or failure."""
     with ask.timed("distill"):
         shown = [None if references is None else references.opposite(e) for e in episodes]
@@ -261,9 +259,7 @@ class Skill1(LibraryMethod):
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
         if config.method.rerank_credit == "return" and config.method.rerank_baseline != "none":
-            raise ConfigError(
-                "method.rerank_baseline has no effect with method.rerank_credit=return: set it to none"
-            )
+            raise ConfigError("method.rerank_baseline has no effect with method.rerank_credit=return: set it to none")
 
     @classmethod
     def trained_stages(cls, config: Config) -> dict[Stage, int]:
@@ -331,12 +327,16 @@ class Skill1(LibraryMethod):
         hats, ndcgs = u_hats_of(rollouts, config.method.u_hat), ndcgs_of(rollouts)
         distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
         ranked = ndcgs[~np.isnan(ndcgs)]
-        return rollout_metrics(rollouts, _returns(rollouts, config)) | selection_metrics(rollouts) | {
-            "u_hat": mean(hats),
-            "distill_positive_rate": mean((outcomes_of(rollouts) > hats)[distilled]),
-            "ndcg/mean": mean(ranked),
-            "ndcg/std": std(ranked),
-        }
+        return (
+            rollout_metrics(rollouts, _returns(rollouts, config))
+            | selection_metrics(rollouts)
+            | {
+                "u_hat": mean(hats),
+                "distill_positive_rate": mean((outcomes_of(rollouts) > hats)[distilled]),
+                "ndcg/mean": mean(ranked),
+                "ndcg/std": std(ranked),
+            }
+        )
 
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
         """Remember the last trajectories, where the distill prompt shows them."""

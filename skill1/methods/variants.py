@@ -29,9 +29,7 @@ VARIANTS: dict[str, Variant] = {
     "no_distillation": Variant("no distillation", {"method.distillation": False}),
     "lambda1_0": Variant("no rerank loss (λ1 = 0)", {"method.lambda_rerank": 0.0}),
     "lambda2_0": Variant("no distill loss (λ2 = 0)", {"method.lambda_distill": 0.0}),
-    "lambdas_0": Variant(
-        "neither loss (λ1 = λ2 = 0)", {"method.lambda_rerank": 0.0, "method.lambda_distill": 0.0}
-    ),
+    "lambdas_0": Variant("neither loss (λ1 = λ2 = 0)", {"method.lambda_rerank": 0.0, "method.lambda_distill": 0.0}),
     "grpo": Variant("GRPO", {"method.name": "grpo"}),  # the baseline's name for no_library: the same run
     "gigpo": Variant("GiGPO", {"method.name": "gigpo"}),
     "skillrl": Variant("SkillRL", {"method.name": "skillrl"}),

@@ -151,9 +151,7 @@ def _won_lines(rollouts: Sequence[Rollout], config: Config, texts: dict[Seed, st
                 }
 
 
-def _begin(
-    out: Path, config: Config, environment: VectorEnvironment, method: Method, about: dict[str, Any]
-) -> None:
+def _begin(out: Path, config: Config, environment: VectorEnvironment, method: Method, about: dict[str, Any]) -> None:
     """Make the folder with its manifest, or see that it is the same. Raises RunError if it is not."""
     values = {name: value for name, value in flatten(config).items() if not name.startswith(_UNREAD)}
     about |= {

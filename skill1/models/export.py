@@ -98,7 +98,9 @@ def _write(run: RunDirectory, checkpoint: Checkpoint, folder: Path, merge: bool)
     if merge:
         model = merged(run.config.policy, checkpoint.path)
     save_whole(model, tokenizer, folder)
-    skills = _write_skills(run.config, checkpoint.path / LIBRARY, folder) if method_of(run.config).keeps_skills else None
+    skills = (
+        _write_skills(run.config, checkpoint.path / LIBRARY, folder) if method_of(run.config).keeps_skills else None
+    )
     manifest = run.manifest()
     manifest["sessions"] = [{k: v for k, v in s.items() if k != "command"} for s in manifest["sessions"]]
     (folder / _TRAINING).mkdir()

@@ -156,7 +156,10 @@ def _training(run: RunDirectory) -> str:
 
 
 def _changes(config: Config) -> str:
-    return _table(("field", "paper", "here"), [(f"`{name}`", *both) for name, both in diff(load_config("paper", config.variant), config).items()])
+    return _table(
+        ("field", "paper", "here"),
+        [(f"`{name}`", *both) for name, both in diff(load_config("paper", config.variant), config).items()],
+    )
 
 
 def _table(columns: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
-from skill1.nano.options import WarmStartConfig
 from skill1.envs.base import Observation, VectorEnvironment
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.prompts import Fact
 from skill1.nano.reflection import CompactReflections
 from skill1.prompts import ActContext, history_of

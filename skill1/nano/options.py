@@ -25,9 +25,7 @@ class WarmStartConfig:
     noise: float = knob(0.1, "share of steps replaced by a slip", "ours", ge=0, lt=1)
     relevant_share: float = knob(0.45, "episodes with a relevant skill", "ours", ge=0, le=1)
     foreign_share: float = knob(0.3, "episodes with an irrelevant skill", "ours", ge=0, le=1)
-    several_share: float = knob(
-        0.0, "of these, shown among one or two irrelevant ones", "ours; RetroAgent", ge=0, le=1
-    )
+    several_share: float = knob(0.0, "of these, shown among one or two irrelevant ones", "ours; RetroAgent", ge=0, le=1)
     bank_share: float = knob(0.0, "episodes with a skill bank's block instead of a skill", "ours; SkillRL", ge=0, le=1)
     first_moves: int = knob(3, "pairs of first decisions per game", "ours", ge=0)
     search_share: float = knob(0.5, "share kept of the rows that only go on searching", "ours", gt=0, le=1)

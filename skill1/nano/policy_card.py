@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from skill1.nano.options import WarmStartConfig, load_config
+from skill1.config import load_config, load_section
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.world import nano_of
 
 _CARD = """# {title}
@@ -41,11 +42,11 @@ _ALSO = {
 
 def policy_card(preset: str, environment: str, manifest: Mapping[str, Any], out: Path) -> str:
     """README.md, in Markdown, of the policy in `out` that was made for a preset; `manifest`: its warm_start.json."""
-    taught, of_preset = WarmStartConfig(**manifest["warm_start"]), load_config(preset)
+    taught, of_preset = WarmStartConfig(**manifest["warm_start"]), load_section(WarmStartConfig, "warm_start", preset)
     also = ", ".join(text for share, text in _ALSO.items() if getattr(taught, share))
-    usual = asdict(of_preset.warm_start)
+    usual = asdict(of_preset)
     changed = {f"warm_start.{name}": value for name, value in asdict(taught).items() if value != usual[name]}
-    if environment != of_preset.environment.name:
+    if environment != load_config(preset).environment.name:
         changed["environment.name"] = environment
     return _CARD.format(
         **asdict(nano_of(environment).card),

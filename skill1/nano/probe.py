@@ -8,6 +8,7 @@ All arms play the same games with the same random streams, so differences are pa
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +17,11 @@ import pandas as pd
 from skill1.config import Config
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import environment_spec
-from skill1.evaluate import jobs, play
 from skill1.nano.world import nano_of
+from skill1.play import jobs, play
 from skill1.policy import Policy
+from skill1.records import Task
+from skill1.rollout import Ask, Episode, Stages
 from skill1.stats import Estimate, bootstrap_mean, paired_difference
 
 MIN_FOLLOWING = 0.3  # gate: share of first moves, relevant - none
@@ -51,6 +54,20 @@ class ProbeReport:
         }
 
 
+class Injected(Stages):
+    """Acting with given strategies instead of those of a library."""
+
+    def __init__(self, strategies: Mapping[tuple[Task, int], str]) -> None:
+        """`strategies`: of each task and pass, "" for none."""
+        self._strategies = strategies
+
+    def begin(self, episodes: Sequence[Episode], ask: Ask) -> None:
+        """Show each episode its strategy."""
+        for e in episodes:
+            strategy = self._strategies[e.task, e.index]
+            e.skill = ask.prompts.skill_block([strategy]) if strategy else ""
+
+
 def probe(
     policy: Policy, environment: VectorEnvironment, config: Config, *, split: str, passes: int, progress: bool = False
 ) -> ProbeReport:
@@ -66,8 +83,11 @@ def probe(
     todo, prompts, frames = jobs(probed, passes), world.prompts(), []
     for arm in drawn[0]:
         shown = [draw[arm] for draw in drawn]
-        skills = [prompts.write_skill(fact) if fact else "" for fact in shown]
-        rollouts = play(todo, policy, environment, None, config, skills=skills, progress=progress)
+        skills = {
+            (job.task, job.number): prompts.write_skill(fact) if fact else ""
+            for job, fact in zip(todo, shown, strict=True)
+        }
+        rollouts = play(todo, policy, environment, Injected(skills), config, progress=progress)
         frames.append(
             pd.DataFrame(
                 {

@@ -13,9 +13,9 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from skill1.envs.base import Observation
-from skill1.nano.prompts import CompactBase, Trajectory, verdict
 from skill1.methods.retroagent.equations import Reflection
 from skill1.methods.retroagent.prompts import Reflected
+from skill1.nano.prompts import CompactBase, Trajectory, verdict
 from skill1.records import Lesson
 
 _JUDGEMENTS = {"success": True, "failure": False}

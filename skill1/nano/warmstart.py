@@ -21,9 +21,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-from skill1.nano.options import WarmStartConfig
 from skill1.nano.demonstrator import Demonstration
 from skill1.nano.model import END, make_model, nano_tokenizer
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.policy_card import policy_card
 from skill1.nano.world import nano_of
 

@@ -17,13 +17,9 @@ from typing import Literal
 
 import pandas as pd
 
-from skill1.analysis.library.replay import skills_before
 from skill1.analysis.library.uses import read_uses
-from skill1.config import closest
-from skill1.credit import credit, credit_metrics
+from skill1.config import closest, method_of
 from skill1.envs.make import environment_spec
-from skill1.library import admits
-from skill1.methods.skillrl.growth import records_before
 from skill1.records import STAGES, Rollout, Row, Skill, Stage, Turn
 from skill1.store.journal import Journal, LibraryEvent
 from skill1.store.run_directory import RunDirectory, RunError
@@ -36,6 +32,15 @@ RULES: dict[CaseKind, str] = {
     "behind": "The same groups, smallest difference first and below zero.",
     "relied on": "Skills of the library after the last stored step that some won episode selected, by U log(n + 1), by "
     "which the library itself decides whom to keep; shown is the last won episode with the skill.",
+}
+
+
+# What an episode's credit is made of: name -> the method's metric, for one rollout alone.
+_MEASURES = {
+    "Return R": "return",
+    "Task and skill, cosine": "skill_similarity",
+    "NDCG": "ndcg/mean",
+    "U\u0302": "u_hat",
 }
 
 
@@ -185,7 +190,7 @@ def load_step(path: Path, step: int = 0) -> Step:
         )
         for i, (rollout, fate) in enumerate(zip(rollouts, _fates(run, rollouts, events, number), strict=True))
     ]
-    return Step(run, number, tuple(episodes), _skills(run, events, number))
+    return Step(run, number, tuple(episodes), _skills(run, number))
 
 
 def summary(step: Step) -> pd.DataFrame:
@@ -213,31 +218,23 @@ def summary(step: Step) -> pd.DataFrame:
 
 def _rows(run: RunDirectory, rollouts: Sequence[Rollout]) -> dict[tuple[int, int], Row]:
     """(rollout, turn) -> its row."""
-    config, skilled = run.config, run.config.library.enabled
-    selection, distillation = config.rollout.selection, config.rollout.distillation
-    rows = credit(rollouts, config.credit, selection=skilled and selection, distillation=skilled and distillation)
+    rows = method_of(run.config).rows(rollouts, run.config)
     return {(row.rollout, row.turn): row for row in rows}
 
 
 def _measures(run: RunDirectory, rollout: Rollout) -> dict[str, float]:
-    found = credit_metrics([rollout], run.config.credit)
-    named = {
-        "Return R": found["return"],
-        "Task and skill, cosine": found["skill_similarity"],
-        "NDCG": found["ndcg/mean"],
-    }
-    if run.config.library.enabled:
-        named["U\u0302"] = found["u_hat"]
+    found = method_of(run.config).metrics([rollout], run.config)
+    named = {name: found.get(metric, math.nan) for name, metric in _MEASURES.items()}
     return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
 def _events(run: RunDirectory) -> tuple[LibraryEvent, ...]:
-    return Journal(run.library_dir / "journal.jsonl").events() if run.config.library.enabled else ()
+    return Journal(run.library_dir / "journal.jsonl").events() if run.config.library is not None else ()
 
 
-def _skills(run: RunDirectory, events: Sequence[LibraryEvent], step: int) -> dict[str, Skill]:
+def _skills(run: RunDirectory, step: int) -> dict[str, Skill]:
     """Id -> record, as the retrieval of `step` saw it."""
-    return records_before(run, step) if run.config.bank.enabled else skills_before(events, run.config.library, step)
+    return dict(method_of(run.config).skills_before(run.config, run.library_dir, step))
 
 
 def _fates(run: RunDirectory, rollouts: Sequence[Rollout], events: Sequence[LibraryEvent], step: int) -> list[Fate]:
@@ -245,7 +242,7 @@ def _fates(run: RunDirectory, rollouts: Sequence[Rollout], events: Sequence[Libr
 
     Which of two equal lessons was admitted is no question: what merges once, merges ever after.
     """
-    if not run.config.library.enabled:
+    if run.config.library is None:
         return [Fate("none")] * len(rollouts)
     event = next((event for event in events if event.step == step), None)
     if event is None:
@@ -256,7 +253,7 @@ def _fates(run: RunDirectory, rollouts: Sequence[Rollout], events: Sequence[Libr
         lesson = rollout.lesson
         if lesson is None:
             fates.append(Fate("unparsed"))
-        elif not admits(rollout, run.config.library):
+        elif not method_of(run.config).admits(rollout):
             fates.append(Fate("refused"))
         elif admitted and (admitted[0].desc, admitted[0].strategy) == (lesson.desc, lesson.strategy):
             skill = admitted.pop(0).id
@@ -326,7 +323,7 @@ def _contrasting(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd
                 f"{row['won_with']:.0f} of the {row['with']} episodes with {row['selected']} won, "
                 f"{row['won_without']:.0f} of the group's {row['without']} others."
             )
-            skill = _skills(run, events, row["step"])[row["selected"]]
+            skill = _skills(run, row["step"])[row["selected"]]
             cases.append(Case(kind, why, row["step"], row["group"], skill, int(shown), int(against)))
     return cases
 
@@ -334,7 +331,7 @@ def _contrasting(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd
 def _relied_on(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd.DataFrame, count: int) -> list[Case]:
     last = int(episodes["step"].max())
     used = dict(tuple(episodes.groupby("selected")))
-    kept = [s for s in _skills(run, events, last + 1).values() if s.id in used and used[s.id]["outcome"].max() == 1.0]
+    kept = [s for s in _skills(run, last + 1).values() if s.id in used and used[s.id]["outcome"].max() == 1.0]
     cases = []
     for skill in sorted(kept, key=lambda s: (-s.utility * math.log(s.count + 1), s.id))[:count]:
         own = used[skill.id]
@@ -344,5 +341,5 @@ def _relied_on(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd.D
             f"{len(own)} episodes of the run selected it, {len(won)} of them won."
         )
         step, group, index = (int(won[name].iloc[-1]) for name in ("step", "group", "index"))
-        cases.append(Case("relied on", why, step, group, _skills(run, events, step)[skill.id], index, None))
+        cases.append(Case("relied on", why, step, group, _skills(run, step)[skill.id], index, None))
     return cases

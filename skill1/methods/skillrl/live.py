@@ -168,7 +168,9 @@ class LiveBank:
         replace_file(folder / STATE_FILE, (json.dumps(state) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path, config: SkillRLConfig, environment: str, encoder: Encoder, *, seed: int = 0) -> LiveBank:
+    def load(
+        cls, folder: Path, config: SkillRLConfig, environment: str, encoder: Encoder, *, seed: int = 0
+    ) -> LiveBank:
         """What `save` wrote. Raises BankError: a file is missing, altered, or of another version."""
         path = folder / STATE_FILE
         bank = load_bank(folder / BANK_FILE, known_categories(environment))

@@ -136,7 +136,9 @@ class SkillRL(Method):
             self._journal.truncate(0)
         kept, text = self.folder / INITIAL_BANK, self.skills.bank.to_text()
         if kept.exists() and kept.read_text(encoding="utf-8") != text:
-            raise BankError(f"{self.config.method.bank} was changed since this run started with it ({kept}): restore it")
+            raise BankError(
+                f"{self.config.method.bank} was changed since this run started with it ({kept}): restore it"
+            )
         replace_file(kept, text.encode())
 
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
