@@ -13,7 +13,7 @@ from skill1.cli.data import FOLDER
 from skill1.cli.options import place, place_options, set_option, values, words
 
 # options of `evaluate` for one of the two subjects alone
-_FOR_MODELS = ("preset", "overrides", "endpoint", "key_variable")
+_FOR_MODELS = ("preset", "endpoint", "key_variable")
 _FOR_RUNS = ("step", "reuse")
 
 
@@ -33,7 +33,6 @@ _FOR_RUNS = ("step", "reuse")
 )
 @click.option("--step", type=click.IntRange(min=0), help="checkpoint; 0 = before training [default: the last]")
 @click.option("--data", help="games folder [default: the run's]")
-@click.option("--engine", help="native or textworld [default: the run's]")
 @click.option("--batch", type=click.IntRange(min=1), help="prompts or requests at a time (does not change the result)")
 @click.option("--reuse", is_flag=True, help="take outcomes that are stored instead of playing them again")
 @click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
@@ -45,7 +44,7 @@ def evaluate(name: str | None, out: Path | None, model: str | None, nproc: int, 
     directory = place(name, out)
     for option in _FOR_MODELS if model is None else _FOR_RUNS:
         if given[option]:
-            word = {"overrides": "--set", "key_variable": "--api-key-env"}.get(option, f"--{option}")
+            word = {"key_variable": "--api-key-env"}.get(option, f"--{option}")
             raise click.UsageError(f"{word} is for {'a --model' if model is None else 'runs, not for a --model'}")
     if given["key_variable"] and not given["endpoint"]:
         raise click.UsageError("--api-key-env is for an --endpoint")
@@ -68,6 +67,8 @@ def _evaluate_run(directory: Path, given: dict[str, Any]) -> None:
     from skill1.evaluate import evaluate_run, report
 
     chosen = given | {"library": given["library"] or "final", "splits": given["splits"] or None}
+    data = chosen.pop("data")
+    chosen["overrides"] = values(given["overrides"]) | ({"environment.data": data} if data else {})
     done = evaluate_run(directory, progress=sys.stderr.isatty(), **chosen)
     leave_processes()
     if join_processes().is_main_process:
@@ -84,7 +85,6 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
         "evaluation.splits": given["splits"],
         "evaluation.passes": given["passes"],
         "environment.data": given["data"],
-        "environment.engine": given["engine"],
         "policy.generate_batch": given["batch"],
     }
     overrides = values(given["overrides"]) | {field: value for field, value in options.items() if value}
