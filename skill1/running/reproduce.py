@@ -1,6 +1,6 @@
 """`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure (method sections 5-7).
 
-    results/<name>-bank.json             SkillRL's first bank, if no bank.file is given (skill1.methods.skillrl.first_bank)
+    results/<name>-bank.json             SkillRL's first bank, if no method.bank is given (skill1.models.first_bank)
     results/<name>/                      every variant with every seed, and their tables (skill1.running.sweep)
     results/<name>-capacity-<N>/         `full` with room for N skills, first seed: what saturation does
     results/<name>/notebooks/*.ipynb     03 to 08, executed on these
@@ -70,7 +70,7 @@ def reproduce(
 
 def _with_bank(study: Sweep, dry_run: bool, say: Callable[[str], None]) -> Sweep:
     """The study with a first bank for SkillRL; it is written, in a process of its own, if it is not there yet."""
-    if BANKED not in study.variants or "bank.file" in study.overrides:
+    if BANKED not in study.variants or "method.bank" in study.overrides:
         return study
     file = portable(study.folder.with_name(f"{study.folder.name}-bank.json"))
     if not dry_run and not Path(file).exists():
@@ -78,7 +78,7 @@ def _with_bank(study: Sweep, dry_run: bool, say: Callable[[str], None]) -> Sweep
         values = {**study.overrides, "environment.data": data}
         sets = [word for name, value in values.items() for word in ("--set", f"{name}={config_word(value)}")]
         launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets], on_line=say)
-    return replace(study, overrides={**study.overrides, "bank.file": file})
+    return replace(study, overrides={**study.overrides, "method.bank": file})
 
 
 def _with_capacity(study: Sweep, capacity: int) -> Sweep:

@@ -252,7 +252,7 @@ def bank_growth(study: BankRun) -> Figure:
     for number, step in enumerate(failed):
         label = "_" if number else f"call without an answer (n = {len(failed)})"
         left.axvline(step, color="0.6", linewidth=0.8, linestyle=":", label=label)
-    left.set(ylabel=f"entries of the bank (limit {study.run.config.bank.limit})")
+    left.set(ylabel=f"entries of the bank (limit {study.run.config.method.limit})")
     whole(left.yaxis)
     right.set(ylabel="entries shown per episode")
     for axes in (left, right):
