@@ -45,9 +45,7 @@ _ENGINE_WORDS = (
 )
 _MANY, _FEW = 30, 8  # highest number of an entity: of the receptacle types below, and of any other type
 _NUMEROUS = ("cabinet", "drawer", "shelf")
-_TWO = {"take": "from", "move": "to", "clean": "with", "heat": "with", "cool": "with", "slice": "with"}
-_ONE = ("open", "close", "use", "examine")
-_BARE = ("look", "inventory")
+_JOINED = {"take": "from", "move": "to", "clean": "with", "heat": "with", "cool": "with", "slice": "with"}
 _SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
 _TREATMENTS = ("clean", "heat", "cool")
 
@@ -66,10 +64,6 @@ def _onward(places: list[str], here: list[str]) -> list[str]:
     """The room list read from where one stands: the place after the current one comes first, the current one last."""
     after = max((places.index(place) for place in here), default=-1) + 1
     return places[after:] + places[:after]
-
-
-def _spaced(entity: str) -> str:
-    return entity.replace("_", " ")
 
 
 class CompactPrompts(CompactReflections):
@@ -120,18 +114,16 @@ class CompactPrompts(CompactReflections):
         return Parsed(named(text.strip() or compact(start.instruction), start), bool(text.strip()))
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
-        words = text.split()
-        verb, args = (words[0], [_spaced(w) for w in words[1:]]) if words else ("", [])
-        if verb == "go_to" and len(args) == 1:
-            return Parsed(f"go to {args[0]}", True)
-        if verb in _TWO and len(args) == 2:
-            command = f"{verb} {args[0]} {_TWO[verb]} {args[1]}"
-            older = f"put {args[0]} in/on {args[1]}"  # text version 2.1.1 says put where later games say move
-            return Parsed(older if verb == "move" and older in admissible else command, True)
-        if verb == "put" and len(args) == 2:
-            return Parsed(f"put {args[0]} in/on {args[1]}", True)
-        if (verb in _ONE and len(args) == 1) or (verb in _BARE and not args):
-            return Parsed(" ".join([verb, *args]), True)
+        match [word.replace("_", " ") for word in text.split()]:
+            case ["go to" | "open" | "close" | "use" | "examine", _] | ["look" | "inventory"] as words:
+                return Parsed(" ".join(words), True)
+            case ["put" | "move" as verb, thing, place] if (
+                # text version 2.1.1 says put where later games say move
+                (older := f"put {thing} in/on {place}") in admissible or verb == "put"
+            ):
+                return Parsed(older, True)
+            case [verb, thing, place] if verb in _JOINED:
+                return Parsed(f"{verb} {thing} {_JOINED[verb]} {place}", True)
         return Parsed(text.strip(), False)
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
@@ -167,16 +159,12 @@ class CompactPrompts(CompactReflections):
         task = compact(start.instruction).split()
         own = [w for w in words if len(w) > 1 and type_of(w[1]) in task]  # commands about the object
         taken = [w for w in own if w[0] == "take"]
-        done = {
-            "go_to": any(w[0] == "go_to" for w in words),
-            "take": len(taken) >= (2 if "two" in task else 1),
-            "use": won or any(w[0] == "use" for w in words) or any(w[0] in _TREATMENTS for w in own),
-            "move": won,
-        }
-        if task[0] in ("look", "examine"):
-            del done["move"]
-        elif not {*_TREATMENTS, "hot"} & set(task):
-            del done["use"]
+        looks = task[0] in ("look", "examine")
+        done = {"go_to": any(w[0] == "go_to" for w in words), "take": len(taken) >= (2 if "two" in task else 1)}
+        if looks or {*_TREATMENTS, "hot"} & set(task):
+            done["use"] = won or any(w[0] == "use" for w in words) or any(w[0] in _TREATMENTS for w in own)
+        if not looks:
+            done["move"] = won
         return done, f"{type_of(taken[0][1])} here in {taken[0][2]}" if taken else ""
 
 

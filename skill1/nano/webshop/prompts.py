@@ -136,14 +136,10 @@ class CompactShopPrompts(CompactReflections):
         opened = [i for i, w in enumerate(words) if w[0] == "open" and w[1:] != ["none"]]
         chosen = {w[1] for w in words[opened[-1] :] if w[0] == "choose"} if opened else set()
         wanted = set(read_wish(start.instruction).options)
-        done = {
-            "search": any(w[0] == "search" for w in words),
-            "open": bool(opened),
-            "choose": won or (bool(opened) and wanted <= chosen),
-            "buy": won,
-        }
-        if not wanted:
-            del done["choose"]
+        done = {"search": any(w[0] == "search" for w in words), "open": bool(opened)}
+        if wanted:
+            done["choose"] = won or (bool(opened) and wanted <= chosen)
+        done["buy"] = won
         return done, " ".join(words[opened[-1]][1:]) if won else ""
 
 
