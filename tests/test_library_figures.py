@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from library_runs import config, play_run, rollout, write_run
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from skill1.analysis.figures import library as figures
 from skill1.analysis.figures import style as plots
 from skill1.analysis.library import map as library_map
 from skill1.analysis.library import payoff as library_payoff
-from skill1.analysis.library import replay as library_replay
 from skill1.analysis.library import study as library_study
 from skill1.analysis.library.study import LibraryRun, read
 
@@ -42,12 +42,12 @@ def chosen(study: LibraryRun):
     return library_payoff.extremes(study, library_payoff.payoff(study), min_groups=2, top=3)
 
 
-def conflicts(study: LibraryRun) -> library_payoff.Conflicts:
+def conflicts(study: LibraryRun) -> pd.DataFrame:
     return library_payoff.conflicts(study, library_study.keys(study))
 
 
 def replayed(study: LibraryRun):
-    return library_replay.counterfactual(study.events, study.config, study.episodes, study.retrievals, [20, 10, 5])
+    return library_study.counterfactual(study, [20, 10, 5])
 
 
 DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
@@ -108,7 +108,7 @@ def test_a_library_that_was_never_used_can_be_drawn(tmp_path: Path) -> None:
     assert drawn.get_ydata().tolist() == [100, 100]
     figures.conflict(study, conflicts(study))
     assert chosen(study).empty
-    table = library_replay.counterfactual(study.events, study.config, study.episodes, study.retrievals, [1])
+    table = library_study.counterfactual(study, [1])
     assert np.isnan(figures.smaller(table).axes[0].lines[0].get_ydata()).all()
 
 
@@ -144,7 +144,7 @@ def test_long_skills_are_cut(study: LibraryRun) -> None:
 def test_conflict_shows_shares(study: LibraryRun, quiet: LibraryRun) -> None:
     found = conflicts(study)
     [axes] = figures.conflict(study, found).axes
-    chosen = found.selections()
+    chosen = library_payoff.selections(found)
     last = chosen[chosen["step"] == study.steps]  # ten steps: one a bin
     drawn = {line.get_label(): line for line in axes.lines}
     assert drawn["selected"].get_xdata()[-1] == study.steps

@@ -353,14 +353,17 @@ def test_intervals_cover_when_skills_do_nothing(hand: LibraryRun) -> None:
 
 def test_conflicts_by_hand(hand: LibraryRun) -> None:
     found = library_payoff.conflicts(hand, library_study.keys(hand))
-    assert found.episodes == 8 and found.share == 1.0 and len(found.candidates) == 16
-    chosen = found.candidates[found.candidates["rank"] == 0].set_index("episode")["lead"]
+    assert len(found) == 16
+    chosen = found[found["rank"] == 0].set_index("episode")["lead"]
     assert chosen.to_dict() == pytest.approx({4: 0, 5: 0, 6: 0, 7: 0, 12: 0.2, 13: -0.2, 14: 0.2, 15: -0.2})
-    selections = found.selections()
-    assert selections["episode"].tolist() == [12, 13, 14, 15] and selections["step"].tolist() == [3] * 4
+    selections = library_payoff.selections(found)
+    assert selections.index.tolist() == [12, 13, 14, 15] and selections["step"].tolist() == [3] * 4
     assert selections["leads"].tolist() == [True, False] * 2 and selections["chance"].tolist() == [0.5] * 4
     # step 3: both that lead won, one of two that trail: excess 2 - 1.5, weight 1
-    assert found.effect.value == pytest.approx(0.5) and found.effect.n == 1
+    table = library_payoff.effects(hand, found)
+    assert table.iloc[1][["points", "groups"]].tolist() == pytest.approx([50, 1])
+    # any skill, in step 2's second group: 1 of 4, won; 2 of 4 won: excess 0.5, weight 0.75
+    assert table.iloc[0][["points", "groups"]].tolist() == pytest.approx([200 / 3, 1])
     table = library_payoff.contested(hand, found)
     assert table["strategy"].tolist() == ["mug in drawer", "mug in shelf"]  # equally often selected: as grouped
     assert table["episodes"].tolist() == [8, 8] and table["selected"].tolist() == [4, 4]
@@ -371,8 +374,9 @@ def test_conflicts_by_hand(hand: LibraryRun) -> None:
 def test_equal_strategies_and_other_keys_do_not_conflict(hand: LibraryRun) -> None:
     one_each = library_study.keys(hand) + hand.skills["strategy"]
     found = library_payoff.conflicts(hand, one_each)
-    assert found.candidates.empty and found.effect is None and found.share == 0
-    assert found.selections().empty and library_payoff.contested(hand, found).empty
+    assert found.empty and library_payoff.contested(hand, found).empty and library_payoff.selections(found).empty
+    none = library_payoff.effects(hand, found).iloc[1]
+    assert math.isnan(none["points"]) and none["groups"] == 0
 
 
 def test_three_rivals_lead_or_trail(hand: LibraryRun) -> None:
@@ -387,10 +391,8 @@ def test_three_rivals_lead_or_trail(hand: LibraryRun) -> None:
     episodes = pd.DataFrame({"place": [0], "outcome": [1.0], "candidates": [4]})
     study = replace(hand, retrievals=retrievals, skills=skills, episodes=episodes)
     found = library_payoff.conflicts(study, pd.Series("key", index=list("abcd")))
-    assert found.candidates.set_index("skill")["lead"].to_dict() == pytest.approx(
-        {"a": 0.2, "b": 0.1, "c": -0.2, "d": -0.2}
-    )
-    assert found.selections()[["leads", "chance"]].to_numpy().tolist() == [[True, 0.5]]
+    assert found.set_index("skill")["lead"].to_dict() == pytest.approx({"a": 0.2, "b": 0.1, "c": -0.2, "d": -0.2})
+    assert library_payoff.selections(found)[["leads", "chance"]].to_numpy().tolist() == [[True, 0.5]]
 
 
 # -- replays ----------------------------------------------------------------------------------------------------------
@@ -439,9 +441,7 @@ def test_a_smaller_capacity_keeps_a_part_of_what_a_larger_one_keeps(steps: list,
 
 def test_counterfactual_by_hand(hand: LibraryRun) -> None:
     """With room for two, step 1 ends without s000002 or s000003: equal U log(n + 1), so the lower id goes."""
-    table = library_replay.counterfactual(hand.events, hand.config, hand.episodes, hand.retrievals, [4, 2]).set_index(
-        "capacity"
-    )
+    table = library_study.counterfactual(hand, [4, 2]).set_index("capacity")
     assert table.loc[4].tolist() == [0, 0, 0, 0, 0, 0, 0]
     row = table.loc[2]
     # s000001 (n = 2) and s000003 stay. Then s000004 comes, fresh: it goes at once.
@@ -449,7 +449,7 @@ def test_counterfactual_by_hand(hand: LibraryRun) -> None:
     assert row["retrievals"] == pytest.approx(8 / 17)  # s000002's
     assert row["shown"] == pytest.approx(4 / 9) and row["won"] == pytest.approx(1 / 6)
     assert row["emptied"] == 0 and row["merges"] == 0
-    one = library_replay.counterfactual(hand.events, hand.config, hand.episodes, hand.retrievals, [1]).iloc[0]
+    one = library_study.counterfactual(hand, [1]).iloc[0]
     assert one["emptied"] == pytest.approx(1 / 9)  # the episode with s000003 alone
     with pytest.raises(ValueError, match="capacity 0"):
         list(library_replay.moments(hand.events, hand.config, 0))
@@ -461,16 +461,8 @@ def test_merges_into_lost_skills_are_counted(tmp_path: Path) -> None:
     first = [rollout(outcome=1.0, lesson=(word, f"{word} in sink")) for word in ("mug", "egg")]
     again = [rollout(outcome=1.0, lesson=(word, f"{word} in sink")) for word in ("mug", "egg")]
     study = read(write_run(tmp_path / "run", [first, again], config()).path)
-    [row] = library_replay.counterfactual(
-        study.events, study.config, study.episodes, study.retrievals, [1]
-    ).itertuples()
+    [row] = library_study.counterfactual(study, [1]).itertuples()
     assert row.retired == 1 and row.merges == 1 and math.isnan(row.retrievals)  # nothing was ever retrieved
-
-
-def test_halves() -> None:
-    assert library_replay.halves(100) == [50, 25, 12]
-    assert library_replay.halves(15) == []
-    assert len(library_replay.halves(10**9)) == 6
 
 
 # -- several capacities, map ------------------------------------------------------------------------------------------
@@ -514,13 +506,9 @@ def test_coverage_by_hand(hand: LibraryRun) -> None:
     assert table.loc["most used", "uses"] == pytest.approx(10 / (10 + 9 + 2 + 1))
 
 
-def test_runs_that_make_no_map(hand: LibraryRun, played: LibraryRun, full: LibraryRun) -> None:
+def test_runs_that_make_no_map(hand: LibraryRun) -> None:
     with pytest.raises(ValueError, match="4 different descriptions, there are 3"):
         library_map.places({"hand": hand})
-    assert list(library_map.labelled([hand])) == ["full seed 0"]
-    assert list(library_map.labelled([played, full])) == [f"full seed 0\n{s.run.path}" for s in (played, full)]
-    with pytest.raises(ValueError, match="with itself"):
-        library_map.labelled([full, full])
 
 
 # -- notebook -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from skill1.analysis.figures.style import VARIANT_COLOURS, dots, lines, percent, shades, themed, whole
 from skill1.analysis.library.bank import SECTIONS, BankRun
-from skill1.analysis.library.payoff import Conflicts
+from skill1.analysis.library.payoff import selections
 from skill1.analysis.library.study import LibraryRun
 from skill1.stats import Estimate
 
@@ -123,22 +123,27 @@ def pays(chosen: pd.DataFrame, variant: str = "full") -> Figure:
 
 
 @themed
-def conflict(study: LibraryRun, found: Conflicts) -> Figure:
-    """Draw how often the skill that U prefers is selected among contradicting candidates, against chance."""
+def conflict(study: LibraryRun, found: pd.DataFrame) -> Figure:
+    """Draw how often the skill that U prefers is selected among contradicting candidates, against chance.
+
+    Args:
+        found: `payoff.conflicts`.
+    """
     figure = Figure(figsize=(4.8, 3.4), layout="constrained")
     axes = figure.subplots()
-    chosen = found.selections()
+    chosen = selections(found)
     edges = np.linspace(0, study.steps, min(_BINS, study.steps) + 1)
     parts = chosen.groupby(np.searchsorted(edges, chosen["step"]) - 1)  # (edge, next edge]
-    middles = (edges[:-1] + edges[1:] + 1) / 2
     rates = 100 * parts[["leads", "chance"]].mean()
-    colour = _colour(study)
-    axes.plot(middles[rates.index], rates["chance"], color=_GREY, linewidth=3, label="at random")
-    axes.plot(middles[rates.index], rates["leads"], color=colour, label="selected")
-    axes.scatter(middles[rates.index], rates["leads"], s=parts.size(), color=colour, label="area: episodes")
-    share = "" if np.isnan(found.share) else f", {100 * found.share:.0f} % of those with 2 or more candidates"
+    steps = ((edges[:-1] + edges[1:] + 1) / 2)[rates.index]
+    axes.plot(steps, rates["chance"], color=_GREY, linewidth=3, label="at random")
+    axes.plot(steps, rates["leads"], color=_colour(study), label="selected")
+    axes.scatter(steps, rates["leads"], s=parts.size(), color=_colour(study), label="area: episodes")
+    several = (study.episodes["candidates"] > 1).sum()
+    axes.set_title(
+        f"{found['episode'].nunique()} of {several} episodes with 2 candidates or more conflict", fontsize="small"
+    )
     axes.set_ylabel(f"selected one has the highest U\n(% of n = {len(chosen)} where U differs)")
-    axes.set_title(f"{found.candidates['episode'].nunique()} episodes with a conflict{share}", fontsize="small")
     percent(axes.yaxis)
     _over_steps(study, axes)
     axes.legend(loc="upper left")
@@ -150,7 +155,7 @@ def smaller(table: pd.DataFrame) -> Figure:
     """Draw what smaller capacities would have retired of what was used later: a counterfactual of retirement only.
 
     Args:
-        table: `replay.counterfactual`.
+        table: `study.counterfactual`.
 
     Raises:
         ValueError: no capacities.

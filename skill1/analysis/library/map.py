@@ -10,7 +10,7 @@ with every retrieval and merge.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,20 +27,6 @@ def most_used(study: LibraryRun) -> pd.DataFrame:
     """Select the tenth of the skills at the end that has the highest counts, at least one; of equals the earlier."""
     alive = study.alive
     return alive.sort_values("count", ascending=False, kind="stable").head(math.ceil(_MOST_USED * len(alive)))
-
-
-def labelled(studies: Sequence[LibraryRun]) -> dict[str, LibraryRun]:
-    """Name runs by variant and seed, and by path too where those are not enough.
-
-    Raises:
-        ValueError: one run twice.
-    """
-    named = {study.label: study for study in studies}
-    if len(named) < len(studies):
-        named = {f"{study.label}\n{study.run.path}": study for study in studies}
-    if len(named) < len(studies):
-        raise ValueError(f"{studies[0].run.path} would be compared with itself: name another run")
-    return named
 
 
 def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:

@@ -12,8 +12,6 @@ Haenszel test, whose p value is given. The comparison is with what the other rol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
@@ -116,81 +114,70 @@ def extremes(study: LibraryRun, table: pd.DataFrame, min_groups: int = 3, top: i
     return pd.concat([best, worst]).sort_values("difference", ascending=False, kind="stable")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Conflicts:
-    """Candidates of one episode that share a key (`study.keys`) and differ in strategy."""
+def conflicts(study: LibraryRun, key: pd.Series) -> pd.DataFrame:
+    """Find candidates of one episode that share a key and differ in strategy.
 
-    candidates: pd.DataFrame  # those in a conflict: episode, step, key, skill, strategy, utility, rank, lead
-    episodes: int  # with two or more candidates
-    effect: Estimate | None  # success with the selected skill leading, against trailing, within groups
-
-    @property
-    def share(self) -> float:
-        """Share of the episodes with two or more candidates that have a conflict among them; nan without such."""
-        return self.candidates["episode"].nunique() / self.episodes if self.episodes else float("nan")
-
-    def selections(self) -> pd.DataFrame:
-        """List where a conflicting skill was ranked first and U differs from its rivals'.
-
-        Returns:
-            One row per episode: episode, step, leads (whether it leads), chance (that one of the key leads if drawn at
-            random).
-        """
-        leads = self.candidates.assign(leads=self.candidates["lead"] > 0)
-        leads["chance"] = leads.groupby(["episode", "key"])["leads"].transform("mean")
-        chosen = leads[(leads["rank"] == 0) & (leads["lead"] != 0)]
-        return chosen[["episode", "step", "leads", "chance"]].reset_index(drop=True)
-
-
-def conflicts(study: LibraryRun, key: pd.Series) -> Conflicts:
-    """Find the conflicts among the candidates of every episode.
-
-    A candidate *leads* when its U, as it was retrieved, is above that of every candidate of its key with another
-    strategy: `lead` is that distance, below 0 when it trails and 0 when U does not distinguish them.
+    A candidate *leads* when its U, as it was retrieved, is above that of every rival (candidate of its key with another
+    strategy): `lead` is that distance, below 0 when it trails and 0 when U does not distinguish them.
 
     Args:
         key: of `study.keys`.
+
+    Returns:
+        One row per candidate with a rival: episode, step, skill, utility, rank, key, strategy, lead.
     """
     place = ["episode", "key"]
     found = study.retrievals[["episode", "step", "skill", "utility", "rank"]].copy()
     found["key"] = found["skill"].map(key)
     found["strategy"] = found["skill"].map(study.skills["strategy"])
-    found = found[found.groupby(place)["strategy"].transform("nunique") > 1].reset_index(drop=True)
-    best = found.groupby([*place, "strategy"], as_index=False)["utility"].max()  # by strategy
-    best = best.sort_values("utility", ascending=False)
-    first = best.drop_duplicates(place)
-    second = best.drop(first.index).drop_duplicates(place)
-    rivals = found[[*place, "strategy"]].merge(first, on=place, suffixes=("", "_best"), how="left")
-    other = found[place].merge(second, on=place, how="left")["utility"]
-    rival = rivals["utility"].where(rivals["strategy"] != rivals["strategy_best"], other)
-    found["lead"] = found["utility"] - rival
-    differs = found[(found["rank"] == 0) & (found["lead"] != 0)].set_index("episode")["lead"]
-    return Conflicts(found, int((study.episodes["candidates"] > 1).sum()), paired_effect(differs > 0, study.episodes))
+    best = found.groupby([*place, "strategy"])["utility"].max().reset_index()
+    pairs = found.reset_index().merge(best, on=place, suffixes=("", "_rival"))
+    pairs = pairs[pairs["strategy"] != pairs["strategy_rival"]]
+    found["lead"] = found["utility"] - pairs.groupby("index")["utility_rival"].max()
+    return found.dropna(subset="lead")
 
 
-def contested(study: LibraryRun, found: Conflicts, top: int = 5) -> pd.DataFrame:
+def selections(found: pd.DataFrame) -> pd.DataFrame:
+    """List where a conflicting skill was ranked first and U distinguishes it from its rivals.
+
+    Args:
+        found: see `conflicts`.
+
+    Returns:
+        One row per episode: step, leads (whether it leads), chance (that one of the key leads if drawn at random).
+    """
+    leads = found.assign(leads=found["lead"] > 0)
+    leads["chance"] = leads.groupby(["episode", "key"])["leads"].transform("mean")
+    return leads[(leads["rank"] == 0) & (leads["lead"] != 0)].set_index("episode")[["step", "leads", "chance"]]
+
+
+def contested(study: LibraryRun, found: pd.DataFrame, top: int = 5) -> pd.DataFrame:
     """Show the keys that conflicted in most episodes, and how their strategies fared.
+
+    Args:
+        found: see `conflicts`.
 
     Returns:
         One row per key and strategy: key, episodes (in which the key conflicted), strategy, skills (that had it),
         selected (episodes), success (their share won; nan if never selected), utility (mean when retrieved).
     """
-    often = found.candidates.groupby("key")["episode"].nunique().sort_values(ascending=False, kind="stable").head(top)
-    part = found.candidates[found.candidates["key"].isin(often.index)].copy()
+    often = found.groupby("key")["episode"].nunique().sort_values(ascending=False, kind="stable").head(top)
+    part = found[found["key"].isin(often.index)].copy()
     part["won"] = part["episode"].map(study.episodes["outcome"]).where(part["rank"] == 0)
     table = part.groupby(["key", "strategy"]).agg(
         skills=("skill", "nunique"), selected=("won", "count"), success=("won", "mean"), utility=("utility", "mean")
     )
-    table = table.reset_index()
-    table.insert(1, "episodes", table["key"].map(often))
+    table = table.reset_index().join(often.rename("episodes"), on="key")
     return table.sort_values(["episodes", "key", "selected"], ascending=[False, True, False], ignore_index=True)
 
 
-def effects(study: LibraryRun, found: Conflicts) -> pd.DataFrame:
+def effects(study: LibraryRun, found: pd.DataFrame) -> pd.DataFrame:
     """Tabulate comparisons within groups, in points of success with their 95 % intervals and informative groups."""
     compared = {
         "any skill, against none": paired_effect(study.episodes["candidates"] > 0, study.episodes),
-        "the rival with the highest U selected, against another": found.effect,
+        "the rival with the highest U selected, against another": paired_effect(
+            selections(found)["leads"], study.episodes
+        ),
     }
     rows = {
         name: [100 * e.value, 100 * e.low, 100 * e.high, e.n] if e else [np.nan, np.nan, np.nan, 0]

@@ -1,26 +1,15 @@
-"""A library's whole life, replayed from its journal; and what a smaller capacity would have retired.
-
-The replay is the live library's own code (`SkillLibrary.apply` and the retirement of `learn`), without embeddings.
-
-The smaller capacity is a **counterfactual of retirement only**: it takes the recorded uses, outcomes and admissions as
-they were. In a run with that capacity other skills would have been retrieved in place of the lost ones, episodes would
-have gone otherwise, and a lesson that merged into a lost skill would have been admitted again; here it stays lost.
-"""
+"""A library's whole life, replayed from its journal by the live library's own code, without embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
 from skill1.library import SkillLibrary
 from skill1.records import Skill
 from skill1.store.journal import LibraryError, LibraryEvent
-
-_SMALLEST = 8  # skills: below it no capacity is tried by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,55 +62,3 @@ def skills_before(events: Sequence[LibraryEvent], config: LibraryConfig, step: i
 
 def _empty(config: LibraryConfig) -> SkillLibrary:
     return SkillLibrary(config, HashEncoder(dimension=1))  # nothing is retrieved: any encoder will do
-
-
-def halves(size: int) -> list[int]:
-    """List capacities to try on a library that grew to `size` skills: its half, quarter and so on, at most six."""
-    return [size >> i for i in range(1, 7) if size >> i >= _SMALLEST]
-
-
-def counterfactual(
-    events: Sequence[LibraryEvent],
-    config: LibraryConfig,
-    episodes: pd.DataFrame,
-    retrievals: pd.DataFrame,
-    capacities: Sequence[int],
-) -> pd.DataFrame:
-    """Measure how much of what was used later a smaller capacity would have lost; the module's docstring has its limits.
-
-    Args:
-        episodes, retrievals: of `LibraryRun`.
-        capacities: each at most the recorded one.
-
-    Returns:
-        One row per capacity: capacity, retired (skills), used_later (of them, retrieved afterwards), retrievals, shown,
-        won (shares that are lost: of all retrievals; of the retrievals that were shown; of the shown ones in episodes
-        that were won), emptied (share of the episodes with candidates that lose all of them), merges (lessons that
-        merged into a lost skill).
-
-    Raises:
-        ValueError, LibraryError: see `moments`.
-    """
-    rows = []
-    won = retrievals["episode"].map(episodes["outcome"]) == 1.0
-    for capacity in capacities:
-        gone: dict[str, int] = {}
-        merges = 0
-        for moment in moments(events, config, capacity):
-            gone |= dict.fromkeys(moment.retired, moment.step)
-            merges += moment.lost_merges
-        # a step retrieves from the library as the step before left it
-        lost = retrievals["step"] > retrievals["skill"].map(gone).astype(float)
-        rows.append(
-            {
-                "capacity": capacity,
-                "retired": len(gone),
-                "used_later": retrievals.loc[lost, "skill"].nunique(),
-                "retrievals": lost.mean(),
-                "shown": lost[retrievals["shown"]].mean(),
-                "won": lost[retrievals["shown"] & won].mean(),
-                "emptied": lost.groupby(retrievals["episode"]).all().mean(),
-                "merges": merges,
-            }
-        )
-    return pd.DataFrame(rows)

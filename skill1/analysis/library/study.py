@@ -23,6 +23,8 @@ from skill1.encoder import load_encoder
 from skill1.store.journal import Journal, LibraryEvent, read_snapshot
 from skill1.store.run_directory import RunDirectory, RunError
 
+_SMALLEST = 8  # skills: below it no capacity is tried by default
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LibraryRun:
@@ -246,6 +248,50 @@ def keys(study: LibraryRun, same_key: float = 1.0) -> pd.Series:
     _, label = connected_components(rows @ rows.T >= same_key, directed=False)
     first = pd.Series(distinct.index).groupby(label).transform("first")
     return text.map(pd.Series(first.to_numpy(), index=distinct.index))
+
+
+def counterfactual(study: LibraryRun, capacities: Sequence[int] = ()) -> pd.DataFrame:
+    """Measure how much of what was used later a smaller capacity would have retired before.
+
+    A counterfactual of retirement only: recorded uses, outcomes and admissions are taken as they were. In a run with
+    that capacity other skills would have been retrieved in place of the lost ones, episodes would have gone otherwise,
+    and a lesson that merged into a lost skill would have been admitted again; here it stays lost.
+
+    Args:
+        capacities: each at most the recorded one; () = half of the last size, a quarter and so on, down to eight.
+
+    Returns:
+        One row per capacity: capacity, retired (skills), used_later (of them, retrieved afterwards), retrievals, shown,
+        won (shares that are lost: of all retrievals; of the retrievals that were shown; of the shown ones in episodes
+        that were won), emptied (share of the episodes with candidates that lose all of them), merges (lessons that
+        merged into a lost skill).
+
+    Raises:
+        ValueError, LibraryError: see `moments`.
+    """
+    uses = study.retrievals
+    shown, won = uses["shown"], uses["episode"].map(study.episodes["outcome"]) == 1.0
+    rows = []
+    for capacity in capacities or [len(study.alive) >> i for i in range(1, 7) if len(study.alive) >> i >= _SMALLEST]:
+        gone: dict[str, int] = {}
+        merges = 0
+        for moment in moments(study.events, study.config, capacity):
+            gone |= dict.fromkeys(moment.retired, moment.step)
+            merges += moment.lost_merges
+        lost = uses["step"] > uses["skill"].map(gone).astype(float)  # a step retrieves before it retires
+        rows.append(
+            {
+                "capacity": capacity,
+                "retired": len(gone),
+                "used_later": uses.loc[lost, "skill"].nunique(),
+                "retrievals": lost.mean(),
+                "shown": lost[shown].mean(),
+                "won": lost[shown & won].mean(),
+                "emptied": lost.groupby(uses["episode"]).all().mean(),
+                "merges": merges,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def saturation(runs: Sequence[RunDirectory]) -> pd.DataFrame:
