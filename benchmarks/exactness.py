@@ -30,7 +30,7 @@ MODES = {"full": {}, "lora": {"policy.lora_rank": 4}}
 SETTINGS = {
     "environment.max_steps": 5,
     "rollout.tasks_per_step": 5,
-    "rollout.max_distill_tokens": 16,
+    "method.max_distill_tokens": 16,
     "train.steps": STEPS,
     "train.save_every": STEPS,
     "train.validate_every": STEPS,

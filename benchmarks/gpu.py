@@ -62,7 +62,7 @@ TINY: dict[str, tuple[Shipped | None, dict[str, Any]]] = {
     "tiny": (Shipped("made up", 2048, 32, 96, 1, 2, 1, tied=True, context=1024), {}),
     "tiny, adapters": (Shipped("made up", 2048, 32, 96, 2, 2, 1, tied=True, context=1024), _ADAPTERS),
 }
-LIMITS = [f"rollout.max_{stage}_tokens" for stage in STAGES]
+LIMITS = [f"{'rollout' if stage == 'act' else 'method'}.max_{stage}_tokens" for stage in STAGES]
 SETTINGS = {
     "policy.backend": "continuous",
     "policy.cache_tokens": 65536,

@@ -58,7 +58,7 @@ def main(kills: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         world, policy = make_world(Path(folder) / "world"), make_warm(Path(folder) / "policy")
-        config = configure(world, policy, train__steps=STEPS, rollout__max_distill_tokens=16, environment__max_steps=5)
+        config = configure(world, policy, train__steps=STEPS, method__max_distill_tokens=16, environment__max_steps=5)
         started = time.monotonic()
         straight = Path(folder) / "straight"
         assert run(config, straight) == 0

@@ -20,8 +20,7 @@ import torch
 
 sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
 
-from skill1.config import load_config
-from skill1.encoder import HashEncoder
+from skill1.config import load_config, method_of
 from skill1.envs.alfworld.generate import generate
 from skill1.envs.make import make_environment
 from skill1.library import SkillLibrary
@@ -29,7 +28,7 @@ from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import make_model, nano_tokenizer
 from skill1.policy import Policy
 from skill1.records import Lesson, Rollout
-from skill1.rollout import SkillLoop
+from skill1.rollout import RolloutLoop
 
 EPISODES, STEPS, SKILLS, REPEATS = 64, 18, 100, 3
 
@@ -69,11 +68,9 @@ def main() -> None:
         policy = Policy(model, tokenizer, CompactPrompts(), config.policy, config.rollout.max_prompt_tokens)
         environment = make_environment(config.environment)
         tasks = environment.tasks("train")
-        settings = dict(temperature=1.0, retrieval="ucb", distill=True)
-        blank = SkillLoop(policy, environment, None, config, **settings).run(tasks[:1], [0], [0], (0,))
-        library = SkillLibrary(config.library, HashEncoder())
-        teach(library, blank[0])
-        loop = SkillLoop(policy, environment, library, config, **settings)
+        method = method_of(config)(config)
+        loop = RolloutLoop(policy, environment, method, config, config.rollout.temperature)
+        teach(method.skills, loop.run(tasks[:1], [0], [0], (0,))[0])
         watch = Stopwatch()
         model.register_forward_pre_hook(watch.start)
         model.register_forward_hook(watch.stop)

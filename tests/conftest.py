@@ -49,7 +49,7 @@ def trained(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -
     directory = tmp_path_factory.mktemp("trained") / "run"
     config = configure(
         world, warm, train__steps=2, train__save_every=1, train__validate_every=0, environment__max_steps=6,
-        rollout__group_size=8, rollout__max_distill_tokens=16, evaluation__temperature=1.0, evaluation__passes=2,
+        rollout__group_size=8, method__max_distill_tokens=16, evaluation__temperature=1.0, evaluation__passes=2,
     )  # fmt: skip
     assert run(config, directory) == 0
     return directory

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from skill1.config import Config, load_config
+from skill1.config import Config, load_config, method_of_variant
 from skill1.encoder import HashEncoder
 from skill1.library import SkillLibrary
+from skill1.methods.skill1 import JOURNAL
 from skill1.records import Candidate, Lesson, Rollout, Task
 from skill1.store.checkpoints import mark_complete
 from skill1.store.journal import Journal
@@ -47,7 +48,8 @@ def rollout(
 
 def config(variant: str = "full", **changed: object) -> Config:
     """The nano preset with the hash encoder; `a__b` stands for `a.b`."""
-    given = {"library.encoder": "hash", "library.similarity_floor": None, "library.exploration": 0.0}
+    library = {"library.encoder": "hash", "library.similarity_floor": None, "library.exploration": 0.0}
+    given = library if method_of_variant(variant).uses_library else {}
     return load_config("nano", variant, given | {name.replace("__", "."): value for name, value in changed.items()})
 
 
@@ -104,14 +106,14 @@ def play_run(
 
 
 def _store(run: RunDirectory, library: SkillLibrary, step: int, rollouts: Sequence[Rollout]) -> None:
-    learnt = library.learn(rollouts, step)
-    Journal(run.library_dir / "journal.jsonl").append(learnt.event)
+    event = library.learn(rollouts, step)
+    Journal(run.library_dir / JOURNAL).append(event)
     run.write_rollouts(step, rollouts)
     metrics = {
         "reward": np.mean([r.outcome for r in rollouts]),
-        "library/size": float(learnt.size),
-        "library/retired": float(learnt.retired),
-        "library/mean_utility": float(np.mean([s.utility for s in library])) if learnt.size else float("nan"),
+        "library/size": float(len(library)),
+        "library/retired": float(len(event.retired)),
+        "library/mean_utility": float(np.mean([s.utility for s in library])) if len(library) else float("nan"),
     }
     run.log(step, metrics)
 

@@ -7,23 +7,27 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from skill1.config import Config, load_config
+from skill1.config import Config, load_config, load_section, method_of_variant
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.alfworld.generate import generate
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
+from skill1.methods.retroagent.equations import Reflection, Retrospect
+from skill1.methods.retroagent.prompts import Reflected
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import make_model, nano_tokenizer
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.warmstart import warm_start
-from skill1.policy import Policy, load_model
-from skill1.prompts import make_prompts
-from skill1.prompts.base import Reflected
-from skill1.records import Lesson, Reflection, Rollout, Task
+from skill1.play import load_policy as load
+from skill1.policy import Policy
+from skill1.records import Lesson, Rollout, Task
+from skill1.registry import find
 
 WORLD = dict(train=12, valid_seen=6, valid_unseen=6, homes=3, unseen_homes=2, receptacles=10, objects=8)
 
@@ -44,39 +48,47 @@ def make_warm(folder: Path) -> Path:
     """A nano policy after seconds of warm start: it writes well-formed and ill-formed answers of every stage."""
     shape = {"width": 48, "layers": 2, "heads": 2}
     short = {"games": 60, "epochs": 3.0, "learning_rate": 6e-3, "rows_per_step": 32, "receptacles_high": 11}
-    config = load_config("nano", overrides={f"warm_start.{name}": value for name, value in (shape | short).items()})
-    warm_start(config.warm_start, "alfworld", "nano", folder)
+    given = {f"warm_start.{name}": value for name, value in (shape | short).items()}
+    warm_start(load_section(WarmStartConfig, "warm_start", "nano", given), "alfworld", "nano", folder)
     return folder
 
 
 def configure(world: Path, nano: Path, variant: str = "full", preset: str = "nano", **overrides: Any) -> Config:
     """Two groups of three, four actions, the hash encoder; `a__b` stands for `a.b`."""
     changed = {name.replace("__", "."): value for name, value in overrides.items()}
-    given = settings(world, nano)
+    given = settings(world, nano, variant, changed.get("method.name"))
     if preset != "nano":
-        del given["library.similarity_floor"]  # the preset's own is the subject
+        given.pop("library.similarity_floor", None)  # the preset's own is the subject
     return load_config(preset, variant, given | changed)
 
 
-def settings(world: Path, nano: Path) -> dict[str, Any]:
-    """The overrides of `configure`, as `--set` could say them."""
+def settings(world: Path, nano: Path, variant: str = "full", method: str | None = None) -> dict[str, Any]:
+    """The overrides of `configure`, as `--set` could say them: those that the method has fields for.
+
+    Args:
+        method: another one than the variant's.
+    """
+    owner = method_of_variant(variant) if method is None else find("methods", method)
+    options = {field.name for field in fields(owner.Options)}
+    own = {"encoder": "hash", "max_query_tokens": 8, "max_rerank_tokens": 8, "max_distill_tokens": 8,
+           "max_reflect_tokens": 8}  # fmt: skip
     nano_policy = {
         "policy.prompts": "compact",
         "policy.dtype": "float32",
         "policy.gradient_checkpointing": False,
         "train.sharding": "none",
         "rollout.max_prompt_tokens": 512,
-        "rollout.max_query_tokens": 8,
-        "rollout.max_rerank_tokens": 8,
         "rollout.max_act_tokens": 4,
-        "rollout.max_distill_tokens": 8,
+    } | {f"method.{name}": value for name, value in own.items() if name in options}
+    library = {
+        "library.encoder": "hash",
+        "library.similarity_floor": None,  # an untrained policy's words have nothing in common
     }
     return nano_policy | {
         "policy.model": str(nano),
         "environment.data": str(world),
         "environment.max_steps": 4,
-        "library.encoder": "hash",
-        "library.similarity_floor": None,  # an untrained policy's words have nothing in common
+        **(library if owner.uses_library else {}),
         "rollout.tasks_per_step": 2,
         "rollout.group_size": 3,
         "train.steps": 4,
@@ -88,9 +100,7 @@ def settings(world: Path, nano: Path) -> dict[str, Any]:
 
 
 def load_policy(config: Config) -> Policy:
-    model, tokenizer = load_model(config.policy)
-    prompts = make_prompts(config.policy.prompts, config.environment.name)
-    return Policy(model.eval(), tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)
+    return load(config)
 
 
 def environment(config: Config) -> AlfworldEnvironment:
@@ -103,7 +113,7 @@ def success(desc: str, strategy: str, instruction: str = "put a mug in shelf.") 
         task=Task("alfworld", "train", "train/none/none", "Pick"), instruction=instruction, group=0, index=0, query="",
         turns=(), candidates=(), ranking=(), ranking_parsed=True, selected=None, skill="",
         skill_similarity=float("nan"), outcome=1.0, score=1.0, steps=0, lesson=Lesson(desc, strategy),
-        reflection=Reflection(True, 1, 1),
+        extra=Retrospect(reflection=Reflection(True, 1, 1)),
     )  # fmt: skip
 
 
@@ -117,8 +127,7 @@ def contents(rollout: Rollout) -> tuple[Any, ...]:
     return (
         rollout.task, rollout.instruction, rollout.group, rollout.index, rollout.query, turns, rollout.candidates,
         rollout.ranking, rollout.ranking_parsed, rollout.selected, rollout.skill, repr(rollout.skill_similarity),
-        rollout.outcome, rollout.score, rollout.steps, rollout.lesson, rollout.memory, rollout.reflection,
-        rollout.baseline,
+        rollout.outcome, rollout.score, rollout.steps, rollout.lesson, rollout.extra,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from nano_runs import contents
 
 from skill1.encoder import HashEncoder
 from skill1.library import SkillLibrary, replay
+from skill1.methods.skill1 import JOURNAL
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 
@@ -30,9 +31,9 @@ def record(directory: Path, last: int) -> dict[str, object]:
         "validation": found.evaluations("validation").to_csv(),
         "files": sorted(p.name for p in found.evaluations_dir.iterdir()),
     }
-    if found.config.library.enabled:
+    if found.config.library is not None:
         library = SkillLibrary.load(checkpoint / "library", found.config.library, HashEncoder())
-        journal = found.library_dir / "journal.jsonl"
+        journal = found.library_dir / JOURNAL
         replayed = replay(Journal(journal), SkillLibrary(found.config.library, HashEncoder()))
         out |= {"library": library.state_hash(), "replayed": replayed.state_hash(), "journal": journal.read_bytes()}
     kept = [checkpoint / name for name in ("references.json", "potentials.json")]

@@ -24,9 +24,9 @@ def make_shopper(folder: Path) -> Path:
     return folder
 
 
-def settings_of_shop(shop: Path, policy: Path) -> dict[str, Any]:
+def settings_of_shop(shop: Path, policy: Path, variant: str = "full", method: str | None = None) -> dict[str, Any]:
     """`nano_runs.settings` (two groups of three, four actions) in a shop with twelve held-out goals."""
-    return settings(shop, policy) | {"environment.held_out_goals": 12}
+    return settings(shop, policy, variant, method) | {"environment.held_out_goals": 12}
 
 
 def configure_shop(
@@ -34,4 +34,5 @@ def configure_shop(
 ) -> Config:
     """A configuration of `settings_of_shop`; `a__b` stands for `a.b`."""
     changed = {name.replace("__", "."): value for name, value in overrides.items()}
-    return load_config(preset, variant, settings_of_shop(shop, policy) | changed)
+    given = settings_of_shop(shop, policy, variant, changed.get("method.name"))
+    return load_config(preset, variant, given | changed)

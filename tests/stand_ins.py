@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from skill1.config import Config, load_config
+from skill1.config import Config, load_config, method_of
 from skill1.store.checkpoints import mark_complete
 from skill1.store.run_directory import RunDirectory
 
@@ -41,13 +41,13 @@ def train(out: str, preset: str, variant: str, fields: dict) -> None:
 
 def metrics(config: Config, step: int) -> dict[str, float]:
     found = {"reward": (step + config.train.seed) / 10, "loss": float("nan")}
-    return found | ({"library/size": 3.0 * step} if config.library.enabled else {})
+    return found | ({"library/size": 3.0 * step} if method_of(config).uses_library else {})
 
 
 def evaluate(run: str, passes: int, splits: list[str]) -> None:
     opened = RunDirectory.open(Path(run))
     arms = [(0, "step0"), (STEPS, f"step{STEPS}"), (STEPS, "none")]
-    if not opened.config.library.enabled:
+    if not method_of(opened.config).keeps_skills:
         arms = [(0, "none"), (STEPS, "none")]
     for step, library in arms:
         for split in splits:
