@@ -1,0 +1,44 @@
+"""The documents name only what exists: functions, files, commands, other documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from pkgutil import resolve_name
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+WANTED = ("method.md", "architecture.md", "extending.md", "reproducing.md", "findings.md")
+
+
+def test_every_document_is_there() -> None:
+    assert {*WANTED} <= {page.name for page in PAGES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_and_file_exists(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"`(skill1(?:\.\w+)+)`", text):
+        resolve_name(name)
+    for file in re.findall(r"`((?:skill1|tests|benchmarks|examples|notebooks|docs|data|results)/[\w/.-]+)`", text):
+        assert (ROOT / file).exists() or file.startswith(("results/", "data/")), file
+    for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_every_equation_of_the_paper_has_its_function() -> None:
+    text = (ROOT / "docs" / "method.md").read_text()
+    for number in (3, 4, 5, 6, 7, 9, 10, 11, 12, 13):
+        row = next(line for line in text.splitlines() if re.search(rf"\| Skill1 Eq\. {number}\b", line))
+        assert re.search(r"`skill1\.[\w.]+`", row), row
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "skill1").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_source_refers_to_a_document_that_is_not_there(file: Path) -> None:
+    text = file.read_text()
+    assert not re.search(r"\b(method|architecture|design)(:| section)", text), "name the paper's equation or section"
+    for page in re.findall(r"\b([\w/-]+\.md)\b", text):
+        known = {p.name for p in PAGES} | {"LOG.md", "SKILLS.md"}
+        assert Path(page).name in known, page
