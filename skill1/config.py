@@ -104,6 +104,8 @@ class LibraryConfig:
     similarity_floor: float | None = knob(None, "cosine, None = keep all", "paper; released 0.4", ge=-1, le=1)
     # A lesson with a known strategy joins that record if the descriptions are at least this similar.
     merge_similarity: float = knob(0.85, "cosine", "released", ge=-1, le=1)
+    # Skills that the run starts with, one JSON object a line with "desc" and "strategy".
+    start: str | None = knob(None, "file, None = start empty", "paper (empty)")
     # Which of the ranked skills stand in the act prompt.
     inject: Literal["top1", "all"] = knob("top1", "skills shown to act", "paper; released shows all at evaluation")
     # What embeds queries and descriptions.
@@ -265,6 +267,7 @@ def load_config(preset: str = "nano", variant: str = "full", overrides: Mapping[
     for layer in layers:
         for section, leaf, value in _meant(layer, named, kinds, strict=layer is not layers[0]):
             absent = value in ("none", "None") and _may_be_none(kinds[section], leaf)
+            value = absolute(value) if (section, leaf) == ("policy", "prompts") else value
             tree.setdefault(section, {})[leaf] = None if absent else value
     return _checked(preset, variant, tree, kinds)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -376,6 +377,34 @@ def _check_encoder(folder: Path, snapshot: Snapshot, encoder: Encoder) -> None:
     stored = snapshot.embeddings[list(probes)]
     if stored.shape != again.shape or (_cosines(stored, again) < 0.999).any():
         raise LibraryError(f"the embeddings in {folder} are not those of this encoder: use the run's library.encoder")
+
+
+def read_skills(path: Path, initial_utility: float) -> tuple[Skill, ...]:
+    """Read skills that somebody wrote: JSON lines with "desc" (when it helps), "strategy", and maybe "task".
+
+    Raises:
+        LibraryError: there is no such file, or a line is no object with these texts; the message names the line.
+    """
+    try:
+        lines = path.read_bytes().splitlines()  # bytes: a text may hold what str.splitlines takes for a line's end
+    except OSError as error:
+        raise LibraryError(f"{path} does not read ({error.strerror}): name a file of JSON lines") from None
+    skills = []
+    for number, data in enumerate(lines, start=1):
+        try:
+            found = json.loads(data)
+            desc, strategy = (found[name].strip() for name in ("desc", "strategy"))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            desc = strategy = ""
+        if not desc or not strategy:
+            raise LibraryError(f'{path}, line {number}: needs an object with the texts "desc" and "strategy"')
+        skills.append(
+            Skill(
+                _id(number), desc, strategy, str(found.get("task", "")), initial_utility, count=1, admitted=0, last_used=0,
+                outcome="success",
+            )
+        )  # fmt: skip
+    return tuple(skills)
 
 
 def replay(journal: Journal, library: SkillLibrary, before: int | None = None) -> SkillLibrary:

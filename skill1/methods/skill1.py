@@ -36,7 +36,7 @@ from skill1.credit import (
     u_hats_of,
 )
 from skill1.encoder import HashEncoder, load_encoder
-from skill1.library import FrozenLibrary, SkillLibrary, replay, won
+from skill1.library import FrozenLibrary, SkillLibrary, read_skills, replay, won
 from skill1.methods.base import Method, Source
 from skill1.methods.references import ReferenceTrajectories
 from skill1.policy import Policy
@@ -186,10 +186,32 @@ class LibraryMethod(Method):
         """Tell whose lessons are kept: those of a success."""
         return won(rollout)
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Method.check`. Raises LibraryError for a malformed file of skills to start with."""
+        if config.library.start is not None:
+            read_skills(Path(config.library.start).expanduser(), config.library.initial_utility)
+
+    @classmethod
+    def starts_with_skills(cls, config: Config) -> bool:
+        """See `Method.starts_with_skills`."""
+        return config.library.start is not None
+
     def start(self) -> None:
-        """See `Method.start`."""
+        """See `Method.start`; the skills that the run begins with are its first event."""
         if self._journal is not None and (self._journal.sequence or self._journal.torn):
             self._journal.truncate(0)
+        if self.config.library.start is not None:
+            event = self._take(Path(self.config.library.start).expanduser())
+            if self._journal is not None:
+                self._journal.append(event)
+
+    def _take(self, file: Path) -> LibraryEvent:
+        """Admit the skills of a file, before the first step."""
+        skills = read_skills(file, self.config.library.initial_utility)
+        event = LibraryEvent(1, step=0, updates=(), admitted=skills, merged=(), retired=())
+        self.skills.apply(event)
+        return event
 
     def learn(self, rollouts: Sequence[Rollout], step: int, source: Source) -> LibraryEvent | None:
         """Update utilities, admit and retire (`SkillLibrary.learn`), from training episodes."""
@@ -225,8 +247,16 @@ class LibraryMethod(Method):
             self._journal.truncate(self.skills.sequence)
 
     def load_skills(self, folder: Path) -> None:
-        """See `Method.load_skills`."""
-        self.skills = SkillLibrary.load(folder, self.config.library, self._encoder)
+        """See `Method.load_skills`; `folder` may also be a file of skills that somebody wrote (`library.read_skills`)."""
+        if folder.is_file():
+            self._take(folder)
+        else:
+            self.skills = SkillLibrary.load(folder, self.config.library, self._encoder)
+
+    def load_initial(self, folder: Path) -> None:
+        """See `Method.load_initial`."""
+        if self.config.library.start is not None:
+            replay(Journal(folder / JOURNAL), self.skills, before=1)
 
     def skill_table(self) -> list[dict[str, Any]]:
         """See `Method.skill_table`: U is the utility (Eq. 5), n its observations; steps are training's."""
@@ -258,6 +288,7 @@ class Skill1(LibraryMethod):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
+        super().check(config)
         if config.method.rerank_credit == "return" and config.method.rerank_baseline != "none":
             raise ConfigError("method.rerank_baseline has no effect with method.rerank_credit=return: set it to none")
 
