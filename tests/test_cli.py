@@ -38,7 +38,7 @@ def test_help_lists_the_commands_without_loading_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
-    shown = "demo generate replay warmstart train plan evaluate export compare sweep reproduce collect probe notebook"
+    shown = "demo generate warmstart train plan evaluate export compare sweep reproduce collect probe notebook"
     for command in shown.split():
         assert f"\n  {command} " in done.stdout
 
@@ -72,7 +72,6 @@ def test_the_module_and_the_installed_command_are_the_same():
         ("sweep --name a/b --variants full --seeds 0", "--name a/b must be a plain name"),
         ("collect nowhere", "nowhere holds no study (sweep.json is missing)"),
         ("notebook 02_trian", "'02_trian'; did you mean '01_train'?"),
-        ("replay alfworld --games nowhere --transcripts nothing", "there is no folder nowhere"),
         ("generate alfworld --out games --habit 3", "habit=3.0: must be a probability"),
     ],
 )

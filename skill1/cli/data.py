@@ -1,4 +1,4 @@
-"""Commands on data: `skill1 generate …` makes games and catalogues, `skill1 replay …` checks parity with recordings."""
+"""Commands on data: `skill1 generate …` makes games and catalogues."""
 
 from __future__ import annotations
 
@@ -70,39 +70,3 @@ def generate_webshop(out: Path, **given: int | float | None) -> None:
     except (ValueError, OSError) as error:  # as above
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps({"out": str(report.out), "products": report.parameters.products, "goals": report.goals}))
-
-
-@click.group(cls=Group)
-def replay() -> None:
-    """Replay recorded episodes on our engine."""
-
-
-@replay.command("alfworld")
-@click.option("--games", type=FOLDER, required=True, help="folder of the games, as $ALFWORLD_DATA")
-@click.option("--transcripts", type=FOLDER, required=True, help="jsonl.xz, recorded with the reference engine")
-def replay_alfworld(games: Path, transcripts: Path) -> int:
-    """Play recorded episodes; prints one JSON line of counts, status 1 on any difference."""
-    from skill1.envs.alfworld.replay import replay_command
-
-    return replay_command(games, transcripts)
-
-
-@replay.command("webshop")
-@click.option("--data", type=FOLDER, help="folder of the original files [default: $WEBSHOP_DATA]")
-@click.option("--transcripts", type=FOLDER, required=True, help="jsonl.xz, recorded with the original")
-def replay_webshop(data: Path | None, transcripts: Path) -> int:
-    """Play recorded shopping; prints one JSON line of counts, status 1 on any difference."""
-    from skill1.envs.webshop.replay import replay as replay_episodes
-    from skill1.envs.webshop.replay import report_command
-
-    return report_command(replay_episodes(data, transcripts))
-
-
-@replay.command("lucene")
-@click.option("--data", type=FOLDER, help="folder of the original files [default: $WEBSHOP_DATA]")
-@click.option("--queries", type=FOLDER, required=True, help="jsonl.xz, Lucene's answers")
-def replay_lucene(data: Path | None, queries: Path) -> int:
-    """Ask recorded queries; prints one JSON line of counts, status 1 on any difference."""
-    from skill1.envs.webshop.replay import replay_ranking, report_command
-
-    return report_command(replay_ranking(data, queries))

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from skill1.cli.data import FOLDER, Group, generate, replay
+from skill1.cli.data import FOLDER, Group, generate
 from skill1.cli.models import compare, evaluate, export
 from skill1.cli.options import (
     config_options,
@@ -72,7 +72,6 @@ def demo(seed: int, preset: str) -> None:
 
 
 cli.add_command(generate)
-cli.add_command(replay)
 
 
 @cli.command()

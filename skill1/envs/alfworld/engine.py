@@ -3,7 +3,7 @@
 Built to the rules of TextWorld's PDDL engine under ALFWorld's domain and grammar, quirks included: `go to` a receptacle
 is admissible unless the agent stands at its location, so of two receptacles that share a location neither can be gone
 to from there, while opening, taking and putting work on both; an object may lie in two receptacles at once; only a held
-object can be examined; an appliance need not be open to heat or cool. `skill1.envs.alfworld.replay` checks it against
+object can be examined; an appliance need not be open to heat or cool. `benchmarks/parity.py` checks it against
 recordings of the original.
 """
 
