@@ -21,7 +21,7 @@ def test_every_document_is_there() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_name_and_file_exists(page: Path) -> None:
     text = page.read_text()
-    groups = {entry.group for entry in entry_points() if entry.group.startswith("skill1.")}
+    groups = {group for group in entry_points().groups if group.startswith("skill1.")}
     for name in set(re.findall(r"`(skill1(?:\.\w+)+)`", text)) - groups:
         resolve_name(name)
     for file in re.findall(r"`((?:skill1|tests|benchmarks|examples|notebooks|docs|data|results)/[\w/.-]+)`", text):
