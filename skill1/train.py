@@ -23,6 +23,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from skill1.checks import check_run
 from skill1.config import Config, method_of
 from skill1.distributed import join_processes, leave_processes, on_sigterm
 from skill1.divergence import Diverged
@@ -31,9 +32,7 @@ from skill1.methods.base import Method, Source
 from skill1.play import jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
-from skill1.registry import ConfigError
 from skill1.rollout import RolloutLoop
-from skill1.sharding import check_sharding
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.trainer import RowTrainer, build_trainer
 
@@ -192,14 +191,9 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             overwritten.
     """
     state = join_processes(config.train.timeout)
-    if config.rollout.tasks_per_step < state.num_processes:
-        raise ConfigError(
-            f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {state.num_processes} processes: "
-            "every process plays whole groups"
-        )
-    check_sharding(config, state.num_processes)
+    check_run(config, state.num_processes)
     model, tokenizer = load_model(config.policy)
-    with ExitStack() as ending:  # after an error too: a notebook can go on with the same run
+    with ExitStack() as ending:  # after an error too: a notebook can continue the same run
         run = None
         if state.is_main_process:
             environment = make_environment(config.environment)

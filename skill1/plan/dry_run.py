@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from skill1.checks import check_run
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
 from skill1.plan.machine import this_machine
 from skill1.plan.plan import Plan, Planner
 from skill1.policy import load_tokenizer
-from skill1.sharding import check_sharding
 from skill1.store.run_directory import RunDirectory, RunError
 
 
@@ -37,6 +37,6 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"policy.model: {config.policy.model!r} has no tokenizer that loads ({reason})") from error
-    check_sharding(config, processes)
+    check_run(config, processes)
     sharded = config.train.sharding != "none"
     return planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))

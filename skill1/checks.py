@@ -1,0 +1,30 @@
+"""The one place that says whether a run can start as it is configured, before anything is created.
+
+What a value's own type can say is in `config`; what a method's options mean together is in `Method.check`, which
+`load_config` calls.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from skill1.config import Config
+from skill1.registry import ConfigError
+from skill1.sharding import check_sharding
+
+
+def check_run(config: Config, processes: int) -> None:
+    """Check a configuration against the processes and packages that are there.
+
+    Raises:
+        ConfigError: fewer tasks a step than processes, sharding that would not happen, or a tracker that is not installed.
+    """
+    if config.rollout.tasks_per_step < processes:
+        raise ConfigError(
+            f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {processes} processes: every process "
+            "plays whole groups"
+        )
+    check_sharding(config, processes)
+    tracker = config.train.report_to
+    if tracker != "none" and find_spec(tracker) is None:
+        raise ConfigError(f"train.report_to={tracker}: the package {tracker} is not installed; install it, or use none")
