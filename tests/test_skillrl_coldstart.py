@@ -14,13 +14,13 @@ import torch
 from chat_server import chat_server
 from distributed_train import EasyEnvironment, easy_environment, two_ranks
 from nano_runs import configure, forked, load_policy
+from skill1.methods.skillrl.coldstart import cold_start, read_demonstrations, tokenize
 from test_skillrl_run import BANK
 from tiny import tiny_tokenizer
 
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
 from skill1.methods.skillrl import coldstart, demonstrate
-from skill1.methods.skillrl.coldstart import cold_start, read_demonstrations, tokenize
 from skill1.policy import load_model
 from skill1.store.run_directory import RunError
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from distributed_train import easy_environment, run, run_two
 from nano_runs import configure, contents, forked, load_policy, settings
+from skill1.methods.skillrl.growth import BankGrowth, check_bank, stored_bank
 from test_skillrl_bank import tree
 from test_skillrl_evolution import Numbers
 
@@ -30,7 +31,6 @@ from skill1.evaluate import evaluate_run
 from skill1.methods.skillrl import growth
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
 from skill1.methods.skillrl.events import BankJournal
-from skill1.methods.skillrl.growth import BankGrowth, check_bank, stored_bank
 from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy

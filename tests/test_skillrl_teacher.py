@@ -11,6 +11,7 @@ from threading import Thread
 
 import pytest
 from nano_runs import settings
+from skill1.methods.skillrl.first_bank import ask_for_bank
 from test_skillrl_bank import ALFWORLD, tree
 
 from skill1.cli import main as cli
@@ -19,7 +20,6 @@ from skill1.generation.endpoint import EndpointError
 from skill1.methods.skillrl.asking import first_inputs, question
 from skill1.methods.skillrl.bank import SkillBank, load_bank, parse_bank
 from skill1.methods.skillrl.evolution import Episode
-from skill1.methods.skillrl.first_bank import ask_for_bank
 from skill1.methods.skillrl.model_teachers import (
     EndpointTeacher,
     PolicyTeacher,
