@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from skill1.config import WarmStartConfig, load_config
+from skill1.config import load_config, load_section
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.policy_card import policy_card
 from skill1.nano.warmstart import MANIFEST, fingerprint
 from skill1.policy import load_model
@@ -28,8 +29,9 @@ presets = pytest.mark.parametrize("preset", WORDS)
 def test_manifest_matches_the_code(preset: str) -> None:
     config = load_config(preset)
     manifest = json.loads((PROJECT / config.policy.model / MANIFEST).read_text())
-    assert WarmStartConfig(**manifest["warm_start"]) == config.warm_start  # a later field has its default
-    made = fingerprint(config.warm_start, config.environment.name)
+    options = load_section(WarmStartConfig, "warm_start", preset)
+    assert WarmStartConfig(**manifest["warm_start"]) == options  # a later field has its default
+    made = fingerprint(options, config.environment.name)
     assert manifest["fingerprint"] == made, "demonstrations or vocabulary changed: run skill1 warmstart"
 
 
@@ -45,15 +47,18 @@ def test_the_card_is_what_the_code_writes(preset: str) -> None:
 
 
 def test_the_card_of_a_changed_warm_start_names_the_changes() -> None:
-    changed = {"warm_start.games": 50, "warm_start.bank_share": 0.5, "train.steps": 3}
-    config = load_config("nano-webshop", overrides=changed)
+    changed = {"warm_start.games": 50, "warm_start.bank_share": 0.5}
+    taught = load_section(WarmStartConfig, "warm_start", "nano-webshop", changed)
     manifest = json.loads((PROJECT / load_config("nano-webshop").policy.model / MANIFEST).read_text())
-    card = policy_card("nano-webshop", "webshop", manifest | {"warm_start": asdict(config.warm_start)}, Path("mine"))
+    card = policy_card("nano-webshop", "webshop", manifest | {"warm_start": asdict(taught)}, Path("mine"))
     options = "--preset nano-webshop --set warm_start.games=50 --set warm_start.bank_share=0.5 --out mine"
     assert f"`skill1 warmstart {options}`" in card
     assert "also taught blocks of a skill bank (SkillRL)." in card
     other = policy_card(
-        "nano", "webshop", manifest | {"warm_start": asdict(load_config("nano").warm_start)}, Path("mine")
+        "nano",
+        "webshop",
+        manifest | {"warm_start": asdict(load_section(WarmStartConfig, "warm_start", "nano"))},
+        Path("mine"),
     )
     assert "`skill1 warmstart --preset nano --set environment.name=webshop --out mine`" in other
     assert "brand that a skill names" in other

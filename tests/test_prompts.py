@@ -252,7 +252,7 @@ def test_history_is_the_last_pairs(window, expected):
 def test_prompt_sets_by_name():
     assert isinstance(make_prompts("full", "alfworld"), FullPrompts)
     assert isinstance(make_prompts("compact", "alfworld"), CompactPrompts)
-    with pytest.raises(ConfigError, match="no prompt set 'terse'"):
+    with pytest.raises(ConfigError, match="unknown prompt 'terse' .known: compact, full"):
         make_prompts("terse", "alfworld")
 
 

@@ -1,4 +1,4 @@
-"""RetroAgent's reflection: what each prompt set tells and asks, and what its parser takes (method: arXiv 2603.08561)."""
+"""RetroAgent's reflection: what each prompt set tells and asks, and what its parser takes (arXiv 2603.08561)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from test_prompts import HOME, PAIRS, START, TASK
 from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.envs.webshop.spec import WEBSHOP
+from skill1.methods.retroagent.equations import Reflection
+from skill1.methods.retroagent.prompts import FullReflections
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import nano_tokenizer
 from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
 from skill1.prompts.full import FullPrompts
-from skill1.records import Lesson, Reflection
+from skill1.records import Lesson
 
 FULL, SHOP, COMPACT, COMPACT_SHOP = (
-    FullPrompts(ALFWORLD.words),
-    FullPrompts(WEBSHOP.words),
+    FullReflections(FullPrompts(ALFWORLD.words)),
+    FullReflections(FullPrompts(WEBSHOP.words)),
     CompactPrompts(),
     CompactShopPrompts(),
 )

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from skill1.config import EnvironmentConfig, load_config
+from skill1.config import load_config, load_section, method_of
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
+from skill1.envs.webshop.options import WebShopConfig
 from skill1.nano.model import nano_tokenizer
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.warmstart import tokenize
 from skill1.nano.webshop import NANO
 from skill1.nano.webshop.expert import ShopExpert
@@ -29,15 +31,19 @@ def shop(tmp_path_factory) -> WebshopEnvironment:
     """As large as the nano preset's: in a small shop nothing is hard to find."""
     folder: Path = tmp_path_factory.mktemp("shop") / "shop"
     generate(folder, seed=1, **NANO.sizes)
-    return make_environment(EnvironmentConfig(
+    return make_environment(WebShopConfig(
         name="webshop", data=str(folder), observation="text_rich", held_out_goals=60, max_steps=12,
     ))  # fmt: skip
 
 
+def demonstrations(games: int):
+    changed = {"warm_start.games": games, "warm_start.games_per_world": 12}
+    return NANO.demonstrator(load_section(WarmStartConfig, "warm_start", "nano-webshop", changed)).demonstrations()
+
+
 @pytest.fixture(scope="module")
 def rows():
-    config = load_config("nano-webshop", overrides={"warm_start.games": 24, "warm_start.games_per_world": 12})
-    return list(NANO.demonstrator(config.warm_start).demonstrations())
+    return list(demonstrations(24))
 
 
 def play(
@@ -87,16 +93,14 @@ def test_slips_do_not_confuse_the_player(shop):
 def test_demonstrations_stay_in_the_vocabulary_and_are_of_every_stage(rows):
     assert len(tokenize(iter(rows), nano_tokenizer("webshop"))) == len(rows)  # raises on an unknown word
     assert {row.stage for row in rows} == {"query", "rerank", "act", "distill"}
-    config = load_config("nano-webshop").rollout
-    limits = {"query": config.max_query_tokens, "rerank": config.max_rerank_tokens, "act": config.max_act_tokens,
-              "distill": config.max_distill_tokens}  # fmt: skip
+    config = load_config("nano-webshop")
+    limits = method_of(config).trained_stages(config)
     assert all(len(row.answer.split()) < limits[row.stage] for row in rows)  # room for the end token
-    assert all(len(row.prompt.split()) < config.max_prompt_tokens for row in rows)
+    assert all(len(row.prompt.split()) < config.rollout.max_prompt_tokens for row in rows)
 
 
 def test_demonstrations_are_the_same_for_the_same_seed(rows):
-    config = load_config("nano-webshop", overrides={"warm_start.games": 2, "warm_start.games_per_world": 12}).warm_start
-    again = list(NANO.demonstrator(config).demonstrations())
+    again = list(demonstrations(2))
     assert again == rows[: len(again)] and len(again) > 10
 
 

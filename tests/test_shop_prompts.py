@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from shop_runs import make_shop
 from webshop_shop import open_shop, write_files
 
-from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import SEARCH_ACTION, WebshopEnvironment
 from skill1.envs.webshop.generate import SYLLABLES
+from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.spec import WEBSHOP
 from skill1.nano.prompts import Fact
 from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
@@ -101,7 +101,7 @@ def test_every_instruction_and_page_of_a_shop_is_read_whole_in_every_mode(shop):
     """Against the goals and products themselves, on pages of all kinds."""
     pages = {}
     for mode in ("text", "text_rich", "quoted"):
-        config = EnvironmentConfig(name="webshop", data=str(shop), observation=mode, held_out_goals=20)
+        config = WebShopConfig(name="webshop", data=str(shop), observation=mode, held_out_goals=20)
         environment = make_environment(config)
         for task in environment.tasks("test"):
             goal = environment.goal(task)

@@ -7,14 +7,15 @@ from itertools import islice
 
 from shop_runs import make_shop
 
-from skill1.config import EnvironmentConfig, WarmStartConfig
 from skill1.envs.make import make_environment
+from skill1.envs.webshop.options import WebShopConfig
 from skill1.methods.skillrl.bank import Principle
 from skill1.methods.skillrl.evolution import Episode
 from skill1.methods.skillrl.teacher import Inputs
 from skill1.nano.alfworld import NANO as HOMES
 from skill1.nano.demonstrator import Demonstration
 from skill1.nano.model import nano_tokenizer
+from skill1.nano.options import WarmStartConfig
 from skill1.nano.teacher import ScriptedTeacher
 from skill1.nano.webshop import NANO as SHOP
 from skill1.nano.webshop.expert import ShopExpert
@@ -133,7 +134,7 @@ def test_a_shops_skill_among_others_is_followed_as_it_is_alone():
 
 
 def test_what_the_scripted_teacher_writes_reads_as_a_demonstrations_block(tmp_path):
-    shop = make_environment(EnvironmentConfig(
+    shop = make_environment(WebShopConfig(
         name="webshop", data=str(make_shop(tmp_path / "shop")), observation="text_rich", held_out_goals=12,
     ))  # fmt: skip
     prompts, episodes = CompactShopPrompts(), []

@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from nano_runs import configure, environment, load_policy
 
-from skill1.config import load_config
+from skill1.config import load_config, load_section
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import NOTHING, RunningGame
 from skill1.envs.alfworld.game import Game
@@ -31,13 +31,15 @@ from skill1.nano.alfworld.facts import draw_arms, followed, taught
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import Request, compact, home, read_request, room
 from skill1.nano.model import END, nano_tokenizer
-from skill1.nano.probe import judge, probe
+from skill1.nano.options import WarmStartConfig
+from skill1.nano.probe import Injected, judge, probe
 from skill1.nano.prompts import Fact
 from skill1.nano.warmstart import MuonAdamW, collate, make_trainer, score, tokenize
+from skill1.play import Job
+from skill1.play import play as play_jobs
 from skill1.policy import Completion, load_model
 from skill1.prompts import ActContext, history_of
 from skill1.records import Task
-from skill1.rollout import SkillLoop
 
 PROMPTS = CompactPrompts()
 COMMON = common_places()
@@ -192,7 +194,8 @@ def test_slips_are_commands_of_the_room(games):
 
 
 def options(**changed):
-    return load_config("nano", overrides={f"warm_start.{name}": value for name, value in changed.items()}).warm_start
+    overrides = {f"warm_start.{name}": value for name, value in changed.items()}
+    return load_section(WarmStartConfig, "warm_start", "nano", overrides)
 
 
 def demonstrations(config):
@@ -595,7 +598,7 @@ def test_a_skill_is_followed_if_the_first_move_goes_to_its_place(world, warm):
     config = configure(world, warm)
     env = environment(config)
     tasks = env.tasks("valid_seen")[:2]
-    loop = SkillLoop(Follower(), env, None, config, temperature=1.0, retrieval="greedy", distill=False)
-    moved, stayed = loop.run(tasks, [0, 0], [0, 0], (0,), skills=["mug in shelf_1", ""])
+    shown = Injected({(tasks[0], 0): "mug in shelf_1", (tasks[1], 0): ""})
+    moved, stayed = play_jobs([Job(task, 0) for task in tasks], Follower(), env, shown, config)
     there, elsewhere = Fact("mug", "shelf_1"), Fact("mug", "shelf_2")
     assert followed(there, moved) and not followed(elsewhere, moved) and not followed(there, stayed)
