@@ -20,6 +20,7 @@ from skill1.nano.alfworld.prompts import MARKS, CompactPrompts
 from skill1.nano.alfworld.reading import NAME, compact, home, room
 from skill1.nano.model import nano_tokenizer
 from skill1.nano.prompts import Fact
+from skill1.nano.world import compact_prompts
 from skill1.prompts import ActContext, history_of, make_prompts
 from skill1.prompts.full import FullPrompts
 
@@ -254,6 +255,8 @@ def test_prompt_sets_by_name():
     assert isinstance(make_prompts("compact", "alfworld"), CompactPrompts)
     with pytest.raises(ConfigError, match="unknown prompt 'terse' .known: compact, full"):
         make_prompts("terse", "alfworld")
+    with pytest.raises(ConfigError, match="alfworld has no nano world: name one in its EnvironmentSpec.nano"):
+        compact_prompts(replace(ALFWORLD, nano=None))
 
 
 # -- compact ----------------------------------------------------------------------------------------------------------

@@ -14,31 +14,59 @@ class WarmStartConfig:
     In WebShop a game is a goal and a world a shop; what is about receptacles, searching on and treatments is ALFWorld's.
     """
 
-    seed: int = knob(7, "seed of worlds, demonstrations and weights", "ours", ge=0)
-    games: int = knob(6000, "generated games, one expert episode each", "ours", gt=0)
-    held_out_games: int = knob(200, "games of other worlds for the report at the end", "ours", gt=0)
-    games_per_world: int = knob(40, "games drawn before habits and homes are drawn anew", "ours", gt=0)
-    receptacles_low: int = knob(10, "receptacles of the smallest homes", "ours", gt=0)
-    receptacles_high: int = knob(26, "receptacles of the largest homes", "ours", gt=0)
-    max_steps: int = knob(40, "actions per expert episode", "ours", gt=0)
-    history: int = knob(2, "past pairs shown", "ours; as environment.history", ge=0)
-    noise: float = knob(0.1, "share of steps replaced by a slip", "ours", ge=0, lt=1)
-    relevant_share: float = knob(0.45, "episodes with a relevant skill", "ours", ge=0, le=1)
-    foreign_share: float = knob(0.3, "episodes with an irrelevant skill", "ours", ge=0, le=1)
-    several_share: float = knob(0.0, "of these, shown among one or two irrelevant ones", "ours; RetroAgent", ge=0, le=1)
-    bank_share: float = knob(0.0, "episodes with a skill bank's block instead of a skill", "ours; SkillRL", ge=0, le=1)
-    first_moves: int = knob(3, "pairs of first decisions per game", "ours", ge=0)
-    search_share: float = knob(0.5, "share kept of the rows that only go on searching", "ours", gt=0, le=1)
-    treatment_copies: int = knob(3, "copies of rows between taking an object and having treated it", "ours", gt=0)
-    reflect_share: float = knob(0.0, "episodes that are also reflected on", "ours; RetroAgent", ge=0, le=1)
-    reranks: int = knob(3, "rerank demonstrations per game", "ours", ge=0)
-    candidates: int = knob(5, "most candidates of a rerank demonstration", "ours; as library.top_k", ge=2)
-    rerank_relevant: float = knob(0.9, "rerank demonstrations with a relevant candidate", "ours", ge=0, le=1)
+    # Names the worlds, the demonstrations and the weights.
+    seed: int = knob(7, "seed", "ours", ge=0)
+    # How many games the expert plays, one episode each.
+    games: int = knob(6000, "generated games", "ours", gt=0)
+    # How many games of other worlds the report at the end is about.
+    held_out_games: int = knob(200, "generated games", "ours", gt=0)
+    # How many games a world has before the next one is drawn.
+    games_per_world: int = knob(40, "generated games", "ours", gt=0)
+    # Size of the smallest homes.
+    receptacles_low: int = knob(10, "receptacles", "ours", gt=0)
+    # Size of the largest homes.
+    receptacles_high: int = knob(26, "receptacles", "ours", gt=0)
+    # An expert's episode is cut after so many actions.
+    max_steps: int = knob(40, "actions", "ours", gt=0)
+    # How many past pairs of observation and action an act prompt shows.
+    history: int = knob(2, "pairs", "ours; as environment.history", ge=0)
+    # How often a slip is played instead of the expert's answer.
+    noise: float = knob(0.1, "share of steps", "ours", ge=0, lt=1)
+    # How often the skill shown is about the task.
+    relevant_share: float = knob(0.45, "share of episodes", "ours", ge=0, le=1)
+    # How often the skill shown is about another task.
+    foreign_share: float = knob(0.3, "share of episodes", "ours", ge=0, le=1)
+    # How often a skill is shown among one or two about other tasks.
+    several_share: float = knob(0.0, "share of episodes with a skill", "ours; RetroAgent", ge=0, le=1)
+    # How often a skill bank's block is shown instead of a skill.
+    bank_share: float = knob(0.0, "share of episodes", "ours; SkillRL", ge=0, le=1)
+    # How many pairs of first decisions a game adds.
+    first_moves: int = knob(3, "pairs per game", "ours", ge=0)
+    # How many of the rows are kept that only continue a search.
+    search_share: float = knob(0.5, "share of rows", "ours", gt=0, le=1)
+    # How often a row is repeated between taking an object and having treated it.
+    treatment_copies: int = knob(3, "copies", "ours", gt=0)
+    # How often an episode is also reflected on.
+    reflect_share: float = knob(0.0, "share of episodes", "ours; RetroAgent", ge=0, le=1)
+    # How many rankings a game adds.
+    reranks: int = knob(3, "rankings per game", "ours", ge=0)
+    # How many skills a ranking lists at most.
+    candidates: int = knob(5, "candidates", "ours; as library.top_k", ge=2)
+    # How often one of them is about the task.
+    rerank_relevant: float = knob(0.9, "share of rankings", "ours", ge=0, le=1)
+    # Size of the model's states.
     width: int = knob(128, "hidden size", "ours", gt=0)
+    # Depth of the model.
     layers: int = knob(3, "blocks", "ours", gt=0)
-    heads: int = knob(4, "attention heads", "ours", gt=0)
-    epochs: float = knob(1.0, "passes over the demonstrations", "ours", gt=0)
-    learning_rate: float = knob(4e-3, "Muon and AdamW, linear to zero", "ours", gt=0)
+    # Attention heads of a block.
+    heads: int = knob(4, "heads", "ours", gt=0)
+    # How often every demonstration is learnt from.
+    epochs: float = knob(1.0, "passes", "ours", gt=0)
+    # Highest rate of Muon and AdamW, which falls linearly to zero.
+    learning_rate: float = knob(4e-3, "learning rate", "ours", gt=0)
+    # How many demonstrations an optimizer step averages over.
     rows_per_step: int = knob(32, "rows", "ours", gt=0)
-    prompt_loss: float = knob(0.3, "weight of the prompt tokens' loss", "ours", ge=0)
-    prompt_sample: float = knob(0.25, "share of prompt tokens in that loss", "ours", gt=0, le=1)
+    # How much the prompts' tokens count beside the answers'.
+    prompt_loss: float = knob(0.3, "weight", "ours", ge=0)
+    # How many of the prompts' tokens count.
+    prompt_sample: float = knob(0.25, "share of prompt tokens", "ours", gt=0, le=1)

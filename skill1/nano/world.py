@@ -64,16 +64,19 @@ class NanoWorld:
 
 
 def nano_of(environment: str) -> NanoWorld:
-    """The nano world of an environment. Raises ConfigError for an environment that is unknown or has none."""
-    spec = environment_spec(environment)
+    """Find the nano world of an environment. Raises ConfigError for an environment that is unknown or has none."""
+    return _nano_of(environment_spec(environment))
+
+
+def _nano_of(spec: EnvironmentSpec) -> NanoWorld:
     if spec.nano is None:
-        raise ConfigError(f"the environment {environment} has no nano world (`EnvironmentSpec.nano`)")
+        raise ConfigError(f"the environment {spec.name} has no nano world: name one in its EnvironmentSpec.nano")
     return find("nano worlds", spec.nano)
 
 
 def compact_prompts(spec: EnvironmentSpec) -> CompactReflections:
     """Build the prompt set `compact`. Raises ConfigError for an environment without a nano world."""
-    return nano_of(spec.name).prompts()
+    return _nano_of(spec).prompts()
 
 
 def as_they_are(prompts: PromptSet) -> PromptSet:
