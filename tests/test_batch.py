@@ -153,30 +153,29 @@ def test_an_unwritable_output_is_named(tmp_path):
 # -------------------------------------------------------------------- runs
 
 
-def test_a_run_is_strict_typed_quiet_and_done_once(tmp_path, monkeypatch):
+def test_a_run_is_strict_typed_shown_and_done_once(tmp_path, monkeypatch, capsys):
     # A kernel installed for the user that is not ours, as an old environment leaves behind.
     wrong = tmp_path / "jupyter" / "kernels" / "python3"
     wrong.mkdir(parents=True)
     (wrong / "kernel.json").write_text('{"argv": ["/nonexistent/python"], "display_name": "x", "language": "python"}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "launched.py").write_text("for i in range(10): print(f'\\repoch {i}', end='')\nprint('\\nended')\n")
     source = notebook(
         tmp_path / "a.ipynb",
         "import os, sys, time\nprint([rate, word, steps, flag, maybe, count], sys.executable, os.getcwd())",
         "for i in range(200):\n    sys.stdout.write(f'\\rstep {i}')\n    sys.stdout.flush()\n    time.sleep(0.002)",
-        "from skill1.running.launch import launch_torchrun, tail_display\n"
-        "with tail_display(lines=2, interval=0) as on_line:\n    launch_torchrun([], module='this', on_line=on_line)",
+        "from skill1.running.launch import launch_torchrun\nlaunch_torchrun([], module='launched')",
         "with open('count', 'a') as f: f.write('x')",
     )
     given = {"rate": "1e-6", "word": "no", "steps": "[3]", "flag": "false", "maybe": "x"}
-    output = run_notebook(source, tmp_path / "results" / "run" / "a.ipynb", given)
+    output = run_notebook(source, tmp_path / "results" / "run" / "a.ipynb", given, progress=True)
 
+    assert "step 100\rstep 101" in (shown := capsys.readouterr().err) and "epoch 8\repoch 9\nended\n" in shown
     assert output == tmp_path / "results" / "run" / "a.ipynb"
     assert f"[1e-06, 'no', [3], False, 'x', 3] {sys.executable} {tmp_path}" in outputs(output)
-    *_, bar, tail, _ = (cell.outputs for cell in nbformat.read(output, 4).cells)
-    assert [o.text for o in bar] == ["step 199"]
-    assert len(tail) == 1
-    assert tail[0].data["text/plain"].endswith("\nNamespaces are one honking great idea -- let's do more of those!")
+    *_, bar, launched, _ = (cell.outputs for cell in nbformat.read(output, 4).cells)
+    assert [o.text for o in bar] == ["step 199"] and [o.text for o in launched] == ["epoch 9\nended\n"]
     assert str(tmp_path) not in str(nbformat.read(output, 4).metadata)
 
     assert run_notebook(source, output, given) == output
@@ -250,7 +249,8 @@ def module(tmp_path):
 
     def make(source: str) -> dict:
         (tmp_path / "launched.py").write_text(source)
-        return {"module": "launched", "environment": {"PYTHONPATH": str(tmp_path)}}
+        path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+        return {"module": "launched", "environment": {"PYTHONPATH": path}}
 
     return make
 
@@ -258,31 +258,27 @@ def module(tmp_path):
 def test_one_process_is_launched_without_torchrun(module):
     lines: list[str] = []
     source = "import os, sys\nprint(sys.argv[1:], 'RANK' in os.environ)\nprint('é', file=sys.stderr)"
-    launch_torchrun(["--set", "a=1"], on_line=lines.append, **module(source))
-    assert lines == ["['--set', 'a=1'] False", "é"]
+    launch_torchrun(["--set", "a=1"], write=lines.append, **module(source))
+    assert "".join(lines) == "['--set', 'a=1'] False\né\n"
 
 
 def test_a_failing_process_raises_with_its_last_lines(module):
-    with pytest.raises(LaunchError, match=r"(?s)launched x ended with status 7; .*line 99$") as error:
-        launch_torchrun(
-            ["x"], on_line=lambda _: None, **module("for i in range(100): print('line', i)\nraise SystemExit(7)")
-        )
-    assert "line 30\n" not in str(error.value)
-    with pytest.raises(LaunchError, match="was killed by SIGKILL"):
-        launch_torchrun([], on_line=lambda _: None, **module("import os; os.kill(os.getpid(), 9)"))
+    code = "for i in range(100): print('line', i)\nraise SystemExit(7)"
+    with pytest.raises(LaunchError, match=r"^launched x ended with status 7: line 99$"):
+        launch_torchrun(["x", "y"], write=[].append, **module(code))
+    with pytest.raises(LaunchError, match=r"^launched was killed by SIGKILL$"):
+        launch_torchrun([], write=[].append, **module("import os; os.kill(os.getpid(), 9)"))
 
 
 def test_an_interrupted_launch_takes_its_process_along(module):
     pids: list[int] = []
 
-    def on_line(line: str) -> None:
-        pids.append(int(line))
+    def write(text: str) -> None:
+        pids.append(int(text))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launch_torchrun(
-            [], on_line=on_line, **module("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)")
-        )
+        launch_torchrun([], write=write, **module("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"))
     assert gone(pids[0])
 
 
@@ -297,13 +293,29 @@ def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module):
         "if os.environ['RANK'] == '0': os.kill(os.getppid(), signal.SIGKILL)\n"
         "time.sleep(600)\n"
     )
-    lines: list[str] = []
+    printed: list[str] = []
     with pytest.raises(LaunchError, match="was killed by SIGKILL"):
-        launch_torchrun([], nproc=2, on_line=lines.append, **module(source))
-    workers = sorted(line.split()[1:] for line in lines if line.startswith("rank"))
+        launch_torchrun([], nproc=2, write=printed.append, **module(source))
+    workers = sorted(line.split()[1:] for line in "".join(printed).splitlines() if line.startswith("rank"))
     assert [worker[:2] for worker in workers] == [["0", "2"], ["1", "2"]]
     for *_, pid in workers:
         wait_until(lambda: gone(int(pid)), "a worker of the killed torchrun to end", seconds=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "ending, cause",
+    [
+        ("print('error: two tasks are too few', file=sys.stderr)\nsys.exit(2)", "ended with status 2: two tasks are too few"),
+        ("os.kill(os.getpid(), 9)", "ended with status 1: rank 1 was killed by SIGKILL"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_a_failed_worker_comes_last_without_torchruns_report(module, ending, cause):
+    source = f"import os, sys, time\nif os.environ['RANK'] == '0': time.sleep(600)\n{ending}"
+    printed: list[str] = []
+    with pytest.raises(LaunchError, match=rf"^launched {cause}$"):
+        launch_torchrun([], nproc=2, write=printed.append, **module(source))
+    assert "Traceback" not in "".join(printed)
 
 
 def test_nproc_must_be_positive():

@@ -124,9 +124,7 @@ def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):
 )
 def test_several_processes_are_given_every_word(skill1, monkeypatch, given):
     launched = []
-    monkeypatch.setattr(
-        "skill1.running.launch.launch_torchrun", lambda words, nproc, on_line: launched.append((words, nproc))
-    )
+    monkeypatch.setattr("skill1.running.launch.launch_torchrun", lambda words, nproc: launched.append((words, nproc)))
     status, _, _ = skill1(*given.split(), "--nproc", "2")
     assert status == 0
     ((words, nproc),) = launched

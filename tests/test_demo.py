@@ -19,9 +19,20 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
     monkeypatch.setenv("ALFWORLD_DATA", str(world))
     overrides = settings(world, nano) | {"train.steps": 2}
     overrides.pop("environment.data")
-    choices = {"nproc": 1, "overrides": overrides, "passes": 2, "results": tmp_path}
+    said: list[str] = []
+    choices = {"nproc": 1, "overrides": overrides, "passes": 2, "results": tmp_path, "say": said.append}
 
     summary = json.loads(demo(4, **choices).read_text())
+
+    run = tmp_path / "seed4-alfworld_data" / "run"
+    *_, seen, unseen, end = said
+    before, after, without = (
+        f"{100 * summary[moment][library]['success']:.1f}"
+        for moment, library in (("before", "library"), ("after", "library"), ("after", "no_library"))
+    )
+    assert seen.startswith(f"seen homes, 6 games x 2: success {before} -> {after} % [")
+    assert seen.endswith(f"library withheld {without} %") and unseen.startswith("unseen homes, 6 games x 2: ")
+    assert f"figures: {tmp_path / 'figures'}" in end and f"skill1 notebook 05_library -p run={run}" in end
 
     assert summary["seed"] == 4 and summary["data"] == "$ALFWORLD_DATA" and summary["steps"] == 2
     for moment in ("before", "after"):
@@ -36,5 +47,6 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
     for name in ("01_train.ipynb", "02_evaluate.ipynb", "figures/summary.png", "figures/learning_curve.pdf"):
         assert (tmp_path / name).is_file()
 
+    said.clear()
     again = json.loads(demo(4, **choices).read_text())  # finished: nothing runs, the costs are those of the first time
-    assert again == summary
+    assert again == summary and said == [f"finished, see {run.parent}", seen, unseen, end]

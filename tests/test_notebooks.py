@@ -105,7 +105,7 @@ def test_training_is_left_alone_continued_or_refused(trained: dict[str, Any]) ->
 
     (run.checkpoint_dir(STEPS) / MARKER).unlink()  # as if stopped in the middle of writing it
     lines: list[str] = []
-    launch_training(**same, nproc=1, on_line=lines.append)  # on fewer processes than before: the same numbers
+    launch_training(**same, nproc=1, write=lines.append)  # on fewer processes than before: the same numbers
     assert lines
     assert [session["from_step"] for session in run.manifest()["sessions"]] == [0, 2]
     assert len(manifest["sessions"]) == 1

@@ -75,7 +75,7 @@ def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: P
 def test_the_first_bank_is_written_once(tmp_path: Path, world: Path, notebooks: Path, monkeypatch) -> None:
     asked: list[list[str]] = []
 
-    def launch(words: list[str], on_line) -> None:
+    def launch(words: list[str]) -> None:
         asked.append(words)
         Path(words[words.index("--out") + 1]).write_text("{}")
 

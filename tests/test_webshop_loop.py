@@ -244,14 +244,14 @@ def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Experiment, "train", train_here)
     monkeypatch.setattr(Experiment, "evaluate", evaluate_here)
-    monkeypatch.setattr("skill1.running.demo.nano_world", lambda seed, sizes, preset: str(shop))
+    monkeypatch.setattr("skill1.running.demo.nano_world", lambda seed, preset: str(shop))
     overrides = settings_of_shop(shop, shopper) | {"train.steps": 1, "train.save_every": 1, "train.validate_every": 1}
     overrides.pop("environment.data")
     done = demo(2, preset="nano-webshop", nproc=1, overrides=overrides, passes=2, results=tmp_path)
     summary = json.loads(done.read_text())
     assert summary["steps"] == 1 and summary["after"]["library"]["n"] == 24 and summary["data"] == "generated"
     assert 0 <= summary["after"]["library"]["score"] <= 1 and "test" not in summary
-    with pytest.raises(ConfigError, match="unknown preset of a demo 'paper'"):
+    with pytest.raises(ConfigError, match="the preset paper has no generated games of its own"):
         demo(2, preset="paper")
 
 

@@ -118,7 +118,7 @@ def train(
     if nproc > 1:
         from skill1.running.launch import launch_torchrun
 
-        launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
+        launch_torchrun(words(click.get_current_context(), "nproc"), nproc)
         return 0
     from skill1.distributed import TERMINATED
     from skill1.train import train as run_training

@@ -55,7 +55,7 @@ def evaluate(name: str | None, out: Path | None, model: str | None, nproc: int, 
             )
         from skill1.running.launch import launch_torchrun
 
-        launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
+        launch_torchrun(words(click.get_current_context(), "nproc"), nproc)
     elif model is None:
         _evaluate_run(directory, {name: value for name, value in given.items() if name not in _FOR_MODELS})
     else:

@@ -100,7 +100,7 @@ def _launch(nproc: int) -> None:
     """The running command in several processes."""
     from skill1.running.launch import launch_torchrun
 
-    launch_torchrun(words(click.get_current_context(), "nproc"), nproc, on_line=click.echo)
+    launch_torchrun(words(click.get_current_context(), "nproc"), nproc)
 
 
 def _end(done: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ class NanoWorld:
     principles: Callable[[Sequence[Episode]], Counter[str]]  # what episodes teach a skill bank -> how often
     mistakes: Callable[[Sequence[Episode]], Counter[str]]  # what they teach it not to do -> how often
     card: CardTexts
+    knows_published_games: bool = False  # its vocabulary has the words of the environment's own games too
 
 
 def nano_of(environment: str) -> NanoWorld:

@@ -1,12 +1,12 @@
 """Strict notebook runs: `papermill.execute_notebook` without its traps.
 
-* A parameter must be one of the notebook's `parameters` cell, and gets the type of its default: text such as "1e-6" is
-  a number where the default is one, "no" stays a string. (Papermill warns about an unknown name and guesses types.)
+* A parameter must be one of the notebook's `parameters` cell, and gets the type of its default: text is read as JSON
+  where the default is no text, so "1e-6" is a number there. (Papermill warns about an unknown name and guesses types.)
 * The kernel is this interpreter's, whatever kernels are installed, and dies with the runner (skill1.running.launch).
 * `!command` is refused: its failure would not fail the run.
 * The output's folder is made. A finished output with the same source and parameters is not run again; one with others
   is an error; an unfinished one is run again.
-* Progress bars end as one line of output, not one per refresh.
+* What cells print is shown as it comes, progress bars too; in the output a bar is one line, not one per refresh.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from nbclient.exceptions import DeadKernelError
 from traitlets import default
 
 from skill1.config import closest
+from skill1.errors import UserError
 from skill1.running.launch import bound_command, bound_environment
+from skill1.store.atomic import replace_file
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunError
 
@@ -40,6 +43,14 @@ _SHELL = re.compile(
     r"get_ipython\(\)\.(system\(|getoutput\(|run_line_magic\('(sx|system)'|run_cell_magic\('(!|sx|system)')"
 )
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_KIND = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a JSON list",
+    dict: "a JSON object",
+}
 
 
 class _OwnKernelManager(AsyncKernelManager):
@@ -87,7 +98,7 @@ def run_notebook(
         parameters: name -> value; a string is converted to the type of the notebook's default.
         again: run also when `output` is finished already.
         free: names of parameters that do not change the result; a finished output may have other values of them.
-        progress: show a progress bar on stderr.
+        progress: show what cells print, on stderr.
 
     Raises:
         ConfigError: unknown parameter (with the closest match).
@@ -102,6 +113,7 @@ def run_notebook(
     make_writable(output.parent)
     if not again and _has_stamp(output, stamp, free):
         return output
+    shown = sys.stderr if progress else None
     try:
         papermill.execute_notebook(
             notebook.resolve(),
@@ -110,15 +122,18 @@ def run_notebook(
             kernel_name="python3",
             language="python",
             cwd=Path.cwd(),
-            progress_bar=progress,
+            progress_bar=False,
+            stdout_file=shown,
+            stderr_file=shown,
             kernel_manager_class=_OwnKernelManager,
             coalesce_streams=True,
         )
     except papermill.PapermillExecutionError as error:
-        traceback = _ANSI.sub("", "\n".join(error.traceback))
+        own = error.ename in {kind.__name__ for kind in UserError.__subclasses__()}  # whose message is enough
+        traceback = "" if own else _ANSI.sub("", "\n".join(["", *error.traceback]))
         raise RunError(
-            f"{notebook.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}\n"
-            f"What was executed is in {output}\n{traceback}"
+            f"{notebook.name} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue} (what was executed is in "
+            f"{output}){traceback}"
         ) from None
     except DeadKernelError as error:
         raise RunError(f"the kernel of {notebook.name} died (killed, or out of memory?): {error}") from error
@@ -143,50 +158,22 @@ def stamp_of(output: Path) -> dict[str, Any] | None:
 
 
 def convert(name: str, value: Any, default: Any) -> Any:
-    """`value` as the type of `default`; text is read as that type, for a None default as JSON if it is JSON.
+    """`value` as the type of `default`; text is read as JSON where the default is no text.
 
     Raises:
         RunError: it does not fit.
     """
     given = value
-    if default is None:
-        return _json(value, otherwise=value) if isinstance(value, str) else value
     if isinstance(value, str) and not isinstance(default, str):
-        value = _READ[type(default)](value.strip())
+        with suppress(json.JSONDecodeError):
+            value = json.loads(value)
+    if default is None:
+        return value
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if type(value) is not type(default):
         raise RunError(f"parameter {name} = {given!r} must be {_KIND[type(default)]}, like its default {default!r}")
     return value
-
-
-def _int(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
-
-
-def _float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _json(text: str, otherwise: Any = None) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return otherwise
-
-
-_READ = {bool: {"true": True, "false": False}.get, int: _int, float: _float, list: _json, dict: _json}
-_KIND = {
-    str: "text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    list: "a JSON list",
-    dict: "a JSON object",
-}
 
 
 def _read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -201,39 +188,25 @@ def _read_notebook(path: Path) -> nbformat.NotebookNode:
 def _parameters(
     notebook: nbformat.NotebookNode, path: Path, given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The defaults of the `parameters` cell, and `given` in their types."""
-    defaults = _parameter_defaults(notebook, path)
+    """The defaults of the cell tagged `parameters` (none without such a cell), and `given` in their types."""
+    cell = next((c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])), "")
+    defaults = {}
+    try:
+        for node in ast.parse(cell).body:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            defaults[target.id] = ast.literal_eval(node.value)
+        unfit = [name for name, value in defaults.items() if value is not None and type(value) not in _KIND]
+    except (SyntaxError, ValueError, AttributeError) as error:
+        unfit = [error]
+    if unfit:
+        raise RunError(
+            f"{path}: the `parameters` cell may only assign text, numbers, true or false, lists, dicts or None to names "
+            f"({unfit[0]})"
+        )
     return defaults, {
         name: convert(name, value, defaults[closest(name, defaults, f"parameter of {path.name}")])
         for name, value in given.items()
     }
-
-
-def _parameter_defaults(notebook: nbformat.NotebookNode, path: Path) -> dict[str, Any]:
-    """Name -> default of the cell tagged `parameters` (none without such a cell)."""
-    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    if not cells:
-        return {}
-    if len(cells) > 1:
-        raise RunError(f"{path} has {len(cells)} cells tagged `parameters`, one is allowed")
-    try:
-        assignments = ast.parse(cells[0].source).body
-    except SyntaxError as error:
-        raise RunError(f"{path}: the `parameters` cell is not plain Python: {error}") from error
-    defaults: dict[str, Any] = {}
-    for node in assignments:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        try:
-            value = ast.literal_eval(node.value)
-        except (ValueError, AttributeError):
-            value = ...
-        if not isinstance(target, ast.Name) or not (value is None or type(value) in _KIND):
-            raise RunError(
-                f"{path}: the `parameters` cell may only assign strings, numbers, booleans, lists, dicts or None, "
-                f"not {ast.unparse(node)!r}"
-            )
-        defaults[target.id] = value
-    return defaults
 
 
 def make_writable(folder: Path) -> None:
@@ -288,6 +261,4 @@ def _stamp(output: Path, stamp: Mapping[str, Any], notebook: Path) -> None:
     node = nbformat.read(output, as_version=4)
     node.metadata[_STAMP] = dict(stamp)
     node.metadata.papermill.update(input_path=notebook.name, output_path=output.name)
-    partial = output.with_suffix(".partial")
-    nbformat.write(node, partial)
-    os.replace(partial, output)
+    replace_file(output, nbformat.writes(node).encode())

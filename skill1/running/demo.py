@@ -1,10 +1,9 @@
 """`make demo`: generate games, train the nano policy with Skill1, evaluate it before and after, draw the figures.
 
 Everything runs through the notebooks a user would open (`01_train`, `02_evaluate`), executed by papermill into
-`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/`. A demo
-that was interrupted continues; a finished one is not run again. With `$ALFWORLD_DATA` set, it runs on those games.
-With the preset nano-webshop it is the same in a generated shop, in `results/demo-webshop/`; $WEBSHOP_DATA is not asked,
-since the nano policy knows the words of generated shops only.
+`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/` (of the preset
+nano-X: `results/demo-X/`). A demo that was interrupted continues; a finished one is not run again. Where the
+environment's data variable is set (`$ALFWORLD_DATA`) and the policies know its words, the demo plays those games.
 """
 
 from __future__ import annotations
@@ -15,62 +14,28 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from skill1.analysis.comparison import BEFORE, WITH_LIBRARY, WITHHELD
-from skill1.config import closest, load_config
-from skill1.envs.make import make_environment
-from skill1.nano.world import nano_world
+from skill1.config import load_config
+from skill1.envs.make import environment_spec, make_environment
+from skill1.nano.world import nano_of, nano_world, world_folder
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.store.run_directory import RunDirectory
 
-RESULTS = {"nano": Path("results/demo"), "nano-webshop": Path("results/demo-webshop")}
 PASSES = 4
-
-
-@dataclass(slots=True)
-class _Meter:
-    """Seconds per phase, and the peak memory of this process and its descendants."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    peak: int = 0  # bytes, resident
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        print(f"{name} ...", flush=True)
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - started, 1)
-        print(f"{name}: {self.seconds[name]} s", flush=True)
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        watcher = threading.Thread(target=self._watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            watcher.join()
-
-    def _watch(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(1.0):
-            self.peak = max(self.peak, sum(_resident(p) for p in [me, *me.children(recursive=True)]))
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.NoSuchProcess:  # ended between listing and asking
-        return 0
+_SUMMARY = "summary.json"
+_LIBRARY_USE = {
+    "episodes_with_skill": "selection/selected_share",
+    "mean_utility": "library/mean_utility",
+    "ndcg_mean": "ndcg/mean",
+    "ndcg_std": "ndcg/std",
+}  # of the summary -> columns of the metrics
 
 
 def demo(
@@ -78,77 +43,121 @@ def demo(
     *,
     preset: str = "nano",
     nproc: int | None = None,
-    world: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     passes: int = PASSES,
     results: Path | None = None,
+    say: Callable[[str], object] = print,
 ) -> Path:
     """Run the demo; returns the path of its `summary.json`.
 
     Args:
-        preset: "nano" or "nano-webshop".
+        preset: one of those that play generated games.
         nproc: training processes; by default two where there are two cores.
-        world: sizes of the generated games (fields of the generator's `Parameters`) [default: `nano_world`'s].
-        overrides: configuration fields over the nano preset's.
+        overrides: configuration fields over the preset's.
         passes: evaluation passes over all games of a split.
-        results: folder [default: that of the preset in `RESULTS`].
+        results: folder [default: results/demo, or results/demo-X of a preset nano-X].
+        say: what is told on the way and at the end goes here.
 
     Raises:
         DataError, ConfigError, RunError: see the messages; what was done so far is kept and continued next time.
     """
-    results = results or RESULTS[closest(preset, RESULTS, "preset of a demo")]
-    given = os.environ.get("ALFWORLD_DATA") if preset == "nano" else None
-    home = results / (f"seed{seed}" if not given else f"seed{seed}-alfworld_data")
-    meter = _Meter()
-    with meter.watching():
-        data = given
-        if not given:
-            with meter.phase("generate"):
-                data = nano_world(seed, world, preset)
-        # ALFWorld's splits are separate downloads: evaluate those that are there, and say so
-        config = load_config(preset, overrides={"environment.data": data, **(overrides or {})})
-        environment = make_environment(config.environment)
-        splits = [split for split in config.evaluation.splits if environment.has(split)]
-        print(f"splits to evaluate: {', '.join(splits)}", flush=True)
-        experiment = Experiment(
-            home=portable(home),
-            preset=preset,
-            variant="full",
-            seed=seed,
-            data=portable(Path(data)),
-            overrides=dict(overrides or {}),
-            passes=passes,
-            splits=tuple(splits),
-            nproc=nproc or min(2, os.cpu_count() or 1),
-        )
-        with meter.phase("train"):
-            experiment.train(progress=True)
-        with meter.phase("evaluate"):
-            experiment.evaluate(progress=True)
-    _keep_costs(home / "summary.json", meter)
-    summary = _summary(experiment.run, seed, "$ALFWORLD_DATA" if given else "generated", meter)
-    (home / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    generated = world_folder(seed, preset)  # refuses a preset without
+    results = results or Path(f"results/demo{preset.removeprefix('nano')}")
+    config = load_config(preset, overrides=overrides)
+    spec = environment_spec(config.environment.name)
+    variable = spec.data_variable if nano_of(spec.name).knows_published_games else None
+    given = os.environ.get(variable) if variable else None
+    if given is None and not generated.exists():
+        say(f"generate {generated}")
+    data = given or nano_world(seed, preset=preset)
+    config = load_config(preset, overrides={"environment.data": data, **(overrides or {})})
+    environment = make_environment(config.environment)
+    experiment = Experiment(
+        home=portable(results / (f"seed{seed}-{variable.lower()}" if given and variable else f"seed{seed}")),
+        preset=preset,
+        variant="full",
+        seed=seed,
+        data=portable(Path(data)),
+        overrides=dict(overrides or {}),
+        passes=passes,
+        splits=tuple(split for split in config.evaluation.splits if environment.has(split)),  # some are extra downloads
+        nproc=nproc or min(2, os.cpu_count() or 1),
+    )
+    file = experiment.folder / _SUMMARY
+    if experiment.is_finished() and file.exists():
+        say(f"finished, see {experiment.home}")
+        summary = json.loads(file.read_text())
+    else:
+        summary = _run(experiment, f"${variable}" if given else "generated", say)
+        file.write_text(json.dumps(summary, indent=2) + "\n")
     shutil.copytree(experiment.run / "figures", results / "figures", dirs_exist_ok=True)
-    for name in (TRAIN, EVALUATE, "summary.json"):
-        shutil.copy2(home / name, results / name)
-    return results / "summary.json"
+    for name in (TRAIN, EVALUATE, _SUMMARY):
+        shutil.copy2(experiment.folder / name, results / name)
+    for split, moments in _by_split(summary, config.environment.validation_split).items():
+        before, after, without = (
+            moments["before"]["library"],
+            moments["after"]["library"],
+            moments["after"]["no_library"],
+        )
+        low, high = (100 * bound for bound in after["interval"])
+        say(
+            f"{spec.split_label(split)}, {after['games']} {spec.tasks} x {after['passes']}: success "
+            f"{100 * before['success']:.1f} -> {100 * after['success']:.1f} % [{low:.1f}, {high:.1f}], "
+            f"library withheld {100 * without['success']:.1f} %"
+        )
+    run = portable(experiment.run)
+    say(
+        f"figures: {results / 'figures'}, numbers: {results / _SUMMARY}\n"
+        "next, what it did and what it learnt (or open them with `make lab`):\n"
+        f"  skill1 notebook 07_trajectories -p run={run}\n"
+        f"  skill1 notebook 05_library -p run={run}"
+    )
+    return results / _SUMMARY
 
 
-def _keep_costs(summary: Path, meter: _Meter) -> None:
-    """A phase that was finished by an earlier call takes no time now: keep what it cost then."""
-    if summary.exists():
-        earlier = json.loads(summary.read_text())
-        meter.seconds = {name: max(now, earlier["seconds"].get(name, 0.0)) for name, now in meter.seconds.items()}
-        meter.peak = max(meter.peak, earlier["peak_memory_mb"] * 2**20)
+def _run(experiment: Experiment, data: str, say: Callable[[str], object]) -> dict[str, Any]:
+    """Execute the notebooks; returns the summary."""
+    seconds = {}
+    with _peak_memory() as peak:
+        for name, phase in (("train", experiment.train), ("evaluate", experiment.evaluate)):
+            say(f"{name} {experiment.home}/run")
+            started = time.perf_counter()
+            phase(progress=True)
+            seconds[name] = round(time.perf_counter() - started, 1)
+    return _summary(experiment, data) | {"seconds": seconds, "peak_memory_mb": round(max(peak) / 2**20)}
 
 
-def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
-    """Rates (0-1) before and after, the library's use in training, and what the demo cost.
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """Inside, the list grows by the resident bytes of this process and its descendants, once a second."""
+    resident, ended, me = [0], threading.Event(), psutil.Process()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:  # ended between listing and asking
+                    continue
+            resident.append(total)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield resident
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _summary(experiment: Experiment, data: str) -> dict[str, Any]:
+    """Rates (0-1) before and after, and the library's use in training.
 
     The top level is the split that training validates on; any other has the same entries under its name. Before
     training the library is empty, so both entries of `before` are the same evaluation.
     """
-    evaluated = json.loads((run / "summary.json").read_text())["evaluations"]
+    evaluated = json.loads((experiment.run / _SUMMARY).read_text())["evaluations"]
     splits = {
         split: {
             "before": {"library": evaluated[BEFORE][split], "no_library": evaluated[BEFORE][split]},
@@ -156,24 +165,23 @@ def _summary(run: Path, seed: int, data: str, meter: _Meter) -> dict[str, Any]:
         }
         for split in evaluated[BEFORE]
     }
-    opened = RunDirectory.open(run)
-    metrics = opened.metrics()
+    run = RunDirectory.open(experiment.run)
+    metrics = run.metrics()
     return {
-        "seed": seed,
+        "seed": experiment.seed,
         "data": data,
-        "data_hash": opened.manifest()["data_hash"],
+        "data_hash": run.manifest()["data_hash"],
         "steps": len(metrics),
-        **splits.pop(opened.config.environment.validation_split),
+        **splits.pop(run.config.environment.validation_split),
         **splits,
         "library_use": {
             name: [None if math.isnan(v) else round(float(v), 4) for v in metrics[column]]
-            for name, column in {
-                "episodes_with_skill": "selection/selected_share",
-                "mean_utility": "library/mean_utility",
-                "ndcg_mean": "ndcg/mean",
-                "ndcg_std": "ndcg/std",
-            }.items()
+            for name, column in _LIBRARY_USE.items()
         },
-        "seconds": meter.seconds,
-        "peak_memory_mb": round(meter.peak / 2**20),
     }
+
+
+def _by_split(summary: Mapping[str, Any], validation: str) -> dict[str, Mapping[str, Any]]:
+    """Split -> its `before` and `after`."""
+    others = {name: part for name, part in summary.items() if isinstance(part, dict) and "before" in part}
+    return {validation: summary, **others}

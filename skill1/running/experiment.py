@@ -20,10 +20,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skill1.config import Config, ConfigError, flatten, load_config
+from skill1.config import Config, flatten, load_config
+from skill1.errors import UserError
 from skill1.running.batch import is_finished, run_notebook
 from skill1.store.resources import resource
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 TRAIN, EVALUATE = "01_train.ipynb", "02_evaluate.ipynb"
 _FREE = ("nproc",)  # does not change what an experiment is
@@ -131,7 +132,7 @@ def _main(text: str) -> None:
     try:
         experiment.train()
         experiment.evaluate()
-    except (RunError, ConfigError) as error:
+    except UserError as error:
         sys.exit(f"error: {error}")
 
 

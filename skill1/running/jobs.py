@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import time
 from collections import deque
@@ -21,13 +19,11 @@ from tqdm import tqdm
 from skill1.config import ConfigError
 from skill1.running.collect import PHASES, SECONDS, read_seconds
 from skill1.running.experiment import Experiment, command
-from skill1.running.launch import bound_command, bound_environment
+from skill1.running.launch import bound_command, bound_environment, killed_by, last_error
 from skill1.store.atomic import replace_file
 
 _POLL = 0.5  # seconds between two looks at the running jobs
 _FLUSH = 5.0  # seconds of a run's cost that a kill may lose
-_LONGEST = 240  # characters of an error that are shown
-_AN_ERROR = re.compile(r"\berror: |Error\b|Exception\b|was killed by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,18 +191,10 @@ class _Job:
         self._bar.close()
         if status == 0:
             return None
-        error = f"was killed by {signal.Signals(-status).name}" if status < 0 else _last_error(self.log)
+        error = killed_by(status) if status < 0 else last_error(self.log.read_text(errors="replace"))
         return Failure(self.experiment.label, error, self.log)
 
     def _store(self) -> None:
         self._stored = self._seen
         rounded = {phase: round(seconds, 1) for phase, seconds in self._seconds.items()}
         replace_file(self.experiment.folder / SECONDS, f"{json.dumps(rounded)}\n".encode())
-
-
-def _last_error(log: Path) -> str:
-    """The last line that tells of an error, else the last line."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    told = [line for line in lines if _AN_ERROR.search(line)] or lines or ["it said nothing"]
-    line = told[-1]
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"

@@ -1,23 +1,22 @@
-"""Child processes that cannot outlive us: one process or `torchrun`, from a notebook, the command line or a test.
+"""Child processes that cannot outlive us: one process or torchrun's, from a notebook, the command line or a test.
 
 A killed notebook runner must not leave a training run behind on the GPUs (papermill's does). Every link of the chain
-runner -> kernel -> torchrun -> worker therefore starts as `python -m skill1.running.launch <command>`, which asks the Linux
-kernel to be killed when its parent dies (PR_SET_PDEATHSIG survives exec) and then becomes the command. Elsewhere than
-on Linux the command just runs.
+runner -> kernel -> torchrun -> worker therefore starts as `python -m skill1.running.launch <command>`, which asks the
+Linux kernel to be killed when its parent dies (PR_SET_PDEATHSIG survives exec) and then becomes the command. Elsewhere
+than on Linux the command just runs.
 """
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,16 @@ from skill1.errors import UserError
 
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
 _PR_SET_PDEATHSIG = 1
-_SHOWN_LINES = 60  # torchrun's own report of a failed worker takes about 25
+_TORCHRUN = "torchrun"  # as the command: torchrun, in the process that asked
+_KEPT = 20_000  # characters of output that are searched for the cause of a failure
+_SHOWN = 240  # characters of that cause
 _GRACE = 10.0  # seconds between asking an interrupted child to end and killing it
 _SHUTDOWN = 3600  # seconds that torchrun waits after SIGTERM: for the step that runs, and its checkpoint
+_AN_ERROR = re.compile(r"\berror: |Error\b|Exception\b|was killed by")
 
 
 class LaunchError(UserError, RuntimeError):
-    """A launched command failed. The message holds its last lines of output."""
+    """A launched command failed. The message holds the last line of its output that tells of an error."""
 
 
 def bound_command(command: Sequence[str]) -> list[str]:
@@ -45,10 +47,16 @@ def bound_environment() -> dict[str, str]:
     return {_PARENT: str(os.getpid())}
 
 
+def show(text: str) -> None:
+    """Write to standard output at once: progress bars move there, in a notebook too."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def launch_torchrun(
     arguments: Sequence[str],
     nproc: int = 1,
-    on_line: Callable[[str], None] = print,
+    write: Callable[[str], object] = show,
     module: str = "skill1",
     environment: Mapping[str, str] | None = None,
 ) -> None:
@@ -58,7 +66,7 @@ def launch_torchrun(
     ends this process (SystemExit, status 143) when the command has ended: training saves the running step first.
 
     Args:
-        on_line: called with each line the processes print; in a notebook use `tail_display()`.
+        write: called with what the processes print, as it comes.
         environment: variables to add to this process's own.
 
     Raises:
@@ -68,14 +76,11 @@ def launch_torchrun(
     if nproc < 1:
         raise ValueError(f"nproc = {nproc} must be at least 1")
     worker = ["-m", "skill1.running.launch", sys.executable, "-m", module, *arguments]
-    if nproc == 1:
-        command = [sys.executable, *worker]
-    else:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-        torchrun.append(f"--shutdown-timeout={_SHUTDOWN}")
-        command = bound_command([*torchrun, *worker])
+    many = [_TORCHRUN, "--standalone", f"--nproc-per-node={nproc}", f"--shutdown-timeout={_SHUTDOWN}"]
+    command = [sys.executable, *worker] if nproc == 1 else bound_command([*many, *worker])
     threads = str(max(1, (os.cpu_count() or 1) // nproc))
-    _stream(command, {"OMP_NUM_THREADS": threads} | dict(os.environ) | dict(environment or {}), on_line)
+    variables = {"OMP_NUM_THREADS": threads} | dict(os.environ) | dict(environment or {})
+    _stream(command, variables, write, " ".join([module, *arguments[:1]]))
 
 
 def launch_training(
@@ -85,7 +90,7 @@ def launch_training(
     variant: str = "full",
     overrides: Mapping[str, Any] | None = None,
     nproc: int = 1,
-    on_line: Callable[[str], None] = print,
+    write: Callable[[str], object] = show,
 ) -> None:
     """`skill1 train` in processes of its own: starts the run, continues one that stopped or that is to take more steps,
     leaves a finished one alone.
@@ -110,30 +115,43 @@ def launch_training(
         run.check_resumable(config)
         latest = run.latest_checkpoint()
         if latest is not None and latest.step == config.train.steps:
-            on_line(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done")
+            write(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done\n")
             return
-    sets = [word for name, value in (overrides or {}).items() for word in ("--set", f"{name}={config_word(value)}")]
-    words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *sets]
-    launch_torchrun([*words, *(["--resume"] if exists else [])], nproc, on_line)
+    words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *set_words(overrides or {})]
+    launch_torchrun([*words, *(["--resume"] if exists else [])], nproc, write)
 
 
-def config_word(value: Any) -> str:
-    """A configuration value as `--set` reads it."""
-    return json.dumps(list(value)) if isinstance(value, list | tuple) else str(value)
+def set_words(overrides: Mapping[str, Any]) -> list[str]:
+    """Configuration values as `--set` options."""
+    texts = {name: json.dumps(v) if isinstance(v, list | tuple) else str(v) for name, v in overrides.items()}
+    return [word for name, text in texts.items() for word in ("--set", f"{name}={text}")]
 
 
-def _stream(command: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:
-    """Run a bound command, handing on its lines (stdout and stderr together)."""
-    last: deque[str] = deque(maxlen=_SHOWN_LINES)
+def last_error(output: str) -> str:
+    """The last line of a command's output that tells of an error, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
+    line = next((line for line in reversed(lines) if _AN_ERROR.search(line)), lines[-1]).removeprefix("error: ")
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} … {line[-_SHOWN // 2 :]}"
+
+
+def killed_by(status: int) -> str:
+    """What ended a process whose status is negative."""
+    return f"was killed by {signal.Signals(-status).name}"
+
+
+def _stream(command: Sequence[str], environment: Mapping[str, str], write: Callable[[str], object], name: str) -> None:
+    """Run a bound command, handing on what it prints (stdout and stderr together)."""
+
+    output, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
     with subprocess.Popen(
         command,
         env={**environment, "PYTHONUNBUFFERED": "1", **bound_environment()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        bufsize=0,
     ) as process:
+        assert process.stdout is not None
         asked: list[bool] = []
 
         def hand_on() -> None:
@@ -142,9 +160,10 @@ def _stream(command: Sequence[str], environment: Mapping[str, str], on_line: Cal
 
         try:
             with on_sigterm(hand_on):
-                for line in process.stdout:
-                    last.append(line.rstrip("\n"))
-                    on_line(last[-1])
+                while chunk := process.stdout.read(65536):  # as soon as there is something
+                    text = decoder.decode(chunk)
+                    output = (output + text)[-_KEPT:]
+                    write(text)
                 status = process.wait()
         except BaseException:  # an interrupted cell must not leave its training run behind
             process.terminate()
@@ -155,42 +174,14 @@ def _stream(command: Sequence[str], environment: Mapping[str, str], on_line: Cal
             raise
     if status != 0 and asked:
         sys.exit(TERMINATED)
-    if status != 0:
-        ending = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        raise LaunchError(f"{' '.join(command[3:])} {ending}; its last lines:\n" + "\n".join(last))
-
-
-@contextmanager
-def tail_display(lines: int = 12, interval: float = 1.0) -> Iterator[Callable[[str], None]]:
-    """An `on_line` for notebooks: one output that shows the last `lines`, refreshed every `interval` seconds.
-
-    with tail_display() as on_line:
-        launch_torchrun(arguments, on_line=on_line)
-    """
-    from IPython.display import display
-
-    recent: deque[str] = deque(maxlen=lines)
-    handle = display({"text/plain": ""}, raw=True, display_id=True)
-    shown = time.monotonic()
-
-    def on_line(line: str) -> None:
-        nonlocal shown
-        recent.append(line)
-        if time.monotonic() - shown >= interval:
-            refresh()
-            shown = time.monotonic()
-
-    def refresh() -> None:
-        handle.update({"text/plain": "\n".join(recent)}, raw=True)
-
-    try:
-        yield on_line
-    finally:
-        refresh()
+    if status < 0:
+        raise LaunchError(f"{name} {killed_by(status)}")
+    if status > 0:
+        raise LaunchError(f"{name} ended with status {status}: {last_error(output)}")
 
 
 def _become(command: Sequence[str]) -> None:
-    """Bind this process to its parent, then exec `command`. Does not return."""
+    """Bind this process to its parent, then exec `command`, or run torchrun in it. Does not return."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
@@ -198,7 +189,25 @@ def _become(command: Sequence[str]) -> None:
         if os.getppid() != int(os.environ.get(_PARENT, os.getppid())):
             sys.exit("the parent process is already gone")  # it died before we asked
     os.environ[_PARENT] = str(os.getpid())  # exec keeps the pid: bound grandchildren check against it
+    if command[0] == _TORCHRUN:
+        _torchrun(command[1:])
     os.execvp(command[0], list(command))
+
+
+def _torchrun(arguments: Sequence[str]) -> None:
+    """Run torchrun, and end as the worker that failed first did, which has said why: without torchrun's own report."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    try:
+        main(list(arguments))
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        sys.exit(f"rank {rank} {killed_by(failure.exitcode)}" if failure.exitcode < 0 else failure.exitcode)
+    except SignalException as ended:
+        sys.exit(128 + ended.sigval)
+    sys.exit()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from skill1.running.batch import find_notebook, run_notebook
 from skill1.running.collect import finished, read_asked
 from skill1.running.experiment import portable
 from skill1.running.jobs import Failure
-from skill1.running.launch import config_word, launch_torchrun
+from skill1.running.launch import launch_torchrun, set_words
 from skill1.running.sweep import Sweep, run_sweep
 from skill1.store.run_directory import RunError
 
@@ -60,7 +60,7 @@ def reproduce(
         raise ConfigError(f"reproduce needs the variant {REFERENCE}: the others are compared with it")
     if len(set(capacities)) < len(capacities):
         raise ConfigError(f"capacities {', '.join(map(str, capacities))}: one is given twice")
-    study = _with_bank(study, dry_run, say)
+    study = _with_bank(study, dry_run)
     smaller = [_with_capacity(study, capacity) for capacity in capacities]
     failures = [failure for sweep in (study, *smaller) for failure in run_sweep(sweep, dry_run=dry_run, say=say)]
     if dry_run:
@@ -68,16 +68,15 @@ def reproduce(
     return Reproduction(tuple(failures), tuple(_notebooks(study, smaller, say)))
 
 
-def _with_bank(study: Sweep, dry_run: bool, say: Callable[[str], None]) -> Sweep:
+def _with_bank(study: Sweep, dry_run: bool) -> Sweep:
     """The study with a first bank for SkillRL; it is written, in a process of its own, if it is not there yet."""
     if BANKED not in study.variants or "method.bank" in study.overrides:
         return study
     file = portable(study.folder.with_name(f"{study.folder.name}-bank.json"))
     if not dry_run and not Path(file).exists():
         data = study.data or nano_world(study.world_seed, preset=study.preset)
-        values = {**study.overrides, "environment.data": data}
-        sets = [word for name, value in values.items() for word in ("--set", f"{name}={config_word(value)}")]
-        launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets], on_line=say)
+        sets = set_words({**study.overrides, "environment.data": data})
+        launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets])
     return replace(study, overrides={**study.overrides, "method.bank": file})
 
 

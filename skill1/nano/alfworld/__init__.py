@@ -26,4 +26,5 @@ of other homes, but follows those of another object in this home as if they were
         ignorance="It knows nothing about the homes it is trained on later.",
         use="Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
     ),
+    knows_published_games=True,
 )
