@@ -322,7 +322,7 @@ def _may_be_none(kind: type, leaf: str) -> bool:
 
 def _checked(preset: str, variant: str, tree: Mapping[str, Any], kinds: Mapping[str, type]) -> Config:
     """The configuration of a tree of known sections. Raises ConfigError also for values that do not go together."""
-    sections = {section: _validate(kind, tree.get(section, {}), section) for section, kind in kinds.items()}
+    sections: dict[str, Any] = {name: _validate(kind, tree.get(name, {}), name) for name, kind in kinds.items()}
     config = Config(preset=preset, variant=variant, **({"library": None} | sections))
     find("methods", config.method.name).check(config)
     return config

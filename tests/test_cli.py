@@ -117,7 +117,7 @@ def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):
 @pytest.mark.parametrize(
     "given",
     [
-        "train --name x --variant no_library --set train.steps=3 --set library.top_k=2 --resume",
+        "train --name x --variant no_library --set train.steps=3 --set environment.max_steps=2 --resume",
         "evaluate --name x --split valid_seen --split valid_unseen --library step:3 --reuse",
         "evaluate --out y --model z --passes 2 --set library.top_k=2 --batch 7",
     ],
