@@ -1,4 +1,4 @@
-"""Which rows enter which update, micro-batch and rank: pure numpy, no torch (method section 4, "mini-batch").
+"""Which rows enter which update, micro-batch and rank: pure numpy, no torch (Skill1 Table 6, mini-batch).
 
 A training step has any number of rows of any length. They become
 

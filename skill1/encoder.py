@@ -1,4 +1,4 @@
-"""Text encoders E of the skill library (method section 2, Table 6): text -> unit vector, compared by cosine.
+"""Text encoders E of the skill library (Skill1 Table 6): text -> unit vector, compared by cosine.
 
 The paper's encoder is the frozen sentence-transformers model all-MiniLM-L6-v2 (384 dimensions). It reads the first
 256 word pieces of a text; what follows does not influence the embedding.

@@ -1,4 +1,4 @@
-"""Intervals and tests for success rates (method section 8), on scipy and statsmodels.
+"""Intervals and tests for success rates, on scipy and statsmodels.
 
 Which function for which question:
     one run, one split, one pass              `wilson`

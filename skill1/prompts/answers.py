@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_MIN_LESSON = 5  # characters; a lesson must be longer (method section 1)
+_MIN_LESSON = 5  # characters; a lesson must be longer (released code)
 _LESSONS = (("action_lesson", "Actions"), ("navigation_lesson", "Navigation"))
 _FENCED = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
 _BRACES = re.compile(r"\{.*\}", re.DOTALL)
