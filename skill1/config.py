@@ -320,19 +320,19 @@ def _may_be_none(kind: type, leaf: str) -> bool:
     return type(None) in get_args(get_type_hints(kind)[leaf])
 
 
-def _checked(preset: str, variant: str, tree: Mapping[str, Any], kinds: Mapping[str, type]) -> Config:
+def _checked(preset: Any, variant: Any, tree: Mapping[str, Any], kinds: Mapping[str, type]) -> Config:
     """The configuration of a tree of known sections. Raises ConfigError also for values that do not go together."""
     sections: dict[str, Any] = {name: _validate(kind, tree.get(name, {}), name) for name, kind in kinds.items()}
-    config = Config(preset=preset, variant=variant, **({"library": None} | sections))
+    config = _validate(Config, {"preset": preset, "variant": variant, "library": None} | sections)
     find("methods", config.method.name).check(config)
     return config
 
 
-def _validate(kind: type[T], tree: Mapping[str, Any], section: str) -> T:
+def _validate(kind: type[T], tree: Any, *section: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, (section, *e['loc'])))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        lines = [f"{'.'.join(map(str, (*section, *e['loc'])))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
         raise ConfigError("; ".join(lines)) from None
 
 
@@ -355,22 +355,28 @@ def to_tree(config: Config) -> dict[str, Any]:
     return {"format": FORMAT} | {name: part for name, part in asdict(config).items() if part is not None}
 
 
-def from_tree(tree: Mapping[str, Any]) -> Config:
+def from_tree(tree: Any) -> Config:
     """Build a Config from what `to_tree` gave.
 
     Raises:
         ConfigError: it is of another format, or names what this version does not know.
     """
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"the configuration is {tree!r}: it must be an object")
     if tree.get("format") != FORMAT:
         raise ConfigError(
             f"the configuration has format {tree.get('format', 1)}, this version of skill1 reads {FORMAT}: use the version "
             "that wrote it"
         )
-    named = {section: tree.get(section, {}).get("name", _default_name(section)) for section in _NAMED}
+    parts = {section: tree.get(section) for section in _NAMED}
+    named = {
+        section: str(part["name"]) if isinstance(part, Mapping) and "name" in part else _default_name(section)
+        for section, part in parts.items()
+    }
     kinds = _kinds(**named)
     for section in set(tree) - {"format", "preset", "variant"}:
         closest(section, kinds, "configuration section")
-    return _checked(tree["preset"], tree["variant"], tree, kinds)
+    return _checked(tree.get("preset"), tree.get("variant"), tree, kinds)
 
 
 def save_config(config: Config, path: Path) -> None:
