@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skill1.advantages import group_advantages
 from test_credit import PAPER, rollout, rows_of, run, turn
 
-from skill1.advantages import group_advantages
 from skill1.config import CreditConfig
 from skill1.credit import credit, returns
 from skill1.methods.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
