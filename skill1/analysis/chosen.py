@@ -1,7 +1,7 @@
 """Which study or run an analysis notebook reads: the one it is given, or where none is, that of an environment.
 
-The environment (`env` of the notebooks) is "alfworld", "webshop", or "" for whatever the study or run is of; without
-either, ALFWorld's is read. One that is given must be of the environment that is asked for.
+The environment (`env` of the notebooks) names one ("alfworld", "webshop", "file.py:OBJECT"), or is "" for whatever the
+study or run is of; without either, ALFWorld's is read. One that is given must be of the environment that is asked for.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from skill1.analysis.study import Study, load
-from skill1.config import ConfigError, closest
+from skill1.envs.make import environment_spec
+from skill1.envs.spec import EnvironmentSpec
 from skill1.presets import preset_of
+from skill1.registry import ConfigError
 from skill1.store.run_directory import RunDirectory, RunError
 
-ENVIRONMENTS = ("alfworld", "webshop")
-_GENERATED = {"alfworld": "data/games", "webshop": "data/shop"}  # where the README puts generated games
+_DEFAULT = "alfworld"
 _RESULTS = Path("results")
 
 
@@ -25,16 +26,15 @@ def choose_study(given: str, environment: str) -> Study:
         ConfigError: an unknown environment, or a study of another one.
         RunError: there is no such study (with the command that makes it), or see `study.load`.
     """
-    preset = _preset(environment)
-    path = Path(given or _RESULTS / preset)
+    path = Path(given or _RESULTS / _preset(environment))
     try:
         study = load(path)
     except RunError as error:
         if path.exists():
             raise
-        studied = preset_of("nano-baselines", environment or ENVIRONMENTS[0])
+        studied = preset_of("nano-baselines", environment or _DEFAULT)
         raise RunError(f"{error}: `skill1 reproduce --preset {studied} --name {path.name}` makes one") from None
-    _check(path, study.environment.name, environment)
+    _check(path, study.environment, environment)
     return study
 
 
@@ -45,27 +45,27 @@ def choose_run(given: str, environment: str) -> Path:
         ConfigError: an unknown environment, or a run of another one.
         RunError: there is no such run (with the commands that make it), or it is of another version.
     """
-    preset = _preset(environment)
-    path = Path(given or _RESULTS / f"{preset}-full-seed0")
+    path = Path(given or _RESULTS / f"{_preset(environment)}-full-seed0")
     try:
         run = RunDirectory.open(path)
     except RunError as error:
         if path.exists():
             raise
-        name = environment or ENVIRONMENTS[0]
-        data = _GENERATED[name]
+        name = environment or _DEFAULT
         raise RunError(
-            f"{error}: `skill1 generate {name} --out {data}` and "
-            f"`skill1 train --preset {preset} --set environment.data={data} --out {path}` make one"
+            f"{error}: `skill1 generate {name} --out data/{name}` and "
+            f"`skill1 train --preset {_preset(name)} --set environment.data=data/{name} --out {path}` make one"
         ) from None
-    _check(path, run.config.environment.name, environment)
+    _check(path, environment_spec(run.config.environment.name), environment)
     return path
 
 
 def _preset(environment: str) -> str:
-    return preset_of("nano", closest(environment or ENVIRONMENTS[0], ENVIRONMENTS, "environment"))
+    """The nano preset of an environment."""
+    environment_spec(environment or _DEFAULT)
+    return preset_of("nano", environment or _DEFAULT)
 
 
-def _check(path: Path, found: str, asked: str) -> None:
-    if asked and found != asked:
-        raise ConfigError(f"{path} is of {found}, but env = {asked!r}: give one of {asked}, or leave env empty")
+def _check(path: Path, found: EnvironmentSpec, asked: str) -> None:
+    if asked and environment_spec(asked).name != found.name:
+        raise ConfigError(f"{path} is of {found.name}, but env = {asked!r}: give one of {asked}, or leave env empty")

@@ -34,7 +34,7 @@ from skill1.envs.webshop.spec import WEBSHOP
 from skill1.methods.base import Method
 from skill1.play import load_policy
 from skill1.policy import load_model
-from skill1.presets import preset_of
+from skill1.presets import preset_of, presets
 from skill1.presets import variants as known_variants
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.registry import find
@@ -231,7 +231,9 @@ def _credits(config: Config) -> Any:
 
 
 def _paper(environment: str, variant: str = "full") -> Config:
-    return load_config(preset_of(REFERENCE, environment), variant)
+    """The paper's configuration in an environment, with its own preset if it has one."""
+    own = f"{REFERENCE}-{environment}"
+    return load_config(own if own in presets() else REFERENCE, variant, {"environment.name": environment})
 
 
 def _absent(config: Config) -> frozenset[Stage]:
