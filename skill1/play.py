@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from skill1.config import Config
 from skill1.distributed import join_processes

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from skill1.cli import data as cli_data
 from skill1.cli import main as cli
 from skill1.config import load_config
+from skill1.envs.make import environment_spec
+from skill1.registry import find
 from skill1.store.run_directory import RunDirectory
 
 
@@ -63,6 +66,7 @@ def test_the_module_and_the_installed_command_are_the_same():
         ("train --name x --set train.steps=1 --set train.steps=2", "train.steps is given twice"),
         ("train --name x --set evaluation.splits=[a", "not a JSON list"),
         ("train --name a/b", "--name a/b must be a plain name; use --out"),
+        ("train --name=", "--name '' must be a plain name; use --out"),
         ("train", "give the run either as --name NAME (results/NAME) or as --out DIR"),
         ("train --name x --out y", "give the run either as --name NAME"),
         ("evaluate --name nope", "there is no run at results/nope (runs in results: none)"),
@@ -99,13 +103,14 @@ def test_games_are_generated_once(skill1):
     assert status == 2 and "holds another generation" in err
 
 
-def test_every_world_option_is_a_field_of_the_generator():
-    from dataclasses import fields
-
-    from skill1.envs.alfworld.generate import Parameters
-
-    options = {p.name for p in cli_data.generate_alfworld.params} - {"out"}
-    assert options == {f.name for f in fields(Parameters)}
+@pytest.mark.parametrize("name", ["alfworld", "webshop"])
+def test_generators_show_their_parameters(skill1, name):
+    status, out, _ = skill1("generate", name, "--help")
+    generator = find("generators", environment_spec(name).generator)
+    assert status == 0 and generator.about in out
+    for field in fields(generator.parameters):
+        option = f"--{field.name.replace('_', '-')}"
+        assert re.search(rf"{option} \w+ .*\[default:\s+{field.default}\]", out, re.DOTALL)
 
 
 def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):

@@ -9,32 +9,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from skill1.cli.data import FOLDER, Group, generate
+from skill1.cli.data import generate
 from skill1.cli.models import compare, evaluate, export
 from skill1.cli.options import (
-    config_options,
+    FOLDER,
+    POSITIVE,
+    Group,
+    configured,
+    handed_to_processes,
+    in_results,
+    json_option,
+    name_option,
+    names,
+    nproc_option,
+    numbers,
+    out_option,
     pairs,
-    place,
-    place_options,
+    placed,
     preset_option,
-    preset_option_of,
-    read_config,
-    section_of,
     set_option,
-    values,
-    words,
+    together,
 )
 from skill1.cli.skillrl import bank, coldstart, demonstrate
 from skill1.errors import UserError
 
-USER_ERROR = 2
-_INTERRUPTED = 130
+_USER_ERROR, _INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,16 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = cli.main(arguments, prog_name="skill1", standalone_mode=False)
     except click.ClickException as error:
         status = _report(error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        status = _INTERRUPTED
     except UserError as error:
         status = _report(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        status = _INTERRUPTED
     sys.exit(status)
 
 
 def _report(message: str) -> int:
     click.echo(f"error: {message}", err=True)
-    return USER_ERROR
+    return _USER_ERROR
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +68,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--seed", default=0, show_default=True, help="seed of the games and the run")
-@click.option("--preset", default="nano", show_default=True, help="nano or nano-webshop")
+@preset_option(text="one that plays generated games, e.g. nano-webshop")
 def demo(seed: int, preset: str) -> None:
     """Generate games, train the nano policy, evaluate it and draw its curves."""
     from skill1.running.demo import demo as run_demo
@@ -75,17 +80,16 @@ cli.add_command(generate)
 
 
 @cli.command()
-@click.option("--out", type=FOLDER, required=True, help="folder for the policy")
-@config_options
-def warmstart(out: Path, preset: str, variant: str, overrides: dict[str, str]) -> None:
+@out_option("folder for the policy")
+@configured(section="warm_start")
+def warmstart(config: Any, own: dict[str, Any], out: Path) -> None:
     """Train the nano policy from expert episodes, as the starting point of reinforcement learning."""
-    own, rest = section_of("warm_start", overrides)
-    config = read_config(preset, variant, rest)
     from skill1.config import load_section
     from skill1.nano.options import WarmStartConfig
     from skill1.nano.warmstart import warm_start
 
-    warm_start(load_section(WarmStartConfig, "warm_start", preset, own), config.environment.name, preset, out)
+    options = load_section(WarmStartConfig, "warm_start", config.preset, own)
+    warm_start(options, config.environment.name, config.preset, out)
 
 
 for _command in (bank, demonstrate, coldstart):
@@ -93,21 +97,16 @@ for _command in (bank, demonstrate, coldstart):
 
 
 @cli.command()
-@place_options
-@config_options
+@placed
+@configured()
 @click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
-@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="processes of this machine")
+@nproc_option
 @click.option("--dry-run", is_flag=True, help="check data, model, memory and batches only; status 1 if no fit")
-def train(
-    name: str | None, out: Path | None, preset: str, variant: str, overrides: dict[str, str], resume: bool, nproc: int,
-    dry_run: bool,
-) -> int:  # fmt: skip
+def train(config: Any, directory: Path, resume: bool, nproc: int, dry_run: bool) -> int:
     """Train a policy into a new run directory.
 
     SIGTERM ends it after the running step with a checkpoint, and status 143; continue with --resume.
     """
-    directory = place(name, out)
-    config = read_config(preset, variant, overrides)
     if dry_run:
         from skill1.plan.dry_run import dry_run as check_run
         from skill1.plan.report import to_text
@@ -115,10 +114,7 @@ def train(
         checked = check_run(config, directory, resume=resume, processes=nproc)
         click.echo(to_text(checked), nl=False)
         return int(not checked.fits)
-    if nproc > 1:
-        from skill1.running.launch import launch_torchrun
-
-        launch_torchrun(words(click.get_current_context(), "nproc"), nproc)
+    if handed_to_processes(nproc):
         return 0
     from skill1.distributed import TERMINATED
     from skill1.train import train as run_training
@@ -127,7 +123,7 @@ def train(
 
 
 @cli.command()
-@config_options
+@configured()
 @click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
 @click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
 @click.option("--sharded/--whole", default=None, help="weights spread, or whole [default: as train.sharding says]")
@@ -141,14 +137,13 @@ def train(
 @click.option("--prompt-tokens", type=int, help="of an act prompt, mean [default: by prompt set]")
 @click.option("--completion-tokens", type=int, help="of an act completion, mean [default: by prompt set]")
 @click.option("--longest", default=2.0, show_default=True, help="longest completion of a call / mean, for time")
-@click.option("--json", "as_json", is_flag=True, help="one JSON line instead of a table")
+@json_option
 def plan(
-    preset: str, variant: str, overrides: dict[str, str], gpus: int, memory: float, sharded: bool | None,
-    rate: float | None, mfu: float, bandwidth: float, link: float, host_us: float, reserve: float, turns: float | None,
-    prompt_tokens: int | None, completion_tokens: int | None, longest: float, as_json: bool,
+    config: Any, gpus: int, memory: float, sharded: bool | None, rate: float | None, mfu: float, bandwidth: float,
+    link: float, host_us: float, reserve: float, turns: float | None, prompt_tokens: int | None,
+    completion_tokens: int | None, longest: float, as_json: bool,
 ) -> int:  # fmt: skip
     """Memory and time of a configuration on GPUs that need not be here; status 1 if it does not fit."""
-    config = read_config(preset, variant, overrides)
     from skill1.plan.machine import GB, gpu_machine
     from skill1.plan.plan import Planner
     from skill1.plan.report import to_json, to_text
@@ -165,69 +160,41 @@ def plan(
     return int(not made.fits)
 
 
-cli.add_command(evaluate)
-cli.add_command(export)
-cli.add_command(compare)
+for _command in (evaluate, export, compare):
+    cli.add_command(_command)
 
-
-def _names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
-    """ "a,b" -> ("a", "b")"""
-    return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
-
-
-def _numbers(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in _names(ctx, option, given))
-    except ValueError:
-        raise click.BadParameter(f"{given!r} must be whole numbers like 0,1,2", ctx=ctx, param=option) from None
-
-
-def _study_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How the runs of a study are made, where they play, and how many at a time."""
-    for option in reversed(
-        (
-            click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
-            click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
-            click.option("--passes", type=click.IntRange(min=1), help="evaluation passes [default: evaluation.passes]"),
-            click.option("--splits", callback=_names, help="e.g. valid_seen,valid_unseen [default: those of the data]"),
-            set_option,
-            click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="of one run"),
-            click.option("--jobs", type=click.IntRange(min=1), help="runs at a time [default: a GPU or core each]"),
-            click.option("--dry-run", is_flag=True, help="show the plan, change nothing"),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def _sweep(name: str, overrides: dict[str, str], **given: Any) -> Any:
-    from skill1.running.sweep import Sweep
-
-    return Sweep(folder=place(name, None), overrides=values(overrides), **given)
+# how the runs of a study are made, where they play, and how many at a time
+_study_options = together(
+    click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
+    click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
+    click.option("--passes", type=POSITIVE, help="evaluation passes [default: evaluation.passes]"),
+    click.option("--splits", callback=names, help="separated by commas [default: those of the data]"),
+    set_option,
+    click.option("--nproc", default=1, show_default=True, type=POSITIVE, help="of one run"),
+    click.option("--jobs", type=POSITIVE, help="runs at a time [default: a GPU or core each]"),
+    click.option("--dry-run", is_flag=True, help="show the plan, change nothing"),
+)
 
 
 @cli.command()
 @click.option("--name", required=True, help="the study is kept in results/NAME")
-@click.option("--variants", required=True, callback=_names, help="e.g. full,no_library")
-@click.option("--seeds", required=True, callback=_numbers, help="e.g. 0,1,2")
-@preset_option
+@click.option("--variants", required=True, callback=names, help="e.g. full,grpo")
+@click.option("--seeds", required=True, callback=numbers, help="e.g. 0,1,2")
+@preset_option()
 @_study_options
-def sweep(dry_run: bool, **given: Any) -> int:
-    """Train and evaluate variants with several seeds; repeat the command to go on. Status 1 if a run failed."""
-    study = _sweep(**given)
-    from skill1.running.sweep import run_sweep
+def sweep(name: str, dry_run: bool, **given: Any) -> int:
+    """Train and evaluate variants with several seeds; repeat the command to resume. Status 1 if a run failed."""
+    from skill1.running.sweep import Sweep, run_sweep
 
-    return _report_failures(run_sweep(study, dry_run=dry_run, say=click.echo))
+    return _failed(run_sweep(Sweep(folder=in_results(name), **given), dry_run=dry_run, say=click.echo))
 
 
 @cli.command()
 @click.option("--name", help="the study is kept in results/NAME [default: the preset's name, without -baselines]")
-@click.option(
-    "--variants", callback=_names, help="e.g. full,no_library [default: Table 2's and what it is compared with]"
-)
-@click.option("--seeds", default="0,1,2", show_default=True, callback=_numbers, help="of the runs")
-@click.option("--capacities", default="", callback=_numbers, help="smaller libraries to train with, e.g. 32,128")
-@preset_option_of("nano-baselines")
+@click.option("--variants", callback=names, help="e.g. full,grpo [default: Table 2's and what it is compared with]")
+@click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="of the runs")
+@click.option("--capacities", default="", callback=numbers, help="smaller libraries to train with, e.g. 32,128")
+@preset_option("nano-baselines")
 @_study_options
 def reproduce(
     name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any
@@ -235,13 +202,14 @@ def reproduce(
     """A sweep over the variants, runs with smaller libraries, and every notebook on them. Status 1 if a run failed."""
     from skill1.running.reproduce import STUDIED
     from skill1.running.reproduce import reproduce as run_reproduction
+    from skill1.running.sweep import Sweep
 
-    study = _sweep(name=name or given["preset"].replace("-baselines", ""), variants=variants or STUDIED, **given)
-    done = run_reproduction(study, capacities, dry_run=dry_run, say=click.echo)
-    return _report_failures(done.failures)
+    folder = in_results(name or given["preset"].replace("-baselines", ""))
+    study = Sweep(folder=folder, variants=variants or STUDIED, **given)
+    return _failed(run_reproduction(study, capacities, dry_run=dry_run, say=click.echo).failures)
 
 
-def _report_failures(failures: Sequence[Any]) -> int:
+def _failed(failures: Sequence[Any]) -> int:
     for failure in failures:
         click.echo(str(failure), err=True)
     return int(bool(failures))
@@ -260,21 +228,18 @@ def collect(results: Path, into: Path | None) -> None:
 
 
 @cli.command()
-@config_options
+@configured()
 @click.option("--split", help="split that knows the homes of train [default: environment.validation_split]")
-@click.option("--passes", default=3, show_default=True, type=click.IntRange(min=1), help="passes over all games")
-def probe(preset: str, variant: str, overrides: dict[str, str], split: str | None, passes: int) -> int:
+@click.option("--passes", default=3, show_default=True, type=POSITIVE, help="passes over all games")
+def probe(config: Any, split: str | None, passes: int) -> int:
     """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
-    config = read_config(preset, variant, overrides)
     from skill1.envs.make import make_environment
     from skill1.evaluate import load_policy
     from skill1.nano.probe import probe as run_probe
 
     environment = make_environment(config.environment)
     split = split or config.environment.validation_split
-    report = run_probe(
-        load_policy(config), environment, config, split=split, passes=passes, progress=sys.stderr.isatty()
-    )
+    report = run_probe(load_policy(config), environment, config, split=split, passes=passes, progress=True)
     click.echo(json.dumps(report.to_json()))
     return int(not report.passed)
 
@@ -282,12 +247,12 @@ def probe(preset: str, variant: str, overrides: dict[str, str], split: str | Non
 @cli.command()
 @click.argument("notebook")
 @click.option("-p", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="notebook parameter")
-@click.option("--name", help="output directory results/NAME [default: results/notebooks]")
+@name_option
 @click.option("--again", is_flag=True, help="run also when the output is finished")
 def notebook(notebook: str, parameters: dict[str, str], name: str | None, again: bool) -> None:
     """Run NOTEBOOK (e.g. 02_evaluate, or a file of yours) strictly, without a browser; prints where its output is."""
     from skill1.running.batch import find_notebook, run_notebook
 
     source = Path(notebook) if Path(notebook).is_file() else find_notebook(notebook)
-    output = place(name or "notebooks", None) / source.name
-    click.echo(run_notebook(source, output, parameters, again=again, progress=sys.stderr.isatty()))
+    output = in_results(name or "notebooks") / source.name
+    click.echo(run_notebook(source, output, parameters, again=again, progress=True))

@@ -1,18 +1,40 @@
-"""Options that several commands share: the configuration, and where a run is."""
+"""What several commands share: their options, each declared once, and what is done with them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from skill1.cli.data import FOLDER
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+FOLDER = click.Path(path_type=Path)
+POSITIVE = click.IntRange(min=1)
 
-_RESULTS = Path("results")
+
+class Group(click.Group):
+    """Shows commands in the order of a user's way through them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def together(*options: Decorator) -> Decorator:
+    """One decorator of several options, which `--help` shows in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
 
 
 def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -28,83 +50,140 @@ def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
     return found
 
 
-def preset_option_of(default: str) -> Callable[..., Any]:
-    known = (
-        "nano, small, paper-lora, paper, released; nano-webshop, paper-webshop; nano-baselines, nano-baselines-webshop"
-    )
-    return click.option("--preset", default=default, show_default=True, help=known)
+def fields(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """`pairs`, with lists written as JSON: --set 'evaluation.splits=["valid_seen"]'"""
+    return {
+        name: _json(name, text) if text.startswith("[") else text for name, text in pairs(ctx, option, given).items()
+    }
 
 
-preset_option = preset_option_of("nano")
-set_option = click.option(
-    "--set", "overrides", multiple=True, callback=pairs, metavar="FIELD=VALUE", help="e.g. library.top_k=3"
-)
-
-
-def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--preset, --variant and --set, as they are for every command that takes a configuration."""
-    text = "full, or an ablation such as no_library"
-    variant = click.option("--variant", default="full", show_default=True, help=text)
-    return preset_option(variant(set_option(command)))
-
-
-def read_config(preset: str, variant: str, overrides: dict[str, str]) -> Any:
-    from skill1.config import load_config
-
-    return load_config(preset, variant, values(overrides))
-
-
-def section_of(section: str, overrides: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Split overrides into those of a command's own section ("warm_start") and those of the run's configuration."""
-    own = {name: text for name, text in overrides.items() if name.startswith(f"{section}.")}
-    return values(own), {name: text for name, text in overrides.items() if name not in own}
-
-
-def values(overrides: dict[str, str]) -> dict[str, Any]:
-    """Lists are written as JSON: --set 'evaluation.splits=["valid_seen"]'"""
-    return {name: _json_list(name, text) if text.startswith("[") else text for name, text in overrides.items()}
-
-
-def _json_list(name: str, text: str) -> list[Any]:
+def _json(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise click.BadParameter(f"{name}={text}: not a JSON list ({error})") from None
 
 
-def words(ctx: click.Context, *without: str) -> list[str]:
-    """The running command as it was typed, in words for another process, without the options named."""
-    typed = [ctx.command.name]
+def names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
+    """ "a,b" -> ("a", "b")"""
+    return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def numbers(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
+    """ "0,1" -> (0, 1)"""
+    try:
+        return tuple(map(int, names(ctx, option, given) or ()))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} must be whole numbers like 0,1,2", ctx=ctx, param=option) from None
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def preset_option(
+    default: str | None = "nano", text: str = "e.g. nano, small, paper; an unknown one lists all"
+) -> Decorator:
+    return click.option("--preset", default=default, show_default=True, help=text)
+
+
+def out_option(text: str) -> Decorator:
+    return click.option("--out", type=FOLDER, required=True, help=text)
+
+
+variant_option = click.option(
+    "--variant", default="full", show_default=True, help="full, a baseline such as grpo, an ablation such as lambda1_0"
+)
+set_option = click.option(
+    "--set", "overrides", multiple=True, callback=fields, metavar="FIELD=VALUE", help="e.g. train.steps=20"
+)
+nproc_option = click.option("--nproc", default=1, show_default=True, type=POSITIVE, help="processes of this machine")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table")
+name_option = click.option("--name", help="plain name: the directory is results/NAME")
+
+
+def configured(variant: str | None = None, section: str = "") -> Decorator:
+    """--preset, --variant and --set; the command gets the Config made of them as `config`.
+
+    Args:
+        variant: the only one of the command, which then has no --variant.
+        section: of a command's own options, which it gets unread as `own`: "warm_start".
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_config(preset: str, overrides: dict[str, Any], variant: str | None = variant, **given: Any) -> Any:
+            from skill1.config import load_config
+
+            own = {name: value for name, value in overrides.items() if section and name.startswith(f"{section}.")}
+            rest = {name: value for name, value in overrides.items() if name not in own}
+            config = load_config(preset, variant or "full", rest)
+            return command(config=config, **({"own": own} if section else {}), **given)
+
+        return together(preset_option(), *([] if variant else [variant_option]), set_option)(with_config)
+
+    return decorate
+
+
+def placed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--name or --out; the command gets the directory that they name as `directory`."""
+
+    @wraps(command)
+    def with_directory(name: str | None, out: Path | None, **given: Any) -> Any:
+        if (name is None) == (out is None):
+            raise click.UsageError("give the run either as --name NAME (results/NAME) or as --out DIR")
+        return command(directory=out or in_results(name or ""), **given)
+
+    return together(name_option, click.option("--out", type=FOLDER, help="the same as any directory"))(with_directory)
+
+
+def in_results(name: str) -> Path:
+    """The directory of a plain name."""
+    if not name or Path(name).name != name:
+        raise click.UsageError(f"--name {name or repr(name)} must be a plain name; use --out for a path")
+    return Path("results") / name
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+def handed_to_processes(nproc: int) -> bool:
+    """Run the running command in `nproc` processes instead of this one, if that is several; returns whether it did."""
+    if nproc == 1:
+        return False
+    from skill1.running.launch import launch_torchrun
+
+    launch_torchrun(_words(click.get_current_context(), without="nproc"), nproc)
+    return True
+
+
+def _words(ctx: click.Context, without: str) -> list[str]:
+    """The running command as it was typed, in words for another process, but for one option."""
+    from skill1.running.launch import set_words
+
+    typed = [ctx.command.name or ""]
     for option in ctx.command.params:
-        given = ctx.params[option.name]
-        if option.name in without or ctx.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
+        given = ctx.params[option.name or ""]
+        if option.name == without or ctx.get_parameter_source(option.name or "") is not ParameterSource.COMMANDLINE:
             continue
         if isinstance(option, click.Argument):
             typed.append(str(given))
-        elif option.is_flag:
+        elif isinstance(given, dict):
+            typed += set_words(given)
+        elif isinstance(given, bool):
             typed.append(option.opts[0])
         else:
-            each = [f"{k}={v}" for k, v in given.items()] if isinstance(given, dict) else given
-            for value in each if option.multiple else [each]:
-                typed += [option.opts[0], str(value)]
+            typed += [
+                word for value in (given if option.multiple else [given]) for word in (option.opts[0], str(value))
+            ]
     return typed
 
 
-def place(name: str | None, out: Path | None) -> Path:
-    """The directory of a run, or of an evaluation, from --name or --out."""
-    if (name is None) == (out is None):
-        raise click.UsageError("give the run either as --name NAME (results/NAME) or as --out DIR")
-    if out is not None:
-        return out
-    if Path(name).name != name:
-        raise click.UsageError(f"--name {name} must be a plain name; use --out for a path")
-    return _RESULTS / name
+def report(*lines: dict[str, Any]) -> bool:
+    """End together with the command's other processes, and print JSON lines once; returns whether this one did."""
+    from skill1.distributed import join_processes, leave_processes
 
-
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--out", type=FOLDER, help="the same as any directory"),
-        click.option("--name", help="plain name: the directory is results/NAME"),
-    ):
-        command = option(command)
-    return command
+    leave_processes()
+    if first := join_processes().is_main_process:
+        for line in lines:
+            click.echo(json.dumps(line))
+    return first

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MARKER = "generation.json"  # written last: its presence says complete
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """What `skill1 generate NAME` runs."""
+
+    about: str  # what it makes, in a sentence
+    parameters: type  # dataclass; each field is Annotated with what it says
+    generate: Callable[..., Any]  # (out, **fields of parameters) -> a report, which is a dataclass
 
 
 def existing_generation(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:

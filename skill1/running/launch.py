@@ -16,11 +16,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from skill1.distributed import TERMINATED, on_sigterm
 from skill1.errors import UserError
 
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
@@ -47,16 +47,10 @@ def bound_environment() -> dict[str, str]:
     return {_PARENT: str(os.getpid())}
 
 
-def show(text: str) -> None:
-    """Write to standard output at once: progress bars move there, in a notebook too."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
 def launch_torchrun(
     arguments: Sequence[str],
     nproc: int = 1,
-    write: Callable[[str], object] = show,
+    write: Callable[[str], object] | None = None,
     module: str = "skill1",
     environment: Mapping[str, str] | None = None,
 ) -> None:
@@ -66,7 +60,7 @@ def launch_torchrun(
     ends this process (SystemExit, status 143) when the command has ended: training saves the running step first.
 
     Args:
-        write: called with what the processes print, as it comes.
+        write: called with what the processes print, as it comes [default: it goes where this process's own does].
         environment: variables to add to this process's own.
 
     Raises:
@@ -90,7 +84,7 @@ def launch_training(
     variant: str = "full",
     overrides: Mapping[str, Any] | None = None,
     nproc: int = 1,
-    write: Callable[[str], object] = show,
+    write: Callable[[str], object] | None = None,
 ) -> None:
     """`skill1 train` in processes of its own: starts the run, continues one that stopped or that is to take more steps,
     leaves a finished one alone.
@@ -115,7 +109,9 @@ def launch_training(
         run.check_resumable(config)
         latest = run.latest_checkpoint()
         if latest is not None and latest.step == config.train.steps:
-            write(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done\n")
+            (write or sys.stdout.write)(
+                f"{directory} is finished: {latest.step} of {config.train.steps} steps are done\n"
+            )
             return
     words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *set_words(overrides or {})]
     launch_torchrun([*words, *(["--resume"] if exists else [])], nproc, write)
@@ -139,32 +135,45 @@ def killed_by(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}"
 
 
-def _stream(command: Sequence[str], environment: Mapping[str, str], write: Callable[[str], object], name: str) -> None:
-    """Run a bound command, handing on what it prints (stdout and stderr together)."""
+def _stream(
+    command: Sequence[str], environment: Mapping[str, str], write: Callable[[str], object] | None, name: str
+) -> None:
+    """Run a bound command, handing on what it prints."""
+    from skill1.distributed import TERMINATED, on_sigterm  # not at the top: loads torch, see above
 
-    output, decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
+    said = {"stdout": "", "stderr": ""}
+    asked: list[bool] = []
+
+    def hand_on(source: IO[bytes], stream: str) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while chunk := source.read(65536):  # as soon as there is something: a progress bar moves
+            text = decoder.decode(chunk)
+            said[stream] = (said[stream] + text)[-_KEPT:]
+            (write or getattr(sys, stream).write)(text)
+            if write is None:
+                getattr(sys, stream).flush()
+
     with subprocess.Popen(
         command,
         env={**environment, "PYTHONUNBUFFERED": "1", **bound_environment()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         bufsize=0,
     ) as process:
-        assert process.stdout is not None
-        asked: list[bool] = []
+        assert process.stdout is not None and process.stderr is not None
 
-        def hand_on() -> None:
+        def end() -> None:
             asked.append(True)
             process.terminate()
 
         try:
-            with on_sigterm(hand_on):
-                while chunk := process.stdout.read(65536):  # as soon as there is something
-                    text = decoder.decode(chunk)
-                    output = (output + text)[-_KEPT:]
-                    write(text)
+            errors = threading.Thread(target=hand_on, args=(process.stderr, "stderr"), daemon=True)
+            errors.start()
+            with on_sigterm(end):
+                hand_on(process.stdout, "stdout")
                 status = process.wait()
+            errors.join()
         except BaseException:  # an interrupted cell must not leave its training run behind
             process.terminate()
             try:
@@ -177,7 +186,7 @@ def _stream(command: Sequence[str], environment: Mapping[str, str], write: Calla
     if status < 0:
         raise LaunchError(f"{name} {killed_by(status)}")
     if status > 0:
-        raise LaunchError(f"{name} ended with status {status}: {last_error(output)}")
+        raise LaunchError(f"{name} ended with status {status}: {last_error(said['stdout'] + said['stderr'])}")
 
 
 def _become(command: Sequence[str]) -> None:

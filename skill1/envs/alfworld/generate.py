@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from skill1.envs.alfworld.homes import (
     APPLIANCES,
@@ -33,7 +33,7 @@ from skill1.envs.alfworld.homes import (
     numbered,
 )
 from skill1.envs.alfworld.solver import look_walkthrough, place_walkthrough
-from skill1.envs.generation import MARKER, existing_generation
+from skill1.envs.generation import MARKER, Generator, existing_generation
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 DATA_FOLDER = "json_2.1.1"
@@ -46,16 +46,16 @@ _START_CELL = 99  # in steps of 0.25 m: outside the grid that receptacles stand 
 class Parameters:
     """What a world is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
 
-    seed: int = 0
-    train: int = 768  # games
-    valid_seen: int = 96  # games; 0 leaves the split out
-    valid_unseen: int = 72  # games; 0 leaves the split out
-    homes: int = 16  # floor plans of train and valid_seen
-    unseen_homes: int = 6  # floor plans of valid_unseen
-    receptacles: int = 16  # per home, varied by up to a fifth
-    objects: int = 14  # instances per game, targets and lamp included
-    habit: float = 0.9  # probability that an instance lies in its type's habitual place
-    targets_per_home: int = 6  # object types that a home's tasks are about
+    seed: Annotated[int, "of the world"] = 0
+    train: Annotated[int, "games of the split"] = 768
+    valid_seen: Annotated[int, "games of the split, in homes of train"] = 96
+    valid_unseen: Annotated[int, "games of the split, in homes of its own"] = 72
+    homes: Annotated[int, "floor plans of train and valid_seen"] = 16
+    unseen_homes: Annotated[int, "floor plans of valid_unseen"] = 6
+    receptacles: Annotated[int, "per home, varied by up to a fifth"] = 16
+    objects: Annotated[int, "instances per game, targets and lamp included"] = 14
+    habit: Annotated[float, "probability that an instance lies in its type's habitual place"] = 0.9
+    targets_per_home: Annotated[int, "object types that a home's tasks are about"] = 6
 
     def __post_init__(self) -> None:
         least = {
@@ -309,6 +309,9 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     _write(out / "DATACARD.md", _datacard(wanted, known, homes))
     _write(out / MARKER, json.dumps(record, indent=1) + "\n")
     return _report(out, wanted, record)
+
+
+GENERATOR = Generator("Household games in the format of ALFWorld's, with homes that have habits.", Parameters, generate)
 
 
 def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:

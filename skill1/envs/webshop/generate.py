@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from skill1.envs.generation import MARKER, existing_generation
+from skill1.envs.generation import MARKER, Generator, existing_generation
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
 from skill1.envs.webshop.goods import GOODS, Goods
 
@@ -60,9 +60,9 @@ _STRIDE = 1_103_515_245_679  # has no factor in common with the number of ids, s
 class Parameters:
     """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError for impossible values."""
 
-    seed: int = 0
-    products: int = SMALL
-    asked: float = ASKED  # share of the products that synthetic goals are about
+    seed: Annotated[int, "of the catalogue"] = 0
+    products: Annotated[int, "of the catalogue"] = SMALL
+    asked: Annotated[float, "share of the products that synthetic goals are about"] = ASKED
 
     def __post_init__(self) -> None:
         for name, least in {"seed": 0, "products": 1}.items():
@@ -136,6 +136,9 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     _write(out / "DATACARD.md", _datacard(wanted, goals))
     _write(out / MARKER, json.dumps(record, indent=1) + "\n")
     return GenerationReport(out, wanted, goals)
+
+
+GENERATOR = Generator("Products, goals and instructions in the format of WebShop's.", Parameters, generate)
 
 
 def file_names(parameters: Parameters) -> tuple[str, str]:

@@ -45,5 +45,6 @@ WEBSHOP = EnvironmentSpec(
     ),
     kinds=KINDS,
     kind_of=kind_of,
+    generator="skill1.envs.webshop.generate:GENERATOR",
     nano="skill1.nano.webshop:NANO",
 )
