@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 import synthetic_study
 from scipy.stats import ttest_ind
-from synthetic_study import STEPS
 
 from skill1.analysis import ablations, arms, dynamics, per_category
 from skill1.analysis.study import Study
-from skill1.stats import difference_over_seeds, paired_difference, welch, wilson
+from skill1.stats import bootstrap_mean, difference_over_seeds, paired_difference, welch, wilson
 from skill1.store.run_directory import RunError
 
 SEEN = ("valid_seen",)
@@ -46,12 +45,6 @@ def by_hand(won: dict[tuple[str, int, int, str], str], category: str = "Pick") -
     return replace(base, evaluations=pd.DataFrame(rows), manifest={**base.manifest, "runs": runs, "passes": 1})
 
 
-def block(table: pd.DataFrame, split: str, source: str) -> pd.DataFrame:
-    """The rows of one block of Table 1 or 2."""
-    levels = table.index.to_frame()
-    return table[(levels["games of"] == split) & (levels["from"] == source)].droplevel([0, 1])
-
-
 FULL, PLAIN = ("full", 0, 9, "step9"), ("no_library", 0, 9, "none")
 
 
@@ -79,7 +72,7 @@ def test_a_variants_own_result_is_with_its_library() -> None:
     ("won", "message"),
     [
         ({FULL: "10", ("no_library", 0, 0, "none"): "00"}, "no_library seed 0 has no evaluation after training"),
-        ({("full", 0, 9, "none"): "10", PLAIN: "10"}, "full seed 0 has no evaluation after .* its own library"),
+        ({FULL: "10", ("full", 1, 9, "none"): "10"}, "full seed 1 has no evaluation after .* its own library"),
         ({FULL: "10", PLAIN: "100"}, "no_library seed 0 played other .* full seed 0 .3 and 2 episodes"),
         ({FULL: "10", ("no_library", 0, 5, "none"): "10"}, "no_library seed 0 .* step 5, full seed 0 after step 9"),
     ],
@@ -95,19 +88,20 @@ def test_an_evaluation_that_was_not_made_is_named() -> None:
         arms.untrained(made)
     with pytest.raises(RunError, match="no evaluation with the library withheld"):
         ablations.library_share(made)
-    with pytest.raises(RunError, match="not evaluated on 'valid_unseen' .it was on valid_seen"):
-        arms.known_split(made, "valid_unseen")
 
 
 def test_rates_by_hand() -> None:
     made = by_hand({("full", 0, 9, "step9"): "1100", ("full", 1, 9, "step9"): "1110", ("full", 2, 9, "step9"): "1000"})
     overall, pick = (row for _, row in arms.rates(made, arms.own(made)).iterrows())
-    assert overall["category"] == "Overall" and overall["success"] == pytest.approx(50.0)  # (2 + 3 + 1) / 12
+    assert overall["category"] == "Overall" and overall["value"] == pytest.approx(50.0)  # (2 + 3 + 1) / 12
     assert overall["seed_std"] == pytest.approx(25.0)  # 50, 75, 25
     assert (overall["games"], overall["passes"], overall["seeds"]) == (4, 1, 3)
-    assert overall["method"] == "bootstrap over seeds and games" and pick["success"] == overall["success"]
-    alike = by_hand({FULL: "1111"})
-    one = arms.rates(alike, arms.own(alike)).iloc[0]  # resampling equal games would say [100, 100]
+    games = pd.DataFrame([[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]])
+    expected = bootstrap_mean(games.stack(), np.tile(range(4), 3), np.repeat(range(3), 4))
+    assert (overall["low"], overall["high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
+    assert pick["value"] == overall["value"]
+    equal = by_hand({FULL: "1111"})
+    one = arms.rates(equal, arms.own(equal)).iloc[0]  # resampling equal games would say [100, 100]
     assert one["low"] == pytest.approx(100 * wilson(4, 4).low) and math.isnan(one["seed_std"])
 
 
@@ -120,23 +114,7 @@ def test_the_untrained_policy_is_one_policy(study: Study) -> None:
     assert set(many["seeds"]) == {0} and set(one["seeds"]) == {1}
 
 
-# --- Table 2 and effects ---------------------------------------------------------------------------------------------
-
-
-def test_table_2_keeps_ours_and_the_published_apart(study: Study) -> None:
-    table = ablations.table2(study)
-    ours = block(table, "valid_seen", "this study")
-    assert ours.index.tolist() == ["number of games", "full", "no_library", "no_selection", "grpo"]
-    assert ours.loc["number of games", ["Overall", "Pick"]].tolist() == ["n = 12", "n = 2"]
-    assert ours["seeds"].tolist() == ["", "3", "3", "2", "1"]
-    assert ours["missing seeds"].tolist() == ["", "", "", "1", ""]
-    own = arms.own(study).query("variant == 'full' and split == 'valid_seen'")
-    assert ours.loc["full", "Overall"].startswith(f"{100 * own['won'].mean():.1f} [")
-    heat = own.loc[own["category"] == "Heat", "won"].mean()
-    assert ours.loc["full", "Heat"].startswith(f"{100 * heat:.1f} [")
-    assert table.index.get_level_values("from").unique().tolist() == ["this study", "published"]
-    theirs = block(table, "not named", "published")
-    assert theirs.loc["full", "Overall"] == "97.5" and theirs.loc["lambda1_0", "Look"] == "80.5" and len(theirs) == 7
+# --- Effects ---------------------------------------------------------------------------------------------------------
 
 
 def test_compare_by_hand() -> None:
@@ -167,7 +145,7 @@ def test_where_resampling_is_blind_there_is_no_interval() -> None:
     single = ablations.effects(by_hand({FULL: "1", PLAIN: "0"})).iloc[0]
     assert single["points"] == -100 and single[["games_low", "games_p", "both_low"]].isna().all()
     assert ablations.effect_table(made).iloc[0]["these runs, new games"] == ""
-    assert "1 seed on a side, so nothing is said about new training runs" in ablations.reading(made)
+    assert "0 of 1 variant differ significantly from it over new runs." in ablations.summary(made)
 
 
 def test_effects_are_paired_adjusted_and_beside_the_published(study: Study) -> None:
@@ -175,7 +153,7 @@ def test_effects_are_paired_adjusted_and_beside_the_published(study: Study) -> N
     seen = table[table["split"] == "valid_seen"].set_index("variant")
     assert seen.index.tolist() == ["no_library", "no_selection", "grpo"]
     assert seen["kind"].tolist() == ["ablation", "ablation", "baseline"]
-    assert seen["published"].tolist()[:2] == [-16.6, -5.7] and math.isnan(seen["published"]["grpo"])
+    assert seen["published"].tolist() == [-16.6, -5.7, -19.9]  # of Table 1: grpo, which is not no_library here
     own = arms.own(study).query("split == 'valid_seen'").assign(won=lambda f: f["won"].astype(float))
     one, full = (own[own["variant"] == name].set_index("game")["won"] for name in ("no_selection", "full"))
     expected = paired_difference(one, full)
@@ -186,21 +164,23 @@ def test_effects_are_paired_adjusted_and_beside_the_published(study: Study) -> N
     assert seen.loc["grpo", "games_holm"] == seen.loc["grpo", "games_p"]  # a family of its own
     assert math.isnan(seen.loc["grpo", "seeds_holm"])  # one seed
     text = ablations.effect_table(study)
-    assert text.loc[("valid_seen", "grpo"), "seeds"] == "1 against 3"
-    assert text.loc[("valid_seen", "no_library"), "published, points"] == "-16.6"
+    assert text.loc[("valid_seen", "GRPO"), "seeds"] == "1 against 3"
+    assert text.loc[("valid_seen", "no library (GRPO)"), "published, points"] == "-16.6"
 
 
-def test_the_reading_says_what_was_found(study: Study) -> None:
-    text = ablations.reading(study)
-    row = ablations.effects(study).set_index(["split", "variant"]).loc[("valid_seen", "no_library")]
-    assert f"no_library against full {row['points']:+.1f} points" in text
-    assert "Missing: no_selection seed 1." in text and "No McNemar test" in text
+def test_the_summary_names_what_differs_significantly(study: Study) -> None:
     sure = by_hand(
         {("full", s, 9, "step9"): "1" * 10 + "10"[s % 2] + "0" for s in THREE}
         | {("no_library", s, 9, "none"): "10"[s % 2] + "0" * 11 for s in THREE}
+        | {("gigpo", s, 9, "none"): "1" * 10 + "01"[s % 2] + "0" for s in THREE}
     )
-    assert "no_library against full -83.3 points: told apart;" in ablations.reading(sure)
-    assert "grpo against full" in text and "1 seed on a side" in text
+    [line] = ablations.summary(sure).splitlines()
+    row = ablations.effects(sure).set_index("variant").loc["no_library"]
+    interval = f"[{row['both_low']:+.1f}, {row['both_high']:+.1f}]"
+    assert "full wins 88.9 [" in line and "(n = 12 games, 1 pass, 3 seeds); 1 of 2 variants differ" in line
+    assert f"no library (GRPO) -83.3 {interval} points, Holm p < .001, 3 against 3 seeds" in line
+    assert f"below {ablations.resolution(sure)['if_runs'].iloc[0]:.1f} points" in line
+    assert len(ablations.summary(study).splitlines()) == 2  # a sentence a split
 
 
 def test_nothing_to_compare_with_is_an_error(study: Study) -> None:
@@ -223,7 +203,7 @@ def test_methods_are_compared_with_plain_grpo_too() -> None:
     row = table.set_index(["split", "variant"]).loc[("valid_seen", "full")]
     assert row["points"] == pytest.approx(-mirrored["points"]) and row["seeds_p"] == pytest.approx(mirrored["seeds_p"])
     shown = ablations.grpo_table(study)
-    assert list(shown.loc["valid_seen"].index) == list(table[table["split"] == "valid_seen"]["variant"])
+    assert list(shown.loc["valid_seen"].index) == ["Skill1", "GiGPO", "RetroAgent (RL-trained)"]
     assert (
         ablations.grpo_table(synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection"), seeds))) is None
     )
@@ -248,7 +228,7 @@ def test_no_mcnemar_for_several_passes(study: Study) -> None:
 def test_resolution_by_hand(study: Study) -> None:
     table = ablations.resolution(study)
     assert table[["games", "passes", "seeds"]].to_numpy().tolist() == [[12, 2, 3], [6, 2, 3]]
-    tidy = ablations.success(study).query("category == 'Overall' and split == 'valid_seen'").set_index("variant")
+    tidy = arms.results(study).query("category == 'Overall' and split == 'valid_seen'").set_index("variant")
     stds = tidy["seed_std"]  # 3, 3 and 2 seeds; grpo has one
     pooled = math.sqrt((2 * stds["full"] ** 2 + 2 * stds["no_library"] ** 2 + stds["no_selection"] ** 2) / 5)
     assert table["seed_std"].iloc[0] == pytest.approx(pooled)
@@ -256,6 +236,15 @@ def test_resolution_by_hand(study: Study) -> None:
     assert table["if_episodes"].iloc[0] < table["if_games"].iloc[0]
     few = ablations.resolution(by_hand({FULL: "00", PLAIN: "00"})).iloc[0]  # nothing won: no drop is possible
     assert few[["seed_std", "if_episodes", "if_games", "if_runs"]].isna().all()
+
+
+def test_limits_by_hand() -> None:
+    """From a rate of 1/2 a drop of Cohen's h is sin(h) / 2; h = (1.9600 + 0.8416) / sqrt(n) for n pairs correlated by 1/2."""
+    won = {("full", s, 9, "step9"): "10" * 12 for s in (0, 1)} | {PLAIN: "10" * 12}
+    row = ablations.resolution(by_hand(won)).loc["valid_seen"]
+    assert (row["games"], row["passes"], row["seeds"], row["success of full"]) == (24, 1, 2, 50)
+    assert row["if_episodes"] == pytest.approx(19.67, abs=0.01)  # 48 episodes of 2 seeds: sin(0.40437) / 2
+    assert row["if_games"] == pytest.approx(27.06, abs=0.01)  # 24 games: sin(0.57187) / 2
 
 
 # --- Differences over seeds ------------------------------------------------------------------------------------------
@@ -336,19 +325,18 @@ def test_published_signals_are_those_of_the_text(study: Study) -> None:
     assert dynamics.published_similarity(study) == (0.51, 0.60)
 
 
-def test_signal_table_and_reading(study: Study) -> None:
+def test_signal_table(study: Study) -> None:
     table = dynamics.signal_table(study)
     names = table.index.get_level_values("variant")
-    assert set(names) == {"full", "no_selection"}  # grpo and no_library have no library, and no U_hat
-    cell = table.loc[(dynamics.SIGNALS["u_hat"], "full")]
+    assert set(names) == {"Skill1", "no selection"}  # U_hat of grpo and no_library is 0 throughout
+    cell = table.loc[(dynamics.SIGNALS["u_hat"], "Skill1")]
     values = dynamics.at_checkpoints(study, "u_hat", ["full"]).query("step == 30")["value"]
     assert cell["step 30"] == f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
     assert cell["seeds"] == 3 and cell["published"] == "0.91 at step 85"
-    found = f"{values.mean():.2f} at step {STEPS}; it rose in 3 of 3 seeds (published: 0.91 at step 85)"
-    assert found in dynamics.reading(study)
+    similarity = table.loc[(dynamics.SIGNALS["skill_similarity"], "Skill1")]
+    assert similarity["published"] == "0.51 to 0.60"
     empty = replace(study, metrics=study.metrics.assign(u_hat=np.nan))
-    assert "no value at step 10 or 30" in dynamics.reading(empty)
-    assert dynamics.signal_table(empty).loc[(dynamics.SIGNALS["u_hat"], "full"), "step 30"] == "none"
+    assert dynamics.signal_table(empty).loc[(dynamics.SIGNALS["u_hat"], "Skill1"), "step 30"] == "none"
 
 
 def test_signals_that_are_not_there_are_named(study: Study) -> None:
@@ -363,18 +351,6 @@ def test_signals_that_are_not_there_are_named(study: Study) -> None:
 # --- Categories ------------------------------------------------------------------------------------------------------
 
 
-def test_table_1_has_the_papers_columns(study: Study) -> None:
-    table = per_category.table1(study)
-    assert table.columns.tolist() == ["Pick", "Look", "Clean", "Heat", "Cool", "Pick2", "All", "passes", "seeds"]
-    ours = block(table, "valid_unseen", "this study")
-    assert ours.index.tolist() == ["number of games", "untrained", "full", "no_library", "no_selection", "grpo"]
-    assert ours["seeds"].tolist() == ["", "0", "3", "3", "2", "1"]
-    before = study.evaluations.query("step == 0 and split == 'valid_unseen'")
-    assert ours.loc["untrained", "All"].startswith(f"{100 * before['won'].mean():.1f} [")
-    theirs = block(table, "not named", "published")
-    assert theirs.loc["RetroAgent", "All"] == "94.9" and theirs.loc["Skill1", "Pick2"] == "96.0" and len(theirs) == 15
-
-
 def test_gains_are_paired_with_the_untrained_policy(study: Study) -> None:
     table = per_category.gains(study).set_index(["split", "variant", "category"])
     assert set(table.index.get_level_values("variant")) == {"full", "no_library"}  # grpo is no_library again
@@ -387,9 +363,9 @@ def test_gains_are_paired_with_the_untrained_policy(study: Study) -> None:
     assert math.isnan(p.loc["Overall", "games_holm"])
     tested = p.drop(index="Overall")
     assert tested["games_holm"].min() == pytest.approx(min(1, 6 * tested["games_p"].min()))
-    shown = per_category.gain_table(study).loc[("valid_seen", "full")]
+    shown = per_category.gain_table(study).loc[("valid_seen", "Skill1")]
     points = shown["points"].astype(float)
-    assert points.is_monotonic_decreasing and len(shown) == 7
+    assert shown.index[0] == "Overall" and points[1:].is_monotonic_decreasing and len(shown) == 7
 
 
 def test_behaviour_by_hand() -> None:
@@ -400,8 +376,9 @@ def test_behaviour_by_hand() -> None:
     assert row["steps_low"] < 5.5 < row["steps_high"]
     shown = per_category.behaviour_table(made)
     assert shown.loc[("valid_seen", "untrained", "Pick"), "steps when won"] == ""
-    text = per_category.reading(made)
-    assert "full against the untrained policy: +50.0 points" in text and "9.1 % of its actions invalid" in text
+    assert shown.loc[("valid_seen", "Skill1", "Overall"), "invalid, % of actions"] == "9.1"
+    [line] = per_category.summary(made).splitlines()
+    assert "Skill1 gained +50.0 [" in line and "(n = 4 games, 1 pass, 1 seed)" in line and "no category" in line
 
 
 def test_overview_lists_what_is_there_and_what_is_not(study: Study) -> None:
@@ -415,6 +392,6 @@ def test_overview_lists_what_is_there_and_what_is_not(study: Study) -> None:
 
 
 def test_a_study_is_read_once_and_handed_out_whole(study: Study, tmp_path: Path) -> None:
-    first = ablations.success(study)
-    first["success"] = 0.0  # a caller's own copy
-    assert ablations.success(study)["success"].gt(0).any()
+    first = arms.results(study)
+    first["value"] = 0.0  # a caller's own copy
+    assert arms.results(study)["value"].gt(0).any()

@@ -11,8 +11,9 @@ import pytest
 from skill1.analysis import comparison
 from skill1.config import load_config
 from skill1.envs.alfworld.spec import ALFWORLD
+from skill1.envs.webshop.spec import WEBSHOP
 from skill1.stats import wilson
-from skill1.store.run_directory import RunDirectory
+from skill1.store.run_directory import RunDirectory, RunError
 
 
 def outcomes(won: str, *, step: int, library: str, split: str = "valid_seen") -> pd.DataFrame:
@@ -83,17 +84,38 @@ def test_a_split_at_a_time(frames: dict[str, pd.DataFrame]) -> None:
     assert table["points"].tolist() == [25.0, 62.5, -25.0, -62.5]
 
 
-def test_reading_says_what_the_interval_says(frames: dict[str, pd.DataFrame]) -> None:
-    text = comparison.read_evaluation(frames, ALFWORLD)
-    assert "+25.0 points" in text and "not told apart" in text
-    same = {comparison.BEFORE: frames[comparison.BEFORE], comparison.WITHOUT: frames[comparison.BEFORE]}
-    assert "over 4 games: no game came out differently" in comparison.read_evaluation(same, ALFWORLD)
+def test_differences_are_shown_with_their_p(frames: dict[str, pd.DataFrame]) -> None:
+    shown = comparison.difference_table(frames, WEBSHOP).loc["valid_seen"]
+    assert shown["goals"].tolist() == [4, 4] and shown["passes"].tolist() == [2, 2]
+    assert shown["p"].tolist() == ["1.000", ".250"] and shown["points"].iloc[0].startswith("+25.0 [+0.0, +")
+
+
+def test_the_summary_says_what_training_gained(frames: dict[str, pd.DataFrame]) -> None:
+    [line] = comparison.summary(frames, ALFWORLD).splitlines()
+    assert "*after, with library* against *before* +62.5 [" in line
+    assert "p = .250 (n = 4 games, 2 passes, one training seed)" in line
     certain = {
-        comparison.BEFORE: outcomes("0" * 16, step=0, library="none"),
-        comparison.WITHOUT: outcomes("1" * 12 + "0" * 4, step=5, library="none"),
+        comparison.BEFORE: outcomes("0" * 40, step=0, library="none"),
+        comparison.WITHOUT: outcomes("1" * 32 + "0" * 8, step=5, library="none"),
     }
-    assert "zero lies outside" in comparison.read_evaluation(certain, ALFWORLD)
-    assert "nothing to compare" in comparison.read_evaluation({comparison.BEFORE: frames[comparison.BEFORE]}, ALFWORLD)
+    assert "p < .001" in comparison.summary(certain, ALFWORLD)
+    del frames[comparison.BEFORE]
+    assert "against *after, library withheld* +25.0 [" in comparison.summary(frames, ALFWORLD)
+    assert "nothing to compare" in comparison.summary({comparison.WITHHELD: frames[comparison.WITHHELD]}, ALFWORLD)
+
+
+def test_folders_of_one_name_are_named_by_more_of_their_path(tmp_path: Path) -> None:
+    paths = [tmp_path / seed / "run" for seed in ("seed0", "seed1")]
+    for path in paths:
+        run = RunDirectory.create(path, load_config("nano"), "hash")
+        run.write_evaluation("evaluation_none", outcomes("10", step=5, library="none"))
+    assert list(comparison.stored_arms(paths)) == [f"{seed}/run: step 5, library none" for seed in ("seed0", "seed1")]
+    assert list(comparison.stored_arms(paths[:1])) == ["run: step 5, library none"]
+    with pytest.raises(RunError, match="seed0/run is given twice"):
+        comparison.stored_arms([paths[0], tmp_path / "seed0" / ".." / "seed0" / "run"])
+    RunDirectory.create(tmp_path / "new", load_config("nano"), "hash")
+    with pytest.raises(RunError, match="new has no evaluations: make them with"):
+        comparison.stored_arms([tmp_path / "new"])
 
 
 def test_summary_is_plain_json(frames: dict[str, pd.DataFrame], tmp_path: Path) -> None:
@@ -105,15 +127,13 @@ def test_summary_is_plain_json(frames: dict[str, pd.DataFrame], tmp_path: Path) 
     assert summary["differences"][0]["points"] == 25.0
 
 
-def test_training_reading_names_steps_rates_and_skills(tmp_path: Path) -> None:
+def test_the_training_summary_names_steps_and_rates(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", load_config("nano", overrides={"train.steps": 2}), "hash")
-    skills = {"library/size": 7, "library/mean_utility": 0.4, "selection/selected_share": 1.0, "ndcg/mean": 0.9}
-    chosen = {"selection/utility_retrieved": 0.5, "selection/utility_selected": 0.6}
-    run.log(1, {"reward": 0.25, **skills, **chosen})
-    run.log(2, {"reward": 0.5, **skills, **chosen})
+    run.log(1, {"reward": 0.25})
+    run.log(2, {"reward": 0.5})
+    assert len(comparison.training_summary(run).splitlines()) == 1
     run.write_evaluation("validation", outcomes("1000", step=0, library="step0"))
     run.write_evaluation("validation", outcomes("1110", step=2, library="step2"))
-    text = comparison.read_training(run)
-    assert "2 of 2 steps of 64 episodes" in text and "first 1 won 25.0 %" in text and "last 1 won 50.0 %" in text
-    assert "25.0 % [4.6, 69.9] at step 0" in text and "75.0 % [30.1, 95.4] at step 2" in text
-    assert "holds 7 skills; 100 %" in text and "0.40 over the library, 0.50" in text
+    trained, validated = comparison.training_summary(run).splitlines()
+    assert "2 of 2 steps of 64 episodes are done: the first 1 won 25.0 %" in trained and "last 1 won 50.0 %" in trained
+    assert "on 4 games: 25.0 % [4.6, 69.9] at step 0, 75.0 % [30.1, 95.4] at step 2" in validated

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from skill1.analysis import variants
 from skill1.analysis.figures import run as figures
 from skill1.analysis.figures import style as plots
 from skill1.config import load_config
 from skill1.envs.alfworld.spec import ALFWORLD
-from skill1.presets import VARIANTS
 from skill1.records import Skill
 from skill1.stats import wilson
 from skill1.store.journal import Journal, LibraryEvent
@@ -59,7 +59,7 @@ def write_run(path: Path, variant: str = "full", seed: int = 0) -> RunDirectory:
     """A run of 30 steps that learns, with a journal and a validation every 10 steps."""
     config = load_config("nano", variant, {"train.steps": STEPS, "train.seed": seed})
     run = RunDirectory.create(path, config, "hash")
-    rng = np.random.default_rng((seed, list(VARIANTS).index(variant)))
+    rng = np.random.default_rng((seed, len(variant)))
     journal = Journal(run.library_dir / "journal.jsonl")
     size = 0
     for step in range(1, STEPS + 1):
@@ -131,9 +131,7 @@ DRAWN: dict[str, Callable[..., Figure]] = {
     "learning_curve": lambda run, frames: figures.learning_curve([run]),
     "library_growth": lambda run, frames: figures.library_growth(run),
     "utilities": lambda run, frames: figures.utilities(run),
-    "category_dots": lambda run, frames: figures.category_dots(
-        frames, ALFWORLD, published={"Overall": 97.5, "Pick": 100.0}
-    ),
+    "category_dots": lambda run, frames: figures.category_dots(frames, ALFWORLD),
     "demo_summary": lambda run, frames: figures.demo_summary(frames, ALFWORLD),
 }
 
@@ -156,31 +154,30 @@ def test_learning_curve_shows_the_stored_numbers(run: RunDirectory) -> None:
     assert np.allclose(reward.get_ydata(), 100 * run.metrics()["reward"])
     validation = run.evaluations("validation")
     won = validation.groupby("step")["won"].agg(["sum", "size"])
-    assert np.allclose(dots(figure, "full"), [[step, 100 * row["sum"] / row["size"]] for step, row in won.iterrows()])
+    assert np.allclose(
+        dots(figure, "Skill1: validation, n = 48 games"),
+        [[step, 100 * row["sum"] / row["size"]] for step, row in won.iterrows()],
+    )
     [bars] = figure.axes[0].collections
     interval = wilson(int(won["sum"].iloc[0]), int(won["size"].iloc[0]))
     assert np.allclose(bars.get_segments()[0][:, 1], [100 * interval.low, 100 * interval.high])
-    assert "n = 48 games" in texts(figure) and "n = 64 episodes a step" in texts(figure)
+    assert "training reward, raw, n = 64 episodes a step" in texts(figure)
 
 
 def test_learning_curve_pools_the_seeds_of_a_variant(run: RunDirectory, ablation: RunDirectory, tmp_path: Path) -> None:
     other = write_run(tmp_path / "seed1", seed=1)
     figure = figures.learning_curve([ablation, run, other])
     labels = [c.get_label() for c in figure.axes[0].containers]
-    assert labels == ["full (2 seeds)", "no_selection"]
+    full = "Skill1, 2 seeds: validation, n = 48 games"
+    assert labels == [full, "no selection: validation, n = 48 games"]
     mean = pd.concat([r.evaluations("validation") for r in (run, other)]).groupby("step")["won"].mean()
-    assert np.allclose(dots(figure, "full (2 seeds)")[:, 1], 100 * mean)
+    assert np.allclose(dots(figure, full)[:, 1], 100 * mean)
     colours = {line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) == STEPS}
-    assert colours == {plots.VARIANT_COLOURS["full"], plots.VARIANT_COLOURS["no_selection"]}
-
-
-def test_every_variant_has_its_own_colour() -> None:
-    assert list(plots.VARIANT_COLOURS) == list(VARIANTS)
-    assert len(set(plots.VARIANT_COLOURS.values())) == len(VARIANTS)
+    assert colours == {variants.colour("full"), variants.colour("no_selection")}
 
 
 def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> None:
-    figure = figures.category_dots(frames, ALFWORLD, published={"Overall": 97.5})
+    figure = figures.category_dots(frames, ALFWORLD)
     assert [axes.get_title() for axes in figure.axes] == ["seen homes", "unseen homes"]
     names = [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()]
     assert names == ["Overall", *CATEGORIES]
@@ -193,19 +190,17 @@ def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> No
         and "Overall\nn = 48" in texts(figure)
         and "Pick\nn = 8" in texts(figure)
     )
-    [published] = [line for line in figure.axes[0].lines if line.get_label() == "published"]
-    assert published.get_markerfacecolor() == "none" and published.get_xdata() == [97.5]
 
 
-def test_evaluations_are_told_apart_by_what_they_are(frames: dict) -> None:
+def test_evaluations_are_drawn_by_what_they_are(frames: dict) -> None:
     """Colours come from the stored step, library and variant, not from the label."""
     figure = figures.demo_summary(frames, ALFWORLD)
     colours = {c.get_label(): c.lines[0].get_color() for c in figure.axes[0].containers}
     assert len(set(colours.values())) == 3
-    assert colours["after, with library"] == plots.VARIANT_COLOURS["full"]
+    assert colours["after, with library"] == variants.colour("full")
     plain = {"after": frames["after, library withheld"].assign(variant="no_library")}
     [container] = figures.demo_summary(plain, ALFWORLD).axes[0].containers
-    assert container.lines[0].get_color() == plots.VARIANT_COLOURS["no_library"]
+    assert container.lines[0].get_color() == variants.colour("no_library")
 
 
 def test_summary_names_rates_and_sizes(frames: dict) -> None:
@@ -234,6 +229,14 @@ def test_a_strategy_is_distinct_until_its_last_copy_retires(tmp_path: Path) -> N
     assert trace["size"].tolist() == [3, 2, 1]
     assert trace["distinct"].tolist() == [2, 2, 1]
     assert trace["merged"].tolist() == [0, 1, 0]
+
+
+def test_what_never_happened_is_not_in_the_legend(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run", load_config("nano"), "hash")
+    journal = Journal(run.library_dir / "journal.jsonl")
+    journal.append(LibraryEvent(1, 1, (), (skill(1, "a", 1),), (), ()))
+    journal.append(LibraryEvent(2, 2, (), (), ("s000001",), ()))
+    assert [line.get_label() for line in figures.library_growth(run).axes[1].lines] == ["admitted", "merged"]
 
 
 def test_a_run_without_a_library_has_no_library_figures(run: RunDirectory) -> None:

@@ -13,6 +13,7 @@ import pytest
 from library_runs import config, play_run, rollout, write_run
 from matplotlib.figure import Figure
 
+from skill1.analysis import variants
 from skill1.analysis.figures import library as figures
 from skill1.analysis.figures import style as plots
 from skill1.analysis.library import map as library_map
@@ -96,7 +97,7 @@ def test_without_retirement_there_is_no_panel_of_it(quiet: LibraryRun) -> None:
     assert len(figure.axes) == 2
     assert labels(figure, 0) == ["retrieved (n = 1)", "never retrieved (n = 0)"]
     colours = {patch.get_facecolor() for patch in figure.axes[0].patches}
-    assert matplotlib.colors.to_rgba(plots.VARIANT_COLOURS["lambdas_0"]) in colours
+    assert matplotlib.colors.to_rgba(variants.colour("lambdas_0")) in colours
 
 
 def test_a_library_that_was_never_used_can_be_drawn(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_map_shows_both_runs_on_one_map(study: LibraryRun, tmp_path: Path) -> No
         every, most = axes.collections
         assert np.allclose(every.get_offsets(), part[["x", "y"]])
         assert len(most.get_offsets()) == (part["used"] > 0).sum() > 0
-        assert tuple(most.get_facecolor()[0][:3]) == matplotlib.colors.to_rgb(plots.VARIANT_COLOURS[variant])
+        assert tuple(most.get_facecolor()[0][:3]) == matplotlib.colors.to_rgb(variants.colour(variant))
     used = math.ceil(len(study.alive) / 10)
     assert f"20 skills at {study.alive['desc'].nunique()} places\nmost used: {used} at" in figure.axes[0].get_title()
     names = [text.get_text() for text in figure.legends[0].get_texts()]

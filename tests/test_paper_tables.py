@@ -13,8 +13,8 @@ import pytest
 import synthetic_study
 from synthetic_study import STEPS
 
-from skill1.analysis import ablations, arms, dynamics, paper_tables
-from skill1.analysis.paper_tables import CONTRADICTED, LABELS, PUBLISHED_ONLY, STAGES, SUPPORTED, UNRESOLVED, UNTESTED
+from skill1.analysis import ablations, arms, paper_tables
+from skill1.analysis.paper_tables import CONTRADICTED, PUBLISHED_ONLY, STAGES, SUPPORTED, UNRESOLVED, UNTESTED
 from skill1.analysis.published import published
 from skill1.analysis.study import Study
 from skill1.running.batch import run_notebook
@@ -63,51 +63,64 @@ def study() -> Study:
 
 def test_rates_by_hand() -> None:
     made = played({("full", 0): "110111", ("grpo", 0): "100000"})  # a game of each category, in the paper's order
-    tidy = paper_tables.success(made).set_index(["table", "variant", "category"])
-    overall = tidy.loc[("table1", "full", "Overall")]
+    tidy = paper_tables.rates(made, "table1").set_index(["variant", "category"])
+    overall = tidy.loc[("full", "Overall")]
     assert (overall["published"], overall["ours"]) == (97.5, pytest.approx(500 / 6))
     assert overall["difference"] == pytest.approx(500 / 6 - 97.5)
-    assert tidy.loc[("table2", "full", "Clean"), "difference"] == pytest.approx(0 - 97.3)
-    assert tidy.loc[("table1", "grpo", "Overall"), "difference"] == pytest.approx(100 / 6 - 77.6)
+    assert tidy.loc[("grpo", "Overall"), "difference"] == pytest.approx(100 / 6 - 77.6)
     assert overall["games"] == 6 and overall["seeds"] == 1 and overall["split"] == "valid_seen"
+    ablated = paper_tables.rates(made, "table2").set_index(["variant", "category"])
+    assert ablated.loc[("full", "Clean"), "difference"] == pytest.approx(0 - 97.3)
     table = paper_tables.table1(made)
     row = table.loc[("valid_seen", "Skill1")]
-    assert row["All", "published"] == "97.5" and row["All", "difference"] == "-14.2"
-    assert row["All", "ours"].startswith("83.3 [") and row["Clean", "difference"] == "-97.3"
-    assert table.loc[("valid_seen", "number of games"), ("All", "ours")] == "n = 6"
-    assert table.columns.get_level_values(0)[-5:].tolist() == ["All", "All", "All", "passes", "seeds"]
+    assert row["Overall", "published"] == "97.5" and row["Overall", "difference"] == "-14.2"
+    assert row["Overall", "ours"].startswith("83.3 [") and row["Clean", "difference"] == "-97.3"
+    assert row["passes", ""] == "1" and row["seeds", ""] == "1 seed"
+    assert table.loc[("valid_seen", "number of games"), ("Overall", "ours")] == "n = 6"
+    names = list(dict.fromkeys(table.columns.get_level_values(0)))
+    assert names == ["Overall", "Pick", "Look", "Clean", "Heat", "Cool", "Pick2", "passes", "seeds"]
 
 
-def test_what_the_study_has_not_run_is_published_only(study: Study) -> None:
+def test_table_1_has_the_untrained_policy_and_every_method(study: Study) -> None:
     table = paper_tables.table1(study)
-    assert table.loc["valid_unseen"].index.tolist() == ["number of games", "GRPO", "Skill1"]
+    rows = ["number of games", "untrained", "Skill1", "GRPO"]
+    assert table.loc["valid_unseen"].index.tolist() == rows
+    before = study.evaluations.query("step == 0 and split == 'valid_unseen'")
+    untrained = table.loc[("valid_unseen", "untrained")]
+    assert (
+        untrained["Overall", "ours"].startswith(f"{100 * before['won'].mean():.1f} [") and untrained["seeds", ""] == ""
+    )
     rest = table.loc[PUBLISHED_ONLY]
-    assert len(rest) == 13 and "GiGPO" in rest.index and rest.loc["RetroAgent", ("All", "published")] == "94.9"
-    assert (rest.loc[:, [(name, label) for name, label in rest if label != "published"]] == "").all(axis=None)
-    ablation = paper_tables.table2(study)
-    assert ablation.loc["valid_seen"].index.tolist() == ["number of games", "full", "grpo", "no_selection", "lambda1_0"]
-    ours = ablations.success(study).query("split == 'valid_seen' and variant == 'full' and category == 'Pick'")
-    [cell] = [f"{row.success:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in ours.itertuples()]
-    assert ablation.loc[("valid_seen", "full"), ("Pick", "ours")] == cell
-    assert ablation.loc[("valid_seen", "full"), ("seeds", "ours")] == "3"
+    assert len(rest) == 13 and "GiGPO" in rest.index and rest.loc["RetroAgent (RL-trained)", ("Overall", "published")] == "94.9"
+    assert (rest.loc[:, [column for column in rest if column[1] != "published"]] == "").all(axis=None)
+    without = replace(study, evaluations=study.evaluations.query("step > 0"))  # nobody evaluated it
+    assert paper_tables.table1(without).loc["valid_unseen"].index.tolist() == [rows[0], *rows[2:]]
 
 
-def test_webshop_is_published_alone() -> None:
-    table = paper_tables.webshop()
-    assert table.columns.tolist() == [("WebShop score", "published"), ("WebShop success", "published")]
-    assert table.loc["Skill1"].tolist() == [89.7, 82.9] and table.index[0] == "Zero-shot" and len(table) == 15
+def test_table_2_has_full_and_the_ablations(study: Study) -> None:
+    table = paper_tables.table2(study)
+    names = ["Skill1", "no selection", "no rerank loss (λ1 = 0)", "GRPO"]
+    assert table.loc["valid_seen"].index.tolist() == ["number of games", *names]
+    ours = arms.results(study).query("split == 'valid_seen' and variant == 'full' and category == 'Pick'")
+    [cell] = [f"{row.value:.1f} [{row.low:.1f}, {row.high:.1f}]" for row in ours.itertuples()]
+    full = table.loc[("valid_seen", "Skill1")]
+    assert full["Pick", "ours"] == cell and full["seeds", ""] == "3 seeds"
+    assert table.loc[("valid_seen", "no selection"), ("seeds", "")] == "2 of 3 seeds"
+    assert table.loc[PUBLISHED_ONLY].index.tolist() == [
+        "no distillation",
+        "no distill loss (λ2 = 0)",
+        "neither loss (λ1 = λ2 = 0)",
+    ]
 
 
-def test_every_column_is_labelled_and_differences_are_ours_minus_published(study: Study) -> None:
-    for table in (paper_tables.table1, paper_tables.table2, paper_tables.table3, paper_tables.stage_table):
-        assert set(table(study).columns.get_level_values(1)) <= set(LABELS)
-    for tidy in (paper_tables.success, paper_tables.cost, paper_tables.signals, paper_tables.claims):
-        found = tidy(study)
+def test_differences_are_ours_minus_published(study: Study) -> None:
+    parts = [paper_tables.rates(study, table) for table in ("table1", "table2")]
+    for found in (*parts, paper_tables.cost(study), paper_tables.claims(study)):
         pd.testing.assert_series_equal(found["difference"], found["ours"] - found["published"], check_names=False)
         assert found["difference"].notna().any() and found["published"].notna().any()
     quoted = published("table1", "table2", benchmark="alfworld", metric="success")
-    once = paper_tables.success(study).query("split in ('valid_seen', @PUBLISHED_ONLY)")
-    assert sorted(once["published"]) == sorted(quoted["value"])  # nothing is lost
+    once = pd.concat(parts).query("split in ('valid_seen', @PUBLISHED_ONLY)")["published"].dropna()
+    assert sorted(once) == sorted(quoted["value"])  # nothing is lost
 
 
 # --- Table 3 ---------------------------------------------------------------------------------------------------------
@@ -128,7 +141,7 @@ def test_cost_by_hand(study: Study) -> None:
     assert tidy.loc[("grpo", "seconds per step"), "difference"].tolist() == pytest.approx([-298.5, -258.5, -267.5])
     assert tidy.loc[("full", "act"), "ours"].tolist() == pytest.approx([0.2, 1.5, 2.9])
     assert tidy.loc[("full", "act"), "published"].isna().all()
-    assert tidy.loc[("skillrl", "library size", "end"), ["published", "seeds", "method"]].tolist() == [83, 0, "SkillRL"]
+    assert tidy.loc[("skillrl", "library size", "end"), ["published", "seeds", "policy"]].tolist() == [83, 0, "SkillRL"]
 
 
 def test_skillrls_bank_stands_beside_its_published_size() -> None:
@@ -137,63 +150,55 @@ def test_skillrls_bank_stands_beside_its_published_size() -> None:
     sizes = {"full": "library/size", "skillrl": "bank/size"}
     logged = {name: (2.0 * frame["step"]).where(frame["variant"] == variant) for variant, name in sizes.items()}
     table = paper_tables.table3(replace(made, metrics=frame.assign(**logged)))
-    assert table.loc[("skillrl", "library size"), "end"].tolist() == ["83", "60", "-23"]
-    assert table.loc[("full", "library size"), "end"].tolist() == ["5000", "60", "-4940"]
+    assert table.loc[("SkillRL", "library size"), "end"].tolist() == ["60", "83", "-23"]
+    assert table.loc[("Skill1", "library size"), "end"].tolist() == ["60", "5000", "-4940"]
 
 
 @pytest.mark.parametrize("name", ["grpo", "no_library"])
 def test_plain_grpo_has_its_published_values_by_either_name(name: str) -> None:
     made = played({("full", 0): "110111", (name, 0): "100000"})
-    tidy = paper_tables.success(made).set_index(["table", "variant", "category"])
-    found = [tidy.loc[(table, name, "Overall"), "difference"] for table in ("table1", "table2")]
+    tidy = [paper_tables.rates(made, table).set_index(["variant", "category"]) for table in ("table1", "table2")]
+    found = [table.loc[(name, "Overall"), "difference"] for table in tidy]
     assert found == [pytest.approx(100 / 6 - 77.6), pytest.approx(100 / 6 - 80.9)]
     claimed = paper_tables.claims(made).query("split != @PUBLISHED_ONLY")
     assert claimed[["table", "variant"]].to_numpy().tolist() == [["table2", name]]  # once, of the two
 
 
-def test_table_3_for_the_eye(study: Study) -> None:
+def test_table_3_by_policy(study: Study) -> None:
     table = paper_tables.table3(study)
     policies = table.index.get_level_values("policy")
-    assert list(dict.fromkeys(policies)) == ["full", "no_selection", "no_distillation", "lambda1_0", "grpo", "skillrl"]
-    assert table.loc[("full", "seconds per step"), "start"].tolist() == ["387", "3.50", "-383.50"]
-    assert table.loc[("full", "library size"), "end"].tolist() == ["5000", "300", "-4700"]
-    assert table.loc[("no_distillation", "library size"), "start"].tolist() == ["2212", "", ""]  # not run
-    assert table.loc[("grpo", "library size"), ("end", "ours")] == "no library"
-    assert table.loc[("full", "policy calls per step"), "end"].tolist() == ["", "2900", ""]
-    assert table.loc[("grpo", "tokens written per step"), "start"].tolist() == ["", "600", ""]
-    assert table.loc[("no_selection", "seconds per step"), ("seeds", "ours")] == "2"
+    assert list(dict.fromkeys(policies)) == [
+        "Skill1", "no selection", "no distillation", "no rerank loss (λ1 = 0)", "GRPO", "SkillRL"
+    ]  # fmt: skip
+    assert table.loc[("Skill1", "seconds per step"), "start"].tolist() == ["3.50", "387", "-383.50"]
+    assert table.loc[("Skill1", "library size"), "end"].tolist() == ["300", "5000", "-4700"]
+    assert table.loc[("no distillation", "library size"), "start"].tolist() == ["", "2212", ""]  # not run
+    assert table.loc[("GRPO", "library size"), ("end", "ours")] == "no library"
+    assert table.loc[("Skill1", "policy calls per step"), "end"].tolist() == ["2900", "", ""]
+    assert table.loc[("GRPO", "tokens written per step"), "start"].tolist() == ["600", "", ""]
+    assert table.loc[("no selection", "seconds per step"), ("seeds", "")] == "2"
 
 
 def test_stages_that_were_not_logged_are_said_to_be(study: Study) -> None:
     table = paper_tables.stage_table(study)
     assert set(table.index.get_level_values("quantity")) == set(STAGES)
-    assert table.loc[("full", "rerank"), ("end", "ours")] == "0.25"
-    assert table.loc[("grpo", "rerank"), ("end", "ours")] == ""  # it logs its stages, and this is none of them
-    assert table.loc[("full", "rollout"), ("end", "ours")] == "not logged"
+    assert table.loc[("Skill1", "rerank"), "end"] == "0.25"
+    assert table.loc[("GRPO", "rerank"), "end"] == ""  # it logs its stages, and this is none of them
+    assert table.loc[("Skill1", "rollout"), "end"] == "not logged"
     frame = study.metrics.assign(**{"time/act": study.metrics["time/act"].where(study.metrics["variant"] != "grpo")})
     mixed = paper_tables.stage_table(replace(study, metrics=frame))  # a run that is older than the others
-    assert (mixed.loc[("grpo", ["act", "rerank"]), ("end", "ours")] == "not logged").all()
-    assert mixed.loc[("full", "query"), ("end", "ours")] == ""
+    assert (mixed.loc[("GRPO", ["act", "rerank"]), "end"] == "not logged").all()
+    assert mixed.loc[("Skill1", "query"), "end"] == ""
     old = synthetic_study.make({"full": [0], "no_selection": [0]}, sizes=SIZES)  # no time at all
     shown = paper_tables.table3(old)
-    assert (shown.loc[("full", "seconds per step")].xs("ours", level=1)[["start", "end"]] == "not logged").all()
-    assert shown.loc[("full", "seconds per step"), ("start", "difference")] == ""
+    assert (
+        shown.loc[("Skill1", "seconds per step")].xs("ours", level=1)[["start", "end"]] == "not logged"
+    ).all()
+    assert "difference" not in shown["start"]
     assert paper_tables.cost(old).query("variant == 'full'")["seeds"].eq(0).all()
-    text = paper_tables.reading(old)
-    assert "full, seconds per step: not logged (published: 387 at step 20, 494 at step 100)." in text
 
 
-# --- Signals and claims ----------------------------------------------------------------------------------------------
-
-
-def test_signals_are_those_of_full(study: Study) -> None:
-    table = paper_tables.signals(study).set_index(["signal", "published at"])
-    row = table.loc[(dynamics.SIGNALS["u_hat"], "step 85")]
-    own = study.metrics.query("variant == 'full' and step >= 28").groupby("seed")["u_hat"].mean()
-    assert row["ours"] == pytest.approx(own.mean()) and row["difference"] == pytest.approx(own.mean() - 0.91)
-    similarity = table.loc[dynamics.SIGNALS["skill_similarity"]]
-    assert similarity["published"].tolist() == [0.51, 0.60]
-    assert similarity["ours at"].tolist() == ["step 10", "step 30"]
+# --- Claims --------------------------------------------------------------------------------------------------------
 
 
 def test_claims_are_supported_contradicted_unresolved_or_untested() -> None:
@@ -215,30 +220,20 @@ def test_claims_are_supported_contradicted_unresolved_or_untested() -> None:
     assert row["published"] == -16.6 and row["ours"] == pytest.approx(100 * (2 / 36 - 17 / 36))
     assert table.loc[("table1", "gigpo"), "published"] == -6.7 and math.isnan(table.loc[("table1", "gigpo"), "ours"])
     assert len(table) == 10  # six ablations and four baselines
-    shown = paper_tables.claim_table(made).loc[("valid_seen", "no_library below full")]
+    shown = paper_tables.claim_table(made).loc[("valid_seen", "no library (GRPO) below full")]
     assert shown["published, points"] == "-16.6" and shown["ours, points"] == "-41.7"
     assert shown["difference"] == "-25.1" and shown["ours, seeds"] == "3 against 3"
-    text = paper_tables.reading(made)
-    counts = "supported 1 (no_library), contradicted 1 (no_selection), not resolved 2 (lambda1_0, grpo)"
-    assert f"valid_seen: of 4 published directions against full, {counts}." in text
-    assert "not in this study: no_distillation, lambda2_0, lambdas_0, gigpo, skillrl, retroagent_rl" in text
-    assert "full wins 47.2 % [" in text and "-50.3 points between two policies on different games" in text
+    [line] = paper_tables.summary(made).splitlines()
+    counts = "supported 1 (no library (GRPO)), contradicted 1 (no selection), not resolved 2 "
+    assert "(n = 12 games, 1 pass, 3 seeds of full): of 4 published directions against full, " + counts in line
 
 
 def test_the_verdict_is_the_rule_of_the_ablations(study: Study) -> None:
-    told = {(row.split, row.variant): ablations.told_apart(row) for row in ablations.effects(study).itertuples()}
+    told = {(row.split, row.variant): ablations.significant(row) for row in ablations.effects(study).itertuples()}
     tested = paper_tables.claims(study).query("split != @PUBLISHED_ONLY")
     assert len(tested) == len(told) == 6  # three variants on two splits
     for row in tested.itertuples():
         assert (row.verdict != UNRESOLVED) == told[row.split, row.variant]
-
-
-def test_the_reading_has_the_costs(study: Study) -> None:
-    text = paper_tables.reading(study)
-    assert "full, seconds per step: 3.50 s at the start of training, 30.50 s at its end, median of 3 seeds" in text
-    assert "full, library size: 30 skills at the start of training, 300 skills at its end" in text
-    failed = "gain over GiGPO in the text; Skill1 overall; GRPO, Table 1"
-    assert f"4 comparisons of published numbers with each other failed: {failed}." in text
 
 
 def test_seeds_that_differ_by_rounding_alone_are_no_spread() -> None:
@@ -260,8 +255,6 @@ def test_without_full_there_is_nothing_to_claim() -> None:
     assert len(paper_tables.table1(plain)) and len(paper_tables.table3(plain))  # tables need no full
     with pytest.raises(RunError, match="no finished run of full"):
         paper_tables.claims(plain)
-    with pytest.raises(RunError, match="none of full"):
-        paper_tables.signals(plain)
 
 
 # --- The notebook, by the strict runner ------------------------------------------------------------------------------
@@ -274,8 +267,8 @@ def test_notebook_06_reads_a_committed_study(study: Study, tmp_path: Path) -> No
     cells = [cell for cell in nbformat.read(done, as_version=4).cells if cell.cell_type == "code"]
     data = [output.get("data", {}) for cell in cells for output in cell.outputs]
     text = "\n".join(part for found in data for kind, part in found.items() if kind.startswith("text/"))
-    assert paper_tables.reading(study).splitlines()[1] in text and "GRPO, Table 1" in text
-    assert "published" in text and "difference" in text and "-383.50" in text
+    assert paper_tables.summary(study) in text and "GRPO, Table 1" in text
+    assert "published" in text and "difference" in text and "-383.50" in text and "WebShop" not in text
     names = ("category_spread", "similarity", "training_signals", "u_hat")
     there = sorted(path.name for path in (folder / "figures").iterdir())
     assert there == [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]

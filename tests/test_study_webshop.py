@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from shop_runs import make_shop, settings_of_shop
 from synthetic_study import PRODUCTS, STEPS
 from test_notebooks import shown
 
-from skill1.analysis import ablations, arms, dynamics, paper_tables, per_category, study_scores
+from skill1.analysis import ablations, arms, dynamics, paper_tables, scores
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.published import published
 from skill1.analysis.study import Study, load
@@ -59,39 +60,37 @@ def played(study: Study, scores: dict[str, list[float]]) -> Study:
 def test_scores_by_hand(study: Study) -> None:
     made = played(study, {"full": [1.0, 1.0, 1.0, 0.5, 0.1]})
     own = arms.own(made).query("variant == 'full'")
-    tidy = arms.scores(made, own).set_index("category")
-    assert tidy.loc["Overall", "score"] == pytest.approx(100 * 3.6 / 12)
+    tidy = arms.rates(made, own, "score").set_index("category")
+    assert tidy.loc["Overall", "value"] == pytest.approx(100 * 3.6 / 12)
     # goals 3 and 9 are of the fourth category, 4 and 10 of the fifth
-    assert tidy.loc[PRODUCTS[3], "score"] == pytest.approx(25) and tidy.loc[PRODUCTS[4], "score"] == pytest.approx(5)
+    assert tidy.loc[PRODUCTS[3], "value"] == pytest.approx(25) and tidy.loc[PRODUCTS[4], "value"] == pytest.approx(5)
     overall = tidy.loc["Overall"]
-    assert 0 < overall["low"] < overall["score"] < overall["high"] < 100
-    alone = arms.scores(made, own[own["game"] == own["game"].iloc[0]])
-    assert alone["score"].eq(100).all() and alone[["low", "high"]].isna().all(axis=None)
-    row = study_scores.overall(made).loc[("test", "full")]
-    assert row["score"].startswith("30.0 [") and row["success %"].startswith("25.0 [") and row["seeds"] == 2
-    table = study_scores.by_category(made).loc["test"]
-    assert table.loc["untrained"].index.tolist() == ["Overall", *PRODUCTS]
-    assert table.loc[("full", PRODUCTS[3]), "score"].startswith("25.0 [")
+    assert 0 < overall["low"] < overall["value"] < overall["high"] < 100
+    alone = arms.rates(made, own[own["game"] == own["game"].iloc[0]], "score")
+    assert alone["value"].eq(100).all() and alone[["low", "high"]].isna().all(axis=None)
+    table = paper_tables.table2(made, "score")  # none is published
+    assert table.columns.tolist() == ["Overall", *PRODUCTS, "passes", "seeds"]
+    row = table.loc[("test", "Skill1")]
+    assert row["Overall"].startswith("30.0 [") and row[PRODUCTS[3]].startswith("25.0 [") and row["seeds"] == "2 seeds"
 
 
-def test_table_1_has_the_columns_of_webshop(study: Study) -> None:
+def test_table_1_has_score_and_success(study: Study) -> None:
     made = played(study, {"full": [1.0, 1.0, 1.0, 0.5, 0.1], "grpo": [1.0, 0.2]})
-    table = paper_tables.table1(made)
-    shown = ["WebShop score", "WebShop success", "passes", "seeds"]
-    assert list(dict.fromkeys(table.columns.get_level_values(0))) == shown
-    skill1 = table.loc[("test", "Skill1")]
-    assert skill1["WebShop score", "published"] == "89.7" and skill1["WebShop success", "published"] == "82.9"
-    assert skill1["WebShop score", "ours"].startswith("30.0 [")
-    assert skill1["WebShop success", "ours"].startswith("25.0 [")
-    assert (skill1["WebShop score", "difference"], skill1["WebShop success", "difference"]) == ("-59.7", "-57.9")
-    grpo = table.loc[("test", "GRPO")]
-    assert grpo["WebShop score", "ours"].startswith("10.0 [") and grpo["WebShop score", "difference"] == "-69.3"
-    assert table.loc[("test", "number of goals"), ("WebShop score", "ours")] == "n = 12"
-    rest = table.loc[paper_tables.PUBLISHED_ONLY]
-    assert len(rest) == 13 and rest.loc["GiGPO", ("WebShop success", "published")] == "72.8"
-    text = paper_tables.reading(made)
-    assert "full scores 30.0 [" in text and "89.7 as published (-59.7). Ceiling: 11 of the 12 goals" in text
-    assert "between two policies on different goals" in text and "games" not in text
+    for measure, ours, theirs, difference in (
+        ("score", "30.0 [", "89.7", "-59.7"),
+        ("success", "25.0 [", "82.9", "-57.9"),
+    ):
+        table = paper_tables.table1(made, measure)
+        skill1 = table.loc[("test", "Skill1"), "Overall"]
+        assert skill1["ours"].startswith(ours) and (skill1["published"], skill1["difference"]) == (theirs, difference)
+        assert list(dict.fromkeys(table.columns.get_level_values(0))) == ["Overall", *PRODUCTS, "passes", "seeds"]
+        assert "published" not in table[PRODUCTS[0]]  # no category is
+        assert table.loc[("test", "number of goals"), ("Overall", "ours")] == "n = 12"
+        rest = table.loc[paper_tables.PUBLISHED_ONLY]
+        assert len(rest) == 13 and table.index.names == ["goals of", "policy"]
+    assert rest.loc["GiGPO", ("Overall", "published")] == "72.8"
+    grpo = paper_tables.table1(made, "score").loc[("test", "GRPO"), "Overall"]
+    assert grpo["ours"].startswith("10.0 [") and grpo["difference"] == "-69.3"
 
 
 # --- Nothing of ALFWorld ---------------------------------------------------------------------------------------------
@@ -99,23 +98,25 @@ def test_table_1_has_the_columns_of_webshop(study: Study) -> None:
 
 def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
     quoted = published("table1", benchmark="webshop")
-    for tidy in (paper_tables.success, paper_tables.webshop_rates, paper_tables.cost, paper_tables.signals):
-        assert set(tidy(study)["published"].dropna()) <= set(quoted["value"])
-    assert ablations.effects(study)["published"].isna().all() and ablations.published_success(study).empty
-    assert set(per_category.published_success(study)["category"]) == {"Overall"}
-    assert set(ablations.table2(study).index.get_level_values("from")) == {"this study"}
+    for found in (
+        *(paper_tables.rates(study, "table1", measure) for measure in ("success", "score")),
+        paper_tables.rates(study, "table2"),
+        paper_tables.cost(study),
+    ):
+        assert set(found["published"].dropna()) <= set(quoted["value"])
+    effects = ablations.effects(study).set_index("variant")["published"]
+    assert effects["grpo"] == -16.8 and math.isnan(effects["no_library"])  # Table 2 is of ALFWorld alone
+    assert "published" not in dynamics.signal_table(study) and "published" not in paper_tables.table3(study)
     assert dynamics.published_similarity(study) is None and dynamics.published_value(study, "u_hat") is None
     claims = paper_tables.claims(study).set_index("variant")
     assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6, "skillrl": -10.2}
-    text = "\n".join(module.reading(study) for module in (ablations, dynamics, paper_tables))
-    assert "97.5" not in text and "GRPO, Table 1" not in text and "at step 85" not in text and "home" not in text
 
 
 def test_figures_show_product_categories_and_webshops_values(study: Study) -> None:
     def texts(draw) -> str:
         return "\n".join(text.get_text() for text in draw(study).findobj(matplotlib.text.Text))
 
-    unquoted = ("ablation_dots", "effect_dots", "training_signals", "similarity_dots", "u_hat_curves", "gain_dots")
+    unquoted = ("training_signals", "similarity_dots", "u_hat_curves", "gain_dots")
     for name in unquoted:
         assert "published" not in texts(getattr(study_figures, name)), name
     figure = study_figures.category_spread(study)
@@ -153,7 +154,7 @@ def test_a_collected_study_says_its_benchmark_and_its_ceiling(tmp_path: Path) ->
     collect(folder)
     study = load(folder)
     assert study.environment is WEBSHOP and study.ceilings == {"test": Ceiling(goals=5, reachable=5)}
-    assert study_scores.ceiling_note(study).startswith("* Ceiling, test: 5 of the 5 goals evaluated (100.0 %)")
+    assert scores.study_ceiling_note(study).startswith("* Ceiling, test: 5 of the 5 goals evaluated (100.0 %)")
     shop.rename(tmp_path / "gone")
     with pytest.raises(DataError):
         collect(folder)
@@ -179,7 +180,6 @@ def test_a_notebook_reads_a_study_of_webshop(tmp_path: Path, name: str) -> None:
     given = {"study": str(folder), "env": "webshop"}
     text = shown(run_notebook(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given))
     assert "Ceiling, test: 11 of the 12 goals" in text
+    assert "12 goals" in text and "12 games" not in text
     if name == "06_paper":
-        assert "WebShop score" in text and paper_tables.reading(study).splitlines()[1] in text
-    else:
-        assert "goals" in text and "12 games" not in text
+        assert "89.7" in text and paper_tables.summary(study) in text

@@ -1,4 +1,4 @@
-"""What each part of the method contributes: Table 2 of a study, and every variant against full on the same games.
+"""What each part of the method contributes: every variant against full on the same games.
 
 The claim "without this part the method is worse" is about training runs, so its unit is the training seed. Each effect
 has three intervals, from the narrowest question to the widest:
@@ -7,9 +7,7 @@ has three intervals, from the narrowest question to the widest:
     seeds    new runs on these games               Welch's t over the seeds' means, as in the paper; needs two seeds
     both     new runs on new games                 two-level bootstrap; with few seeds somewhat too narrow
 
-p values are adjusted by Holm within a split: over Table 2's ablations, and apart from them over the baselines.
-
-Differs from the paper in: Table 2 has no intervals there; here every rate has one, with its games, passes and seeds.
+p values are adjusted by Holm within a split: over Table 2's ablations, and apart from them over all other variants.
 """
 
 from __future__ import annotations
@@ -22,12 +20,11 @@ import pandas as pd
 from statsmodels.stats.power import TTestIndPower
 
 from skill1.analysis import arms
-from skill1.analysis.arms import REFERENCE, by_seed
+from skill1.analysis.arms import by_seed
 from skill1.analysis.published import LABEL, OVERALL, published
 from skill1.analysis.study import Study
-from skill1.analysis.tables import block, interval, p_text, plural, points_table, wide, with_interval
-from skill1.analysis.wording import worded
-from skill1.envs.spec import EnvironmentSpec
+from skill1.analysis.tables import display_table, interval, number, p_text, p_value, plural, with_interval
+from skill1.analysis.variants import PLAIN, REFERENCE, label
 from skill1.stats import (
     Estimate,
     bootstrap_mean,
@@ -41,58 +38,16 @@ from skill1.stats import (
 from skill1.store.run_directory import RunError
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
-PLAIN = ("grpo", "no_library")  # two names of plain GRPO
 _POWER = 0.8
 _LEVEL = 0.95
 _SAME = 1e-9  # differences of rates closer than this are equal
-
-
-# -- success ----------------------------------------------------------------------------------------------------------
-
-
-def success(study: Study) -> pd.DataFrame:
-    """Our Table 2, tidy: `arms.rates` of every variant's own result. Raises RunError, see `arms.own`."""
-    return _success(study).copy()
-
-
-@lru_cache(maxsize=4)
-def _success(study: Study) -> pd.DataFrame:
-    return arms.rates(study, arms.own(study))
-
-
-def published_success(study: Study) -> pd.DataFrame:
-    """The published Table 2 on the study's benchmark: columns variant, category, success (%), label ("published").
-
-    There are rows for ALFWorld alone, on which the paper has its ablations.
-    """
-    frame = published("table2", benchmark=study.environment.benchmark, metric="success")
-    return frame.rename(columns={"value": "success"})[["variant", "category", "success", "label"]]
-
-
-def table2(study: Study) -> pd.DataFrame:
-    """Our Table 2 for the eye, a block per split, and below it the published one, if there is one on the benchmark.
-
-    Rows (games of, from, variant): success % [95 % interval] per category, passes, seeds, and seeds that are missing.
-    The first row of a block has the number of games of each category. The published block names no split: its source
-    does not.
-    """
-    tidy = success(study)
-    names = arms.categories(study, tidy)
-    ours = {}
-    for split, part in tidy.groupby("split", sort=False):
-        rows = block(part, names)
-        rows["missing seeds"] = [", ".join(map(str, study.missing.get(name, ()))) for name in rows.index]
-        ours[split, "this study"] = rows
-    if len(quoted := published_success(study)):
-        ours["not named", LABEL] = wide(quoted, names, lambda row: f"{row.success:.1f}")
-    return worded(pd.concat(ours, names=["games of", "from", "variant"]).fillna(""), study.environment)
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
 
 
 def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
-    """One arm against another on the same games, in points.
+    """Compare one arm with another on the same games, in points.
 
     Args:
         a, b: outcomes of one variant, split and category each (rows of `arms.own`, `untrained` or `withheld`).
@@ -142,7 +97,7 @@ def _effects(study: Study, reference: str) -> pd.DataFrame:
     frame = arms.own(study)
     others = _compared(study) if reference == REFERENCE else _methods(study, reference)
     rows = []
-    for split in arms.splits(study):
+    for split in study.splits:
         part = dict(tuple(frame[frame["split"] == split].groupby("variant")))
         for variant in others:
             keys = {"split": split, "variant": variant, "kind": kind(variant) if reference == REFERENCE else BASELINE}
@@ -150,13 +105,28 @@ def _effects(study: Study, reference: str) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for name in ("games", "seeds"):
         table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(_holm)
-    overall = published_success(study).query("category == @OVERALL").set_index("variant")["success"]
-    table["published"] = (table["variant"].map(overall) - overall.get(reference, np.nan)).round(1)
-    return table
+    theirs = published_points(study, reference).set_index("variant")["points"]
+    return table.assign(published=table["variant"].map(theirs).astype(float))
 
 
-def told_apart(row: Any) -> bool:
-    """Whether a row of `effects` tells the variant apart from full.
+def published_points(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
+    """Published differences in overall success from a variant, each within its table: columns table, variant, points.
+
+    Once per variant: Table 2's ablations, then Table 1's methods.
+    """
+    parts = []
+    for name in ("table2", "table1"):
+        theirs = study.published(name, metric="success", category=OVERALL).query("variant != ''")
+        values = theirs.set_index("variant")["value"]
+        if reference in values:
+            points = (values.drop(reference) - values[reference]).round(1)
+            parts.append(points.rename("points").reset_index().assign(table=name))
+    columns = ["table", "variant", "points"]
+    return pd.concat(parts)[columns].drop_duplicates("variant") if parts else pd.DataFrame(columns=columns)
+
+
+def significant(row: Any) -> bool:
+    """Whether a row of `effects` differs significantly.
 
     It does if Welch's p over the seeds, adjusted, is below 5 % and the two-level interval excludes 0.
     """
@@ -164,30 +134,30 @@ def told_apart(row: Any) -> bool:
 
 
 def effect_table(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
-    """`effects` for the eye."""
-    rows = [
-        {
-            "split": row.split,
-            "variant": row.variant,
-            "points": f"{row.points:+.1f}",
-            "these runs, new games": interval(row.games_low, row.games_high),
-            "p (Holm)": p_text(row.games_holm),
-            "new runs, these games (Welch)": interval(row.seeds_low, row.seeds_high),
-            "p (Holm), seeds": p_text(row.seeds_holm),
-            "new runs, new games": interval(row.both_low, row.both_high),
-            "games": row.games,
-            "seeds": f"{row.seeds} against {row.reference_seeds}",
-            f"{LABEL}, points": "" if np.isnan(row.published) else f"{row.published:+.1f}",
-        }
-        for row in effects(study, reference).itertuples()
-    ]
-    return worded(pd.DataFrame(rows).set_index(["split", "variant"]), study.environment)
+    """Format `effects` for display."""
+    tidy, tasks = effects(study, reference), study.environment.tasks
+    cells = {
+        "points": lambda row: number(row.points, "+.1f"),
+        f"these runs, new {tasks}": lambda row: interval(row.games_low, row.games_high),
+        "p (Holm)": lambda row: p_value(row.games_holm),
+        f"new runs, these {tasks} (Welch)": lambda row: interval(row.seeds_low, row.seeds_high),
+        "p (Holm), seeds": lambda row: p_value(row.seeds_holm),
+        f"new runs, new {tasks}": lambda row: interval(row.both_low, row.both_high),
+        tasks: lambda row: row.games,
+        "seeds": lambda row: f"{row.seeds} against {row.reference_seeds}",
+    }
+    if tidy["published"].notna().any():
+        cells[f"{LABEL}, points"] = lambda row: number(row.published, "+.1f")
+    return display_table(tidy.assign(variant=tidy["variant"].map(label)), ["split", "variant"], cells)
 
 
 def grpo_table(study: Study) -> pd.DataFrame | None:
-    """full and the baselines against plain GRPO, for the eye; None in a study without GRPO or without other baselines."""
+    """Full and the baselines against plain GRPO, for display; None in a study without GRPO or without other baselines."""
     plain = next((name for name in PLAIN if name in study.variants), None)
     return None if plain is None or len(_methods(study, plain)) < 2 else effect_table(study, plain)
+
+
+# -- the library's share ----------------------------------------------------------------------------------------------
 
 
 def library_share(study: Study) -> pd.DataFrame:
@@ -207,7 +177,7 @@ def library_share(study: Study) -> pd.DataFrame:
     }
     both = dict(tuple(pd.DataFrame(played).dropna().reset_index().groupby(["split", "variant"])))
     rows = []
-    for split, variant in ((split, variant) for split in arms.splits(study) for variant in arms.variants(study)):
+    for split, variant in ((split, variant) for split in study.splits for variant in study.variants):
         if (split, variant) not in both:
             continue
         part = both[split, variant]
@@ -222,9 +192,22 @@ def library_share(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def share_table(study: Study) -> pd.DataFrame:
-    """`library_share` for the eye."""
-    return worded(points_table(library_share(study), ["split", "variant"]), study.environment)
+def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Format `library_share` or `per_category.gains` for display."""
+    tasks = study.environment.tasks
+    p, heading = ("games_holm", "p (Holm)") if "games_holm" in tidy else ("games_p", "p")
+    cells = {
+        "points": lambda row: number(row.points, "+.1f"),
+        f"these runs, new {tasks}": lambda row: interval(row.games_low, row.games_high),
+        f"new runs, new {tasks}": lambda row: interval(row.both_low, row.both_high),
+        heading: lambda row: p_value(getattr(row, p)),
+        tasks: lambda row: row.games,
+        "seeds": lambda row: row.seeds,
+    }
+    return display_table(tidy.assign(variant=tidy["variant"].map(label)), keys, cells)
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
 
 
 def mcnemar(study: Study) -> pd.DataFrame:
@@ -239,7 +222,7 @@ def mcnemar(study: Study) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     runs = {key: part.set_index("game")["won"].astype(int) for key, part in frame.groupby(["split", "variant", "seed"])}
     rows = []
-    for split in arms.splits(study):
+    for split in study.splits:
         for variant in others:
             for seed in sorted({*study.seeds(variant)} & {*study.seeds(REFERENCE)}):
                 one, full = runs[split, variant, seed], runs[split, REFERENCE, seed]
@@ -258,100 +241,66 @@ def resolution(study: Study) -> pd.DataFrame:
         as the unit (if_runs: the one for claims about a method). NaN: not even a drop to 0 is detected, or too few
         seeds.
     """
-    tidy = success(study)
+    tidy = arms.results(study)
     tidy = tidy[tidy["category"] == OVERALL]
     rows = []
     for split, part in tidy.groupby("split", sort=False):
         full = part[part["variant"] == _reference(study)].iloc[0]
-        seeds = int(full["seeds"])
-        spread = part["seed_std"] ** 2 * (part["seeds"] - 1)
-        enough = part["seeds"] > 1
-        pooled = float(np.sqrt(spread[enough].sum() / (part["seeds"] - 1)[enough].sum())) if enough.any() else np.nan
-        games = int(full["games"])
+        games, passes, seeds = (int(full[name]) for name in ("games", "passes", "seeds"))
+        several = part[part["seeds"] > 1]
+        freedom = several["seeds"] - 1
+        spread = float(np.sqrt((several["seed_std"] ** 2 * freedom).sum() / freedom.sum())) if len(several) else np.nan
         rows.append(
             {
                 "split": split,
                 "games": games,
-                "passes": int(full["passes"]),
+                "passes": passes,
                 "seeds": seeds,
-                "success of full": full["success"],
-                "seed_std": pooled,
-                "if_episodes": _drop(games * int(full["passes"]) * seeds, full["success"] / 100),
-                "if_games": _drop(games, full["success"] / 100),
-                "if_runs": _drop_over_seeds(seeds, pooled),
+                "success of full": full["value"],
+                "seed_std": spread,
+                "if_episodes": _drop(games * passes * seeds, full["value"] / 100),
+                "if_games": _drop(games, full["value"] / 100),
+                "if_runs": _drop_over_seeds(seeds, spread),
             }
         )
     return pd.DataFrame(rows).set_index("split")
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def reading(study: Study) -> str:
-    """What the numbers say, as Markdown, made from them alone.
-
-    A variant is called told apart from full only if it is by `told_apart`.
-    """
-    lines = [_missing(study)]
-    table, limits, tidy = effects(study), resolution(study), success(study)
-    overall = tidy[tidy["category"] == OVERALL]
-    words = study.environment
-    for split in arms.splits(study):
-        full = overall[(overall["split"] == split) & (overall["variant"] == REFERENCE)].iloc[0]
+def summary(study: Study) -> str:
+    """Say per split, in a sentence of Markdown, which variants differ significantly from full."""
+    table, limits, tidy = effects(study), resolution(study), arms.results(study)
+    lines = []
+    for split in study.splits:
+        full = tidy[(tidy["split"] == split) & (tidy["variant"] == REFERENCE) & (tidy["category"] == OVERALL)].iloc[0]
         part = table[table["split"] == split]
-        lines.append(
-            f"{split}: full wins {with_interval(full)} % of {full['games']} {words.tasks} ({full['passes']} passes, "
-            f"{plural(full['seeds'], 'seed')})."
+        sure = [row for row in part.itertuples() if significant(row)]
+        found = "; ".join(
+            f"{label(row.variant)} {with_interval(row.points, row.both_low, row.both_high, '+.1f')} points, Holm "
+            f"{p_text(row.seeds_holm)}, {row.seeds} against {row.reference_seeds} seeds"
+            for row in sure
         )
-        lines += [f"{split}: {_verdict(row, words)}" for row in part.sort_values("points").itertuples()]
-        lines.append(f"{split}: {_limits(limits.loc[split])}")
-    if not len(mcnemar(study)):
-        lines.append(f"No McNemar test: every {words.task} was played several times.")
-    return "\n".join(f"* {line}" for line in lines)
-
-
-def _missing(study: Study) -> str:
-    gaps = [f"{variant} seed {', '.join(map(str, seeds))}" for variant, seeds in study.missing.items()]
-    listed = f"Missing: {'; '.join(gaps)}" if gaps else "No seed that was asked for is missing"
-    return f"{arms.setting(study)} {listed}."
-
-
-def _verdict(row: Any, words: EnvironmentSpec) -> str:
-    lead = f"{row.variant} against full {row.points:+.1f} points"
-    spread = interval(row.games_low, row.games_high) or f"alike in every {words.task}"
-    over_games = f"these runs {spread}, Holm p {p_text(row.games_holm)}"
-    if np.isnan(row.seeds_holm):
-        few = min(row.seeds, row.reference_seeds)
-        why = f"{plural(few, 'seed')} on a side" if few < 2 else "no spread over seeds"
-        return f"{lead}: {over_games}; {why}, so nothing is said about new training runs."
-    told = "told apart" if told_apart(row) else "not told apart"
-    return (
-        f"{lead}: {told}; new runs and {words.tasks} {interval(row.both_low, row.both_high)}, new runs "
-        f"{interval(row.seeds_low, row.seeds_high)}, Holm p "
-        f"{p_text(row.seeds_holm)} with {row.seeds} against {row.reference_seeds} seeds; {over_games}."
-    )
-
-
-def _limits(row: pd.Series) -> str:
-    if np.isnan(row["if_runs"]):
-        return f"{plural(int(row['seeds']), 'seed')} of full: what new training runs would do is not resolved at all."
-    return (
-        f"with {int(row['seeds'])} seeds whose rates spread by {row['seed_std']:.1f} points, a difference between two "
-        f"variants below {row['if_runs']:.1f} points is missed more than one time in five."
-    )
+        least = limits.loc[split, "if_runs"]
+        unseen = "" if np.isnan(least) else f" (differences below {least:.1f} points are mostly missed)"
+        lines.append(
+            f"* {split}: full wins {with_interval(full['value'], full['low'], full['high'])} % "
+            f"({arms.size(study, split)}, {study.seed_count(REFERENCE)}); {len(sure)} of "
+            f"{plural(len(part), 'variant')} differ significantly from it over new runs{unseen}"
+            f"{f': {found}' if found else ''}."
+        )
+    return "\n".join(lines)
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
 def kind(variant: str) -> str:
-    """Whether Table 2 has the variant."""
+    """Tell whether Table 2 has the variant."""
     return ABLATION if variant in set(published("table2")["variant"]) else BASELINE
 
 
 def _reference(study: Study) -> str:
     if REFERENCE not in study.variants:
-        there = ", ".join(arms.variants(study))
+        there = ", ".join(study.variants)
         raise RunError(
             f"the study {study.path} has no finished run of {REFERENCE} to compare with (it has {there}): "
             f"add it with `skill1 sweep --name {study.name} --variants {REFERENCE}` and the study's other settings"
@@ -360,7 +309,7 @@ def _reference(study: Study) -> str:
 
 
 def _compared(study: Study) -> list[str]:
-    others = [variant for variant in arms.variants(study) if variant != _reference(study)]
+    others = [variant for variant in study.variants if variant != _reference(study)]
     if not others:
         raise RunError(
             f"the study {study.path} has {REFERENCE} alone: add variants to compare it with, e.g. "
@@ -370,8 +319,8 @@ def _compared(study: Study) -> list[str]:
 
 
 def _methods(study: Study, reference: str) -> list[str]:
-    """full and the baselines of the study, without the reference."""
-    methods = [name for name in arms.variants(study) if name == REFERENCE or kind(name) == BASELINE]
+    """Full and the baselines of the study, without the reference."""
+    methods = [name for name in study.variants if name == REFERENCE or kind(name) == BASELINE]
     return [name for name in methods if name not in (reference, *PLAIN)]
 
 

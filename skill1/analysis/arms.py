@@ -4,57 +4,31 @@
     untrained   before training: one policy for all runs, evaluated in each of them
     withheld    after training, with the library withheld; no variant's own result
 
-An evaluation says which library was at hand ("step60", "none"); "none" is the own result of variants without a library
-(no_library, grpo, gigpo) and the withheld one of all others. Every run must have played the same games in as many
-passes, so that whatever is compared is compared on the same games.
+An evaluation says which library was at hand ("step60", "none"); "none" is the own result of variants that never have one
+and the withheld one of all others. Every run must have played the same games in as many passes, so that whatever is
+compared is compared on the same games.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
+from skill1.analysis import variants
 from skill1.analysis.published import OVERALL
 from skill1.analysis.study import Study
-from skill1.config import method_of_variant
-from skill1.presets import variants as known_variants
-from skill1.registry import closest
-from skill1.stats import bootstrap_mean, success_rate
+from skill1.analysis.tables import plural
+from skill1.analysis.variants import UNTRAINED
+from skill1.stats import Estimate, bootstrap_mean, success_rate
 from skill1.store.run_directory import RunError
 
-REFERENCE = "full"
-UNTRAINED = "untrained"  # stands where a variant's name does
 
-
-def has_library(variant: str) -> bool:
-    """It learns a library, and logs what that does. Raises ConfigError for a variant that this version does not know."""
-    return method_of_variant(variant).uses_library
-
-
-def variants(study: Study) -> list[str]:
-    """The study's variants in their fixed order, full first. Raises ConfigError for one this version does not know."""
-    return sorted(
-        study.variants, key=lambda name: list(known_variants()).index(closest(name, known_variants(), "variant"))
-    )
-
-
-def splits(study: Study) -> list[str]:
-    """The evaluated splits, in the environment's order."""
-    return study.environment.ordered_splits(study.evaluations["split"])
-
-
-def known_split(study: Study, split: str) -> str:
-    """`split`, if the study was evaluated on it. Raises RunError."""
-    if split not in splits(study):
-        raise RunError(f"{study.path} was not evaluated on {split!r} (it was on {', '.join(splits(study))})")
-    return split
-
-
-def categories(study: Study, frame: pd.DataFrame) -> list[str]:
-    """Overall, then the categories present, in the environment's order."""
-    return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
+def keeps_skills(study: Study) -> set[str]:
+    """The variants that have a library or bank: those with an evaluation that names one."""
+    frame = study.evaluations
+    return set(frame.loc[frame["library"] != "none", "variant"])
 
 
 def own(study: Study) -> pd.DataFrame:
@@ -64,17 +38,14 @@ def own(study: Study) -> pd.DataFrame:
         RunError: a run has no such evaluation, another last step than the others, or other games or passes.
     """
     frame = _after(study)
-    labels = {variant: method_of_variant(variant).keeps_skills for variant in study.variants}
-    mine = np.where(frame["variant"].map(labels), "step" + frame["step"].astype(str), "none")
+    mine = np.where(frame["variant"].isin(keeps_skills(study)), "step" + frame["step"].astype(str), "none")
     return _alike(study, frame[frame["library"] == mine], "evaluation after training with its own library")
 
 
 def withheld(study: Study) -> pd.DataFrame:
     """Trained policies of variants with a library, played without it; no rows of runs without such an evaluation."""
     frame = _after(study)
-    return frame[
-        (frame["library"] == "none") & frame["variant"].map(lambda v: method_of_variant(v).keeps_skills).astype(bool)
-    ]
+    return frame[(frame["library"] == "none") & frame["variant"].isin(keeps_skills(study))]
 
 
 def untrained(study: Study) -> pd.DataFrame:
@@ -98,92 +69,108 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def rates(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    """Success of arms of a study, per split, variant and category.
+def categories(study: Study, frame: pd.DataFrame) -> list[str]:
+    """Overall, then the categories present, in the environment's order."""
+    return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
+
+
+def of_category(frame: pd.DataFrame, category: str) -> pd.DataFrame:
+    """Outcomes of a category; all of them for Overall."""
+    return frame if category == OVERALL else frame[frame["category"] == category]
+
+
+def rates(study: Study, frame: pd.DataFrame, measure: str = "success") -> pd.DataFrame:
+    """Success, or the score, of arms of a study, per split, variant and category.
 
     The mean over seeds, games and passes with its 95 % interval: bootstrap over seeds and games, over games alone for a
-    single seed and for the untrained policy, Wilson over games where all games have the same rate.
+    single seed and for the untrained policy. Of success, Wilson over games where all games have the same rate; of the
+    score (100 times the mean reward, which also counts what is right in part), NaN bounds for a single game.
 
     Args:
         frame: `own`, `untrained`, `withheld`, or several of them one below the other if their variants differ.
+        measure: "success" or "score".
 
     Returns:
-        Columns split, variant, category (Overall first), success, low, high, seed_std (unbiased, over the seeds' rates;
-        NaN for fewer than two), all in percent; games, passes, seeds (0 for the untrained policy), method.
+        Columns split, variant, category (Overall first), value, low, high, seed_std (of success: unbiased, over the
+        seeds' rates; NaN for fewer than two), all in percent; games, passes, seeds (0 for the untrained policy).
     """
     rows = []
-    for keys, chosen in _cells(study, frame):
-        table = by_seed(chosen)
-        seeds = chosen["seed"] if len(table) > 1 else None
-        estimate = success_rate(chosen["won"], chosen["game"], seeds)
-        rows.append(
-            keys
-            | {
-                "success": 100 * estimate.value,
-                "low": 100 * estimate.low,
-                "high": 100 * estimate.high,
-                "seed_std": 100 * table.mean(axis=1).std(ddof=1),
-                "games": table.shape[1],
-                "passes": chosen["pass"].nunique(),
-                "seeds": 0 if keys["variant"] == UNTRAINED else len(table),
-                "method": estimate.method,
-            }
-        )
+    for split in study.environment.ordered_splits(frame["split"]):
+        for variant in variants.order(frame["variant"]):
+            part = frame[(frame["split"] == split) & (frame["variant"] == variant)]
+            rows += [
+                {"split": split, "variant": variant, "category": category} | _rate(of_category(part, category), measure)
+                for category in categories(study, part)
+            ]
     return pd.DataFrame(rows)
 
 
-def scores(study: Study, frame: pd.DataFrame) -> pd.DataFrame:
-    """Score of arms of a study, 100 times the mean reward, per split, variant and category.
+def results(study: Study, measure: str = "success", *, before: bool = False) -> pd.DataFrame:
+    """`rates` of every variant's own result, or, `before` training, of the untrained policy. Raises as these."""
+    return _results(study, measure, before).copy()
 
-    Args:
-        frame: as of `rates`.
 
-    Returns:
-        Columns split, variant, category (Overall first), score, low, high: the mean over seeds, games and passes with
-        its 95 % interval, by bootstrap over seeds and games, over games alone for a single seed and for the untrained
-        policy; NaN bounds for a single game.
-    """
-    rows = []
-    for keys, chosen in _cells(study, frame):
-        found = {"score": 100 * chosen["score"].mean(), "low": np.nan, "high": np.nan}
-        if chosen["game"].nunique() > 1:
-            several = not _is_untrained(chosen) and chosen["seed"].nunique() > 1
-            estimate = bootstrap_mean(chosen["score"], chosen["game"], chosen["seed"] if several else None)
-            found |= {"low": 100 * estimate.low, "high": 100 * estimate.high}
-        rows.append(keys | found)
-    return pd.DataFrame(rows)
+@lru_cache(maxsize=8)
+def _results(study: Study, measure: str, before: bool) -> pd.DataFrame:
+    return rates(study, untrained(study) if before else own(study), measure)
+
+
+def size(study: Study, split: str) -> str:
+    """ "n = 120 games, 4 passes" of every run on a split."""
+    part, task = study.evaluations[study.evaluations["split"] == split], study.environment
+    passes = plural(part["pass"].nunique(), "pass", "passes")
+    return f"n = {plural(part['game'].nunique(), task.task, task.tasks)}, {passes}"
 
 
 def overview(study: Study) -> pd.DataFrame:
-    """What the study holds: per variant its seeds, the seeds that are missing, steps, passes, and minutes per run."""
+    """What the study holds: per variant its seeds, the seeds that are missing, steps, and minutes per run."""
     runs = pd.DataFrame(study.manifest["runs"])
     minutes = runs["seconds"].map(lambda spent: sum(spent.values()) / 60 if spent else np.nan)
     rows = [
         {
             "variant": variant,
+            "label": variants.label(variant),
             "seeds": ", ".join(map(str, study.seeds(variant))) or "none",
             "missing seeds": ", ".join(map(str, study.missing.get(variant, ()))),
             "steps": ", ".join(map(str, sorted(set(runs.loc[runs["variant"] == variant, "steps"])))),
             "minutes a run": round(minutes[runs["variant"] == variant].mean(), 1),
         }
-        for variant in known_variants()
-        if variant in study.variants or variant in study.missing
+        for variant in variants.order([*study.variants, *study.missing])
     ]
     return pd.DataFrame(rows).set_index("variant")
 
 
 def setting(study: Study) -> str:
     """What all runs of the study have in common, in a sentence."""
-    given = study.manifest
+    given, task = study.manifest, study.environment
     changed = ", ".join(f"{name} = {value}" for name, value in given["overrides"].items()) or "nothing changed"
-    words = study.environment
     return (
-        f"Study {study.name}: preset {given['preset']} ({changed}), {words.tasks} of {given['data']}, "
-        f"{given['passes']} passes over every {words.task} of {', '.join(splits(study))}."
+        f"Study {study.name}: preset {given['preset']} ({changed}), {task.tasks} of {given['data']}, "
+        f"{plural(given['passes'], 'pass', 'passes')} over every {task.task} of {', '.join(study.splits)}."
     )
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _rate(part: pd.DataFrame, measure: str) -> dict[str, float]:
+    seeds = part["seed"] if not _is_untrained(part) and part["seed"].nunique() > 1 else None
+    if measure == "success":
+        estimate = success_rate(part["won"], part["game"], seeds)
+    elif part["game"].nunique() > 1:
+        estimate = bootstrap_mean(part["score"], part["game"], seeds)
+    else:
+        estimate = Estimate(part["score"].mean(), np.nan, np.nan, 1, 0.95, "")
+    of_seeds = by_seed(part)
+    return {
+        "value": 100 * estimate.value,
+        "low": 100 * estimate.low,
+        "high": 100 * estimate.high,
+        "seed_std": 100 * of_seeds.mean(axis=1).std(ddof=1) if measure == "success" else np.nan,
+        "games": of_seeds.shape[1],
+        "passes": part["pass"].nunique(),
+        "seeds": 0 if _is_untrained(part) else len(of_seeds),
+    }
 
 
 def _after(study: Study) -> pd.DataFrame:
@@ -215,22 +202,6 @@ def _alike(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
                 f"{len(first)} episodes of its {what}): evaluate both alike, then run `skill1 collect`"
             )
     return frame
-
-
-def _arms(study: Study, frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    """((split, variant), rows), splits in the environment's order, variants in theirs; the untrained policy last."""
-    groups = dict(tuple(frame.groupby(["split", "variant"])))
-    order = study.environment.ordered_splits(frame["split"])
-    names = [*known_variants(), UNTRAINED]
-    return sorted(groups.items(), key=lambda item: (order.index(item[0][0]), names.index(item[0][1])))
-
-
-def _cells(study: Study, frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """Rows of every arm and category under their split, variant and category."""
-    for (split, variant), part in _arms(study, frame):
-        for category in categories(study, part):
-            chosen = part if category == OVERALL else part[part["category"] == category]
-            yield {"split": split, "variant": variant, "category": category}, chosen
 
 
 def _is_untrained(frame: pd.DataFrame) -> bool:

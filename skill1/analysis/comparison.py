@@ -1,4 +1,4 @@
-"""Before and after, with and without skills: the evaluations of one run side by side (method section 8).
+"""Before and after, with and without skills: the evaluations of one run side by side.
 
 What training gained is after against before; what the library contributes is the trained policy with its skills
 against the same policy with its skills withheld, on the same games.
@@ -7,20 +7,18 @@ against the same policy with its skills withheld, on the same games.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from skill1.analysis.scores import played_note
-from skill1.analysis.wording import worded
+from skill1.analysis.tables import display_table, interval, p_text, p_value, plural, with_interval
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
 from skill1.evaluate import summarise
-from skill1.stats import paired_difference, success_rate, wilson
+from skill1.stats import Estimate, paired_difference, success_rate, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
+from skill1.store.journal import replace_file
 from skill1.store.run_directory import RunDirectory, RunError
 
 BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
@@ -36,27 +34,24 @@ def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     """All stored evaluations of runs and of other models (`evaluate_model`), to be shown beside each other.
 
     Returns:
-        Label -> outcomes (columns of `runs.EVALUATION_SCHEMA`), in the order of `paths`.
+        Label -> outcomes (columns of `run_directory.EVALUATION_SCHEMA`), in the order of `paths`. A label begins with
+        the end of the path that tells it from the others: the folder's name, or more of the path where names are equal.
 
     Raises:
-        RunError: a path holds neither, a run without evaluations, or two of one name.
+        RunError: a path is given twice, or holds neither, or is a run without evaluations.
     """
     frames: dict[str, pd.DataFrame] = {}
-    for path in paths:
+    for name, path in _names(paths).items():
         if is_evaluation(path):
-            found = {path.name: EvaluationFolder.open(path).outcomes()}
+            found = {name: EvaluationFolder.open(path).outcomes()}
         else:
             stored = RunDirectory.open(path).evaluations("evaluation_*")
             found = {
-                f"{path.name}: step {step}, library {library}": frame
+                f"{name}: step {step}, library {library}": frame
                 for (step, library), frame in stored.groupby(["step", "library"])
             }
         if not found:
             raise RunError(f"{path} has no evaluations: make them with `skill1 evaluate --out {path}`")
-        if twice := frames.keys() & found.keys():
-            raise RunError(
-                f"{sorted(twice)[0]} is named twice ({path}): evaluations are told apart by their folders' names"
-            )
         frames |= found
     return frames
 
@@ -72,33 +67,31 @@ def environment_of(paths: Sequence[Path]) -> EnvironmentSpec:
 
 
 def success_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> pd.DataFrame:
-    """One row per split and arm that has it: success in percent, n, passes, training seed and both 95 % intervals.
+    """Format evaluations for display, a row per split and arm that has it, success in percent with both 95 % intervals.
 
     The seed of a model that was not trained here is "-".
     """
-    rows = []
-    for split in _splits(frames):
-        for label, frame in frames.items():
-            part = frame[frame["split"] == split]
-            if part.empty:
-                continue
-            naive = wilson(int(part["won"].sum()), len(part))
-            over_games = success_rate(part["won"], part["game"])
-            rows.append(
-                {
-                    "split": split,
-                    "evaluation": label,
-                    "success %": _points(naive.value),
-                    "games": over_games.n,
-                    "passes": part["pass"].nunique(),
-                    "n": naive.n,
-                    "seed": "-" if pd.isna(seed := part["seed"].iloc[0]) else int(seed),
-                    "over games, 95 %": _interval(over_games.low, over_games.high),
-                    "Wilson, 95 %": _interval(naive.low, naive.high),
-                    "steps": round(part["steps"].mean(), 1),
-                }
-            )
-    return worded(pd.DataFrame(rows), environment)
+    parts = [
+        (split, label, part)
+        for split in _splits(frames)
+        for label, frame in frames.items()
+        if len(part := frame[frame["split"] == split])
+    ]
+    tidy = pd.DataFrame(parts, columns=["split", "evaluation", "outcomes"])
+    tidy["naive"] = [wilson(int(part["won"].sum()), len(part)) for part in tidy["outcomes"]]
+    tasks = environment.tasks
+    tidy["clustered"] = [success_rate(part["won"], part["game"]) for part in tidy["outcomes"]]
+    cells = {
+        "success %": lambda row: round(100 * row.naive.value, 1),
+        tasks: lambda row: row.clustered.n,
+        "passes": lambda row: row.outcomes["pass"].nunique(),
+        "n": lambda row: row.naive.n,
+        "seed": lambda row: "-" if pd.isna(seed := row.outcomes["seed"].iloc[0]) else int(seed),
+        f"over {tasks}, 95 %": lambda row: interval(100 * row.clustered.low, 100 * row.clustered.high, ".1f"),
+        "Wilson, 95 %": lambda row: interval(100 * row.naive.low, 100 * row.naive.high, ".1f"),
+        "steps": lambda row: round(row.outcomes["steps"].mean(), 1),
+    }
+    return display_table(tidy, ["split", "evaluation"], cells).reset_index()
 
 
 def differences(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -107,24 +100,35 @@ def differences(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Trained against untrained, and with the library against withheld, as far as `frames` has both sides.
 
     Returns:
-        Columns split, of, against, points, low, high, p, games.
+        Columns split, of, against, points, low, high, p, games, passes.
     """
     pairs = ((WITH_LIBRARY, WITHHELD), (WITH_LIBRARY, BEFORE), (WITHOUT, BEFORE))
     rows = []
     for split in _splits(frames):
         for first, second in pairs:
             if first in frames and second in frames:
-                a, b = (_by_game(frames[label], split) for label in (first, second))
-                gain = paired_difference(a, b)
-                bounds = [_points(x) for x in (gain.value, gain.low, gain.high)]
-                rows.append((split, first, second, *bounds, gain.p_value, gain.n))
-    return pd.DataFrame(rows, columns=["split", "of", "against", "points", "low", "high", "p", "games"])
+                a, b = (frame[frame["split"] == split] for frame in (frames[first], frames[second]))
+                gain = paired_difference(*(part.set_index("game")["won"].astype(float) for part in (a, b)))
+                bounds = [round(100 * x, 1) for x in (gain.value, gain.low, gain.high)]
+                rows.append((split, first, second, *bounds, gain.p_value, gain.n, a["pass"].nunique()))
+    return pd.DataFrame(rows, columns=["split", "of", "against", "points", "low", "high", "p", "games", "passes"])
+
+
+def difference_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> pd.DataFrame:
+    """Format `differences` for display."""
+    cells = {
+        "points": lambda row: with_interval(row.points, row.low, row.high, "+.1f"),
+        "p": lambda row: p_value(row.p),
+        environment.tasks: lambda row: row.games,
+        "passes": lambda row: row.passes,
+    }
+    return display_table(differences(frames), ["split", "of", "against"], cells)
 
 
 def write_summary(path: Path, frames: Mapping[str, pd.DataFrame]) -> Path:
     """Write `summary.json` into the run directory: every arm's rates with intervals, and the differences."""
     run = RunDirectory.open(path)
-    summary = {
+    found = {
         "variant": run.config.variant,
         "seed": run.config.train.seed,
         "evaluations": {
@@ -134,83 +138,60 @@ def write_summary(path: Path, frames: Mapping[str, pd.DataFrame]) -> Path:
         "differences": differences(frames).to_dict("records"),
     }
     file = path / "summary.json"
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(partial, file)
+    replace_file(file, f"{json.dumps(found, indent=2)}\n".encode())
     return file
 
 
-def read_training(run: RunDirectory) -> str:
-    """A short reading (Markdown) of a run's training numbers."""
+def summary(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> str:
+    """Say per split, in a sentence of Markdown, what training gained (without a step 0, what the library adds)."""
+    table = differences(frames)
+    if (table["against"] == BEFORE).any():
+        table = table[table["against"] == BEFORE]
+    lines = [
+        f"* {row.split}: *{row.of}* against *{row.against}* "
+        f"{with_interval(row.points, row.low, row.high, '+.1f')} points, {p_text(row.p)} "
+        f"(n = {row.games} {environment.tasks}, {plural(row.passes, 'pass', 'passes')}, one training seed)."
+        for row in table.itertuples()
+    ]
+    return "\n".join(lines) or "* One evaluation alone: nothing to compare."
+
+
+def training_summary(run: RunDirectory) -> str:
+    """Say in two sentences of Markdown what a run won while it trained, and on validation."""
     metrics, validation = run.metrics(), run.evaluations("validation")
     few = max(1, len(metrics) // 10)
     first, last = (100 * part["reward"].mean() for part in (metrics.head(few), metrics.tail(few)))
     size = run.config.rollout.tasks_per_step * run.config.rollout.group_size
     lines = [
-        f"* {len(metrics)} of {run.config.train.steps} steps of {size} episodes are done. The first {few} won {first:.1f} % "
+        f"* {len(metrics)} of {run.config.train.steps} steps of {size} episodes are done: the first {few} won {first:.1f} % "
         f"of their episodes, the last {few} won {last:.1f} %."
     ]
     if len(validation):
         rates = {step: wilson(int(at["won"].sum()), len(at)) for step, at in validation.groupby("step")}
         start, end = min(rates), max(rates)
+        tasks = environment_spec(run.config.environment.name).tasks
         lines.append(
-            f"* Validation on {rates[end].n} {environment_spec(run.config.environment.name).tasks}: {_with_interval(rates[start])} at "
-            f"step {start}, {_with_interval(rates[end])} at step {end}."
+            f"* Validation on {rates[end].n} {tasks}: {_rate(rates[start])} at step {start}, {_rate(rates[end])} at step {end}."
         )
-        if ceiling := played_note(run.config.environment, validation["game"]):
-            lines.append(f"* {ceiling}")
-    if "bank/size" in metrics:
-        now = metrics.iloc[-1]
-        lines.append(
-            f"* The bank holds {now['bank/size']:.0f} entries, {now['bank/evolved']:.0f} of them learnt in training; "
-            f"{now['bank/failed_calls']:.0f} of {now['bank/calls']:.0f} calls of the teacher failed."
-        )
-    if run.config.library is not None:
-        now = metrics.iloc[-1]
-        shown = 100 * now["selection/selected_share"]
-        lines.append(
-            f"* The library holds {now['library/size']:.0f} skills; {shown:.0f} % of the last step's episodes were shown one."
-        )
-        if shown:
-            lines.append(
-                f"* Mean U in the last step: {now['library/mean_utility']:.2f} over the library, "
-                f"{now['selection/utility_retrieved']:.2f} over what was retrieved, "
-                f"{now['selection/utility_selected']:.2f} over what was selected; mean NDCG {now['ndcg/mean']:.2f}. "
-                "Selection works as far as these rise in that order."
-            )
     return "\n".join(lines)
-
-
-def read_evaluation(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> str:
-    """A short reading (Markdown) of the paired differences."""
-    lines = []
-    for row in differences(frames).itertuples():
-        lead = f"* {row.split}: *{row.of}* against *{row.against}*, over {row.games} {environment.tasks}: "
-        if row.low == row.high == 0:
-            lines.append(f"{lead}no {environment.task} came out differently.")
-            continue
-        verdict = "zero lies outside" if row.low > 0 or row.high < 0 else "zero lies inside, the two are not told apart"
-        interval = f"[{row.low:+.1f}, {row.high:+.1f}]"
-        lines.append(f"{lead}{row.points:+.1f} points, 95 % interval {interval}, p = {row.p:.3f}; {verdict}.")
-    return "\n".join(lines) or "* One evaluation alone: nothing to compare."
 
 
 def _splits(frames: Mapping[str, pd.DataFrame]) -> list[str]:
     return list(dict.fromkeys(split for frame in frames.values() for split in frame["split"]))
 
 
-def _by_game(frame: pd.DataFrame, split: str) -> pd.Series:
-    part = frame[frame["split"] == split]
-    return part.set_index("game")["won"].astype(float)
+def _rate(estimate: Estimate) -> str:
+    value, *bounds = (100 * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.1f} % {interval(*bounds, '.1f')}"
 
 
-def _points(share: float) -> float:
-    return round(100 * share, 1)
-
-
-def _interval(low: float, high: float) -> str:
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _with_interval(rate: Any) -> str:
-    return f"{100 * rate.value:.1f} % {_interval(rate.low, rate.high)}"
+def _names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Paths by as many of their last parts as tell them apart. Raises RunError if one is given twice."""
+    whole = [path.resolve() for path in paths]
+    if twice := [path for path in dict.fromkeys(whole) if whole.count(path) > 1]:
+        raise RunError(f"{twice[0]} is given twice")
+    for count in range(1, max((len(path.parts) for path in whole), default=0) + 1):
+        names = ["/".join(path.parts[-count:]) for path in whole]
+        if len(set(names)) == len(names):
+            return dict(zip(names, paths, strict=True))
+    return {}

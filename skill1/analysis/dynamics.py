@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from skill1.analysis import arms
-from skill1.analysis.arms import REFERENCE
-from skill1.analysis.published import LABEL, published
+from skill1.analysis.published import LABEL
 from skill1.analysis.study import Study
+from skill1.analysis.variants import REFERENCE, label
 from skill1.store.run_directory import RunError
 
 # Metric (credit.METRICS, library/*) -> what it is called in figures and tables.
@@ -31,29 +30,32 @@ SIMILARITY = "skill_similarity"  # Figure 4
 FIGURE_4_VARIANTS = ("full", "lambda1_0", "no_selection")
 U_HAT = "u_hat"  # Figure 5
 SIGNALS = FIGURE_3 | {SIMILARITY: "task-skill similarity", U_HAT: r"mean $\hat{U}$"}
-_QUOTED_ON = "alfworld"  # the benchmark of every signal that the paper's text quotes
 _PUBLISHED = {
     **dict.fromkeys(PRECISION, "selection_precision"),
     "reward": "utilization",
     "distill_positive_rate": "distill_positive_rate",
     U_HAT: "u_hat",
 }
+_SIMILARITIES = ("task_skill_similarity_first", "task_skill_similarity_last")
 
 
 def shown(study: Study, wanted: Sequence[str]) -> list[str]:
     """The variants of a figure that the study has. Raises RunError if it has none of them."""
     found = [variant for variant in wanted if variant in study.variants]
     if not found:
-        there = ", ".join(arms.variants(study))
+        there = ", ".join(study.variants)
         names = ", ".join(wanted)
         raise RunError(f"the study {study.path} has none of {names}, which this figure compares (it has {there})")
     return found
 
 
-def with_library(study: Study) -> list[str]:
-    """The study's variants that have a library: the others' U_hat is 0 by definition. Raises RunError if none has."""
-    found = [variant for variant in arms.variants(study) if arms.has_library(variant)]
-    return shown(study, found or [REFERENCE])
+def with_u_hat(study: Study) -> list[str]:
+    """The study's variants that estimate U_hat: it is 0 throughout where no skill is selected and none is distilled.
+
+    Raises RunError if there is none.
+    """
+    frame = study.metrics[study.metrics[U_HAT].fillna(0) != 0] if U_HAT in study.metrics else study.metrics
+    return shown(study, [name for name in study.variants if name in set(frame["variant"])] or [REFERENCE])
 
 
 def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
     if metric not in study.metrics:
         raise RunError(
             f"{study.path}: metrics.parquet has no {metric}, which training with a library logs: "
-            f"`skill1 collect {study.path}` writes it anew where the runs are"
+            f"`skill1 collect {study.path}` writes it again where the runs are"
         )
     own = study.metrics[study.metrics["variant"] == variant]
     return own.pivot(index="step", columns="seed", values=metric)
@@ -78,19 +80,16 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.Series:
 
 def published_value(study: Study, metric: str) -> tuple[int, float] | None:
     """(step, value) that the paper's text quotes for full on the study's benchmark, None if it quotes none."""
-    if metric not in _PUBLISHED or study.environment.benchmark != _QUOTED_ON:
+    if metric not in _PUBLISHED:
         return None
-    row = published("text", metric=_PUBLISHED[metric], variant=REFERENCE).iloc[0]
-    return int(row["step"]), float(row["value"])
+    found = study.published("text", metric=_PUBLISHED[metric], variant=REFERENCE)
+    return None if found.empty else (int(found["step"].iloc[0]), float(found["value"].iloc[0]))
 
 
 def published_similarity(study: Study) -> tuple[float, float] | None:
     """Task-skill similarity of full at the paper's first and last checkpoint, None if not of the study's benchmark."""
-    if study.environment.benchmark != _QUOTED_ON:
-        return None
-    names = ("task_skill_similarity_first", "task_skill_similarity_last")
-    first, last = (published("text", metric=name)["value"].item() for name in names)
-    return first, last
+    found = [study.published("text", metric=name)["value"] for name in _SIMILARITIES]
+    return None if found[0].empty else (found[0].item(), found[1].item())
 
 
 def checkpoints(study: Study) -> list[int]:
@@ -118,41 +117,23 @@ def at_checkpoints(study: Study, metric: str, variants: Sequence[str]) -> pd.Dat
 def signals(study: Study) -> pd.DataFrame:
     """Every signal of Figures 3 to 5 at the three checkpoints, tidy, of the variants of those figures."""
     wanted = {metric: shown(study, FIGURE_3_VARIANTS) for metric in FIGURE_3}
-    wanted |= {SIMILARITY: shown(study, FIGURE_4_VARIANTS), U_HAT: with_library(study)}
+    wanted |= {SIMILARITY: shown(study, FIGURE_4_VARIANTS), U_HAT: with_u_hat(study)}
     return pd.concat([at_checkpoints(study, metric, names) for metric, names in wanted.items()], ignore_index=True)
 
 
 def signal_table(study: Study) -> pd.DataFrame:
-    """`signals` for the eye: mean over seeds (lowest to highest seed), number of seeds, and what was published."""
+    """Format `signals` for display: mean over seeds (lowest to highest seed), their number, and what was published."""
     rows = []
     for (metric, variant), part in signals(study).groupby(["metric", "variant"], sort=False):
         cells = {f"step {step}": _spread(at["value"].dropna()) for step, at in part.groupby("step")}
-        quoted = _quoted(study, metric) if variant == REFERENCE else ""
-        end = {"seeds": part["seed"].nunique(), LABEL: quoted}
-        rows.append({"signal": SIGNALS[metric], "variant": variant} | cells | end)
-    return pd.DataFrame(rows).set_index(["signal", "variant"])
-
-
-def reading(study: Study) -> str:
-    """What the signals of full did from the first to the last checkpoint, as Markdown."""
-    table = signals(study)
-    first, last = checkpoints(study)[0], checkpoints(study)[-1]
-    lines = [f"Each number is the mean over {window(study)} steps up to the named one, then over the seeds."]
-    own = table[table["variant"] == REFERENCE]
-    for metric, part in own.groupby("metric", sort=False):
-        start, end = (part[part["step"] == step]["value"].dropna() for step in (first, last))
-        wide = part.pivot(index="seed", columns="step", values="value")
-        ups = (wide[last] - wide[first]).dropna()
-        if len(ups):
-            rose = (
-                f"{start.mean():.2f} at step {first}, {end.mean():.2f} at step {last}; "
-                f"it rose in {(ups > 0).sum()} of {len(ups)} seeds"
-            )
-        else:
-            rose = f"no value at step {first} or {last}"
-        quoted = _quoted(study, metric)
-        lines.append(f"full, {SIGNALS[metric]}: {rose}{f' ({LABEL}: {quoted})' if quoted else ''}.")
-    return "\n".join(f"* {line}" for line in lines)
+        theirs = _quoted(study, metric) if variant == REFERENCE else ""
+        rows.append(
+            {"signal": SIGNALS[metric], "variant": label(variant)}
+            | cells
+            | {"seeds": part["seed"].nunique(), LABEL: theirs}
+        )
+    table = pd.DataFrame(rows).set_index(["signal", "variant"])
+    return table if table[LABEL].any() else table.drop(columns=LABEL)
 
 
 def _quoted(study: Study, metric: str) -> str:
@@ -160,8 +141,8 @@ def _quoted(study: Study, metric: str) -> str:
     if metric == SIMILARITY:
         ends = published_similarity(study)
         return "" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
-    quoted = published_value(study, metric)
-    return "" if quoted is None else f"{quoted[1]:.2f} at step {quoted[0]}"
+    found = published_value(study, metric)
+    return "" if found is None else f"{found[1]:.2f} at step {found[0]}"
 
 
 def _spread(values: pd.Series) -> str:

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from skill1.config import closest
+from skill1.registry import closest
 from skill1.store.resources import resource
 
 COLUMNS = ("table", "method", "variant", "benchmark", "category", "metric", "step", "value", "unit", "source")
@@ -26,39 +26,34 @@ def tables() -> list[str]:
     return sorted(path.stem for path in resource("data/paper").glob("*.csv"))
 
 
-def published(*names: str, **where: str | None) -> pd.DataFrame:
+def published(*names: str, **where: str) -> pd.DataFrame:
     """Published values, tidy: the columns of `COLUMNS` and `label`, which is "published" in every row.
 
     Args:
         names: tables ("table1", "table2", "table3", "text", "retroagent", "skillrl"); all of them by default.
         where: method, variant, benchmark, category or metric -> the value to keep, e.g. `variant="no_library"`.
-            The benchmark None has no rows; tables may have none of another, either.
 
     Returns:
         One row per value in the order of the files; `step` is NA and a name is "" where there is none.
 
     Raises:
         ConfigError: an unknown table, column or value, with the closest match.
-        FileNotFoundError: see `tables`.
     """
     for name in names:
         closest(name, tables(), "published table")
     frame = pd.concat([_read(name) for name in names or tables()], ignore_index=True)
-    everything = pd.concat([_read(name) for name in tables()])
     for column, value in where.items():
         closest(column, _FILTERS, "column to filter by")
-        if value is not None:
-            closest(value, sorted(set(everything[column])), f"published {column}")
-        frame = frame[frame[column] == value] if value is not None else frame.head(0)
+        closest(value, sorted(set(frame[column])), f"published {column}")
+        frame = frame[frame[column] == value]
     return frame.reset_index(drop=True)
 
 
 @cache
 def _read(name: str) -> pd.DataFrame:
     types = dict.fromkeys(COLUMNS, "string") | {"step": "Int64", "value": "float64"}
-    frame = pd.read_csv(
-        resource("data/paper") / f"{name}.csv", dtype=types, keep_default_na=False, na_values={"step": [""]}
-    )
+    file = resource("data/paper") / f"{name}.csv"
+    frame = pd.read_csv(file, dtype=types, keep_default_na=False, na_values={"step": [""]})
     return frame.assign(label=LABEL)
 
 

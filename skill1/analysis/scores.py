@@ -1,7 +1,7 @@
-"""Graded scores of a run's evaluations beside its success: what WebShop reports besides wins.
+"""Graded scores beside success, where an environment also counts what is right in part, and the ceiling of its tasks.
 
-The score is 100 times the mean reward. What the policy could have reached is shown with it, where the environment knows:
-the share of the evaluated tasks that can be met at all, which on WebShop's small catalogue is 93.4 % of all goals.
+The score is 100 times the mean reward. What a policy could have reached is shown with it: the share of the tasks that can
+be met at all, which on WebShop's original small catalogue is 93.4 % of its goals.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from skill1.analysis.wording import worded
+from skill1.analysis.study import Study
+from skill1.analysis.tables import display_table, with_interval
 from skill1.config import EnvironmentConfig
 from skill1.envs.base import DataError
 from skill1.envs.make import environment_spec
@@ -21,40 +22,42 @@ from skill1.store.run_directory import RunDirectory
 
 
 def score_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> pd.DataFrame:
-    """One row per split and evaluation: score and success, both in percent, with the score's 95 % interval over goals.
+    """Format scores and success of evaluations for display, in percent, the score's 95 % interval over tasks.
 
     Args:
-        frames: label -> outcomes (columns of `runs.EVALUATION_SCHEMA`).
+        frames: label -> outcomes (columns of `run_directory.EVALUATION_SCHEMA`).
     """
-    rows = []
-    for label, frame in frames.items():
-        for split, part in frame.groupby("split", sort=False):
-            estimate = bootstrap_mean(part["score"], part["game"])
-            rows.append(
-                {
-                    "split": split,
-                    "evaluation": label,
-                    "score": round(100 * estimate.value, 1),
-                    "over games, 95 %": f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}",
-                    "success %": round(100 * part["won"].mean(), 1),
-                    "games": part["game"].nunique(),
-                    "passes": part["pass"].nunique(),
-                }
-            )
-    return worded(pd.DataFrame(rows).sort_values("split", kind="stable", ignore_index=True), environment)
+    parts = [(split, label, part) for label, frame in frames.items() for split, part in frame.groupby("split")]
+    tidy = pd.DataFrame(parts, columns=["split", "evaluation", "outcomes"]).sort_values("split", kind="stable")
+    tidy["estimate"] = [bootstrap_mean(part["score"], part["game"]) for part in tidy["outcomes"]]
+    cells = {
+        f"score, 95 % over {environment.tasks}": lambda row: with_interval(
+            *(100 * bound for bound in (row.estimate.value, row.estimate.low, row.estimate.high))
+        ),
+        "success %": lambda row: round(100 * row.outcomes["won"].mean(), 1),
+        environment.tasks: lambda row: row.outcomes["game"].nunique(),
+        "passes": lambda row: row.outcomes["pass"].nunique(),
+    }
+    return display_table(tidy, ["split", "evaluation"], cells)
+
+
+def study_ceiling_note(study: Study) -> str:
+    """Say how many of the evaluated tasks of a study can be met at all, as Markdown, a line per split."""
+    tasks = study.environment.tasks
+    return "\n".join(f"* Ceiling, {split}: {_in_words(found, tasks)}" for split, found in study.ceilings.items())
 
 
 def ceiling_note(run: Path, frames: Mapping[str, pd.DataFrame]) -> str:
-    """How many of the tasks evaluated in a run can be met at all, as a sentence; "" where the environment cannot say.
+    """Say how many of the tasks evaluated in a run can be met at all; "" where the environment has no ceiling.
 
-    Raises DataError if the run's data is not there any more, or is another one.
+    Raises DataError if the run's data is not there any more, or is other data.
     """
     config = RunDirectory.open(run).config.environment
     spec = environment_spec(config.name)
     if spec.ceiling is None:
         return ""
     games = {game for frame in frames.values() for game in frame["game"]}
-    return f"Ceiling: {in_words(spec.ceiling(config, games), spec)}"
+    return f"Ceiling: {_in_words(spec.ceiling(config, games), spec.tasks)}"
 
 
 def played_note(config: EnvironmentConfig, games: Iterable[str]) -> str:
@@ -66,14 +69,12 @@ def played_note(config: EnvironmentConfig, games: Iterable[str]) -> str:
     if spec.ceiling is None:
         return ""
     try:
-        return f"Ceiling: {in_words(spec.ceiling(config, games), spec, 'played')}"
+        return f"Ceiling: {_in_words(spec.ceiling(config, games), spec.tasks, 'played')}"
     except DataError as error:
-        return f"Ceiling: not known without the data that was played ({error})."
+        return f"Ceiling: not known without the data that was played on ({error})."
 
 
-def in_words(found: Ceiling, environment: EnvironmentSpec, done: str = "evaluated") -> str:
-    """A ceiling as the rest of a sentence; `done`: what happened to the tasks."""
+def _in_words(found: Ceiling, tasks: str, done: str = "evaluated") -> str:
     return (
-        f"{found.reachable} of the {found.goals} {environment.tasks} {done} ({100 * found.share:.1f} %) can reach a "
-        "score of 1.0."
+        f"{found.reachable} of the {found.goals} {tasks} {done} ({100 * found.share:.1f} %) can reach a score of 1.0."
     )

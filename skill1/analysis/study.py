@@ -1,10 +1,10 @@
-"""The tables of a study: the runs of a sweep, collected into files small enough to be committed.
+"""A collected study: the runs of a sweep as files small enough to be committed (`skill1.running.collect` writes them).
 
     evaluations.parquet   one row per variant, seed, step, split, game, pass and library
     metrics.parquet       one row per variant, seed and training step
     manifest.json         what was asked, what is there, and what each run depends on and cost
 
-Analyses read these alone (`load`), so they work without the run directories. Equal runs give equal bytes.
+Analyses read these alone, so they work without the run directories.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skill1.analysis import variants
+from skill1.analysis.published import published
+from skill1.analysis.tables import plural
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import Ceiling, EnvironmentSpec
 from skill1.store.run_directory import EVALUATION_SCHEMA, RunDirectory, RunError
@@ -46,20 +49,26 @@ class Study:
 
     @property
     def environment(self) -> EnvironmentSpec:
-        """The environment of all runs; where the manifest names none, which older ones do not, ALFWorld.
+        """What was played; a study that does not say it was collected before there were others than ALFWorld.
 
-        Raises ConfigError if it is not installed here.
+        Raises ConfigError where this environment is not installed.
         """
         return environment_spec(self.manifest.get("benchmark", "alfworld"))
 
     @property
     def ceilings(self) -> dict[str, Ceiling]:
-        """Split -> how many of its evaluated goals can be met at all; empty where nothing is graded."""
+        """Split -> how many of its evaluated tasks can be met at all; empty where nothing is graded."""
         return {split: Ceiling(**counts) for split, counts in self.manifest.get("ceiling", {}).items()}
 
     @property
     def variants(self) -> list[str]:
-        return list(dict.fromkeys(run["variant"] for run in self.manifest["runs"]))
+        """Those with a finished run, in the order of tables and figures."""
+        return variants.order(run["variant"] for run in self.manifest["runs"])
+
+    @property
+    def splits(self) -> list[str]:
+        """The evaluated splits, in the environment's order."""
+        return self.environment.ordered_splits(self.evaluations["split"])
 
     def seeds(self, variant: str) -> list[int]:
         """Seeds whose run of that variant is in the tables."""
@@ -70,6 +79,28 @@ class Study:
         """Variant -> seeds that were asked for and are not in the tables."""
         return self.manifest["missing"]
 
+    def seed_count(self, variant: str) -> str:
+        """ "3 seeds", or "2 of 3 seeds" where one is missing."""
+        there, missing = len(self.seeds(variant)), len(self.missing.get(variant, ()))
+        return f"{there} of {plural(there + missing, 'seed')}" if missing else plural(there, "seed")
+
+    def published(self, *names: str, **where: str) -> pd.DataFrame:
+        """Published values of tables on the study's benchmark, `as_run`; no rows where nothing is published on it.
+
+        Args:
+            names, where: as of `published.published`.
+        """
+        frame = published(*names)
+        frame = frame[frame["benchmark"].isin([self.environment.benchmark])]
+        for column, value in where.items():
+            frame = frame[frame[column] == value]
+        return self.as_run(frame)
+
+    def as_run(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Published rows, those of plain GRPO under the name by which the study ran it, if it did by one of them."""
+        ran = [name for name in variants.PLAIN if name in self.variants]
+        return frame.replace({"variant": dict.fromkeys(variants.PLAIN, ran[0])}) if len(ran) == 1 else frame
+
     @property
     def run_directories(self) -> dict[tuple[str, int], Path]:
         """(variant, seed) -> run directory, as far as they are there: a committed study has none."""
@@ -78,7 +109,7 @@ class Study:
         return {key: place for key, place in places.items() if (place / "config.json").is_file()}
 
     def run(self, variant: str, seed: int) -> RunDirectory:
-        """Raises RunError when the run is not in the study, not in this folder, or of another version."""
+        """Open a run. Raises RunError when it is not in the study, not in this folder, or of another version."""
         if (variant, seed) not in self.run_directories:
             there = ", ".join(f"{v} seed {s}" for v, s in self.run_directories) or "none"
             raise RunError(f"{self.path} has no run directory of {variant} seed {seed} (it has {there})")

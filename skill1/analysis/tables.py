@@ -1,62 +1,59 @@
-"""Tables for the eye, shared by those of a study: rates and differences as text, with their intervals."""
+"""Numbers formatted for display, shared by all tables, sentences and figures: values and differences with intervals, p values.
+
+What cannot be computed is NaN, and an empty cell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from skill1.analysis.published import OVERALL
+
+def number(value: float, show: str = ".1f") -> str:
+    """ "54.8", or "" without a value."""
+    return "" if np.isnan(value) else format(value, show)
 
 
-def block(tidy: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Rows of `arms.rates` of one split for the eye, categories `names` across, the numbers of games first."""
-    one = tidy[tidy["category"] == OVERALL].set_index("variant")
-    cells = wide(tidy, names, with_interval)
-    cells["passes"], cells["seeds"] = one["passes"].astype(str), one["seeds"].astype(str)
-    games = tidy.groupby("category")["games"].first().map("n = {}".format)
-    return pd.concat([pd.DataFrame({"number of games": games}).T, cells])[cells.columns]
+def with_interval(value: float, low: float, high: float, show: str = ".1f") -> str:
+    """ "54.8 [46.3, 63.1]", without an interval "54.8"; of differences ("+.1f") "+5.1 [-1.2, +11.4]"."""
+    return " ".join(part for part in (number(value, show), interval(low, high, show)) if part)
 
 
-def wide(tidy: pd.DataFrame, names: Sequence[str], show: Callable[..., str], rows: str = "variant") -> pd.DataFrame:
-    """Cells for the eye: `rows` down in their order, categories `names` across; `show` writes a row of `tidy`."""
-    cells = tidy.assign(cell=[show(row) for row in tidy.itertuples()])
-    table = cells.pivot(index=rows, columns="category", values="cell")
-    return table.loc[tidy[rows].unique()].reindex(columns=names).rename_axis(columns=None)
+def interval(low: float, high: float, show: str = "+.1f") -> str:
+    """ "[-1.2, +11.4]" of a difference; of a rate with `show` ".1f"."""
+    return "" if np.isnan(low) else f"[{format(low, show)}, {format(high, show)}]"
 
 
-def points_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Rows of `library_share` or `per_category.gains` for the eye."""
-    pairs = {"these runs, new games": "games", "new runs, new games": "both"}
-    intervals = {
-        label: [interval(low, high) for low, high in zip(table[f"{name}_low"], table[f"{name}_high"], strict=True)]
-        for label, name in pairs.items()
-    }
-    shown = table[list(keys)].assign(points=table["points"].map("{:+.1f}".format), **intervals)
-    p = "games_holm" if "games_holm" in table else "games_p"
-    shown["p (Holm)" if p == "games_holm" else "p"] = table[p].map(p_text)
-    return shown.assign(games=table["games"], seeds=table["seeds"]).set_index(list(keys))
-
-
-def with_interval(row: Any) -> str:
-    """ "54.8 [46.3, 63.1]" of a row of `arms.rates`."""
-    return with_bounds(row.success, row.low, row.high)
-
-
-def with_bounds(value: float, low: float, high: float) -> str:
-    """A value with its interval, alone where there is none."""
-    return f"{value:.1f}" + ("" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]")
-
-
-def interval(low: float, high: float) -> str:
-    return "" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
+def p_value(value: float) -> str:
+    """ "< .001" or ".032"."""
+    return "" if np.isnan(value) else "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
 
 
 def p_text(value: float) -> str:
-    return "" if np.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """ "p < .001" or "p = .032"."""
+    shown = p_value(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
-def plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+def plural(count: int, one: str, many: str = "") -> str:
+    """ "1 pass", "4 passes" (`many` given) or "3 seeds"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def display_table(tidy: pd.DataFrame, keys: Sequence[str], cells: Mapping[str, Callable[[Any], Any]]) -> pd.DataFrame:
+    """Format a tidy table for display: its `keys` as the index, and per heading what the function says of a row."""
+    index = pd.MultiIndex.from_frame(tidy[list(keys)])
+    shown = {heading: [cell(row) for row in tidy.itertuples()] for heading, cell in cells.items()}
+    return pd.DataFrame(shown, index=index)
+
+
+def rename_labels(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Say `task` ("goal") where the labels of a table's rows and columns say "game", as the tables are computed."""
+
+    def say(label: Any) -> Any:
+        return label.replace("game", task) if isinstance(label, str) else label
+
+    return table.rename(index=say, columns=say).rename_axis(index=say, columns=say)

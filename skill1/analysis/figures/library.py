@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skill1.analysis.figures.style import VARIANT_COLOURS, dots, lines, percent, shades, themed, whole
+from skill1.analysis.figures.style import dots, lines, percent, shades, themed, whole
 from skill1.analysis.library.bank import SECTIONS, BankRun
 from skill1.analysis.library.payoff import selections
 from skill1.analysis.library.study import LibraryRun
+from skill1.analysis.variants import colour as colour_of
 from skill1.stats import Estimate
 
 _BANDS = ((0.05, 0.95, 0.2), (0.25, 0.75, 0.45))  # quantiles and opacity, outer first
@@ -103,14 +104,14 @@ def pays(chosen: pd.DataFrame, variant: str = "full") -> Figure:
     figure = Figure(figsize=(7.6, 1.0 + 0.27 * len(chosen)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    for end, colour in (("help", VARIANT_COLOURS[variant]), ("harm", _DARK)):
+    for end, shade in (("help", colour_of(variant)), ("harm", _DARK)):
         at = np.flatnonzero(chosen["end"] == end)
         found = [
             Estimate(row.difference, row.low, row.high, row.informative, 0.95, "Mantel-Haenszel")
             for row in chosen[chosen["end"] == end].itertuples()
         ]
         if found:
-            dots(axes, at, found, (colour, "o"), f"skills that {end} most", horizontal=True)
+            dots(axes, at, found, (shade, "o"), f"skills that {end} most", horizontal=True)
     labels = [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in chosen.itertuples()]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -167,7 +168,7 @@ def smaller(table: pd.DataFrame) -> Figure:
     ordered = table.sort_values("capacity", ignore_index=True)
     for column, label, style, colour in (
         ("retrievals", "all retrievals", "o-", _GREY),
-        ("shown", "skills shown", "s--", VARIANT_COLOURS["full"]),
+        ("shown", "skills shown", "s--", colour_of("full")),
         ("won", "skills shown in won episodes", "^:", "black"),
     ):
         axes.plot(ordered.index, 100 * ordered[column], style, color=colour, label=label, markersize=4, clip_on=False)
@@ -229,7 +230,7 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
         used = part[part["used"] > 0]
         for name, rows, column, style in (
             ("skills", part, "skills", {"color": _GREY, "alpha": 0.7}),
-            (f"most-used tenth, {label}", used, "used", {"color": VARIANT_COLOURS[variant]}),
+            (f"most-used tenth, {label}", used, "used", {"color": colour_of(variant)}),
         ):
             area = (80 * rows[column] / largest).clip(lower=12)  # points squared, never too small to be seen
             handles[name] = axes.scatter(rows["x"], rows["y"], s=area, edgecolor="white", linewidth=0.3, **style)
@@ -269,7 +270,7 @@ def bank_growth(study: BankRun) -> Figure:
 
 
 def _colour(study: LibraryRun) -> str:
-    return VARIANT_COLOURS[study.run.config.variant]
+    return colour_of(study.run.config.variant)
 
 
 def _over_steps(study: LibraryRun, *panels: Axes) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a study (method section 7), from its tables alone: ablations, training signals, categories.
+"""Figures of a study, from its tables alone: ablations, training signals, categories.
 
 Published values are hollow and labelled "published"; everything else is the study's own. Seeds are thin or small behind
 the mean over them.
@@ -16,45 +16,41 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skill1.analysis import ablations, arms, dynamics, per_category
-from skill1.analysis.arms import REFERENCE, UNTRAINED
-from skill1.analysis.figures.style import VARIANT_COLOURS, dots, legend, percent, shifts, themed, whole
+from skill1.analysis import ablations, arms, dynamics, per_category, variants
+from skill1.analysis.figures.style import HOLLOW, dots, key, legend, percent, rows, shifts, themed, whole
 from skill1.analysis.published import LABEL, OVERALL
 from skill1.analysis.study import Study
 from skill1.analysis.tables import plural
+from skill1.analysis.variants import REFERENCE, UNTRAINED, label
 from skill1.stats import Estimate
+from skill1.store.run_directory import RunError
 
-_UNTRAINED_STYLE = ("#333333", "s")
-_HOLLOW = {"markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none", "markersize": 6}
-_PAPER, _PAPER_RIVAL = "Skill1", "RetroAgent"  # methods of Figure 7
+_PAPER = {"full": "o", "retroagent_rl": "^"}  # methods of the published Figure 7, and their markers
 
 
 @themed
 def ablation_dots(study: Study) -> Figure:
-    """Figure 2: success of every variant (`ablations.success`, overall) with its seeds, the published values beside."""
-    tidy = ablations.success(study)
+    """Figure 2: success of every variant (`arms.results`, overall) with its seeds, the published values beside."""
+    tidy = arms.results(study)
     tidy = tidy[tidy["category"] == OVERALL]
     seeds = _seed_rates(arms.own(study))
-    published = ablations.published_success(study).query("category == @OVERALL").set_index("variant")["success"]
-    names = arms.variants(study)
-    labels = [f"{name}\n{_seeds(study, name)}" for name in names]
-    figure, panels = _by_split(study, 1.6 + 0.42 * len(names), labels)
-    for axes, split in zip(panels, arms.splits(study), strict=True):
+    theirs = study.published("table2", "table1", metric="success", category=OVERALL).query("variant != ''")
+    published = theirs.drop_duplicates("variant").set_index("variant")["value"]  # Table 2 has the ablations
+    names, colours = study.variants, variants.colours(study.variants)
+    figure, panels = _by_split(study, 1.6 + 0.36 * len(names), _named(study, names))
+    for axes, split in zip(panels, study.splits, strict=True):
         part = tidy[tidy["split"] == split].set_index("variant")
         for row, name in enumerate(names):
-            span = _spans(part.loc[[name], ["success", "low", "high"]])
-            dots(axes, [row], span, (VARIANT_COLOURS[name], "o"), "_", horizontal=True, size=6)
+            span = _spans(part.loc[[name], ["value", "low", "high"]])
+            dots(axes, [row], span, (colours[name], "o"), "_", horizontal=True, size=6)
             own = seeds.loc[split, name]
             if len(own) > 1:
-                axes.plot(own, [row + 0.25] * len(own), "|", color=VARIANT_COLOURS[name], markersize=6, alpha=0.8)
-        _key(axes, "mean over seeds, 95 % interval", marker="o", color="0.3")
+                axes.plot(own, [row + 0.25] * len(own), "|", color=colours[name], markersize=6, alpha=0.8)
+        key(axes, "mean over seeds, 95 % interval", marker="o", color="0.3")
         if seeds.groupby(level=[0, 1]).size().max() > 1:
-            _key(axes, "one seed", marker="|", color="0.3")
-        known = [name for name in names if name in published.index]
-        if known:
-            rows = [names.index(name) for name in known]
-            axes.plot(published[known], rows, "o", label=LABEL, clip_on=False, **_HOLLOW)
-        axes.set(xlabel=f"success (%)\n{_size(study, part.iloc[0])}")
+            key(axes, "one seed", marker="|", color="0.3")
+        _published(axes, {names.index(name): published[name] for name in names if name in published.index})
+        axes.set(xlabel=f"success (%)\n{arms.size(study, split)}{_common_seeds(study, names)}")
         percent(axes.xaxis)
     legend(figure, panels[0])
     return figure
@@ -64,55 +60,63 @@ def ablation_dots(study: Study) -> Figure:
 def effect_dots(study: Study) -> Figure:
     """Every variant against full in points (`ablations.effects`): thick: these runs, new games; thin: new runs, too."""
     table = ablations.effects(study)
-    names = list(dict.fromkeys(table["variant"]))
-    of_full = plural(len(study.seeds(REFERENCE)), "seed")
-    labels = [f"{name}\n{len(study.seeds(name))} against {of_full}" for name in names]
-    figure, panels = _by_split(study, 1.6 + 0.42 * len(names), labels)
-    for axes, split in zip(panels, arms.splits(study), strict=True):
+    names, colours = list(dict.fromkeys(table["variant"])), variants.colours(study.variants)
+    figure, panels = _by_split(study, 1.6 + 0.36 * len(names), _named(study, [REFERENCE, *names])[1:])
+    tasks = study.environment.tasks
+    for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
-        for row, effect in enumerate(table[table["split"] == split].itertuples()):
-            colour = VARIANT_COLOURS[effect.variant]
+        part = table[table["split"] == split]
+        for row, effect in enumerate(part.itertuples()):
+            colour = colours[effect.variant]
             axes.plot([effect.both_low, effect.both_high], [row, row], color=colour, linewidth=1.0)
             axes.plot([effect.games_low, effect.games_high], [row, row], color=colour, linewidth=3.2)
             axes.plot(effect.points, row, "o", color=colour, markersize=6)
-            if not np.isnan(effect.published):
-                axes.plot(effect.published, row, "o", **_HOLLOW)
-        _key(axes, "difference", marker="o", color="0.3")
-        words = study.environment.tasks
-        _key(axes, f"95 %: these runs, new {words}", linewidth=3.2, color="0.3")
-        _key(axes, f"95 %: new runs, new {words}", linewidth=1.0, color="0.3")
-        if table["published"].notna().any():
-            axes.plot([], [], "o", label=LABEL, **_HOLLOW)
-        part = ablations.success(study).query("split == @split")
-        axes.set(xlabel=f"success minus that of full (points)\n{_size(study, part.iloc[0])}")
-    legend(figure, panels[0])
+        key(axes, "difference", marker="o", color="0.3")
+        key(axes, f"95 %: these runs, new {tasks}", linewidth=3.2, color="0.3")
+        key(axes, f"95 %: new runs, new {tasks}", linewidth=1.0, color="0.3")
+        _published(axes, dict(enumerate(part["published"])))
+        common = _common_seeds(study, [REFERENCE, *names])
+        axes.set(xlabel=f"success minus that of full (points)\n{arms.size(study, split)}{common}")
+    legend(figure, panels[0], columns=2)
     return figure
 
 
 @themed
 def training_signals(study: Study) -> Figure:
-    """Figure 3: (a) the three means of U that "selection precision" may be, (b) mean r, (c) share of r - U_hat > 0."""
+    """Figure 3: (a) the three means of U that "selection precision" may be, (b) mean r, (c) share of r - U_hat > 0.
+
+    Where a reward is 0 or 1, (b) and (c) are one panel: U_hat lies between, so that r - U_hat > 0 says that r is 1.
+    """
     names = dynamics.shown(study, dynamics.FIGURE_3_VARIANTS)
-    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
-    panels = figure.subplots(2, 3, sharex=True).ravel()
-    letters = ("a", "a", "a", "b", "c")
-    for axes, letter, (metric, title) in zip(panels, letters, dynamics.FIGURE_3.items(), strict=False):
+    titles = {metric: f"(a) {title}" for metric, title in dynamics.PRECISION.items()}
+    reward, share = (metric for metric in dynamics.FIGURE_3 if metric not in titles)
+    drawn = study.metrics[study.metrics["variant"].isin(names)]
+    if share in drawn and np.allclose(drawn[reward], drawn[share]):
+        titles[reward] = f"(b) {dynamics.FIGURE_3[reward]} = (c) {dynamics.FIGURE_3[share]}"
+    else:
+        titles |= {reward: f"(b) {dynamics.FIGURE_3[reward]}", share: f"(c) {dynamics.FIGURE_3[share]}"}
+    columns = 3 if len(titles) > 4 else 2
+    figure = Figure(figsize=(3.2 * columns, 5.6), layout="constrained")
+    panels = figure.subplots(2, columns, sharex=True).ravel()
+    for axes, (metric, title) in zip(panels, titles.items(), strict=False):
         _draw_curves(axes, study, metric, names)
-        axes.set(title=f"({letter}) {title}", ylim=(-0.03, 1.03))
+        axes.set(title=title)
         axes.tick_params(labelbottom=True)
-    _curve_legend(study, panels[0], panels[5], names)
+    for axes in panels[len(titles) :]:
+        axes.set_axis_off()
+    _curve_legend(figure, study, panels[0], names)
     return figure
 
 
 @themed
 def u_hat_curves(study: Study) -> Figure:
-    """Figure 5: mean U_hat over training of every variant that has a library."""
-    names = dynamics.with_library(study)
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes, beside = figure.subplots(1, 2, width_ratios=(2.2, 1))
+    """Figure 5: mean U_hat over training of every variant that estimates it."""
+    names = dynamics.with_u_hat(study)
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
     _draw_curves(axes, study, dynamics.U_HAT, names)
-    axes.set(ylabel=dynamics.SIGNALS[dynamics.U_HAT], ylim=(-0.03, 1.03))
-    _curve_legend(study, axes, beside, names)
+    axes.set(ylabel=dynamics.SIGNALS[dynamics.U_HAT])
+    _curve_legend(figure, study, axes, names)
     return figure
 
 
@@ -121,53 +125,60 @@ def similarity_dots(study: Study) -> Figure:
     """Figure 4: task-skill similarity at the three checkpoints (`dynamics.at_checkpoints`), seeds and their mean."""
     names = dynamics.shown(study, dynamics.FIGURE_4_VARIANTS)
     table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names)
-    steps = dynamics.checkpoints(study)
+    steps, colours = dynamics.checkpoints(study), variants.colours(study.variants)
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, shift in zip(names, shifts(len(names)), strict=True):
         own = table[table["variant"] == name].pivot(index="step", columns="seed", values="value")
         places = np.arange(len(steps)) + shift
-        colour = VARIANT_COLOURS[name]
-        for seed in own:
-            axes.plot(places, own[seed], "o", color=colour, markersize=3, alpha=0.5, linestyle="none")
-        label = f"{name} ({_seeds(study, name)})"
+        if own.shape[1] > 1:
+            for seed in own:
+                axes.plot(places, own[seed], "o", color=colours[name], markersize=3, alpha=0.5, linestyle="none")
         mean = dynamics.mean_over_seeds(own)
-        axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=label)
-    if (quoted := dynamics.published_similarity(study)) is not None:
-        ends = dict(zip((0, len(steps) - 1), quoted, strict=False))
-        axes.plot(list(ends), list(ends.values()), "o", label=f"{LABEL} (full)", **_HOLLOW)
-    axes.plot([], [], "o", color="0.5", markersize=3, label="one seed")
+        shown = f"{label(name)} ({study.seed_count(name)})"
+        axes.plot(places, mean, "o-", color=colours[name], markersize=7, linewidth=0.8, label=shown)
+    if (theirs := dynamics.published_similarity(study)) is not None:
+        ends = dict(zip((0, len(steps) - 1), theirs, strict=False))
+        shown = f"{LABEL} (full), first and last checkpoint"
+        axes.plot(list(ends), list(ends.values()), "o", label=shown, **HOLLOW)
+    if any(len(study.seeds(name)) > 1 for name in names):
+        key(axes, "one seed", marker="o", color="0.5", markersize=3)
     axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
     average = f"mean over {plural(dynamics.window(study), 'step')} up to the named one"
     axes.set(xlabel=average, ylabel="cosine of task and\nselected skill's description", xlim=(-0.5, len(steps) - 0.5))
-    legend(figure, axes, columns=3)
+    legend(figure, axes, columns=2)
     return figure
 
 
 @themed
 def category_spread(study: Study) -> Figure:
-    """Figure 7: success per category (`per_category.success`), mean and std over seeds, and published."""
-    tidy = per_category.success(study)
-    published = per_category.published_success(study)
-    names = [*per_category.headline(study), UNTRAINED]
-    figure, panels = _by_split(study, 5.2, ())
-    rows = arms.categories(study, tidy)
-    for axes, split in zip(panels, arms.splits(study), strict=True):
+    """Figure 7: success per category (`arms.results`), mean and std over seeds, and published."""
+    tidy = pd.concat([arms.results(study), arms.results(study, before=True)])
+    theirs = study.published("table1", metric="success")
+    names, colours = [*per_category.headline(study), UNTRAINED], variants.colours([*study.variants, UNTRAINED])
+    figure, panels = _by_split(study, 5.6)
+    for axes, split in zip(panels, study.splits, strict=True):
         part = tidy[tidy["split"] == split]
-        *beside, last = shifts(len(names) + 1)
-        for name, shift in zip(names, beside, strict=True):
+        shown = _category_rows(axes, study, part)
+        beside = shifts(len(names) + len(_PAPER))
+        for name, shift in zip(names, beside, strict=False):
             own = part[part["variant"] == name]
             std = own["seed_std"].fillna(0.0)  # of a single run: a dot alone
-            spread = pd.DataFrame({"mean": own["success"], "low": own["success"] - std, "high": own["success"] + std})
-            places = [rows.index(category) + shift for category in own["category"]]
-            dots(axes, places, _spans(spread), _style(name), _seed_label(study, name), horizontal=True)
-        for method, marker in ((_PAPER, "o"), (_PAPER_RIVAL, "^")):
-            theirs = published[published["method"] == method].set_index("category")["success"]
-            known = [category for category in rows if category in theirs.index]
-            at = [rows.index(category) + last for category in known]
-            axes.plot(theirs[known], at, marker, label=f"{method}, {LABEL}", clip_on=False, **_HOLLOW)
-        _category_rows(axes, rows, part)
-        axes.set(xlabel=f"success (%), mean ± std over seeds\n{_size(study, part.iloc[0])}")
+            spread = pd.DataFrame({"mean": own["value"], "low": own["value"] - std, "high": own["value"] + std})
+            places = [shown.index(category) + shift for category in own["category"]]
+            dots(
+                axes,
+                places,
+                _spans(spread.clip(0, 100)),
+                _style(colours, name),
+                _with_seeds(study, name),
+                horizontal=True,
+            )
+        for (method, marker), shift in zip(_PAPER.items(), beside[len(names) :], strict=True):
+            values = theirs[theirs["variant"] == method].set_index("category")["value"]
+            places = {shown.index(category) + shift: values[category] for category in shown if category in values.index}
+            _published(axes, places, marker, f"{label(method)}, {LABEL}")
+        axes.set(xlabel=f"success (%), mean ± std over seeds\n{arms.size(study, split)}")
         percent(axes.xaxis)
     legend(figure, panels[0], columns=3)
     return figure
@@ -176,105 +187,124 @@ def category_spread(study: Study) -> Figure:
 @themed
 def gain_dots(study: Study) -> Figure:
     """Success gained over the untrained policy per category (`per_category.gains`), 95 % for new runs and new games."""
-    table = per_category.gains(study)
-    names = per_category.headline(study)
-    figure, panels = _by_split(study, 4.6, ())
-    rows = arms.categories(study, table)
-    for axes, split in zip(panels, arms.splits(study), strict=True):
+    table, names = per_category.gains(study), per_category.headline(study)
+    colours = variants.colours(study.variants)
+    figure, panels = _by_split(study, 4.6)
+    for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         part = table[table["split"] == split]
-        for name, shift in zip(names, shifts(len(names)), strict=True):
-            own = part[part["variant"] == name]
-            spans = _spans(own[["points", "both_low", "both_high"]])
-            places = [rows.index(category) + shift for category in own["category"]]
-            dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
-        _category_rows(axes, rows, part)
-        passes = per_category.success(study).query("split == @split").iloc[0]
-        axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{_size(study, passes)}")
+        _draw_measures(axes, study, part, names, colours, ("points", "both_low", "both_high"))
+        axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{arms.size(study, split)}")
     legend(figure, panels[0])
     return figure
 
 
 @themed
 def behaviour_dots(study: Study, split: str) -> Figure:
-    """Steps and invalid actions per episode and category on one split (`per_category.behaviour`), 95 % intervals.
+    """Steps and, if there are any, invalid actions per episode and category on a split, with 95 % intervals.
 
     Raises:
         RunError: the study was not evaluated on that split.
     """
+    if split not in study.splits:
+        raise RunError(f"{study.path} was not evaluated on {split!r} (it was on {', '.join(study.splits)})")
     table = per_category.behaviour(study)
-    table = table[table["split"] == arms.known_split(study, split)]
-    names = [*per_category.headline(study), UNTRAINED]
-    rows = arms.categories(study, table)
-    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
-    panels = figure.subplots(1, 2)
+    table = table[table["split"] == split]
+    names, colours = [*per_category.headline(study), UNTRAINED], variants.colours([*study.variants, UNTRAINED])
     measures = {"steps": "steps per episode", "invalid": "invalid actions per episode"}
+    if not table["invalid"].any():
+        del measures["invalid"]
+    figure = Figure(figsize=(1.6 + 2.8 * max(len(measures), 1.3), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, (measure, title) in zip(panels, measures.items(), strict=True):
-        for name, shift in zip(names, shifts(len(names)), strict=True):
-            own = table[table["variant"] == name]
-            spans = _spans(own[[measure, f"{measure}_low", f"{measure}_high"]])
-            places = [rows.index(category) + shift for category in own["category"]]
-            dots(axes, places, spans, _style(name), _seed_label(study, name), horizontal=True)
-        _category_rows(axes, rows, table)
+        _draw_measures(axes, study, table, names, colours, (measure, f"{measure}_low", f"{measure}_high"))
         axes.set(
-            xlabel=f"{title}, 95 % interval\n{_size(study, table.iloc[0])}", title=study.environment.split_label(split)
+            xlabel=f"{title}, 95 % interval\n{arms.size(study, split)}",
+            title=study.environment.split_label(split),
         )
         axes.set_xlim(left=0)
+        axes.tick_params(labelleft=axes is panels[0])
     whole(panels[0].xaxis)
-    panels[1].tick_params(labelleft=False)
-    legend(figure, panels[0])
+    legend(figure, panels[0], columns=2)
     return figure
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _by_split(study: Study, height: float, rows: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
-    """A panel per split, side by side; `rows`, if given, are those of all panels, from the top.
+def _by_split(study: Study, height: float, names: Sequence[str] = ()) -> tuple[Figure, Sequence[Axes]]:
+    """A panel per split, side by side; `names`, if given, are the rows of all panels, from the top.
 
     A single panel is as wide as two, which is what the legends need.
     """
-    splits = arms.splits(study)
-    figure = Figure(figsize=(1.4 + 3.1 * max(2, len(splits)), height), layout="constrained")
-    panels = figure.subplots(1, len(splits), squeeze=False, sharex=True)[0]
-    for axes, split in zip(panels, splits, strict=True):
+    figure = Figure(figsize=(1.4 + 3.1 * max(2, len(study.splits)), height), layout="constrained")
+    panels = figure.subplots(1, len(study.splits), squeeze=False, sharex=True)[0]
+    for axes, split in zip(panels, study.splits, strict=True):
         axes.set_title(study.environment.split_label(split))
-        if rows:
-            axes.set_yticks(range(len(rows)), rows if axes is panels[0] else [""] * len(rows))
-            axes.set_ylim(len(rows) - 0.5, -0.5)
+        if names:
+            rows(axes, names if axes is panels[0] else [""] * len(names))
     return figure, panels
 
 
-def _category_rows(axes: Axes, rows: Sequence[str], tidy: pd.DataFrame) -> None:
-    games = tidy.groupby("category")["games"].first()
-    axes.set_yticks(range(len(rows)), [f"{name}\nn = {games[name]}" for name in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+def _category_rows(axes: Axes, study: Study, tidy: pd.DataFrame) -> list[str]:
+    """Label the rows with the categories and their numbers of games; returns the categories."""
+    names, games = arms.categories(study, tidy), tidy.groupby("category")["games"].first()
+    rows(axes, [f"{name}\nn = {games[name]}" for name in names])
     axes.axhline(0.5, color="0.8", linewidth=0.8)
+    return names
+
+
+def _draw_measures(
+    axes: Axes,
+    study: Study,
+    tidy: pd.DataFrame,
+    names: Sequence[str],
+    colours: dict[str, str],
+    columns: tuple[str, str, str],
+) -> None:
+    """A measure with its interval (`columns`: value, low, high) per category, the variants side by side."""
+    shown = _category_rows(axes, study, tidy)
+    for name, shift in zip(names, shifts(len(names)), strict=True):
+        own = tidy[tidy["variant"] == name]
+        places = [shown.index(category) + shift for category in own["category"]]
+        dots(axes, places, _spans(own[[*columns]]), _style(colours, name), _with_seeds(study, name), horizontal=True)
 
 
 def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) -> None:
-    """Each seed thin, the mean over seeds on top, the published value of full hollow."""
+    """Each seed thin, the mean over seeds on top; the published value of full hollow at the right edge, with its step."""
+    colours = variants.colours(study.variants)
     for name in names:
         table = dynamics.curves(study, metric, name)
         if table.shape[1] > 1:
-            axes.plot(table.index, table, color=VARIANT_COLOURS[name], linewidth=0.6, alpha=0.35)
-        axes.plot(table.index, dynamics.mean_over_seeds(table), color=VARIANT_COLOURS[name], linewidth=1.6)
-    if (quoted := dynamics.published_value(study, metric)) is not None:
-        axes.plot(*quoted, "o", **_HOLLOW)
+            axes.plot(table.index, table, color=colours[name], linewidth=0.5, alpha=0.25)
+        axes.plot(table.index, dynamics.mean_over_seeds(table), color=colours[name], linewidth=1.6)
+    last = int(study.metrics["step"].max())
+    if (theirs := dynamics.published_value(study, metric)) is not None:
+        step, value = theirs
+        axes.plot(1.05 * last, value, "o", clip_on=False, **HOLLOW)
+        axes.annotate(
+            f"step {step}", (1.05 * last, value), (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7
+        )
     axes.set(xlabel="training step")
     whole(axes.xaxis)
 
 
-def _curve_legend(study: Study, axes: Axes, beside: Axes, names: Sequence[str]) -> None:
-    """The legend of `_draw_curves` in a panel of its own."""
+def _curve_legend(figure: Figure, study: Study, axes: Axes, names: Sequence[str]) -> None:
+    colours = variants.colours(study.variants)
     for name in names:
-        _key(axes, f"{name} ({_seeds(study, name)})", color=VARIANT_COLOURS[name], linewidth=1.6)
+        key(axes, f"{label(name)} ({study.seed_count(name)})", color=colours[name], linewidth=1.6)
     if any(len(study.seeds(name)) > 1 for name in names):
-        _key(axes, "one seed", color="0.4", linewidth=0.6)
+        key(axes, "one seed, raw", color="0.4", linewidth=0.6)
     if dynamics.published_value(study, dynamics.U_HAT) is not None:
-        axes.plot([], [], "o", label=f"{LABEL} (full)", **_HOLLOW)
-    beside.set_axis_off()
-    beside.legend(*axes.get_legend_handles_labels(), loc="center left", title="mean over seeds, raw")
+        key(axes, f"{LABEL} (full), at the paper's step", marker="o", **HOLLOW)
+    legend(figure, axes, columns=2)
+
+
+def _published(axes: Axes, values: dict[float, float], marker: str = "o", shown: str = LABEL) -> None:
+    """Hollow markers of published values by their row; nothing, not even in the legend, if there is none."""
+    known = {row: value for row, value in values.items() if not np.isnan(value)}
+    if known:
+        axes.plot(list(known.values()), list(known), marker, label=shown, clip_on=False, **HOLLOW)
 
 
 def _seed_rates(frame: pd.DataFrame) -> pd.Series:
@@ -284,31 +314,29 @@ def _seed_rates(frame: pd.DataFrame) -> pd.Series:
 
 
 def _spans(values: pd.DataFrame) -> list[Estimate]:
-    """What `plots.dots` draws, of the columns value, low, high in the units of the axis; without bounds a dot alone.
+    """What `style.dots` draws, of the columns value, low, high in the units of the axis; without bounds a dot alone.
 
     `dots` takes shares and draws percent; n, level and method are not drawn.
     """
     return [Estimate(*row, 0, np.nan, "") for row in (values.ffill(axis=1) / 100).itertuples(index=False)]
 
 
-def _key(axes: Axes, label: str, **style: object) -> None:
-    """A legend entry without data."""
-    axes.plot([], [], label=label, **{"linestyle": "none" if "marker" in style else "-", **style})
+def _style(colours: dict[str, str], name: str) -> tuple[str, str]:
+    return colours[name], "s" if name == UNTRAINED else "o"
 
 
-def _style(name: str) -> tuple[str, str]:
-    return _UNTRAINED_STYLE if name == UNTRAINED else (VARIANT_COLOURS[name], "o")
+def _named(study: Study, names: Sequence[str]) -> list[str]:
+    """Labels of variants, with their numbers of seeds where these differ."""
+    if _common_seeds(study, names):
+        return [label(name) for name in names]
+    return [f"{label(name)}\n{study.seed_count(name)}" for name in names]
 
 
-def _seeds(study: Study, name: str) -> str:
-    there, missing = len(study.seeds(name)), len(study.missing.get(name, ()))
-    return plural(there, "seed") if not missing else f"{there} of {there + missing} seeds"
+def _common_seeds(study: Study, names: Sequence[str]) -> str:
+    """ ", 3 seeds" if all variants have as many, else ""."""
+    counts = {study.seed_count(name) for name in names}
+    return f", {counts.pop()}" if len(counts) == 1 else ""
 
 
-def _seed_label(study: Study, name: str) -> str:
-    return name if name == UNTRAINED else f"{name} ({_seeds(study, name)})"
-
-
-def _size(study: Study, row: pd.Series) -> str:
-    passes = int(row["passes"])
-    return f"n = {row['games']} {study.environment.tasks}, {passes} {'pass' if passes == 1 else 'passes'}"
+def _with_seeds(study: Study, name: str) -> str:
+    return label(name) if name == UNTRAINED else f"{label(name)} ({study.seed_count(name)})"

@@ -1,13 +1,13 @@
-"""What every figure shares: theme, colours, files, and the marks of rates and curves (method section 7).
+"""What every figure shares: theme, files, and the marks of rates and curves.
 
-Rates are dots with 95 % intervals, every variant has one colour-blind-safe colour everywhere, published values are
-hollow. `save` writes png and pdf whose bytes depend on the data alone. Figures are made without pyplot: they belong to
-nobody but the caller.
+Rates are dots with 95 % intervals, every variant has one colour-blind-safe colour everywhere (`analysis.variants`),
+published values are hollow. `save` writes png and pdf whose bytes depend on the data alone. Figures are made without
+pyplot: they belong to nobody but the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -22,34 +22,9 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from skill1.presets import variants as known_variants
 from skill1.stats import Estimate
 
-# seaborn's "colorblind" hues, a darker grey for grpo, which is no_library again, and dark hues for other methods; the
-# order of drawing is that of the known variants, full first.
-VARIANT_COLOURS: dict[str, str] = dict(
-    zip(
-        known_variants(),
-        (
-            "#0173b2",
-            "#949494",
-            "#de8f05",
-            "#d55e00",
-            "#029e73",
-            "#cc78bc",
-            "#ca9161",
-            "#5c5c5c",
-            "#6a3d9a",
-            "#e7298a",
-            "#f7b6d2",
-            "#7f3b08",
-            "#01665e",
-            "#dfc27d",
-            "#80cdc1",
-        ),
-        strict=True,
-    )
-)
+HOLLOW = {"markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none", "markersize": 6}
 _DPI = 300
 
 P = ParamSpec("P")
@@ -103,7 +78,7 @@ def dots(
     line: bool = False,
     size: float = 5,
 ) -> None:
-    """Estimates in percent at `positions`, with their intervals."""
+    """Draw estimates in percent at `positions`, with their intervals; `style`: colour and marker."""
     colour, marker = style
     value = np.array([100 * e.value for e in estimates])  # (n,)
     # rounding can put a bound of 0 or 100 % a hair on the wrong side of the value
@@ -126,16 +101,27 @@ def dots(
 
 
 def lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
-    """Logged metrics over the training step; `names`: metric -> label, those not logged are left out."""
+    """Draw logged metrics over the training step; `names`: metric -> label, those not logged are left out."""
     styles = ("-", "--", ":", "-.")
     for (name, label), shade, style in zip(names.items(), shades(len(names)), styles, strict=False):
         if name in metrics:
             axes.plot(metrics["step"], metrics[name], color=shade, linestyle=style, label=label)
 
 
+def key(axes: Axes, label: str, **style: object) -> None:
+    """Add a legend entry without data."""
+    axes.plot([], [], label=label, **{"linestyle": "none" if "marker" in style else "-", **style})
+
+
+def rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Give the rows of a figure of dots their labels, the first on top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
 def shades(count: int) -> list[tuple[float, float, float]]:
-    """Quantities of one run: shades of one ramp, so that they are never taken for variants."""
-    return sns.color_palette("flare", count)
+    """Quantities of one run: points of one ramp of lightness, so that they are never taken for variants."""
+    return sns.color_palette("viridis", count)
 
 
 def shifts(count: int) -> np.ndarray:
@@ -143,20 +129,20 @@ def shifts(count: int) -> np.ndarray:
     return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / count)
 
 
-def several(numbers: set[int]) -> str:
+def several(numbers: Iterable[int]) -> str:
     """ "n = 64 or 128"."""
-    return " or ".join(f"n = {n}" if i == 0 else str(n) for i, n in enumerate(sorted(numbers)))
+    return " or ".join(f"n = {n}" if i == 0 else str(n) for i, n in enumerate(sorted(set(numbers))))
 
 
 def percent(axis: Axis) -> None:
-    """An axis of rates in percent."""
+    """Scale an axis of rates in percent."""
     axis.axes.set(**{f"{axis.axis_name}lim": (-3, 103)})
     axis.set_major_locator(MaxNLocator(steps=[2, 2.5, 5, 10]))
     axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
 
 
 def whole(axis: Axis) -> None:
-    """An axis of counts."""
+    """Scale an axis of counts."""
     axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 

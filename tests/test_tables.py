@@ -1,0 +1,65 @@
+"""How numbers are formatted for display, and what variants are called and coloured."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.colors import to_rgb
+
+from skill1.analysis import tables, variants
+from skill1.presets import VARIANTS
+
+
+def test_values_and_intervals() -> None:
+    assert tables.with_interval(54.83, 46.25, 63.1) == "54.8 [46.2, 63.1]"
+    assert tables.with_interval(54.83, math.nan, math.nan) == "54.8"
+    assert tables.with_interval(5.1, -1.2, 11.4, "+.1f") == "+5.1 [-1.2, +11.4]"
+    assert tables.interval(-3, 0.04) == "[-3.0, +0.0]" and tables.interval(math.nan, 1) == ""
+    assert tables.number(387, "g") == "387" and tables.number(math.nan) == ""
+
+
+def test_p_values_are_never_zero() -> None:
+    assert [tables.p_value(p) for p in (0.0, 0.00099, 0.001, 0.0324, 1.0, math.nan)] == [
+        "< .001", "< .001", ".001", ".032", "1.000", ""
+    ]  # fmt: skip
+    assert tables.p_text(1e-9) == "p < .001" and tables.p_text(0.25) == "p = .250"
+
+
+def test_counts() -> None:
+    assert [tables.plural(n, "seed") for n in (0, 1, 2)] == ["0 seeds", "1 seed", "2 seeds"]
+    assert tables.plural(1, "pass", "passes") == "1 pass" and tables.plural(4, "pass", "passes") == "4 passes"
+
+
+def test_a_display_table_is_made_row_by_row() -> None:
+    tidy = pd.DataFrame({"split": ["a", "b"], "variant": ["x", "y"], "value": [1.0, 2.0]})
+    table = tables.display_table(tidy, ["split", "variant"], {"twice": lambda row: 2 * row.value})
+    assert table["twice"].to_dict() == {("a", "x"): 2.0, ("b", "y"): 4.0} and table.index.names == ["split", "variant"]
+
+
+def test_every_variant_has_a_label_and_a_colour_of_its_own() -> None:
+    found = variants.colours(VARIANTS)
+    assert set(found) == set(VARIANTS) and len(set(found.values())) == len(VARIANTS)
+    assert all(variants.label(name) != name for name in VARIANTS)
+    assert len({variants.label(name) for name in VARIANTS}) == len(VARIANTS)
+
+
+def test_a_variant_of_ones_own_shifts_no_colour() -> None:
+    known = variants.colours(VARIANTS)
+    mine = variants.colours([*VARIANTS, "mine", "another"])
+    assert {name: mine[name] for name in VARIANTS} == known and variants.label("mine") == "mine"
+    assert len(set(mine.values())) == len(VARIANTS) + 2
+    assert variants.colours(["mine"])["mine"] == variants.colour("mine")
+
+
+def test_the_palette_never_runs_out() -> None:
+    names = [f"method{i:03d}" for i in range(500)]
+    found = variants.colours([*VARIANTS, *names])
+    assert len(found) == len(VARIANTS) + 500 and all(len(to_rgb(colour)) == 3 for colour in found.values())
+    first = [found[name] for name in names[:40]]
+    assert len({*first, *variants.colours(VARIANTS).values()}) == 40 + len(VARIANTS)
+
+
+def test_order_is_untrained_known_others() -> None:
+    given = ["zeta", "gigpo", "alpha", "untrained", "full", "no_library", "full"]
+    assert variants.order(given) == ["untrained", "full", "no_library", "gigpo", "alpha", "zeta"]
