@@ -295,7 +295,7 @@ def test_the_commands_from_run_to_table(fresh, tmp_path, capsys):
     assert first.pop("evaluation") == "run: step 1, library step1" and second.pop("evaluation") == "api"
     assert first == second and first["n"] == 6 and first["seed"] == 0
     assert "run: step 1, library step1" in run_command("compare", place)
-    assert "is named twice" in run_command("compare", place, place)
+    assert "run is given twice" in run_command("compare", place, place)
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def utilities(run: RunDirectory) -> Figure:
         low, high = (mean - spread).clip(0, 1), (mean + spread).clip(0, 1)
         middle.fill_between(metrics["step"], low, high, color=shade, alpha=0.2, linewidth=0, label="± one std")
         middle.plot(metrics["step"], mean, color=shade, label="mean")
-        middle.set_ylim(low.min() - 0.02, 1.01)
+        middle.set_ylim(top=1.01)
     shares = {
         "selection/selected_share": "shown a skill",
         "distill_positive_rate": r"$r - \hat{U} > 0$",
