@@ -177,7 +177,7 @@ def test_the_summary_names_what_differs_significantly(study: Study) -> None:
     [line] = ablations.summary(sure).splitlines()
     row = ablations.effects(sure).set_index("variant").loc["no_library"]
     interval = f"[{row['both_low']:+.1f}, {row['both_high']:+.1f}]"
-    assert "full wins 88.9 [" in line and "(n = 12 games, 1 pass, 3 seeds); 1 of 2 variants differ" in line
+    assert "Skill1 wins 88.9 [" in line and "(n = 12 games, 1 pass, 3 seeds); 1 of 2 variants differ" in line
     assert f"no library (GRPO) -83.3 {interval} points, Holm p < .001, 3 against 3 seeds" in line
     assert f"below {ablations.resolution(sure)['if_runs'].iloc[0]:.1f} points" in line
     assert len(ablations.summary(study).splitlines()) == 2  # a sentence a split

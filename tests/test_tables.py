@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+import pytest
 from matplotlib.colors import to_rgb
 
 from skill1.analysis import tables, variants
-from skill1.presets import VARIANTS
+from skill1.presets import Variant
+from skill1.presets import variants as known_variants
 
 
 def test_values_and_intervals() -> None:
@@ -37,27 +39,30 @@ def test_a_display_table_is_made_row_by_row() -> None:
     assert table["twice"].to_dict() == {("a", "x"): 2.0, ("b", "y"): 4.0} and table.index.names == ["split", "variant"]
 
 
-def test_every_variant_has_a_label_and_a_colour_of_its_own() -> None:
-    found = variants.colours(VARIANTS)
-    assert set(found) == set(VARIANTS) and len(set(found.values())) == len(VARIANTS)
-    assert all(variants.label(name) != name for name in VARIANTS)
-    assert len({variants.label(name) for name in VARIANTS}) == len(VARIANTS)
+def test_every_variant_has_a_colour_of_its_own() -> None:
+    names = list(known_variants())
+    found = variants.colours(names)
+    assert list(found) == names and len(set(found.values())) == len(names)
+    assert variants.label("full") == "Skill1" and variants.label("mine") == "mine"
 
 
-def test_a_variant_of_ones_own_shifts_no_colour() -> None:
-    known = variants.colours(VARIANTS)
-    mine = variants.colours([*VARIANTS, "mine", "another"])
-    assert {name: mine[name] for name in VARIANTS} == known and variants.label("mine") == "mine"
-    assert len(set(mine.values())) == len(VARIANTS) + 2
-    assert variants.colours(["mine"])["mine"] == variants.colour("mine")
+def test_a_new_variant_shifts_no_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = variants.colours(known_variants())
+    known = dict(known_variants())
+    entries = [("full", known.pop("full")), ("new", Variant("a new one", {})), *known.items()]  # not at the end
+    monkeypatch.setattr("skill1.presets.variants", lambda: dict(entries))
+    after = variants.colours([*before, "new", "mine", "another"])
+    assert list(after)[:3] == ["full", "new", "no_library"] and variants.label("new") == "a new one"
+    assert {name: after[name] for name in before} == before and len(set(after.values())) == len(before) + 3
+    assert variants.colour("new") == after["new"]
 
 
 def test_the_palette_never_runs_out() -> None:
     names = [f"method{i:03d}" for i in range(500)]
-    found = variants.colours([*VARIANTS, *names])
-    assert len(found) == len(VARIANTS) + 500 and all(len(to_rgb(colour)) == 3 for colour in found.values())
+    found = variants.colours([*known_variants(), *names])
+    assert len(found) == len(known_variants()) + 500 and all(len(to_rgb(colour)) == 3 for colour in found.values())
     first = [found[name] for name in names[:40]]
-    assert len({*first, *variants.colours(VARIANTS).values()}) == 40 + len(VARIANTS)
+    assert len({*first, *variants.colours(known_variants()).values()}) == 40 + len(known_variants())
 
 
 def test_order_is_untrained_known_others() -> None:

@@ -282,7 +282,7 @@ def summary(study: Study) -> str:
         least = limits.loc[split, "if_runs"]
         unseen = "" if np.isnan(least) else f" (differences below {least:.1f} points are mostly missed)"
         lines.append(
-            f"* {split}: full wins {with_interval(full['value'], full['low'], full['high'])} % "
+            f"* {split}: {label(REFERENCE)} wins {with_interval(full['value'], full['low'], full['high'])} % "
             f"({arms.size(study, split)}, {study.seed_count(REFERENCE)}); {len(sure)} of "
             f"{plural(len(part), 'variant')} differ significantly from it over new runs{unseen}"
             f"{f': {found}' if found else ''}."

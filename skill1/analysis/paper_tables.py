@@ -207,7 +207,8 @@ def claim_table(study: Study) -> pd.DataFrame:
     """Format `claims` for display."""
     tidy = claims(study)
     tidy["claim"] = [
-        f"{label(row.variant)} {'below' if row.published < 0 else 'above'} full" for row in tidy.itertuples()
+        f"{label(row.variant)} {'below' if row.published < 0 else 'above'} {label(REFERENCE)}"
+        for row in tidy.itertuples()
     ]
     cells = {
         "claim of": lambda row: row.table.replace("table", "Table "),
@@ -235,8 +236,8 @@ def summary(study: Study) -> str:
             for names in [part.loc[part["verdict"] == verdict, "variant"].map(label)]
         ]
         lines.append(
-            f"* {split} ({arms.size(study, split)}, {study.seed_count(REFERENCE)} of full): of "
-            f"{plural(len(part), 'published direction')} against full, {', '.join(counts)}."
+            f"* {split} ({arms.size(study, split)}, {study.seed_count(REFERENCE)}): of "
+            f"{plural(len(part), 'published direction')} against {label(REFERENCE)}, {', '.join(counts)}."
         )
     return "\n".join(lines)
 

@@ -76,7 +76,7 @@ def effect_dots(study: Study) -> Figure:
         key(axes, f"95 %: new runs, new {tasks}", linewidth=1.0, color="0.3")
         _published(axes, dict(enumerate(part["published"])))
         common = _common_seeds(study, [REFERENCE, *names])
-        axes.set(xlabel=f"success minus that of full (points)\n{arms.size(study, split)}{common}")
+        axes.set(xlabel=f"success minus that of {label(REFERENCE)} (points)\n{arms.size(study, split)}{common}")
     legend(figure, panels[0], columns=2)
     return figure
 
