@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
 from test_notebooks import NOTEBOOKS, shown
@@ -27,14 +25,11 @@ from skill1.envs.webshop.spec import WEBSHOP
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.nano.model import nano_tokenizer
-from skill1.nano.probe import probe
 from skill1.nano.webshop import NANO
 from skill1.nano.webshop.expert import ShopExpert
-from skill1.nano.webshop.facts import draw_arms, taught
 from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.nano.webshop.reading import read_wish
 from skill1.nano.world import nano_world, world_folder
-from skill1.policy import Completion
 from skill1.presets import VARIANTS
 from skill1.prompts import make_prompts
 from skill1.prompts.full import FullPrompts
@@ -252,40 +247,6 @@ def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
     assert 0 <= summary["after"]["library"]["score"] <= 1 and "test" not in summary
     with pytest.raises(ConfigError, match="the preset paper has no generated games of its own"):
         demo(2, preset="paper")
-
-
-class Searcher:
-    """Searches for the brand that its skill names, else for "none"."""
-
-    prompts = CompactShopPrompts()
-
-    def generate(self, texts, seeds, *, temperature, max_new_tokens):
-        shown = [text.partition("<skill> ")[2].removesuffix(" <write>").split() for text in texts]
-        brands = [words[words.index(":") + 1 :] if ":" in words else ["none"] for words in shown]
-        answers = [f"search {' '.join(brand)}" for brand in brands]
-        ids = np.zeros(1, np.int32)
-        return [Completion(ids, ids, np.zeros(1, np.float32), answer) for answer in answers]
-
-
-def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(shop, shopper):
-    config = configure_shop(shop, shopper)
-    environment = make_environment(config.environment)
-    train, tasks = environment.tasks("train"), environment.tasks("test")
-    probed, drawn = draw_arms(environment, train, tasks, 1, random.Random(0))
-    assert probed == list(tasks)
-    for task, own, draw in zip(tasks, taught(environment, tasks), drawn, strict=True):
-        assert draw["none"] is None and draw["relevant"] == own
-        assert draw["irrelevant"] in taught(environment, train)
-        assert draw["irrelevant"].about != own.about and draw["irrelevant"].found != own.found
-        assert own.about == " ".join(read_wish(environment.goal(task).text).terms)
-    report = probe(Searcher(), environment, config, split="test", passes=2)
-    assert tuple(report.frame["arm"].unique()) == ("none", "relevant", "irrelevant") and len(report.frame) == 3 * 2 * 12
-    followed = {arm: values["followed"].value for arm, values in report.arms.items()}
-    assert followed == {"none": 0.0, "relevant": 1.0, "irrelevant": 1.0}
-    assert report.gate["following an irrelevant skill: irrelevant - none"].value == 1.0 and not report.passed
-    assert all("score" in values for values in report.arms.values())
-    with pytest.raises(DataError, match="no training goal wishes another product"):
-        draw_arms(environment, tasks[:1], tasks[:1], 1, random.Random(0))
 
 
 @pytest.mark.slow
