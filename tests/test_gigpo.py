@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hand_made import bare, turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skill1.advantages import group_advantages
-from test_credit import PAPER, rollout, rows_of, run, turn
 
-from skill1.config import CreditConfig
-from skill1.credit import credit, returns
-from skill1.methods.gigpo import discounted_returns, episode_advantages, step_advantages, step_rewards
+from skill1.config import Config, CreditConfig, load_config, override
+from skill1.credit import group_advantages, invalid_actions, returns_of
+from skill1.methods.gigpo import GiGPO, discounted_returns, episode_advantages, step_advantages, step_rewards
+from skill1.methods.grpo import GRPO
 from skill1.records import Rollout
 
-GIGPO = replace(PAPER, estimator="gigpo")
+GIGPO = load_config("paper", "gigpo", {"credit.invalid_penalty": 0.0})
 ROOT_HALF = math.sqrt(0.5)
 FLAGS = st.lists(st.booleans(), min_size=1, max_size=9).map(np.array)
 
@@ -27,10 +27,9 @@ FLAGS = st.lists(st.booleans(), min_size=1, max_size=9).map(np.array)
 
 def test_step_rewards_by_hand() -> None:
     invalid = np.array([True, False, True, True])
-    config = CreditConfig(invalid_penalty=0.1)
-    np.testing.assert_allclose(step_rewards(1.0, invalid, config), [-0.1, 0.0, -0.1, 0.9])
-    np.testing.assert_allclose(step_rewards(1.0, invalid, replace(config, max_penalised=2)), [-0.1, 0.0, -0.1, 1.0])
-    np.testing.assert_allclose(step_rewards(0.0, invalid, replace(config, max_penalised=0)), [0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(step_rewards(1.0, invalid, 0.1), [-0.1, 0.0, -0.1, 0.9])
+    np.testing.assert_allclose(step_rewards(1.0, np.array([True, False]), 0.1), [-0.1, 1.0])
+    np.testing.assert_allclose(step_rewards(0.0, np.zeros(4, bool), 0.1), [0.0, 0.0, 0.0, 0.0])
 
 
 def test_discounted_returns_by_hand() -> None:
@@ -47,12 +46,13 @@ def test_discounting_leaves_the_rewards_alone() -> None:
 
 
 @given(FLAGS, st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.01, 0.1]), st.none() | st.integers(0, 4))
-def test_steps_add_up_to_the_episode(invalid: np.ndarray, outcome: float, penalty: float, cap: int | None) -> None:
+def test_steps_add_up_to_the_episode(ill: np.ndarray, outcome: float, penalty: float, cap: int | None) -> None:
     config = CreditConfig(invalid_penalty=penalty, max_penalised=cap)
-    rewards = step_rewards(outcome, invalid, config)
-    whole = returns(np.array([outcome]), np.array([invalid.sum()]), np.array([math.nan]), config)
-    assert rewards.sum() == pytest.approx(whole[0])
-    assert discounted_returns(rewards, 1.0)[0] == pytest.approx(whole[0])
+    played = bare(outcome=outcome, acts=[turn("act", well_formed=not bad) for bad in ill])
+    rewards = step_rewards(outcome, invalid_actions(played, config), penalty)
+    [whole] = returns_of([played], config)
+    assert rewards.sum() == pytest.approx(whole)
+    assert discounted_returns(rewards, 1.0)[0] == pytest.approx(whole)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=9), st.floats(0, 1))
@@ -155,11 +155,13 @@ def test_step_advantages_laws(case: tuple[np.ndarray, np.ndarray, list[str]], sc
 
 def episode(index: int, outcome: float, seen: list[str], group: int = 0, bad: tuple[int, ...] = ()) -> Rollout:
     acts = [replace(turn("act", well_formed=t not in bad), observation=text) for t, text in enumerate(seen)]
-    return rollout(group=group, index=index, outcome=outcome, acts=acts, selection=False, distilled=None)
+    return bare(group, index, outcome, acts)
 
 
-def bare(rollouts: list[Rollout], config: CreditConfig = GIGPO) -> list[float]:
-    return [row.advantage for row in credit(rollouts, config, selection=False, distillation=False)]
+def found(rollouts: list[Rollout], config: Config = GIGPO, **changes: object) -> list[float]:
+    """Advantages of a configuration with changes; `a__b` stands for `a.b`."""
+    changed = override(config, {name.replace("__", "."): value for name, value in changes.items()})
+    return [row.advantage for row in GiGPO.rows(rollouts, changed)]
 
 
 TWO_GROUPS = [
@@ -174,58 +176,36 @@ def test_two_groups_by_hand() -> None:
     # Group 0: A_E = +-sqrt(1/2). "room": R_0 = .95 and 0; "shelf": 1 and 0; "desk" alone: A_S = +-sqrt(1/2), 0.
     # Group 1: both won, A_E = 0. "room": R_0 = 1 and .95, so the shorter way is the better: +-sqrt(1/2); "bed" alone.
     h = ROOT_HALF
-    assert bare(TWO_GROUPS) == pytest.approx([2 * h, 2 * h, -2 * h, -h, -2 * h, h, -h, 0])
-    assert bare(TWO_GROUPS, replace(GIGPO, gigpo_omega=0.5)) == pytest.approx(
+    assert found(TWO_GROUPS) == pytest.approx([2 * h, 2 * h, -2 * h, -h, -2 * h, h, -h, 0])
+    assert found(TWO_GROUPS, method__omega=0.5) == pytest.approx(
         [1.5 * h, 1.5 * h, -1.5 * h, -h, -1.5 * h, 0.5 * h, -0.5 * h, 0]
     )
     # F = 1: "room" .475, "shelf" .5 and A_E .5 in group 0; .025 in group 1.
-    assert bare(TWO_GROUPS, replace(GIGPO, scale_by_std=False)) == pytest.approx(
+    assert found(TWO_GROUPS, credit__scale_by_std=False) == pytest.approx(
         [0.975, 1.0, -0.975, -0.5, -1.0, 0.025, -0.025, 0]
     )
     # By rows: two 1s and three 0s: mean .4, squares 2 * .36 + 3 * .16 = 1.2, variance .3.
-    by_row = bare(TWO_GROUPS, replace(GIGPO, scale_by_std=False, gigpo_statistics="row", gigpo_omega=0.0))
-    assert by_row == pytest.approx([0.6, 0.6, -0.4, -0.4, -0.4, 0, 0, 0])
-    scaled = bare(TWO_GROUPS, replace(GIGPO, gigpo_statistics="row", gigpo_omega=0.0))
-    assert scaled == pytest.approx([a / math.sqrt(0.3) for a in by_row])
+    by_row = {"method__statistics": "row", "method__omega": 0.0}
+    centred = found(TWO_GROUPS, credit__scale_by_std=False, **by_row)
+    assert centred == pytest.approx([0.6, 0.6, -0.4, -0.4, -0.4, 0, 0, 0])
+    assert found(TWO_GROUPS, **by_row) == pytest.approx([a / math.sqrt(0.3) for a in centred])
 
 
 def test_penalties_are_paid_where_they_happen() -> None:
     rollouts = [episode(0, 1.0, ["room", "shelf"], bad=(1,)), episode(1, 1.0, ["room", "shelf"])]
-    config = CreditConfig(estimator="gigpo", invalid_penalty=0.1, scale_by_std=False, gigpo_gamma=0.5)
+    changes = {"credit__invalid_penalty": 0.1, "credit__scale_by_std": False, "method__gamma": 0.5}
     # R = .9 and 1: A_E = -+.05. "room": .45 and .5: -+.025. "shelf": .9 and 1: -+.05.
-    assert bare(rollouts, config) == pytest.approx([-0.075, -0.1, 0.075, 0.1])
+    assert found(rollouts, **changes) == pytest.approx([-0.075, -0.1, 0.075, 0.1])
+    assert found(rollouts, credit__max_penalised=0, **changes) == [0.0] * 4
 
 
 def test_without_step_weight_it_is_grpo() -> None:
-    assert bare(TWO_GROUPS, replace(GIGPO, gigpo_omega=0.0)) == bare(TWO_GROUPS, PAPER)
-    weights = [[r.weight for r in credit(TWO_GROUPS, c, selection=False, distillation=False)] for c in (GIGPO, PAPER)]
-    assert weights[0] == weights[1]
+    grpo = GRPO.rows(TWO_GROUPS, load_config("paper", "grpo", {"credit.invalid_penalty": 0.0}))
+    assert found(TWO_GROUPS, method__omega=0.0) == [row.advantage for row in grpo]
+    gigpo = GiGPO.rows(TWO_GROUPS, GIGPO)
+    assert [(r.weight, r.rollout, r.turn) for r in gigpo] == [(r.weight, r.rollout, r.turn) for r in grpo]
 
 
-def test_other_stages_get_the_episode_alone() -> None:
-    rollouts = [
-        rollout(index=0, outcome=1.0, utilities=(0.9, 0.1)),
-        rollout(index=1, outcome=0.0, utilities=(0.9, 0.1)),
-    ]
-    rows = run(rollouts, GIGPO)
-    for stage in ("query", "rerank", "distill"):
-        assert [r.advantage for r in rows_of(rows, stage)] == pytest.approx([ROOT_HALF, -ROOT_HALF])
-    # All four observations are "": R_t = .95, 1, 0, 0, mean .4875.
-    values = np.array([0.95, 1.0, 0.0, 0.0])
-    expected = np.repeat([ROOT_HALF, -ROOT_HALF], 2) + (values - values.mean()) / values.std(ddof=1)
-    assert [r.advantage for r in rows_of(rows, "act")] == pytest.approx(expected.tolist())
-
-
-def test_a_ranking_in_the_return_counts_for_the_episode_but_for_no_step() -> None:
-    rollouts = [
-        rollout(index=0, utilities=(0.9, 0.1), ranking=(0, 1), acts=[turn("act")]),
-        rollout(index=1, utilities=(0.9, 0.1), ranking_parsed=False, acts=[turn("act")]),
-    ]
-    rows = run(rollouts, replace(GIGPO, rerank_credit="return", scale_by_std=False))
-    assert [r.advantage for r in rows_of(rows, "act")] == pytest.approx([0.15, -0.15])
-
-
-def test_a_baseline_without_effect_is_an_error() -> None:
-    with pytest.raises(ValueError, match="rerank_baseline has no effect with estimator='gigpo'"):
-        run([rollout(index=0), rollout(index=1)], replace(GIGPO, rerank_baseline="batch_mean"))
-    assert bare(TWO_GROUPS, replace(GIGPO, rerank_baseline="batch_mean")) == bare(TWO_GROUPS)
+def test_rollouts_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(ValueError, match="groups must have one common size >= 2"):
+        GiGPO.rows(TWO_GROUPS[:3], GIGPO)

@@ -9,16 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hand_made import advantages, rollout, rows_of, turn
 from hypothesis import given
 from hypothesis import strategies as st
-from test_credit import rollout, rows_of, turn
 
-from skill1.config import CreditConfig, LibraryConfig, load_config
-from skill1.credit import credit, credit_metrics
+from skill1.config import Config, LibraryConfig, load_config, override
+from skill1.credit import rollout_metrics, selection_metrics
+from skill1.envs.base import Observation
 from skill1.library import FrozenLibrary, SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
-from skill1.methods.retroagent import (
+from skill1.methods.retroagent.equations import (
     Potentials,
+    Reflection,
+    Retrospect,
     intrinsic,
     intrinsic_of,
     judged_right,
@@ -28,12 +31,15 @@ from skill1.methods.retroagent import (
     return_advantages,
     step_returns,
 )
-from skill1.records import Candidate, Lesson, Reflection, Rollout, Row, Skill
+from skill1.methods.retroagent.method import RetroAgent
+from skill1.records import Candidate, Lesson, Rollout, Row, Skill
+from skill1.rollout import Episode
 from skill1.store.rollout_log import read_rollouts, write_rollouts
 
-IN_CONTEXT = load_config("paper", "retroagent_in_context")
-RL = load_config("paper", "retroagent_rl")
-TEXT = "put a mug on the desk"  # of test_credit's rollouts
+FREE = {"credit.invalid_penalty": 0.0}
+IN_CONTEXT = load_config("paper", "retroagent_in_context", FREE)
+RL = load_config("paper", "retroagent_rl", FREE)
+TEXT = "put a mug on the desk"  # of rollouts made by hand
 
 
 def played(
@@ -50,11 +56,12 @@ def played(
     """An episode that was reflected on, judged right unless said otherwise; four subtasks."""
     reflection = Reflection(bool(outcome) if judged is None else judged, completed, 4)
     found = rollout(group, index, outcome, acts=[turn("act")] * steps, selection=False)
-    return replace(found, **({"reflection": reflection, "baseline": baseline} | changed))
+    return replace(found, **({"extra": Retrospect(True, reflection, baseline)} | changed))
 
 
-def rows(rollouts: Sequence[Rollout], config: CreditConfig) -> list[Row]:
-    return credit(rollouts, replace(config, invalid_penalty=0.0), selection=False, distillation=True)
+def rows(rollouts: Sequence[Rollout], config: Config, **changes: object) -> list[Row]:
+    """Rows of a configuration with changes of the method's options."""
+    return RetroAgent.rows(rollouts, override(config, {f"method.{name}": value for name, value in changes.items()}))
 
 
 # --- phi, Phi, R_int ---------------------------------------------------------------------------------------------
@@ -114,6 +121,13 @@ def test_the_order_of_groups_does_not_matter_to_phi(wins: list[int], random) -> 
     assert found == [max(wins) / 8] * 2
 
 
+def ended(instruction: str, game: str, won: bool) -> Episode:
+    """An episode of a task at its end, when it is reflected on."""
+    start = Observation("", (), instruction)
+    task = replace(rollout().task, game=game)
+    return Episode(task, 0, 0, (0,), start, start, won=won)
+
+
 def test_phi_and_references_survive_their_files(tmp_path) -> None:
     for same_task, name in (("text", TEXT), ("game", "train/0")):
         potentials, references = Potentials(same_task), ReferenceTrajectories(same_task)
@@ -125,23 +139,37 @@ def test_phi_and_references_survive_their_files(tmp_path) -> None:
         for state in (again, shown):
             state.load(tmp_path)
         assert again[name] == 0.375
-        assert shown.opposite(name, won=True) == references.opposite(name, won=True) == [("", "")] * 2
-        assert shown.opposite("another", won=True) is None
+        of_text, of_game = ended(TEXT, "train/9", True), ended("another", "train/0", True)
+        asked, other = (of_text, of_game) if same_task == "text" else (of_game, of_text)
+        assert shown.opposite(asked) == references.opposite(asked) == [("", "")] * 2
+        assert shown.opposite(other) is None
 
 
 # --- returns to go -----------------------------------------------------------------------------------------------
 
 
 def test_returns_to_go_by_hand() -> None:
-    config = IN_CONTEXT.credit
     three = np.zeros(3, dtype=bool)
     # the paper's units: a win is 10, R_int = .5
-    np.testing.assert_allclose(10 * step_returns(1.0 + 0.1 * 0.5, three, config), [9.47625, 9.975, 10.5])
-    invalid = np.array([True, False, True])
-    charged = step_returns(1.0, invalid, replace(config, invalid_penalty=0.1))
+    np.testing.assert_allclose(10 * step_returns(1.0 + 0.1 * 0.5, three, 0.01, 0.95), [9.47625, 9.975, 10.5])
+    charged = step_returns(1.0, np.array([True, False, True]), 0.1, 0.95)
     np.testing.assert_allclose(charged, [0.9025 - 0.1, 0.95, 1.0 - 0.1])
-    capped = step_returns(1.0, invalid, replace(config, invalid_penalty=0.1, max_penalised=1))
+    capped = step_returns(1.0, np.array([True, False, False]), 0.1, 0.95)
     np.testing.assert_allclose(capped, [0.9025 - 0.1, 0.95, 1.0])
+
+
+def test_only_the_invalid_action_pays_and_no_more_than_the_cap() -> None:
+    acts = [turn("act", well_formed=False), turn("act"), turn("act", well_formed=False)]
+    group = [played(0, 1.0, 4), played(1, 1.0, 4)]
+    group[0] = replace(group[0], turns=(*acts, turn("distill")), steps=3)
+    values = np.array([0.9025 - 0.1, 0.95, 1.0, 0.95, 1.0])  # three actions, and two of the other
+    for cap, last in ((None, 0.9), (1, 1.0)):
+        values[2] = last
+        config = override(
+            load_config("paper", "retroagent_in_context_released"),
+            {"credit.invalid_penalty": 0.1, "credit.max_penalised": cap, "credit.scale_by_std": False},
+        )
+        assert advantages(rows(group, config), "act") == pytest.approx((values - values.mean()).tolist())
 
 
 def test_advantages_over_rows_and_over_episodes_by_hand() -> None:
@@ -158,33 +186,54 @@ def test_advantages_over_rows_and_over_episodes_by_hand() -> None:
 def test_act_rows_are_compared_within_their_group(drawn: list[tuple[int, bool, int]]) -> None:
     group = [played(i, float(won), done, steps=steps) for i, (steps, won, done) in enumerate(drawn)]
     other = [played(i, float(i == 0), group=1) for i in range(len(drawn))]
-    alone, beside = (rows(r, IN_CONTEXT.credit) for r in (group, [*group, *other]))
-    own = [row.advantage for row in alone if row.stage == "act"]
+    alone, beside = (rows(r, IN_CONTEXT) for r in (group, [*group, *other]))
+    own = advantages(alone, "act")
     assert sum(own) == pytest.approx(0.0, abs=1e-9)
     assert own == pytest.approx([r.advantage for r in beside if r.stage == "act" and r.group == 0])
 
 
 def test_progress_decides_where_nobody_won() -> None:
     unequal = [played(i, 0.0, done, steps=1) for i, done in enumerate((0, 2, 3, 3))]
-    found = [row.advantage for row in rows_of(rows(unequal, IN_CONTEXT.credit), "act")]
+    found = advantages(rows(unequal, IN_CONTEXT), "act")
     rewards = np.array([0.0, 0.05, 0.075, 0.075])
     assert found == pytest.approx(list((rewards - rewards.mean()) / rewards.std(ddof=1)))
     equal = [played(i, 0.0, 2, steps=1) for i in range(4)]
-    assert not any(row.advantage for row in rows(equal, IN_CONTEXT.credit))
-    released = load_config("paper", "retroagent_in_context_released").credit
-    assert not any(row.advantage for row in rows(unequal, released))
+    assert not any(row.advantage for row in rows(equal, IN_CONTEXT))
+    assert not any(row.advantage for row in rows(unequal, load_config("paper", "retroagent_in_context_released")))
 
 
 def test_early_and_late_actions_differ_where_all_won() -> None:
     won = [played(i, 1.0, 4, steps=3, baseline=0.5) for i in range(2)]
-    first, second, third = [row.advantage for row in rows_of(rows(won, IN_CONTEXT.credit), "act")][:3]
+    first, second, third = advantages(rows(won, IN_CONTEXT), "act")[:3]
     assert first < second < third
 
 
-def test_the_return_that_is_logged_has_the_intrinsic_reward() -> None:
-    group = [played(0, 1.0, 4, baseline=0.5), played(1, 0.0, 3, baseline=0.5)]
-    assert [intrinsic_of(r) for r in group] == [0.5, 0.25]
-    assert credit_metrics(group, IN_CONTEXT.credit)["return"] == pytest.approx((1.05 + 0.025) / 2)
+def test_statistics_over_episodes_reach_the_rows() -> None:
+    group = [played(0, 1.0, 4, steps=2), played(1, 0.0, 0, steps=1)]
+    # over the first actions, .95 * 1.1 and 0: mean .5225
+    changes = {"statistics": "episode", "gamma": 0.95}
+    config = override(IN_CONTEXT, {"credit.scale_by_std": False})
+    assert advantages(rows(group, config, **changes), "act") == pytest.approx([0.5225, 1.1 - 0.5225, -0.5225])
+
+
+def test_metrics_by_hand() -> None:
+    group = [
+        played(0, 1.0, 2, baseline=0.25), played(1, 0.0, 3, judged=True, baseline=0.25),
+        played(2, 1.0, extra=Retrospect(True, Reflection(None, 0, 0))), played(3, 1.0, extra=Retrospect(memory=False)),
+    ]  # fmt: skip
+    returns = np.array([1 + 0.1 * 0.75, 0.1 * 0.5, 1.0, 1.0])
+    assert [intrinsic_of(r) for r in group] == [0.75, 0.5, 0.0, 0.0]
+    common = rollout_metrics(group, returns) | selection_metrics(group)
+    metrics = RetroAgent.metrics(group, IN_CONTEXT)
+    assert metrics["return"] == pytest.approx(returns.mean())
+    assert metrics == pytest.approx(common | {
+        "memory/success": 2 / 3,
+        "memory/control": 1.0,
+        "reflection/potential": (1 + 0.75 + 0 + 0) / 4,
+        "reflection/intrinsic": (0.75 + 0.5 + 0 + 0) / 4,
+        "reflection/right": 1 / 4,
+    }, nan_ok=True)  # fmt: skip
+    assert math.isnan(RetroAgent.metrics(group[:2], IN_CONTEXT)["memory/control"])
 
 
 # --- reflections -------------------------------------------------------------------------------------------------
@@ -199,27 +248,48 @@ def test_rewards_of_reflections_by_hand() -> None:
 
 
 def test_reflect_rows_are_compared_over_the_batch() -> None:
-    unread = Reflection(None, 0, 0)
+    unread = Retrospect(True, Reflection(None, 0, 0))
     batch = [
         played(0, 1.0, 4, baseline=0.5), played(1, 1.0, 0, judged=False, baseline=0.5),
-        played(0, 0.0, 3, group=1), played(1, 0.0, group=1, reflection=unread),
+        played(0, 0.0, 3, group=1), played(1, 0.0, group=1, extra=unread),
     ]  # fmt: skip
     assert [judged_right(r) for r in batch] == [True, False, True, False]
 
     def found(**changed: object) -> list[float]:
-        return [row.advantage for row in rows_of(rows(batch, replace(RL.credit, **changed)), "distill")]
+        return advantages(rows(batch, RL, **changed), "distill")
 
     assert found() == pytest.approx([0.5 / math.sqrt(1 / 3), -0.5 / math.sqrt(1 / 3)] * 2)
-    assert found(distill_baseline="none") == [1, 0, 1, 0]
-    assert found(distill_baseline="group") == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)] * 2)
-    assert found(distill_reward="intrinsic", distill_baseline="none") == [0.5, 0.5, 0.75, 0.0]
-    assert not rows_of(rows(batch, IN_CONTEXT.credit), "distill")
+    assert found(reflect_baseline="none") == [1, 0, 1, 0]
+    assert found(reflect_baseline="group") == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)] * 2)
+    assert found(reflect_reward="intrinsic", reflect_baseline="none") == [0.5, 0.5, 0.75, 0.0]
+    assert found(reflect_reward="judged_won", reflect_baseline="none") == [1, 0, 0, 0]
+    assert not rows_of(rows(batch, IN_CONTEXT), "distill")
 
 
 def test_a_reflection_row_weighs_as_its_stage_says() -> None:
     batch = [played(i, float(i), 4 * i) for i in range(2)]
-    found = rows(batch, RL.credit)
+    found = rows(batch, RL)
     assert {row.weight for row in rows_of(found, "distill")} == {len(found) / 2}
+    assert {row.weight for row in rows_of(rows(batch, RL, lambda_reflect=0.5), "distill")} == {len(found) / 4}
+    assert [row.weight for row in rows_of(found, "act")] == [len(found) / 2 / 2] * 4  # two trajectories of two actions
+
+
+def test_every_rollout_has_one_reflection_and_no_query() -> None:
+    batch = [played(0, 1.0), played(1, 0.0)]
+    for turns, message in (
+        ((turn("act"),), "rollout 1 of group 0 .* has 0 distill turns, expected 1"),
+        ((turn("act"), turn("distill"), turn("distill")), "has 2 distill turns, expected 1"),
+        ((turn("query"), turn("act"), turn("distill")), "has 1 query turns, expected 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rows([batch[0], replace(batch[1], turns=turns)], IN_CONTEXT)
+
+
+def test_stages_in_the_order_of_an_episode() -> None:
+    assert list(RetroAgent.trained_stages(IN_CONTEXT).items()) == [("act", 2048), ("distill", 2048)]
+    assert RetroAgent.skills_shown(IN_CONTEXT) == (1, 0.5)
+    shown = override(IN_CONTEXT, {"library.top_k": 3, "method.memory_share": 0.25})
+    assert RetroAgent.skills_shown(shown) == (3, 0.25)
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
@@ -248,8 +318,8 @@ def memory(**fields: object) -> SkillLibrary:
 def seen(candidates: Sequence[str] = (), outcome: float = 0.0, lesson: Lesson | None = None, judged: bool = True):
     """A rollout as the library sees it; judged right or not."""
     given = tuple(Candidate(c, 0.5, 0.9, 0.9) for c in candidates)
-    reflection = Reflection(bool(outcome) == judged, 1, 4)
-    return played(outcome=outcome, candidates=given, lesson=lesson, reflection=reflection)
+    said = Retrospect(True, Reflection(bool(outcome) == judged, 1, 4))
+    return played(outcome=outcome, candidates=given, lesson=lesson, extra=said)
 
 
 def test_similarity_and_utility_by_hand() -> None:
@@ -295,10 +365,10 @@ def test_what_was_judged_right_is_kept_of_either_outcome() -> None:
         seen(outcome=1.0, lesson=Lesson("0.5", "a success missed"), judged=False),
         seen(outcome=1.0, judged=True),  # had nothing to say
     ]
-    report = found.learn(taught, 1)
+    event = found.learn(taught, 1, RetroAgent.admits)
     assert [(s.strategy, s.outcome) for s in found] == [("a failure seen", "failure"), ("a success seen", "success")]
     again = memory()
-    again.apply(report.event)
+    again.apply(event)
     assert again.state_hash() == found.state_hash()
     paper = SkillLibrary(LibraryConfig(), Angles())
     paper.learn(taught, 1)
@@ -307,26 +377,28 @@ def test_what_was_judged_right_is_kept_of_either_outcome() -> None:
 
 def test_an_equal_lesson_of_a_like_task_merges() -> None:
     found = memory()
-    found.learn([seen(outcome=1.0, lesson=Lesson("0.8", "a lesson"))], 1)
-    report = found.learn([seen(outcome=0.0, lesson=Lesson("0.81", "a lesson"))], 2)
-    assert report.merged == 1 and len(found) == 1
-    report = found.learn([seen(outcome=0.0, lesson=Lesson("0.1", "a lesson"))], 3)
-    assert report.admitted == 1 and len(found) == 2
+
+    def learn(desc: str, outcome: float, step: int):
+        return found.learn([seen(outcome=outcome, lesson=Lesson(desc, "a lesson"))], step, RetroAgent.admits)
+
+    learn("0.8", 1.0, 1)
+    assert len(learn("0.81", 0.0, 2).merged) == 1 and len(found) == 1
+    assert len(learn("0.1", 0.0, 3).admitted) == 1 and len(found) == 2
 
 
 # --- logs --------------------------------------------------------------------------------------------------------
 
 
-def test_reflections_are_logged_and_older_logs_read(tmp_path) -> None:
-    logged = [played(0, 1.0, 4, baseline=0.5, memory=False), played(1, reflection=Reflection(None, 0, 0)),
-              played(2, reflection=None)]  # fmt: skip
-    write_rollouts(tmp_path / "rollouts.parquet", logged)
-    found = read_rollouts(tmp_path / "rollouts.parquet")
-    assert [(r.reflection, r.baseline, r.memory) for r in found] == [
-        (r.reflection, r.baseline, r.memory) for r in logged
+def test_reflections_are_logged_in_columns_of_their_own(tmp_path) -> None:
+    logged = [
+        played(0, 1.0, 4, extra=Retrospect(False, Reflection(True, 4, 4), 0.5)),
+        played(1, extra=Retrospect(True, Reflection(None, 0, 0))),
+        played(2, extra=Retrospect()),
     ]
-    table = pq.read_table(tmp_path / "rollouts.parquet")
-    pq.write_table(table.drop_columns(["memory", "reflection", "baseline"]), tmp_path / "older.parquet")
-    assert [(r.reflection, r.baseline, r.memory) for r in read_rollouts(tmp_path / "older.parquet")] == [
-        (None, 0.0, True)
-    ] * 3
+    write_rollouts(tmp_path / "rollouts.parquet", logged, RetroAgent.Extra)
+    found = read_rollouts(tmp_path / "rollouts.parquet", RetroAgent.Extra)
+    assert [r.extra for r in found] == [r.extra for r in logged]
+    assert all(type(r.extra) is Retrospect for r in found) and type(found[0].extra.reflection) is Reflection
+    column = pq.read_table(tmp_path / "rollouts.parquet", columns=["extra"])["extra"].to_pylist()
+    assert [(row["memory"], row["baseline"]) for row in column] == [(False, 0.5), (True, 0.0), (True, 0.0)]
+    assert [row["reflection"] and row["reflection"]["completed"] for row in column] == [4, 0, None]
