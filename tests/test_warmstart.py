@@ -33,6 +33,7 @@ from skill1.nano.warmstart import MuonAdamW, collate, make_trainer, score, token
 from skill1.policy import load_model
 from skill1.prompts import ActContext, history_of
 from skill1.records import Task
+from skill1.registry import ConfigError
 
 PROMPTS = CompactPrompts()
 COMMON = common_places()
@@ -355,6 +356,19 @@ def test_the_vocabulary_covers_published_games(real_games):
 
 
 # -- warm start -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"receptacles_low": 20, "receptacles_high": 12}, "receptacles_low must not be above .*receptacles_high"),
+        ({"receptacles_low": 3}, "receptacles_low = 3: Input should be greater than or equal to 5"),
+        ({"width": 100, "heads": 3}, "width must be a multiple of twice warm_start.heads"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(changed, message):
+    with pytest.raises(ConfigError, match=message):
+        options(**changed)
 
 
 def losses(model, row) -> tuple[list[float], list[float]]:

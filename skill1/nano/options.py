@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic.dataclasses import dataclass
 
 from skill1.config import STRICT, knob
+from skill1.envs.alfworld.homes import MIN_RECEPTACLES
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -23,9 +24,9 @@ class WarmStartConfig:
     # How many games a world has before the next one is drawn.
     games_per_world: int = knob(40, "generated games", "ours", gt=0)
     # Size of the smallest homes.
-    receptacles_low: int = knob(10, "receptacles", "ours", gt=0)
+    receptacles_low: int = knob(10, "receptacles", "ours", ge=MIN_RECEPTACLES)
     # Size of the largest homes.
-    receptacles_high: int = knob(26, "receptacles", "ours", gt=0)
+    receptacles_high: int = knob(26, "receptacles", "ours", ge=MIN_RECEPTACLES)
     # An expert's episode is cut after so many actions.
     max_steps: int = knob(40, "actions", "ours", gt=0)
     # How many past pairs of observation and action an act prompt shows.
@@ -70,3 +71,9 @@ class WarmStartConfig:
     prompt_loss: float = knob(0.3, "weight", "ours", ge=0)
     # How many of the prompts' tokens count.
     prompt_sample: float = knob(0.25, "share of prompt tokens", "ours", gt=0, le=1)
+
+    def __post_init__(self) -> None:
+        if self.receptacles_low > self.receptacles_high:
+            raise ValueError("warm_start.receptacles_low must not be above warm_start.receptacles_high")
+        if self.width % (2 * self.heads):
+            raise ValueError("warm_start.width must be a multiple of twice warm_start.heads")
