@@ -145,7 +145,7 @@ def setting(study: Study) -> str:
     given, task = study.manifest, study.environment
     changed = ", ".join(f"{name} = {value}" for name, value in given["overrides"].items()) or "nothing changed"
     return (
-        f"Study {study.name}: preset {given['preset']} ({changed}), {task.tasks} of {given['data']}, "
+        f"Study {study.name}: preset {given['preset']} ({changed}), {task.tasks} of {given['data'] or task.name}, "
         f"{plural(given['passes'], 'pass', 'passes')} over every {task.task} of {', '.join(study.splits)}."
     )
 

@@ -38,7 +38,7 @@ class Experiment:
     preset: str
     variant: str
     seed: int
-    data: str  # games folder
+    data: str  # games folder; "" for an environment that has no files
     overrides: Mapping[str, Any]  # dotted field name -> value
     passes: int  # evaluation passes over all games of a split
     splits: tuple[str, ...]  # to evaluate
@@ -61,7 +61,7 @@ class Experiment:
     @property
     def config(self) -> Config:
         """As `01_train` makes it. Raises ConfigError."""
-        fields = {"train.seed": self.seed, "environment.data": self.data, **self.overrides}
+        fields = {"train.seed": self.seed, "environment.data": self.data or None, **self.overrides}
         return load_config(self.preset, self.variant, fields)
 
     def train(self, progress: bool = False) -> None:

@@ -73,8 +73,9 @@ class Sweep:
             raise ConfigError(f"nproc = {self.nproc} and jobs = {self.jobs} must be at least 1")
         if self.world_seed and self.data is not None:
             raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
-        if self.data is None and not has_world(self.preset):
-            variable = environment_spec(load_config(self.preset).environment.name).data_variable
+        environment = load_config(self.preset, overrides=self.overrides).environment.name
+        variable = environment_spec(environment).data_variable
+        if self.data is None and not has_world(self.preset) and variable is not None:
             raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data ${variable}")
 
 
@@ -174,12 +175,15 @@ def plan_table(planned: Sequence[Planned], jobs: int) -> str:
 # -- what a study is made with ----------------------------------------------------------------------------------------
 
 
-def settings_of(sweep: Sweep, data: Path) -> dict[str, Any]:
-    """All that every run of a study has in common. Raises DataError when the games are not there."""
+def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
+    """All that every run of a study has in common; `data` is None for an environment that has no files.
+
+    Raises DataError when the games are not there.
+    """
     config = load_config(sweep.preset, "full", sweep.overrides)
     values, splits, hashes = flatten(config), sweep.splits or config.evaluation.splits, None
-    if data.exists() or sweep.data is not None:
-        environment = make_environment(replace(config.environment, data=str(data)))
+    if data is None or data.exists() or sweep.data is not None:
+        environment = make_environment(replace(config.environment, data=data and str(data)))
         splits = sweep.splits or tuple(split for split in splits if environment.has(split))
         read = dict.fromkeys((config.environment.train_split, *splits))
         hashes = {split: environment.data_hash(split) for split in read}
@@ -189,7 +193,7 @@ def settings_of(sweep: Sweep, data: Path) -> dict[str, Any]:
         "overrides": {name: _jsonable(values[name]) for name in sorted(sweep.overrides)},
         "passes": sweep.passes or config.evaluation.passes,
         "splits": list(splits),
-        "data": portable(data),
+        "data": portable(data) if data else "",
         "data_hash": hashes,  # None: a world that is still to be generated
         "policy_hash": _folder_hash(model) if model.is_dir() else None,  # None: a hub id
     }
@@ -244,11 +248,13 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     """
     share = Share.of_this_machine(sweep.nproc, sweep.jobs)
     if dry_run:
-        settings = settings_of(sweep, sweep.data or world_folder(sweep.world_seed, sweep.preset))
+        world = world_folder(sweep.world_seed, sweep.preset) if has_world(sweep.preset) else None
+        settings = settings_of(sweep, sweep.data or world)
         merged(sweep, settings)  # refuses another study's folder
         say(plan_table(plan(sweep, settings), share.jobs))
         return []
-    settings = settings_of(sweep, sweep.data or Path(nano_world(sweep.world_seed, preset=sweep.preset)))
+    made = sweep.data is None and has_world(sweep.preset)
+    settings = settings_of(sweep, Path(nano_world(sweep.world_seed, preset=sweep.preset)) if made else sweep.data)
     asked = merged(sweep, settings)
     make_writable(sweep.folder)
     with closing(lock_folder(sweep.folder)):
