@@ -78,6 +78,13 @@ def test_the_declared_command_exists():
     assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
+def test_the_citation_names_this_version_and_the_paper():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert (ROOT / "LICENSE").read_text().startswith(f"{cited['license']} License")
+    assert "2605.06130" in cited["references"][0]["url"]
+
+
 # -------------------------------------------------------------------- make
 
 
