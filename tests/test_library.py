@@ -1,4 +1,4 @@
-"""The skill library (method section 2) against hand-computed numbers and a float64 brute force; its files and kills."""
+"""The skill library against hand-computed numbers and a float64 brute force; its files and kills."""
 
 from __future__ import annotations
 
@@ -99,11 +99,11 @@ def test_utility_moves_in_rollout_order_for_every_candidate():
 
 def test_only_a_won_rollout_with_a_lesson_admits():
     library = new_library(initial_utility=0.3)
-    report = library.learn(
+    event = library.learn(
         [rollout(lesson=Lesson("when lost", "do nothing")), win("when won", "do it"), rollout(outcome=1.0)],
         step=4,
     )
-    assert (report.admitted, report.merged, report.retired, report.size) == (1, 0, 0, 1)
+    assert ([s.id for s in event.admitted], event.merged, event.retired) == (["s000001"], (), ())
     expected = Skill("s000001", "when won", "do it", "put a mug in the sink", 0.3, 1, 4, 4, "success")
     assert list(library) == [expected] == [library["s000001"]]
 
@@ -113,8 +113,8 @@ def test_equal_strategy_and_near_description_merge():
     encoder = Vectors({"a": (1, 0), "near": (near, math.sqrt(1 - near**2)), "far": (far, -math.sqrt(1 - far**2))})
     library = new_library(encoder)
     library.learn([win("a", "same")], step=1)
-    report = library.learn([win("near", "same"), win("near", "other"), win("far", "same")], step=2)
-    assert (report.merged, report.admitted) == (1, 2)
+    event = library.learn([win("near", "same"), win("near", "other"), win("far", "same")], step=2)
+    assert (len(event.merged), len(event.admitted)) == (1, 2)
     assert ids(library) == ["s000001", "s000002", "s000003"]
     assert (library["s000001"].utility, library["s000001"].count) == (0.5, 2)
     assert library["s000001"].last_used == 1  # taking a lesson in is no use
@@ -131,8 +131,8 @@ def test_utilities_move_before_lessons_merge_and_a_merge_moves_toward_one_half()
 def test_equal_lessons_of_one_step_merge_into_the_nearest_record():
     encoder = Vectors({"a": (1, 0), "b": (0.8, 0.6), "b again": (0.8, 0.6)})
     library = new_library(encoder, merge_similarity=0.75 + 0.06)
-    report = library.learn([win("a", "same"), win("b", "same"), win("b again", "same")], step=1)
-    assert report.event.merged == ("s000002",)
+    event = library.learn([win("a", "same"), win("b", "same"), win("b again", "same")], step=1)
+    assert event.merged == ("s000002",)
     assert [s.count for s in library] == [1, 2]
 
 
@@ -140,10 +140,10 @@ def test_retirement_drops_the_least_utility_times_log_count_plus_one():
     library = filled(3, capacity=3, ema=0.5)
     # s000001: n = 4, U = .0625: .1006. s000002: n = 2, U = .75: .824. Fresh: n = 1, U = .5: .3466 (its U log n is 0).
     library.learn([rollout(["s000001"], 0.0)] * 3 + [rollout(["s000002"], 1.0)], step=2)
-    report = library.learn([win("when new", "do new")], step=3)
-    assert report.event.retired == ("s000001",)
+    event = library.learn([win("when new", "do new")], step=3)
+    assert event.retired == ("s000001",)
     assert ids(library) == ["s000002", "s000003", "s000004"]
-    assert report.size == 3
+    assert len(library) == 3
 
 
 def test_retirement_of_equals_drops_the_lowest_id_and_ids_are_never_reused():
@@ -155,14 +155,14 @@ def test_retirement_of_equals_drops_the_lowest_id_and_ids_are_never_reused():
 
 def test_a_retired_strategy_can_be_admitted_again():
     library = filled(2, capacity=1)
-    report = library.learn([win("when 0", "do 0")], step=2)
-    assert (report.admitted, report.merged) == (1, 0)
+    event = library.learn([win("when 0", "do 0")], step=2)
+    assert (len(event.admitted), event.merged) == (1, ())
 
 
 def test_a_candidate_retired_since_gets_no_update():
     library = filled(2, capacity=1)
-    report = library.learn([rollout(["s000001", "s000002"], 1.0)], step=2)
-    assert report.event.updates == (("s000002", 1.0),)
+    event = library.learn([rollout(["s000001", "s000002"], 1.0)], step=2)
+    assert event.updates == (("s000002", 1.0),)
     assert library["s000002"].utility == pytest.approx(0.525)
 
 
@@ -304,16 +304,16 @@ def test_laws_of_a_run(tmp_path_factory: pytest.TempPathFactory, run, config, sa
     admitted = 0
     for step, played in enumerate(run, start=1):
         found = live.retrieve([query for query, _, _ in played], "ucb")
-        report = live.learn(
+        event = live.learn(
             [rollout(c, float(won), lesson) for c, (_, won, lesson) in zip(found, played, strict=True)], step
         )
-        journal.append(report.event)
-        other.apply(report.event)
-        admitted += report.admitted
-        assert report.size == len(live) <= config.capacity
+        journal.append(event)
+        other.apply(event)
+        admitted += len(event.admitted)
+        assert len(live) <= config.capacity
         assert all(0.0 <= s.utility <= 1.0 and s.count >= 1 for s in live)
         assert ids(live) == sorted(ids(live)) and all(int(i[1:]) <= admitted for i in ids(live))
-        assert report.admitted + report.merged == sum(won and lesson is not None for _, won, lesson in played)
+        assert len(event.admitted) + len(event.merged) == sum(won and lesson is not None for _, won, lesson in played)
         assert other.state_hash() == live.state_hash()
         if step == saved_at:
             live.save(folder / "library")
@@ -367,7 +367,7 @@ def test_state_hash_sees_every_field():
 
 def test_apply_refuses_a_gap_and_a_foreign_event():
     library = filled(2)
-    event = library.learn([rollout(["s000001"], 1.0)], step=2).event
+    event = library.learn([rollout(["s000001"], 1.0)], step=2)
     with pytest.raises(LibraryError, match="event 2 cannot follow event 2"):
         library.apply(event)
     other = filled(1, capacity=1)
@@ -396,7 +396,7 @@ def test_a_snapshot_is_replaced_leaves_no_litter_and_can_be_read_by_a_person(sav
     library.learn([win("wenn der Becher heiß ist", "fridge first")], step=3)
     library.save(saved)
     assert load(saved).state_hash() == library.state_hash()
-    assert load(saved).learn([win("x", "y")], 4).event.admitted[0].id == "s000007"
+    assert load(saved).learn([win("x", "y")], 4).admitted[0].id == "s000007"
     assert sorted(p.suffix for p in saved.iterdir()) == [".jsonl", ".npy"]
     lines = (saved / "skills.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + 6 + 1 and "wenn der Becher heiß ist" in lines[6]
@@ -524,7 +524,7 @@ def test_killed_at_any_point_of_saving_leaves_the_old_or_the_new_snapshot(saved:
 def journalled(path: Path, steps: int) -> SkillLibrary:
     library, journal = new_library(), Journal(path)
     for step in range(1, steps + 1):
-        journal.append(library.learn([win(f"when {step}", f"do {step}")], step).event)
+        journal.append(library.learn([win(f"when {step}", f"do {step}")], step))
     return library
 
 
@@ -538,7 +538,7 @@ def test_a_torn_last_event_is_owed(tmp_path: Path):
         journal = Journal(path)
         assert journal.torn and journal.sequence == 2 and len(journal.events()) == 2
         owed = replay(journal, new_library())
-        event = owed.learn([win("when 3", "do 3")], 3).event
+        event = owed.learn([win("when 3", "do 3")], 3)
         with pytest.raises(LibraryError, match="truncate"):
             journal.append(event)
         journal.truncate(2)
@@ -574,7 +574,7 @@ def test_journal_takes_events_in_order_only_and_must_exist_to_be_read(tmp_path: 
     path = tmp_path / "journal.jsonl"
     with pytest.raises(LibraryError, match="does not exist"):
         replay(Journal(path), new_library())
-    event = journalled(path, 2).learn([], 3).event
+    event = journalled(path, 2).learn([], 3)
     with pytest.raises(LibraryError, match="event 5 cannot follow"):
         Journal(path).append(dataclasses.replace(event, sequence=5))
     Journal(path).append(event)
