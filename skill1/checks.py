@@ -1,14 +1,14 @@
 """The one place that says whether a run can start as it is configured, before anything is created.
 
 What a value's own type can say is in `config`; what a method's options mean together is in `Method.check`, which
-`load_config` calls.
+`load_config` calls, and whether what they name is there in `Method.check_start`.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-from skill1.config import Config
+from skill1.config import Config, method_of
 from skill1.registry import ConfigError
 from skill1.sharding import check_sharding
 
@@ -18,6 +18,7 @@ def check_run(config: Config, processes: int) -> None:
 
     Raises:
         ConfigError: fewer tasks a step than processes, sharding that would not happen, or a tracker that is not installed.
+        UserError: what the method begins with is not there, see `Method.check_start`.
     """
     if config.rollout.tasks_per_step < processes:
         raise ConfigError(
@@ -25,6 +26,7 @@ def check_run(config: Config, processes: int) -> None:
             "plays whole groups"
         )
     check_sharding(config, processes)
+    method_of(config).check_start(config)
     tracker = config.train.report_to
     if tracker != "none" and find_spec(tracker) is None:
         raise ConfigError(f"train.report_to={tracker}: the package {tracker} is not installed; install it, or use none")

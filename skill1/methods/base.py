@@ -57,7 +57,11 @@ class Method(Stages):
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """Check what the fields' own types cannot say, before anything is created. Raises ConfigError."""
+        """Check what the fields' own types cannot say, also of a run that is only read. Raises ConfigError."""
+
+    @classmethod
+    def check_start(cls, config: Config) -> None:
+        """Check that what a run begins with is there: files, keys. Raises UserError."""
 
     @classmethod
     def starts_with_skills(cls, config: Config) -> bool:
@@ -101,7 +105,10 @@ class Method(Stages):
     # -- learning -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin at the first step: forget what a run that died before its first checkpoint has left in `folder`."""
+        """Begin at the first step, with the skills of `starts_with_skills`.
+
+        What a run that died before its first checkpoint has left in `folder` is forgotten.
+        """
 
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
         """Take episodes into account, on every rank in the same way.

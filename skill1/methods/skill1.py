@@ -187,8 +187,8 @@ class LibraryMethod(Method):
         return won(rollout)
 
     @classmethod
-    def check(cls, config: Config) -> None:
-        """See `Method.check`. Raises LibraryError for a malformed file of skills to start with."""
+    def check_start(cls, config: Config) -> None:
+        """See `Method.check_start`. Raises LibraryError for a malformed file of skills to start with."""
         if config.library.start is not None:
             read_skills(Path(config.library.start).expanduser(), config.library.initial_utility)
 
@@ -288,7 +288,6 @@ class Skill1(LibraryMethod):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
-        super().check(config)
         if config.method.rerank_credit == "return" and config.method.rerank_baseline != "none":
             raise ConfigError("method.rerank_baseline has no effect with method.rerank_credit=return: set it to none")
 

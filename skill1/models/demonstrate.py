@@ -74,11 +74,13 @@ def demonstrate(
 
     Raises:
         RunError: `out` holds something else, or nothing was won.
-        ConfigError, BankError, DataError, EndpointError: see `SkillRL.check`, `load_policy` and `endpoint_client`.
+        ConfigError, BankError, LibraryError, DataError, EndpointError: see `Method.start`, `load_policy` and
+            `endpoint_client`.
     """
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)
     method = method_of(config)(config)
+    method.start()
     size = config.policy.generate_batch
     parts = [todo[first : first + size] for first in range(0, len(todo), size)]
     state = join_processes(config.train.timeout)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skill1.config import Config
+from skill1.config import Config, method_of
 from skill1.envs.make import make_environment
 from skill1.methods.skillrl.asking import first_inputs
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, usable, usable_mistake
@@ -45,10 +45,11 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
         passes: episodes of each.
 
     Raises:
-        BankError: `out` exists, or not one call had a usable answer. Otherwise as `load_policy`.
+        BankError: `out` exists, or not one call had a usable answer. Otherwise as `SkillRL.check_start`, `load_policy`.
     """
     if out.exists():
         raise BankError(f"{out} exists: choose another file")
+    method_of(config).check_start(config)
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)
     policy = load_policy(config)

@@ -125,7 +125,6 @@ class RetroAgent(LibraryMethod):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
-        super().check(config)
         if config.method.reflection == "judged" and config.method.reference:
             raise ConfigError(
                 "method.reference shows an episode of the opposite outcome, which tells what method.reflection=judged asks "

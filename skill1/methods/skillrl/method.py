@@ -72,22 +72,23 @@ class SkillRL(Method):
     keeps_skills: ClassVar[bool] = True
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
-        """Raises BankError for a malformed bank file."""
         super().__init__(config, folder)
         self._encoder = load_encoder(config.method.encoder)
         self._journal = None if folder is None else BankJournal(folder / JOURNAL)
-        self.skills = LiveBank(
-            config.method, config.environment.name, self._encoder, initial_bank(config), seed=config.train.seed
-        )
+        self.skills = self._live(SkillBank())
         self._question: Question | None = None  # of this step, and its answer where every rank had to ask
         self._answer: Answer | None = None
         self._policy: Policy | None = None
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """See `Method.check`. Raises also EndpointError (no key) and BankError (a malformed file)."""
+        """See `Method.check`."""
         if config.method.evolve_from == "validation" and not config.train.validate_every:
             raise ConfigError("method.evolve_from = 'validation' needs validations: set train.validate_every")
+
+    @classmethod
+    def check_start(cls, config: Config) -> None:
+        """See `Method.check_start`. Raises EndpointError (no key) and BankError (a malformed file)."""
         check_teacher(config.method)
         initial_bank(config)
 
@@ -125,11 +126,12 @@ class SkillRL(Method):
     # -- learning -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Keep the initial bank, forget what a run that died before has journaled.
+        """See `Method.start`; the initial bank is kept beside the journal.
 
         Raises:
-            BankError: the run started before with another bank file.
+            BankError: a malformed bank file, or the run started before with another one.
         """
+        self.skills = self._live(initial_bank(self.config))
         if self.folder is None:
             return
         if self._journal.sequence or self._journal.torn:
@@ -175,6 +177,10 @@ class SkillRL(Method):
             "bank/failed_calls": float(self.skills.failed),
         }
 
+    def _live(self, bank: SkillBank) -> LiveBank:
+        config = self.config
+        return LiveBank(config.method, config.environment.name, self._encoder, bank, seed=config.train.seed)
+
     def _ask(self) -> Answer:
         replies = (self.folder or Path()) / "replies"
         seed = (self.config.train.seed, self._question.step)
@@ -212,9 +218,7 @@ class SkillRL(Method):
 
     def load_initial(self, folder: Path) -> None:
         """See `Method.load_initial`."""
-        environment = self.config.environment.name
-        bank = load_bank(folder / INITIAL_BANK, known_categories(environment))
-        self.skills = LiveBank(self.config.method, environment, self._encoder, bank, seed=self.config.train.seed)
+        self.skills = self._live(load_bank(folder / INITIAL_BANK, known_categories(self.config.environment.name)))
 
     def skill_table(self) -> list[dict[str, Any]]:
         """See `Method.skill_table`: section by section."""
