@@ -209,19 +209,15 @@ def test_resuming_with_another_configuration_lists_the_fields(run):
         run.check_config(load_config("nano", overrides={"train.steps": 7}))
 
 
-def test_a_bank_that_is_off_is_no_other_configuration(tmp_path):
-    other = {"bank.top_k": 4}
-    off, on = load_config("nano"), load_config("nano", "skillrl")
-    for number, (config, variant, same) in enumerate(
-        [(off, "full", True), (on, "skillrl", False), (off, "skillrl", False)]
-    ):
-        with closing(RunDirectory.create(tmp_path / str(number), config, "hash")) as run:
-            for check in (run.check_config, run.check_resumable):
-                if same:
-                    check(load_config("nano", variant, other))
-                else:
-                    with pytest.raises(RunError, match="bank.top_k"):
-                        check(load_config("nano", variant, other))
+def test_a_run_of_another_method_is_another_configuration(tmp_path):
+    mine = load_config("nano", "skillrl")
+    with closing(RunDirectory.create(tmp_path / "run", mine, "hash")) as run:
+        for check in (run.check_config, run.check_resumable):
+            check(load_config("nano", "skillrl"))
+            with pytest.raises(RunError, match="method.top_k: the run has 2, now 4"):
+                check(load_config("nano", "skillrl", {"method.top_k": 4}))
+            with pytest.raises(RunError, match="method.name: the run has 'skillrl', now 'grpo'"):
+                check(load_config("nano", "grpo"))
 
 
 def test_a_resumed_run_may_change_how_far_it_goes_and_records_it(run):

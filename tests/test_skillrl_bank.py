@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skill1.config import BankConfig
 from skill1.encoder import HashEncoder
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, load_bank, parse_bank
 from skill1.methods.skillrl.categories import category_of, known_categories, sections_of
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.retrieval import FrozenBank
 
 ALFWORLD = known_categories("alfworld")
-TEMPLATE, EMBEDDING = BankConfig(retrieval="template"), BankConfig()
+TEMPLATE, EMBEDDING = SkillRLConfig(retrieval="template"), SkillRLConfig()
 HOT = "put a hot mug in shelf."
 
 
@@ -176,7 +176,7 @@ def test_both_wordings_of_light_are_shown_both_sections():
 # -- what a task is shown ---------------------------------------------------------------------------------------------
 
 
-def frozen(config: BankConfig, bank: SkillBank) -> FrozenBank:
+def frozen(config: SkillRLConfig, bank: SkillBank) -> FrozenBank:
     return FrozenBank(config, "alfworld", HashEncoder(), bank)
 
 

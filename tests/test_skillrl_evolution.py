@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skill1.config import BankConfig
 from skill1.encoder import HashEncoder
 from skill1.methods.skillrl.bank import BankError, Principle, SkillBank
 from skill1.methods.skillrl.events import BankJournal
 from skill1.methods.skillrl.evolution import Episode, Tally, accept, episode_of, pick_failures, tallies, weak_categories
-from skill1.methods.skillrl.live import Answer, LiveBank, ask
+from skill1.methods.skillrl.live import Answer, LiveBank, ask_teacher
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.teacher import TeacherError, read_answer
 from skill1.records import Rollout, Task, Turn
 from skill1.store.journal import Journal, LibraryError
 
-CONFIG = BankConfig()
+CONFIG = SkillRLConfig()
 SENTENCES = {
     "heat": "put a hot mug in shelf.",
     "cool": "put a cool mug in shelf.",
@@ -66,7 +66,7 @@ class Says:
         return self.answer
 
 
-def live(config: BankConfig = CONFIG, bank: SkillBank = SkillBank()) -> LiveBank:
+def live(config: SkillRLConfig = CONFIG, bank: SkillBank = SkillBank()) -> LiveBank:
     return LiveBank(config, "alfworld", HashEncoder(), bank)
 
 
@@ -76,7 +76,7 @@ def run(bank: LiveBank, teacher: Says, steps: Sequence[Sequence[Rollout]], first
     for step, rollouts in enumerate(steps, start=first):
         question = bank.observe(rollouts, step, "train")
         if question is not None:
-            events.append(bank.learn(question, ask(teacher, question)))
+            events.append(bank.learn(question, ask_teacher(teacher, question)))
     return events
 
 
