@@ -15,7 +15,7 @@ import pytest
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.alfworld.game import Game
-from skill1.envs.alfworld.generate import Parameters, generate, make_games, world_homes
+from skill1.envs.alfworld.generate import WorldParameters, generate, make_games, world_homes
 from skill1.envs.alfworld.homes import TASK_TYPES, facts, numbered
 
 SPLITS = dict(train=24, valid_seen=8, valid_unseen=6)
@@ -26,7 +26,7 @@ SMALL = dict(seed=3, **SPLITS, homes=3, unseen_homes=2, receptacles=8, objects=7
 def world():
     """The default world with fewer games: its parameters, homes, and games with what the engine parses from them."""
     sizes = dict(train=384, valid_seen=48, valid_unseen=36)
-    parameters = Parameters(seed=11, **sizes)
+    parameters = WorldParameters(seed=11, **sizes)
     homes = {home.plan: home for home in world_homes(parameters)}
     return parameters, homes, [(game, Game.parse(game.game_dict)) for game in make_games(11, **sizes)]
 
@@ -79,7 +79,7 @@ def test_unmodified_alfworld_loads_the_games_and_the_walkthroughs_win_there(tmp_
     alfred = pytest.importorskip("alfworld.agents.environment.alfred_tw_env", reason="alfworld is not installed")
     sizes = SMALL | dict(train=6, valid_seen=6, valid_unseen=4)
     report = generate(tmp_path / "games", **sizes)
-    assert report.task_types["train"] == dict.fromkeys(sorted(TASK_TYPES), 1)
+    assert report.counts["train"] == dict.fromkeys(sorted(TASK_TYPES), 1)
     data = tmp_path / "games" / "json_2.1.1"
     config = {
         "dataset": {
@@ -158,13 +158,14 @@ def test_homes_of_a_seed_are_fixed_and_of_another_seed_are_not(world):
     _, homes, games = world
     rooms = defaultdict(set)
     for game, parsed in games:
-        rooms[game.home].add(parsed.receptacle_names)
-        assert parsed.receptacle_names == tuple(r.name for r in homes[game.home].receptacles)
+        names = tuple(receptacle.name for receptacle in parsed.receptacles)
+        rooms[game.home].add(names)
+        assert names == tuple(r.name for r in homes[game.home].receptacles)
     assert set(rooms) == set(homes) and all(len(lists) == 1 for lists in rooms.values())
     kinds = [Counter(r.kind for r in home.receptacles) for home in homes.values()]
     differences = [((a - b) + (b - a)).total() for i, a in enumerate(kinds) for b in kinds[:i]]
     assert min(differences) >= 4  # a home is recognised by its receptacles
-    other = {home.plan: home for home in world_homes(Parameters(seed=12, homes=40))}
+    other = {home.plan: home for home in world_homes(WorldParameters(seed=12, homes=40))}
     common = set(homes) & set(other)
     assert len(common) >= 3
     for plan in common:
@@ -283,7 +284,7 @@ def test_written_games_are_the_ones_in_memory(folder):
         assert json.loads((tree.path(game.id).parent / "traj_data.json").read_text()) == game.traj_dict
     assert {split: len(tree.games(split)) for split in SPLITS} == SPLITS
     lines = [json.loads(line) for line in (folder / "homes.jsonl").read_text().splitlines()]
-    homes = world_homes(Parameters(**SMALL))
+    homes = world_homes(WorldParameters(**SMALL))
     assert [line["habits"] for line in lines] == [{k: r.name for k, r in h.habits.items()} for h in homes]
     assert "| habit | 0.9 |" in (folder / "DATACARD.md").read_text()
 
@@ -292,8 +293,8 @@ def test_an_existing_generation_is_kept_and_anything_else_refused(folder, tmp_pa
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     report = generate(folder, **SMALL)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
-    assert report.games == SPLITS
-    assert sum(report.task_types["train"].values()) == 24
+    assert {split: sum(found.values()) for split, found in report.counts.items()} == SPLITS
+    assert sum(report.counts["train"].values()) == 24
     with pytest.raises(FileExistsError, match="another generation.*habit"):
         generate(folder, **SMALL | {"habit": 0.5})
     (tmp_path / "notes.txt").write_text("mine")

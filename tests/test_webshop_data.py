@@ -14,7 +14,7 @@ from webshop_shop import LAMP, PRODUCTS, RANGE, product, write_files
 from skill1.envs.base import DataError
 from skill1.envs.webshop import data
 from skill1.envs.webshop.catalogue import HumanInstruction, parse_price, read_products
-from skill1.envs.webshop.data import Files, load_catalogue, stream_list, stream_object
+from skill1.envs.webshop.data import Files, load_catalogue, stream_list
 from skill1.envs.webshop.engine import Shop
 
 
@@ -152,13 +152,10 @@ JSON = st.recursive(
 @settings(max_examples=80, deadline=None)
 def test_streams_give_what_json_gives(tmp_path_factory, values, chunk, indent, ascii_only):
     path = tmp_path_factory.mktemp("stream") / "file.json"
-    members = {f"k{number}": value for number, value in enumerate(values)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "_CHUNK", chunk)
         path.write_text(json.dumps(values, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
         assert list(stream_list(path)) == values
-        path.write_text(json.dumps(members, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
-        assert {key: json.loads(text) for key, text in stream_object(path)} == members
 
 
 @pytest.mark.parametrize(
@@ -177,6 +174,14 @@ def test_files_that_are_cut_off_or_no_list(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(DataError, match=f"items.json is not the JSON expected \\(.*{message}"):
         list(stream_list(path))
+
+
+@pytest.mark.parametrize("content, message", [("[1]", "'{' expected after 0"), ('{"a": 1', "after 7 characters")])
+def test_attribute_files_that_are_cut_off_or_no_object(tmp_path, content, message):
+    folder = write_files(tmp_path / "data")
+    (folder / "items_ins_v2_1000.json").write_text(content)
+    with pytest.raises(DataError, match=f"items_ins_v2_1000.json is not the JSON expected \\(.*{message}"):
+        load_catalogue(Files.find(folder))
 
 
 def test_files_that_cannot_be_read(tmp_path, monkeypatch):

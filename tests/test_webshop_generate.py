@@ -13,7 +13,7 @@ from skill1.cli import main as cli
 from skill1.envs.webshop.ceiling import Ceiling, ceiling
 from skill1.envs.webshop.data import Files, load_catalogue
 from skill1.envs.webshop.engine import Shop
-from skill1.envs.webshop.generate import Parameters, generate, make_products
+from skill1.envs.webshop.generate import CatalogueParameters, generate, make_products
 from skill1.envs.webshop.goods import GOODS
 from skill1.envs.webshop.reward import COLOURS, alike, option_text
 
@@ -93,9 +93,9 @@ def test_other_sizes_take_the_full_sets_names(tmp_path):
     report = generate(tmp_path / "data", seed=2, products=40)
     assert Files.find(tmp_path / "data").products.name == "items_shuffle.json"
     shop = Shop(load_catalogue(Files.find(tmp_path / "data")))
-    assert (len(shop.products), len(shop.goals)) == (40, report.goals["synthetic"])
+    assert (len(shop.products), len(shop.goals)) == (40, report.counts["synthetic"])
     tiny = generate(tmp_path / "tiny", products=1)
-    assert len(load_catalogue(Files.find(tmp_path / "tiny"))) == 1 and tiny.goals["human"] in (0, 1)
+    assert len(load_catalogue(Files.find(tmp_path / "tiny"))) == 1 and tiny.counts["human"] in (0, 1)
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
@@ -108,8 +108,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
 
     for _ in range(2):
         status, out, _ = run("--products", "20")
-        assert status == 0 and json.loads(out)["products"] == 20
-        assert set(json.loads(out)["goals"]) == {"synthetic", "human"}
+        assert status == 0 and json.loads(out)["parameters"]["products"] == 20
+        assert set(json.loads(out)["counts"]) == {"synthetic", "human"}
     status, _, err = run("--products", "21")
     assert status == 2 and "shop holds another generation" in err
     (Path("shop") / "items_human_ins.json").unlink()
@@ -123,10 +123,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
 def test_sizes_that_make_no_sense():
     for wrong in ({"products": 0}, {"seed": -1}, {"products": 2.5}, {"seed": True}):
         with pytest.raises(ValueError, match="must be an integer of at least"):
-            Parameters(**wrong)
+            CatalogueParameters(**wrong)
     for wrong in (0, -0.5, 1.5, True, "all"):
         with pytest.raises(ValueError, match="must be a share above 0 and at most 1"):
-            Parameters(asked=wrong)
+            CatalogueParameters(asked=wrong)
 
 
 def test_fewer_products_can_be_asked_for():

@@ -1,10 +1,9 @@
-"""Goals: texts, bounds, weights and order by hand; splits."""
+"""Goals: texts, bounds and order by hand; splits."""
 
 from __future__ import annotations
 
 import random
 
-import numpy as np
 import pytest
 from webshop_shop import ATTRIBUTES, LAMP, PRODUCTS, choices, open_shop, product, write_files
 
@@ -35,22 +34,20 @@ def test_goals_are_drawn_as_the_original_draws_them(folder):
     assert [goal.text for goal in open_shop(folder, seed=3, order=5).goals] != expected
 
 
-def test_synthetic_goals_hold_pairs_and_weights(folder):
+def test_synthetic_goals_hold_pairs(folder):
     goals = {goal.text.split(", and price")[0]: goal for goal in open_shop(folder).goals}
     goal = goals["Find me easy clean table lamps with color: white, and size: x-large"]
     assert goal.options == (("color", "white"), ("size", "x-large"))
     assert (goal.product, goal.asin, goal.query, goal.attributes) == (
         0, "B000000001", "table lamps", ("easy clean", "bright light"),
     )  # fmt: skip
-    assert goal.weight == (1 / 5 + 1 / 4) / 2  # "easy clean" is in five goals, "bright light" in four
-    assert goals["Find me oak lamps"].options == () and goals["Find me oak lamps"].weight == 1 / 5
+    assert goals["Find me oak lamps"].options == ()
 
 
 def test_human_goals_hold_values(folder):
     goals = sorted(open_shop(folder, "human").goals, key=lambda goal: goal.product)
     assert [goal.text.split(", and price")[0] for goal in goals] == ["i want a lamp", "any lamp"]
     assert [goal.options for goal in goals] == [("white",), ()]
-    assert {goal.weight for goal in goals} == {1.0}
 
 
 def test_no_bound_near_the_dearest_and_no_goal_without_values(tmp_path):
@@ -67,16 +64,6 @@ def test_out_of_range(folder):
     for number in (-1, 5):
         with pytest.raises(IndexError, match=f"goal {number} is out of range: there are 5 synthetic goals"):
             goals[number]
-
-
-def test_a_random_goal_is_drawn_with_the_originals_off_by_one(folder):
-    goals = open_shop(folder).goals
-    rng = random.Random(0)
-    drawn = np.bincount([goals.draw(rng) for _ in range(4000)], minlength=5) / 4000
-    weights = np.array([goal.weight for goal in goals])
-    expected = np.concatenate(([0.0], weights[:-1])) / weights.sum()
-    expected[-1] += weights[-1] / weights.sum()
-    assert drawn[0] == 0 and np.abs(drawn - expected).max() < 0.03
 
 
 def test_splits(tmp_path):

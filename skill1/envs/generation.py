@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,60 @@ class Generator:
     generate: Callable[..., Any]  # (out, **fields of parameters) -> a report, which is a dataclass
 
 
-def existing_generation(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of the finished generation in `out`, which must agree with `record`.
+@dataclass(frozen=True, slots=True)
+class GenerationReport:
+    """What a folder holds."""
+
+    out: Path
+    parameters: Any  # what it was drawn from, of the generator's own dataclass
+    counts: dict[str, Any]  # what came of it: task types per split, or goals per kind
+
+
+def check_integers(parameters: Any, bounds: Mapping[str, int]) -> None:
+    """Raise ValueError if a field is no integer, or below its bound."""
+    for name, bound in bounds.items():
+        value = getattr(parameters, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+            raise ValueError(f"{name}={value!r}: must be an integer of at least {bound}")
+
+
+def generate_once(
+    out: Path,
+    parameters: Any,
+    version: Mapping[str, Any],
+    counted: str,
+    make: Callable[[], tuple[dict[str, Any], str]],
+    lacks: Callable[[], str],
+) -> GenerationReport:
+    """Fill `out`, unless it holds exactly this generation.
+
+    Args:
+        version: what else decides the bytes; noted in `generation.json`.
+        counted: what the counts are called there.
+        make: writes the data, returns the counts and the text of the data card.
+        lacks: what of a finished generation is not there any more, in words; "" for nothing.
 
     Raises:
-        FileExistsError: something else is there.
+        FileExistsError: something else is there, or not all of it.
     """
+    record = {**version, "parameters": asdict(parameters)}
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = _existing(out, record)
+        if lacking := lacks():
+            raise FileExistsError(f"{out} {lacking}; delete it and generate again")
+        return GenerationReport(out, parameters, found[counted])
+    counts, card = make()
+    write_text(out / "DATACARD.md", card)
+    write_text(out / MARKER, json.dumps({**record, counted: counts}, indent=1) + "\n")
+    return GenerationReport(out, parameters, counts)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the same bytes on every platform."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _existing(out: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     marker = out / MARKER
     if not marker.is_file():
         raise FileExistsError(f"{out} exists without a finished generation in it; delete it or choose another folder")

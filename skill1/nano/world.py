@@ -98,7 +98,7 @@ def world_folder(seed: int, preset: str = "nano") -> Path:
 def nano_world(seed: int, sizes: Mapping[str, Any] | None = None, preset: str = "nano") -> str:
     """Folder of those games; generated once. Raises RunError if other games are there, ConfigError as `world_folder`.
 
-    `sizes`: fields of the generator's `Parameters`; by default those of the environment.
+    `sizes`: fields of the generator's parameters; by default those of the environment.
     """
     folder, world = world_folder(seed, preset), _world_of(preset)
     sizes = world.sizes if sizes is None else sizes

@@ -33,29 +33,7 @@ Available commands:
 
 
 class RunningGame:
-    """One running game. The state is a handful of immutable values, so a copy costs as much as one list.
-
-    Public attributes may be read (by a solver, say) but change only through `step`. Objects, receptacles and locations
-    are positions in the game's tuples.
-    """
-
-    __slots__ = (
-        "_admissible",
-        "_commands",
-        "clean",
-        "contents",
-        "cool",
-        "game",
-        "holding",
-        "hot",
-        "location",
-        "lying",
-        "opened",
-        "removed",
-        "sliced",
-        "text",
-        "toggled",
-    )  # fmt: skip
+    """One running game. Objects, receptacles and locations are positions in the game's tuples."""
 
     def __init__(self, game: Game) -> None:
         start = game.start
@@ -76,14 +54,6 @@ class RunningGame:
             f"You are in the middle of a room. Looking quickly around you, you see {around}.\n\n"
             f"Your task is to: {game.instruction}"
         )
-
-    def copy(self) -> RunningGame:
-        """An independent game in the same state."""
-        twin = object.__new__(RunningGame)
-        for name in RunningGame.__slots__:
-            setattr(twin, name, getattr(self, name))
-        twin.contents = self.contents.copy()
-        return twin
 
     @property
     def admissible(self) -> tuple[str, ...]:

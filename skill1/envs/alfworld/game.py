@@ -133,14 +133,6 @@ class Game:
     start: Start
     everywhere: Mapping[str, Action]  # commands that do not depend on the state but for where the agent stands
 
-    @property
-    def receptacle_names(self) -> tuple[str, ...]:
-        return tuple(receptacle.name for receptacle in self.receptacles)
-
-    @property
-    def object_names(self) -> tuple[str, ...]:
-        return tuple(item.name for item in self.items)
-
     @classmethod
     def load(cls, path: str | Path) -> Game:
         """Read a `game.tw-pddl` file. Raises DataError naming the path and what is wrong with it."""

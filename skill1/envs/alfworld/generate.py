@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ from skill1.envs.alfworld.homes import (
     numbered,
 )
 from skill1.envs.alfworld.solver import look_walkthrough, place_walkthrough
-from skill1.envs.generation import MARKER, Generator, existing_generation
+from skill1.envs.generation import GenerationReport, Generator, check_integers, generate_once, write_text
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 DATA_FOLDER = "json_2.1.1"
@@ -43,7 +43,7 @@ _START_CELL = 99  # in steps of 0.25 m: outside the grid that receptacles stand 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
+class WorldParameters:
     """What a world is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
 
     seed: Annotated[int, "of the world"] = 0
@@ -58,21 +58,9 @@ class Parameters:
     targets_per_home: Annotated[int, "object types that a home's tasks are about"] = 6
 
     def __post_init__(self) -> None:
-        least = {
-            "seed": 0,
-            "train": 1,
-            "valid_seen": 0,
-            "valid_unseen": 0,
-            "homes": 1,
-            "unseen_homes": 1 if self.valid_unseen else 0,
-            "receptacles": MIN_RECEPTACLES,
-            "objects": _MIN_OBJECTS,
-            "targets_per_home": 1,
-        }
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-                raise ValueError(f"{name}={value!r}: must be an integer of at least {bound}")
+        games = {"train": 1, "valid_seen": 0, "valid_unseen": 0}
+        homes = {"homes": 1, "unseen_homes": 1 if self.valid_unseen else 0, "receptacles": MIN_RECEPTACLES}
+        check_integers(self, {"seed": 0, **games, **homes, "objects": _MIN_OBJECTS, "targets_per_home": 1})
         if not 0.0 <= self.habit <= 1.0:
             raise ValueError(f"habit={self.habit!r}: must be a probability between 0 and 1")
 
@@ -91,16 +79,6 @@ class GeneratedGame:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationReport:
-    """What a folder of generated games holds."""
-
-    out: Path
-    parameters: Parameters
-    games: dict[str, int]  # split -> games
-    task_types: dict[str, dict[str, int]]  # split -> task type -> games
-
-
-@dataclass(frozen=True, slots=True)
 class _Item:
     """An object instance and where it lies at the start."""
 
@@ -110,15 +88,15 @@ class _Item:
 
 
 def make_games(seed: int, **sizes: Any) -> Iterator[GeneratedGame]:
-    """Games of a world one by one in memory, split after split; `sizes` are the other fields of `Parameters`.
+    """Games of a world one by one in memory, split after split; `sizes` are the other fields of `WorldParameters`.
 
     Game i of a split is the same whatever number of games the split has. Raises ValueError before the first game.
     """
-    parameters = Parameters(seed=seed, **sizes)
+    parameters = WorldParameters(seed=seed, **sizes)
     return _games(parameters, world_homes(parameters))
 
 
-def world_homes(parameters: Parameters) -> tuple[Home, ...]:
+def world_homes(parameters: WorldParameters) -> tuple[Home, ...]:
     """The homes of a world, those of train and valid_seen first."""
     return draw_homes(
         parameters.seed,
@@ -130,7 +108,7 @@ def world_homes(parameters: Parameters) -> tuple[Home, ...]:
     )
 
 
-def _games(parameters: Parameters, homes: Sequence[Home]) -> Iterator[GeneratedGame]:
+def _games(parameters: WorldParameters, homes: Sequence[Home]) -> Iterator[GeneratedGame]:
     known = facts()
     everything = {
         unseen: {(home.plan, kind) for home in homes if home.unseen == unseen for kind in home.targets}
@@ -144,7 +122,7 @@ def _games(parameters: Parameters, homes: Sequence[Home]) -> Iterator[GeneratedG
 
 
 def _schedule(
-    parameters: Parameters, split: str, homes: Sequence[Home], allowed: set[tuple[int, str]]
+    parameters: WorldParameters, split: str, homes: Sequence[Home], allowed: set[tuple[int, str]]
 ) -> Iterator[tuple[Home, str, str]]:
     """(home, task type, target type) of a split's games: task types in turn, then the least used pair."""
     rng = random.Random(f"skill1 alfworld schedule {parameters.seed} {split}")
@@ -164,7 +142,7 @@ def _schedule(
 
 
 def _game(
-    parameters: Parameters, known: Facts, split: str, index: int, home: Home, task: str, kind: str
+    parameters: WorldParameters, known: Facts, split: str, index: int, home: Home, task: str, kind: str
 ) -> GeneratedGame:
     rng = random.Random(f"skill1 alfworld game {parameters.seed} {split} {index}")
     goals = home.tasks[task][kind]
@@ -200,7 +178,9 @@ def _game(
     return GeneratedGame(split, f"{split}/{folder}/{trial}", game, traj, home.plan, kind, home.habits[kind].name)
 
 
-def _place(rng: random.Random, parameters: Parameters, home: Home, task: str, target: str, goal: str) -> list[_Item]:
+def _place(
+    rng: random.Random, parameters: WorldParameters, home: Home, task: str, target: str, goal: str
+) -> list[_Item]:
     """Targets first, then the lamp, then distractors. Targets never start in a receptacle of the goal's type."""
     kinds = [target] * (2 if task == PICK_TWO else 1) + ([home.lamp] if home.lamp else [])
     pool = [kind for kind in home.kinds if kind != target for _ in range(MAX_INSTANCES)]
@@ -281,55 +261,42 @@ def _walkthrough(home: Home, task: str, target: str, goal: str, items: Sequence[
 
 
 def generate(out: Path, **parameters: Any) -> GenerationReport:
-    """Write a world's games below `out`; keywords are the fields of `Parameters`.
+    """Write a world's games below `out`; keywords are the fields of `WorldParameters`.
 
     Writes `json_2.1.1/<split>/<task>/<trial>/{game.tw-pddl,traj_data.json}`, `homes.jsonl` (habits, for analysis
     only), `DATACARD.md` and `generation.json`. Returns at once if `out` already holds exactly this generation.
 
     Raises ValueError for sizes that make no sense, FileExistsError if `out` holds anything else.
     """
-    wanted = Parameters(**parameters)
+    wanted = WorldParameters(**parameters)
     for split in SPLITS:
         if getattr(wanted, split) < 1:
             raise ValueError(f"{split}=0: games on disk need every split; ask for at least 1")
     known = facts()
-    record = {"format": FORMAT, "alfworld": known.version, "parameters": asdict(wanted)}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return _existing(out, record, wanted)
-    homes = world_homes(wanted)
-    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    for game in _games(wanted, homes):
-        counts[game.split][game.traj_dict["task_type"]] += 1
-        folder = out / DATA_FOLDER / game.id
-        folder.mkdir(parents=True)
-        _write(folder / "game.tw-pddl", json.dumps(game.game_dict))
-        _write(folder / "traj_data.json", json.dumps(game.traj_dict, indent=1) + "\n")
-    record["task_types"] = {split: dict(sorted(counts[split].items())) for split in SPLITS}
-    _write(out / "homes.jsonl", "".join(json.dumps(_home_line(home)) + "\n" for home in homes))
-    _write(out / "DATACARD.md", _datacard(wanted, known, homes))
-    _write(out / MARKER, json.dumps(record, indent=1) + "\n")
-    return _report(out, wanted, record)
+
+    def make() -> tuple[dict[str, Any], str]:
+        homes = world_homes(wanted)
+        counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+        for game in _games(wanted, homes):
+            counts[game.split][game.traj_dict["task_type"]] += 1
+            folder = out / DATA_FOLDER / game.id
+            folder.mkdir(parents=True)
+            write_text(folder / "game.tw-pddl", json.dumps(game.game_dict))
+            write_text(folder / "traj_data.json", json.dumps(game.traj_dict, indent=1) + "\n")
+        write_text(out / "homes.jsonl", "".join(json.dumps(_home_line(home)) + "\n" for home in homes))
+        return {split: dict(sorted(found.items())) for split, found in counts.items()}, _datacard(wanted, known, homes)
+
+    def lacks() -> str:
+        present = len(list((out / DATA_FOLDER).glob("*/*/*/game.tw-pddl")))
+        expected = sum(getattr(wanted, split) for split in SPLITS)
+        return "" if present == expected else f"holds {present} of {expected} games"
+
+    return generate_once(out, wanted, {"format": FORMAT, "alfworld": known.version}, "task_types", make, lacks)
 
 
-GENERATOR = Generator("Household games in the format of ALFWorld's, with homes that have habits.", Parameters, generate)
-
-
-def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
-    found = existing_generation(out, record)
-    present = len(list((out / DATA_FOLDER).glob("*/*/*/game.tw-pddl")))
-    expected = sum(getattr(wanted, split) for split in SPLITS)
-    if present != expected:
-        raise FileExistsError(f"{out} holds {present} of {expected} games; delete it and generate again")
-    return _report(out, wanted, found)
-
-
-def _report(out: Path, parameters: Parameters, record: Mapping[str, Any]) -> GenerationReport:
-    games = {split: getattr(parameters, split) for split in SPLITS}
-    return GenerationReport(out, parameters, games, record["task_types"])
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+GENERATOR = Generator(
+    "Household games in the format of ALFWorld's, with homes that have habits.", WorldParameters, generate
+)
 
 
 def _home_line(home: Home) -> dict[str, Any]:
@@ -343,7 +310,7 @@ def _home_line(home: Home) -> dict[str, Any]:
     }
 
 
-def _datacard(parameters: Parameters, known: Facts, homes: Sequence[Home]) -> str:
+def _datacard(parameters: WorldParameters, known: Facts, homes: Sequence[Home]) -> str:
     values = "".join(f"| {f.name} | {getattr(parameters, f.name)} |\n" for f in fields(parameters))
     rooms = ", ".join(f"{count} {room}" for room, count in sorted(Counter(h.room for h in homes).items()))
     return f"""# Generated ALFWorld games

@@ -2,8 +2,7 @@
 
 A folder holds `items_shuffle_1000.json` and `items_ins_v2_1000.json` (the small set: 1,000 products) or the same
 without `_1000` (the full set: 1.18 million, 5 GB), and `items_human_ins.json` for human goals. A large product file is
-never in memory as a whole: it is read record by record, once, into a catalogue on disk (see `store`), for which the
-attribute file's entries are held as texts meanwhile.
+never in memory as a whole: it is read record by record, once, into a catalogue on disk (see `store`).
 """
 
 from __future__ import annotations
@@ -11,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, TextIO
 
 from skill1.envs.base import DataError
-from skill1.envs.webshop.catalogue import read_products
+from skill1.envs.webshop.catalogue import Product, read_products
 from skill1.envs.webshop.store import FORMAT, RECORD, Catalogue, build_catalogue, open_catalogue, store_catalogue
 
 Which = Literal["small", "full"]
@@ -30,8 +31,10 @@ FILE_NAMES: dict[Which, tuple[str, str]] = {
 }
 _CHUNK = 1 << 22  # characters read at a time
 _LARGEST_RECORD = 1 << 26  # characters; more without an end is no record
-_BLANKS = " \t\r\n"
-_AFTER = frozenset(" \t\r\n,:]}")  # what can follow a value
+_BLANKS = re.compile(r"\s*")
+_FIRST = re.compile(r"\s*\[\s*(?P<end>\])?")
+_NEXT = re.compile(r"\s*(?:,\s*|(?P<end>\]))")
+_AFTER = frozenset(" \t\r\n,]")  # what can follow a list's element
 _ADVICE = (
     "make a catalogue with `skill1 generate webshop --out DIR`, or fetch WebShop's files (small set: setup.sh -d small "
     f"of github.com/princeton-nlp/WebShop; full set: -d all), and name the folder here or in ${VARIABLE}"
@@ -95,126 +98,64 @@ def load_catalogue(files: Files, cache: Path | None = None, in_memory: int = IN_
         raise DataError(f"{problem}; name a folder as cache") from error
 
 
-def _products(files: Files) -> Iterator[Any]:
-    attributes = _Entries(files.attributes)
-    human = _Entries(files.human) if files.human else {}
-    yield from read_products(stream_list(files.products), attributes, human, files.products.name)
+def _products(files: Files) -> Iterator[Product]:
+    attributes = _entries(files.attributes)
+    human = _entries(files.human) if files.human else {}
+    return read_products(stream_list(files.products), attributes, human, files.products.name)
 
 
-class _Entries(Mapping[str, Any]):
-    """A JSON object's values, kept as text until they are asked for: a tenth of the memory of parsed ones."""
-
-    def __init__(self, path: Path) -> None:
-        self._texts = {key: text.encode("utf-8", errors="surrogatepass") for key, text in stream_object(path)}
-
-    def __getitem__(self, key: str) -> Any:
-        return json.loads(self._texts[key].decode("utf-8", errors="surrogatepass"))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-
-# ------------------------------------------------------------------------------------------------- JSON read in pieces
+def _entries(path: Path) -> dict[str, Any]:
+    with _readable(path) as file:
+        try:
+            entries = json.load(file)
+        except json.JSONDecodeError as error:
+            raise _malformed(path, error.msg, error.pos) from error
+    if not isinstance(entries, dict):
+        raise _malformed(path, "'{' expected", 0)
+    return entries
 
 
 def stream_list(path: Path) -> Iterator[Any]:
-    """The elements of a file that is one JSON list, one after another. Raises DataError if it is not."""
-    with _Reader(path) as reader:
-        reader.expect("[")
-        for _ in reader.members("]"):
-            yield reader.value()[0]
-
-
-def stream_object(path: Path) -> Iterator[tuple[str, str]]:
-    """The members of a file that is one JSON object: (key, the value's text). Raises DataError if it is not."""
-    with _Reader(path) as reader:
-        reader.expect("{")
-        for _ in reader.members("}"):
-            key, _ = reader.value()
-            reader.expect(":")
-            yield key, reader.value()[1]
-
-
-class _Reader:
-    """A window over a text file that holds at least the next JSON value."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
-        self._window = ""
-        self._at = 0  # position in the window
-        self._before = 0  # characters that have left the window
-
-    def __enter__(self) -> Self:
-        try:
-            self._file = self._path.open(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"cannot read {self._path}: {error.strerror}") from error
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._file.close()
-
-    def expect(self, mark: str) -> None:
-        """Skip one mark such as "["."""
-        if self._next() != mark:
-            raise self._error(f"{mark!r} expected")
-        self._at += 1
-
-    def members(self, end: str) -> Iterator[None]:
-        """Yields once before every member, until the closing mark; commas between are skipped."""
-        if self._next() == end:
-            return
-        yield
-        while (mark := self._next()) == ",":
-            self._at += 1
-            yield
-        if mark != end:
-            raise self._error(f"',' or {end!r} expected")
-
-    def value(self) -> tuple[Any, str]:
-        """The next value and its text."""
-        self._next()
-        if self._at > _CHUNK:
-            self._window, self._before, self._at = self._window[self._at :], self._before + self._at, 0
+    """Yield the elements of a file that is one JSON list, reading piece by piece. Raises DataError if it is not."""
+    decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
+    gap, expected = _FIRST, "'['"  # what stands before the next element
+    window, at, passed = "", 0, 0  # text read, position in it, characters that have left it
+    problem, place = "", 0
+    with _readable(path) as file:
         while True:
-            try:
-                value, end = self._decode(self._window, self._at)
-            except json.JSONDecodeError as error:
-                if len(self._window) - self._at > _LARGEST_RECORD or not self._more():
-                    raise self._error(error.msg) from error
-                continue
-            if self._window[end : end + 1] not in _AFTER and self._more():
-                continue  # a number may go on
-            text = self._window[self._at : end]
-            self._at = end
-            return value, text
+            more = file.read(_CHUNK) if len(window) - at < _LARGEST_RECORD else ""
+            window, at, passed = window[at:] + more, 0, passed + at
+            while found := gap.match(window, at):
+                if found["end"]:
+                    return
+                try:
+                    value, end = decode(window, found.end())
+                except json.JSONDecodeError as error:
+                    problem, place = error.msg, found.end()
+                    break
+                if more and window[end : end + 1] not in _AFTER:
+                    break  # the piece may end within a number
+                yield value
+                at, gap, expected = end, _NEXT, "',' or ']'"
+            else:
+                problem, place = f"{expected} expected", _BLANKS.match(window, at).end()
+            if not more:
+                raise _malformed(path, problem, passed + place)
 
-    def _next(self) -> str:
-        """The next character that is no blank, "" at the end."""
-        while True:
-            while self._at < len(self._window) and self._window[self._at] in _BLANKS:
-                self._at += 1
-            if self._at < len(self._window):
-                return self._window[self._at]
-            if not self._more():
-                return ""
 
-    def _more(self) -> bool:
-        """Read on; False at the end of the file."""
-        try:
-            chunk = self._file.read(_CHUNK)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self._path} is not UTF-8 text ({error}); fetch it again") from error
-        self._window += chunk
-        return bool(chunk)
+@contextmanager
+def _readable(path: Path) -> Iterator[TextIO]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); fetch it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
-    def _error(self, problem: str) -> DataError:
-        place = self._before + self._at
-        return DataError(
-            f"{self._path} is not the JSON expected ({problem} after {place:,} characters); it is cut off or corrupt, "
-            "fetch it again"
-        )
+
+def _malformed(path: Path, problem: str, place: int) -> DataError:
+    return DataError(
+        f"{path} is not the JSON expected ({problem} after {place:,} characters); it is cut off or corrupt, "
+        "fetch it again"
+    )

@@ -14,11 +14,11 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from skill1.envs.generation import MARKER, Generator, existing_generation
+from skill1.envs.generation import GenerationReport, Generator, check_integers, generate_once
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
 from skill1.envs.webshop.goods import GOODS, Goods
 
@@ -57,7 +57,7 @@ _STRIDE = 1_103_515_245_679  # has no factor in common with the number of ids, s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parameters:
+class CatalogueParameters:
     """What a catalogue is drawn from; equal parameters give equal bytes. Raises ValueError for impossible values."""
 
     seed: Annotated[int, "of the catalogue"] = 0
@@ -65,10 +65,7 @@ class Parameters:
     asked: Annotated[float, "share of the products that synthetic goals are about"] = ASKED
 
     def __post_init__(self) -> None:
-        for name, least in {"seed": 0, "products": 1}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}: must be an integer of at least {least}")
+        check_integers(self, {"seed": 0, "products": 1})
         if isinstance(self.asked, bool) or not isinstance(self.asked, int | float) or not 0 < self.asked <= 1:
             raise ValueError(f"asked={self.asked!r}: must be a share above 0 and at most 1")
 
@@ -80,15 +77,6 @@ class GeneratedProduct:
     record: dict[str, Any]  # an element of the product file's list
     attributes: dict[str, Any]  # its entry in the attribute file
     human: list[dict[str, Any]]  # its entry in the file of human instructions; [] has none
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationReport:
-    """What a folder of generated products holds. Goals: how many of each kind can be posed."""
-
-    out: Path
-    parameters: Parameters
-    goals: dict[str, int]
 
 
 def make_products(seed: int, products: int, asked: float = ASKED) -> Iterator[GeneratedProduct]:
@@ -106,42 +94,45 @@ def make_products(seed: int, products: int, asked: float = ASKED) -> Iterator[Ge
 
 
 def generate(out: Path, **parameters: Any) -> GenerationReport:
-    """Write a catalogue's files below `out`; keywords are the fields of `Parameters`.
+    """Write a catalogue's files below `out`; keywords are the fields of `CatalogueParameters`.
 
     Writes the product, attribute and human instruction files, `DATACARD.md` and `generation.json`. Returns at once if
     `out` already holds exactly this catalogue.
 
     Raises ValueError for sizes that make no sense, FileExistsError if `out` holds anything else.
     """
-    wanted = Parameters(**parameters)
-    record: dict[str, Any] = {"format": FORMAT, "parameters": asdict(wanted)}
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        return _existing(out, record, wanted)
-    out.mkdir(parents=True, exist_ok=True)
-    goals = {"synthetic": 0, "human": 0}
+    wanted = CatalogueParameters(**parameters)
     names = (*file_names(wanted), HUMAN)
-    with ExitStack() as stack:
-        items, attributes, human = (stack.enter_context(_Json(out / n, m)) for n, m in zip(names, "[{{", strict=True))
-        for product in make_products(wanted.seed, wanted.products, wanted.asked):
-            asin = product.record["asin"]
-            items.add(product.record)
-            attributes.add(product.attributes, asin)
-            if product.human:
-                human.add(product.human, asin)
-            goals["human"] += len(product.human)
-            if "instruction" in product.attributes:
-                options = product.record["customization_options"] or {}
-                goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
-    record["goals"] = goals
-    _write(out / "DATACARD.md", _datacard(wanted, goals))
-    _write(out / MARKER, json.dumps(record, indent=1) + "\n")
-    return GenerationReport(out, wanted, goals)
+
+    def make() -> tuple[dict[str, Any], str]:
+        out.mkdir(parents=True, exist_ok=True)
+        goals = {"synthetic": 0, "human": 0}
+        with ExitStack() as stack:
+            files = [stack.enter_context(_Json(out / name, mark)) for name, mark in zip(names, "[{{", strict=True)]
+            items, attributes, human = files
+            for product in make_products(wanted.seed, wanted.products, wanted.asked):
+                asin = product.record["asin"]
+                items.add(product.record)
+                attributes.add(product.attributes, asin)
+                if product.human:
+                    human.add(product.human, asin)
+                goals["human"] += len(product.human)
+                if "instruction" in product.attributes:
+                    options = product.record["customization_options"] or {}
+                    goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
+        return goals, _datacard(wanted, goals)
+
+    def lacks() -> str:
+        missing = [name for name in names if not (out / name).is_file()]
+        return f"lacks {missing[0]}" if missing else ""
+
+    return generate_once(out, wanted, {"format": FORMAT}, "goals", make, lacks)
 
 
-GENERATOR = Generator("Products, goals and instructions in the format of WebShop's.", Parameters, generate)
+GENERATOR = Generator("Products, goals and instructions in the format of WebShop's.", CatalogueParameters, generate)
 
 
-def file_names(parameters: Parameters) -> tuple[str, str]:
+def file_names(parameters: CatalogueParameters) -> tuple[str, str]:
     """Names of the product and the attribute file: those of the original's small set for 1,000 products."""
     return FILE_NAMES["small" if parameters.products == SMALL else "full"]
 
@@ -315,19 +306,7 @@ class _Json:
         self._between = ",\n"
 
 
-def _existing(out: Path, record: Mapping[str, Any], wanted: Parameters) -> GenerationReport:
-    found = existing_generation(out, record)
-    for name in (*file_names(wanted), HUMAN):
-        if not (out / name).is_file():
-            raise FileExistsError(f"{out} lacks {name}; delete it and generate again")
-    return GenerationReport(out, wanted, found["goals"])
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _datacard(parameters: Parameters, goals: Mapping[str, int]) -> str:
+def _datacard(parameters: CatalogueParameters, goals: Mapping[str, int]) -> str:
     return f"""# Generated WebShop catalogue
 
 {parameters.products} products in the file format of WebShop (Yao et al., 2022), drawn by `skill1 generate webshop`

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +45,6 @@ class Goal:
     attributes: tuple[str, ...]
     options: tuple[str | tuple[str, str], ...]
     price_upper: float
-    weight: float  # relative frequency when a goal is drawn at random
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +54,25 @@ class GoalSources:
     products: np.ndarray  # int64 position in the catalogue
     numbers: np.ndarray  # int64 which of its product's instructions
     combinations: np.ndarray  # int64 goals that come of it
-    weights: np.ndarray  # float64 weight of each of those goals
 
-    ARRAYS = ("products", "numbers", "combinations", "weights")
+    ARRAYS = ("products", "numbers", "combinations")
 
 
 class SourceCollector:
     """Collects a catalogue's goal sources product by product."""
 
     def __init__(self) -> None:
-        self._synthetic: list[tuple[int, int, int]] = []
-        self._human: list[tuple[int, int, int]] = []
-        self._attributes: list[tuple[str, ...]] = []
+        self._rows: dict[Kind, list[tuple[int, int, int]]] = {"synthetic": [], "human": []}
 
     def add(self, position: int, product: Product) -> None:
         """Add the product at `position`."""
         if product.instruction is not None:
-            combinations = math.prod(map(len, product.options.values()))
-            self._synthetic.append((position, 0, combinations))
-            self._attributes.append(product.instruction_attributes)
-        for number, instruction in enumerate(product.human):
-            if instruction.attributes:
-                self._human.append((position, number, 1))
+            self._rows["synthetic"].append((position, 0, math.prod(map(len, product.options.values()))))
+        self._rows["human"] += ((position, n, 1) for n, human in enumerate(product.human) if human.attributes)
 
     def finish(self) -> dict[Kind, GoalSources]:
-        """A synthetic goal's weight is the mean over its attributes of 1 / goals that have the attribute."""
-        counts: dict[str, int] = {}
-        for (_, _, combinations), attributes in zip(self._synthetic, self._attributes, strict=True):
-            for attribute in attributes:
-                counts[attribute] = counts.get(attribute, 0) + combinations
-        weights = [
-            sum(1.0 / counts[attribute] for attribute in attributes) / len(attributes) if combinations else 0.0
-            for (_, _, combinations), attributes in zip(self._synthetic, self._attributes, strict=True)
-        ]
         return {
-            "synthetic": _sources(self._synthetic, weights),
-            "human": _sources(self._human, [1.0] * len(self._human)),
+            kind: GoalSources(*np.array(rows, np.int64).reshape(-1, 3).T.copy()) for kind, rows in self._rows.items()
         }
 
 
@@ -120,7 +102,6 @@ class Goals(Sequence[Goal]):
         random.Random(order).shuffle(order_of_goals)
         self._order = np.array(order_of_goals)
         self._starts = np.concatenate(([0], np.cumsum(sources.combinations)))
-        self._cumulated: np.ndarray | None = None  # of the weights, made when a goal is first drawn
 
     def __len__(self) -> int:
         return len(self._order)
@@ -153,21 +134,10 @@ class Goals(Sequence[Goal]):
             attributes=attributes,
             options=options,
             price_upper=bound,
-            weight=float(self._sources.weights[source]),
         )
 
     def __iter__(self) -> Iterator[Goal]:
         return (self[index] for index in range(len(self)))
-
-    def draw(self, rng: random.Random) -> int:
-        """A random goal's number, as the original draws one when it is not told which.
-
-        Its search in the cumulated weights is one too far: goal i comes up with the weight of goal i - 1, goal 0 never.
-        """
-        if self._cumulated is None:
-            self._cumulated = np.concatenate(([0.0], np.cumsum(self._sources.weights[self._source_of_each()])))
-        found = bisect.bisect_right(self._cumulated, rng.uniform(0, float(self._cumulated[-1])))
-        return min(found, len(self) - 1)
 
     @property
     def products(self) -> np.ndarray:
@@ -234,8 +204,3 @@ def _combination(product: Product, number: int) -> tuple[tuple[str, str], ...]:
         number, at = divmod(number, len(product.options[name]))
         chosen.append((name, product.options[name][at]))
     return tuple(reversed(chosen))
-
-
-def _sources(rows: Iterable[tuple[int, int, int]], weights: list[float]) -> GoalSources:
-    columns = np.array(list(rows), np.int64).reshape(-1, 3).T
-    return GoalSources(columns[0], columns[1], columns[2], np.array(weights))

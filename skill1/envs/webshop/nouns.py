@@ -2,19 +2,14 @@
 
 Differs from the original in: it tags with a spaCy model, which no package registry carries. Without one, the nouns are
 the words that are no function words. The scores of some wrong purchases then differ; a right purchase earns 1.0 either
-way. `tagged_nouns` is the original's function wherever a model is installed.
+way. `Shop` takes any other function.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from functools import lru_cache
-from typing import Any
 
-_CACHED_TITLES = 1 << 14  # tagging one takes milliseconds
 _WORD = re.compile(r"[a-z][a-z0-9]*")
-_TAGS = frozenset({"PNOUN", "NOUN", "PROPN"})  # the original's list, its misspelling included
 _FUNCTION_WORDS = frozenset(
     "a about above after all an and any are as at be been before below between both but by can do does each every for "
     "from had has have he her his how if in into is it its may more most my no nor not of off on onto or our out over "
@@ -39,13 +34,3 @@ def content_words(title: str) -> list[str]:
     ['set', 'lamps', 'living', 'room']
     """
     return [word for word in words(title) if len(word) > 1 and word not in _FUNCTION_WORDS]
-
-
-def tagged_nouns(tagger: Callable[[str], Iterable[Any]]) -> Callable[[str], list[str]]:
-    """The original's function, on a loaded spaCy pipeline: `tagged_nouns(spacy.load("en_core_web_lg"))`."""
-
-    @lru_cache(_CACHED_TITLES)
-    def nouns(title: str) -> list[str]:
-        return [token.text.lower() for token in tagger(title) if token.pos_ in _TAGS]
-
-    return nouns

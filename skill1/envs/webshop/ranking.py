@@ -34,18 +34,13 @@ class Index:
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         """See `build` for the arrays' meaning."""
-        self._arrays = arrays
+        self.arrays = arrays
         self._starts, self._documents, self._saturations = (arrays[n] for n in Index.ARRAYS[:3])
         self._idf, self._order, self._terms, self._term_starts = (arrays[n] for n in Index.ARRAYS[3:])
 
     def __len__(self) -> int:
         """Number of documents."""
         return len(self._order)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays, mapped or in memory."""
-        return sum(values.nbytes for values in self._arrays.values())
 
     @classmethod
     def build(cls, texts: Iterable[str], ids: Sequence[str] | np.ndarray, folder: Path | None = None) -> Index:
