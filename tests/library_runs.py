@@ -13,11 +13,11 @@ import numpy as np
 
 from skill1.config import Config, load_config, method_of_variant
 from skill1.encoder import HashEncoder
-from skill1.library import SkillLibrary
+from skill1.library import SkillLibrary, read_skills
 from skill1.methods.skill1 import JOURNAL
 from skill1.records import Candidate, Lesson, Rollout, Task
 from skill1.store.checkpoints import mark_complete
-from skill1.store.journal import Journal
+from skill1.store.journal import Journal, LibraryEvent
 from skill1.store.run_directory import RunDirectory
 
 OBJECTS, PLACES = ("mug", "egg", "lamp", "book", "soap", "knife"), ("shelf", "drawer", "fridge", "table", "sink")
@@ -57,6 +57,11 @@ def write_run(path: Path, steps: Sequence[Sequence[Rollout]], made: Config) -> R
     """Store `steps` as a run that ends with a checkpoint of its library."""
     run = RunDirectory.create(path, made, "hash")
     library = SkillLibrary(made.library, HashEncoder())
+    if made.library.start is not None:
+        skills = read_skills(Path(made.library.start), made.library.initial_utility)
+        event = LibraryEvent(1, 0, (), skills, (), ())
+        library.apply(event)
+        Journal(run.library_dir / JOURNAL).append(event)
     for step, rollouts in enumerate(steps, start=1):
         _store(run, library, step, rollouts)
     _finish(run, library, len(steps))

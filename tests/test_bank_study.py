@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from library_runs import config, rollout, write_run
-from skill1.methods.skillrl.growth import INITIAL_BANK, JOURNAL
 
 from skill1.analysis.figures import library as figures
 from skill1.analysis.library import bank as bank_study
 from skill1.methods.skillrl.bank import Mistake, Principle, SkillBank
 from skill1.methods.skillrl.events import BankEvent, BankJournal
+from skill1.methods.skillrl.method import INITIAL_BANK, JOURNAL
 from skill1.store.run_directory import RunDirectory, RunError
 
 FIRST = SkillBank(
@@ -33,7 +33,7 @@ EVENTS = (
 
 
 def make(path: Path, shown: list[list[list[str]]]) -> RunDirectory:
-    run = RunDirectory.create(path, config("skillrl", bank__teacher="scripted"), "hash")
+    run = RunDirectory.create(path, config("skillrl", method__teacher="scripted"), "hash")
     (run.library_dir / INITIAL_BANK).write_text(FIRST.to_text())
     for step, episodes in enumerate(shown, start=1):
         run.write_rollouts(step, [rollout(found, index=i) for i, found in enumerate(episodes)])

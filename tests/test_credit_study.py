@@ -20,8 +20,7 @@ from test_credit import rollout
 from skill1.analysis import credit_study
 from skill1.analysis.credit_study import Arm, Batch
 from skill1.analysis.figures import style as plots
-from skill1.config import ConfigError, diff, load_config
-from skill1.presets import VARIANTS
+from skill1.config import ConfigError, diff, load_config, override
 from skill1.records import STAGES, Row
 from skill1.running.batch import run_notebook
 from skill1.store.run_directory import RunDirectory, RunError
@@ -34,41 +33,38 @@ ROOT_HALF = math.sqrt(0.5)
 
 
 def test_every_switch_and_ablation_has_an_arm() -> None:
-    arms = credit_study.arms()
-    assert (arms[0].name, arms[0].credit, arms[0].without) == ("paper", load_config("paper").credit, frozenset())
-    assert len({arm.name for arm in arms}) == len(arms) == len({(arm.credit, arm.without) for arm in arms})
-    kinds = {arm.name: arm.kind for arm in arms}
-    switched = {name: b for name, (_, b) in diff(load_config("paper"), load_config("released")).items()}
-    in_credit = {name.partition(".")[2]: value for name, value in switched.items() if name.startswith("credit.")}
-    assert {name for name, kind in kinds.items() if kind == "switch"} == {f"{n} = {v}" for n, v in in_credit.items()}
-    for arm in arms:
-        if arm.kind == "switch":
-            name, _, value = arm.name.partition(" = ")
-            assert arm.credit == replace(arms[0].credit, **{name: in_credit[name]}) and value == str(in_credit[name])
-    credits = {(arm.credit, arm.without) for arm in arms}
-    off = {"no_library": {"query", "rerank", "distill"}, "no_selection": {"query", "rerank"},
-           "no_distillation": {"distill"}, "grpo": {"query", "rerank", "distill"},
-           "gigpo": {"query", "rerank", "distill"}}  # fmt: skip
-    for variant in VARIANTS:
-        if variant.startswith("retroagent"):
-            continue  # credits what other rollouts do not hold
-        assert (load_config("paper", variant).credit, frozenset(off.get(variant, ()))) in credits, variant
-    assert (load_config("released").credit, frozenset()) in credits
-    assert {arm.credit.gigpo_statistics for arm in arms if arm.credit.estimator == "gigpo"} == {"episode", "row"}
+    arms = {arm.name: arm for arm in credit_study.arms()}
+    assert list(arms)[:2] == list(credit_study.REFERENCES) == ["paper", "grpo"]
+    paper = arms["paper"].config
+    assert paper == load_config("paper") and arms["paper"].stages == set(STAGES)
+    switched = {name: b for name, (_, b) in diff(paper, load_config("released")).items()}
+    credited = {"method.lambda_distill": 0.0, "method.rerank_credit": "return", "credit.token_mean": "batch"}
+    assert credited.items() <= switched.items() and switched["method.distill_reference"]  # which acts on the prompts
+    for name, value in credited.items():
+        assert arms[f"{name.partition('.')[2]} = {value}"].config == override(paper, {name: value})
+    assert arms["released, all of these"].config == override(paper, credited)
+    for variant, stages in {
+        "grpo": {"act"}, "gigpo": {"act"}, "no_selection": {"act", "distill"}, "lambda1_0": set(STAGES),
+        "lambdas_0": set(STAGES),
+    }.items():  # fmt: skip
+        assert arms[variant].config == load_config("paper", variant) and arms[variant].stages == stages
+    assert arms["gigpo, by rows"].config.method.statistics == "row" != arms["gigpo"].config.method.statistics
+    assert len(arms) == 5 + len(credited) + 3
 
 
 def test_arms_of_a_shop_charge_for_invalid_actions_as_its_preset_does() -> None:
     homes, shop = credit_study.arms(), credit_study.arms("webshop")
-    assert [(arm.name, arm.without) for arm in homes] == [(arm.name, arm.without) for arm in shop]
-    assert {arm.credit.invalid_penalty for arm in shop + credit_study.baselines("webshop")} == {0.05}
-    assert {arm.credit.invalid_penalty for arm in homes + credit_study.baselines()} == {0.01}
+    assert [(arm.name, arm.stages) for arm in homes] == [(arm.name, arm.stages) for arm in shop]
+    assert {arm.config.credit.invalid_penalty for arm in shop} == {0.05}
+    assert {arm.config.credit.invalid_penalty for arm in homes} == {0.01}
 
 
 def test_the_table_of_switches_says_what_they_act_on() -> None:
-    table = credit_study.switches().set_index("field")
+    table = credit_study.switches()
     assert len(table) == len(diff(load_config("paper"), load_config("released")))
-    assert table.loc["credit.lambda2"].tolist() == ["0.3", "0.0", "credit"]
-    assert table.loc["library.top_k"].tolist() == ["5", "3", "rollouts"]
+    assert table.loc["method.lambda_distill"].tolist() == [0.3, 0.0, "credit"]
+    assert table.loc["library.top_k"].tolist() == [5, 3, "rollouts"]
+    assert table.loc["method.distill_reference", "acts_on"] == "rollouts"
 
 
 # --- Rows --------------------------------------------------------------------------------------------------------
@@ -95,8 +91,8 @@ def test_row_statistics_by_hand() -> None:
     share = {stage: value / sum(mass.values()) for stage, value in mass.items()}
     assert table.loc["paper", "credit"].to_dict() == pytest.approx(share, abs=1e-6)
     assert (table.loc["paper", "zero"] == 0).all()
-    assert table.loc["no_library", "rows"].to_dict() == {"query": 0, "rerank": 0, "act": 4, "distill": 0}
-    assert math.isnan(table.loc[("no_library", "query"), "zero"])
+    assert table.loc["grpo", "rows"].to_dict() == {"query": 0, "rerank": 0, "act": 4, "distill": 0}
+    assert math.isnan(table.loc[("grpo", "query"), "zero"])
     shown = credit_study.row_table(table.reset_index())
     assert shown.loc["paper", ("rows", "act")] == 4 and shown.index[0] == "paper"
 
@@ -117,7 +113,7 @@ def trained(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("credit") / "run"
     config = configure(
         world, warm, train__steps=2, train__save_every=1, train__validate_every=0, environment__max_steps=5,
-        rollout__group_size=6, rollout__max_distill_tokens=16,
+        rollout__group_size=6, method__max_distill_tokens=16,
     )  # fmt: skip
     assert train_easily(config, path) == 0
     return path
@@ -170,27 +166,31 @@ def by_autograd(batch: Batch, rows: list[Row]) -> torch.Tensor:
 @pytest.mark.slow
 def test_gradients_are_those_of_equation_11(batch: Batch) -> None:
     arms = {arm.name: arm for arm in credit_study.arms()}
-    chosen = [arms[name] for name in ("paper", "rerank_credit = return", "gigpo", "no_selection")]
+    chosen = [arms[name] for name in ("paper", "grpo", "rerank_credit = return", "gigpo", "no_selection")]
     found = credit_study.gradients(batch, chosen).set_index("arm")
     expected = {arm.name: by_autograd(batch, credit_study.arm_rows(batch, arm)) for arm in chosen}
-    paper = expected["paper"]
+    paper, grpo = expected["paper"], expected["grpo"]
     for name, gradient in expected.items():
-        assert found.loc[name, "norm"] == pytest.approx(float(gradient.norm()), rel=1e-3)
-        assert found.loc[name, "cosine"] == pytest.approx(
-            float(gradient @ paper / gradient.norm() / paper.norm()), abs=1e-3
-        )
-        assert found.loc[name, "ratio"] == pytest.approx(float(gradient.norm() / paper.norm()), rel=1e-3)
-    assert found.loc["paper", "cosine"] == pytest.approx(1.0) and found.loc["gigpo", "cosine"] < 0.99
+        norm = float(gradient.norm())
+        assert found.loc[name, "norm"] == pytest.approx(norm, rel=1e-3)
+        assert found.loc[name, "ratio"] == pytest.approx(norm / float(paper.norm()), rel=1e-3)
+        cosine = float(gradient @ paper) / norm / float(paper.norm())
+        assert found.loc[name, "cosine_paper"] == pytest.approx(cosine, abs=1e-3)
+        if name != "paper":  # it stands before GRPO
+            cosine = float(gradient @ grpo) / norm / float(grpo.norm())
+            assert found.loc[name, "cosine_grpo"] == pytest.approx(cosine, abs=1e-3)
+    assert found.loc["paper", "cosine_paper"] == pytest.approx(1.0) and found.loc["gigpo", "cosine_grpo"] < 0.99
 
 
 def test_a_credit_without_gradient(batch: Batch) -> None:
     paper = credit_study.arms()[0]
     lost = replace(batch, rollouts=tuple(replace(r, outcome=0.0) for r in batch.rollouts))
-    nothing = replace(paper.credit, invalid_penalty=0.0, lambda1=0.0, lambda2=0.0)
-    silent = Arm("silent", "switch", nothing)
-    found = credit_study.gradients(lost, [paper, silent, paper]).set_index("arm")
-    assert found.loc["silent", ["norm", "ratio"]].tolist() == [0.0, 0.0] and math.isnan(found.loc["silent", "cosine"])
-    assert found.loc["paper", "ratio"].tolist() == pytest.approx([1.0, 1.0])
+    nothing = {"credit.invalid_penalty": 0.0, "method.lambda_rerank": 0.0, "method.lambda_distill": 0.0}
+    silent = Arm("silent", override(paper.config, nothing))
+    found = credit_study.gradients(lost, [paper, silent, replace(paper, name="again")]).set_index("arm")
+    assert found.loc["silent", ["norm", "ratio"]].tolist() == [0.0, 0.0]
+    assert math.isnan(found.loc["silent", "cosine_paper"])
+    assert found.loc[["paper", "again"], "ratio"].tolist() == pytest.approx([1.0, 1.0])
     with pytest.raises(ValueError, match="nothing in Step 2 of run has a credit other than 0"):
         credit_study.gradients(lost, [silent])
 
@@ -204,13 +204,13 @@ def test_the_study_of_a_run(trained: Path, tmp_path: Path, batch: Batch) -> None
     drawn = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert drawn == ["credit.pdf", "credit.png"]
 
-    [output] = done.cells[-1].outputs
-    text = output["data"]["text/markdown"]
-    compared = credit_study.gradients(batch, credit_study.arms()).set_index("arm")
-    assert f"12 rollouts in 2 groups, {sum(r.outcome for r in batch.rollouts):.0f} won" in text
-    for name, line in compared.drop(index=["paper"]).iterrows():
-        if line["kind"] in ("switch", "released", "ablation"):
-            assert f"{name}: cosine {line['cosine']:.2f}, norm x {line['ratio']:.2f}" in text
+    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
+    text = "\n".join(str(output.get("data", {}).get("text/html")) for output in outputs)
+    compared = credit_study.gradients(batch, credit_study.arms())
+    assert compared.round(3).to_html(notebook=True).partition("<tbody>")[2].partition("</tbody>")[0] in text
+    marked = [output["data"]["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    won = sum(r.outcome for r in batch.rollouts)
+    assert f"Step 2 of run: 12 rollouts in 2 groups, {won:.0f} won." in marked
 
 
 @pytest.mark.slow
@@ -227,7 +227,9 @@ def test_the_same_batch_gives_the_same_bytes(batch: Batch, tmp_path: Path) -> No
 def test_the_figure_shows_the_table(batch: Batch) -> None:
     arms = credit_study.arms()[:3]
     statistics = credit_study.row_statistics(batch, arms)
-    compared = pd.DataFrame({"arm": [a.name for a in arms], "cosine": [1.0, -0.5, math.nan], "ratio": [1.0, 2.0, 0.0]})
+    compared = pd.DataFrame(
+        {"arm": [a.name for a in arms], "cosine_paper": [1.0, -0.5, math.nan], "ratio": [1.0, 2.0, 0.0]}
+    )
     left, middle, right = credit_study.draw(statistics, compared).axes
     np.testing.assert_array_equal(left.collections[0].get_offsets()[:2, 0], [1.0, -0.5])
     np.testing.assert_array_equal(middle.collections[0].get_offsets()[:, 0], [1.0, 2.0, 0.0])
@@ -253,14 +255,13 @@ def test_a_fresh_batch_is_the_seeds_own(warm: Path) -> None:
 
 def test_a_fresh_batch_of_a_shop_plays_what_it_played_before(tmp_path: Path) -> None:
     given = shop_settings(tmp_path / "unused", load_config("nano-webshop").policy.model) | {
-        "rollout.group_size": 2, "rollout.max_query_tokens": 16, "environment.max_steps": 6,
+        "rollout.group_size": 2, "method.max_query_tokens": 16, "environment.max_steps": 6,
     }  # fmt: skip
     del given["environment.data"], given["rollout.tasks_per_step"]
     made = credit_study.fresh_batch(0, groups=2, overrides=given, environment="webshop")
-    assert (made.environment, made.config.preset, len(made.rollouts)) == ("webshop", "nano-webshop", 4)
-    assert made.ceiling.startswith("Ceiling: 2 of the 2 goals played (100.0 %)")
+    assert (made.config.environment.name, made.config.preset, len(made.rollouts)) == ("webshop", "nano-webshop", 4)
     assert all(r.task.game.startswith("synthetic/") and r.task.seed == 1 for r in made.rollouts)  # the second epoch
-    statistics = credit_study.row_statistics(made, credit_study.arms(made.environment)[:1])
+    statistics = credit_study.row_statistics(made, credit_study.arms("webshop")[:1])
     assert statistics.set_index("stage").loc[["query", "act", "distill"], "rows"].gt(0).all()
     with pytest.raises(ConfigError, match="did you mean 'nano-webshop'"):
         credit_study.fresh_batch(environment="webshp")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -133,6 +134,22 @@ def test_history_is_the_stored_library(full: LibraryRun) -> None:
 def test_a_skill_in_every_prompt_is_shown_whatever_its_rank(tmp_path: Path) -> None:
     study = read(write_run(tmp_path / "run", by_hand(), config(library__inject="all")).path)
     assert study.retrievals["shown"].all() and study.skills["shown"].tolist() == [8, 8, 1, 0]
+
+
+def test_skills_that_a_run_starts_with_are_part_of_its_life(tmp_path: Path) -> None:
+    texts = [{"desc": word, "strategy": f"{word} in sink"} for word in ("mug", "egg", "soap")]
+    (tmp_path / "skills.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    made = config(library__start=str(tmp_path / "skills.jsonl"), library__capacity=2)
+    steps = [[rollout(["s000001"], 1.0), rollout(["s000002"], 1.0, index=1)], [rollout(["s000001"], 0.0)]]
+    study = read(write_run(tmp_path / "run", steps, made).path)
+    assert study.skills["admitted"].tolist() == [0, 0, 0] and study.skills["retrieved"].tolist() == [2, 1, 0]
+    assert study.skills["retired"].dropna().to_dict() == {
+        "s000003": 1
+    }  # beyond the capacity once the first step learnt
+    assert study.history.groupby("step").size().to_dict() == {0: 3, 1: 2, 2: 2}
+    table = library_study.concentration(study)
+    assert table["step"].tolist() == [1, 2] and table["never_retrieved"].tolist() == [0, 0]
+    assert library_study.counterfactual(study, [1])["retired"].tolist() == [2]
 
 
 def test_a_run_that_cannot_be_studied_says_why(hand: LibraryRun, tmp_path: Path) -> None:
@@ -413,7 +430,7 @@ def learnt(steps: Sequence[Sequence[tuple[bool, int, int]]], capacity: int) -> t
             rollout(library.retrieve([f"word{word}"], "ucb")[0], float(won), lesson=(f"word{word}", f"place{place}"))
             for won, word, place in episodes
         ]
-        events.append(library.learn(rollouts, step).event)
+        events.append(library.learn(rollouts, step))
     return events, made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from skill1.analysis.trajectories.read import Episode, Step
 from skill1.config import ConfigError, load_config
 from skill1.encoder import HashEncoder
 from skill1.library import SkillLibrary
+from skill1.methods.retroagent.equations import Reflection, Retrospect
 from skill1.records import Candidate, Lesson, Rollout, Task, Turn
 from skill1.running.batch import run_notebook
 from skill1.store.journal import Journal, LibraryError
@@ -80,7 +82,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, world: Path, warm: Path) -> P
     directory = tmp_path_factory.mktemp("viewer") / "run"
     config = configure(
         world, warm, train__steps=STEPS, train__save_every=STEPS, train__validate_every=0, rollout__group_size=6,
-        rollout__max_distill_tokens=16, credit__invalid_penalty=0.1,
+        method__max_distill_tokens=16, credit__invalid_penalty=0.1,
     )  # fmt: skip
     assert train_easily(config, directory) == 0
     return directory
@@ -126,7 +128,7 @@ def write(folder: Path, *steps: Sequence[Rollout], **changed: object) -> Path:
     run = RunDirectory.create(folder, config, "hash")
     library, journal = SkillLibrary(config.library, HashEncoder()), Journal(run.library_dir / "journal.jsonl")
     for number, rollouts in enumerate(steps, start=1):
-        journal.append(library.learn(rollouts, number).event)
+        journal.append(library.learn(rollouts, number))
         run.write_rollouts(number, rollouts)
     run.close()
     return folder
@@ -250,9 +252,9 @@ def test_every_fate_is_told(tmp_path: Path) -> None:
     ("changed", "rerank"),
     [
         ({}, "rerank+0.0001"),
-        ({"credit__rerank_baseline": "none"}, "rerank+1.0001"),
-        ({"credit__lambda1": 0.0}, "reranknottrained1"),
-        ({"credit__rerank_baseline": "none", "credit__rerank_credit": "return"}, "rerank+0.7071"),
+        ({"method__rerank_baseline": "none"}, "rerank+1.0001"),
+        ({"method__lambda_rerank": 0.0}, "reranknottrained1"),
+        ({"method__rerank_baseline": "none", "method__rerank_credit": "return"}, "rerank+0.7071"),
     ],
 )
 def test_credit_is_summed_up_by_stage(tmp_path: Path, changed: dict[str, object], rerank: str) -> None:
@@ -262,6 +264,17 @@ def test_credit_is_summed_up_by_stage(tmp_path: Path, changed: dict[str, object]
     rows = Parsed(show("body", loaded, loaded.episodes[0])).texts("credit")
     assert any("".join(row.split()).startswith(rerank) for row in rows)
     assert any("".join(row.split()).startswith("distill+0.7071") for row in rows)
+
+
+def test_what_a_method_keeps_is_shown_by_name(step: Step) -> None:
+    kept = Retrospect(memory=False, reflection=Reflection(None, 1, 3), baseline=0.25)
+    episode = replace(step.episodes[0], rollout=replace(step.episodes[0].rollout, extra=kept))
+    view = Parsed(show("body", step, episode))
+    assert view.texts("extra") == ["False", "None", "1", "3", "0.25"]
+    headings = ["".join(parts) for tag, _, parts in view.elements if tag == "th"]
+    for name in ("memory", "reflection.success", "reflection.completed", "reflection.listed", "baseline"):
+        assert name in headings
+    assert not Parsed(show("body", step, step.episodes[0])).texts("extra")
 
 
 def test_the_group_stands_beside(step: Step) -> None:

@@ -35,30 +35,19 @@ def moments(events: Sequence[LibraryEvent], config: LibraryConfig, capacity: int
     kept = config.capacity if capacity is None else capacity
     if not 1 <= kept <= config.capacity:
         raise ValueError(f"capacity {kept}: a replay needs 1 to {config.capacity}, the capacity that was recorded")
-    library = _empty(replace(config, capacity=kept))
+    library = SkillLibrary(
+        replace(config, capacity=kept), HashEncoder(dimension=1)
+    )  # nothing is retrieved: any encoder
     for event in events:
         there = {skill.id for skill in library} | {skill.id for skill in event.admitted}
         merged = tuple(skill for skill in event.merged if skill in there)
         updates = tuple(update for update in event.updates if update[0] in there)
         library.apply(LibraryEvent(library.sequence + 1, event.step, updates, event.admitted, merged, ()))
         skills = tuple(library)
-        retired = library.learn((), event.step).event.retired
+        retired = library.learn((), event.step).retired if event.step else ()  # 0: what the run starts with, whole
         if kept == config.capacity and retired != event.retired:
             raise LibraryError(
                 f"step {event.step} retired {len(event.retired)} skills, a capacity of {kept} retires "
                 f"{len(retired)} others: the journal is not this configuration's"
             )
         yield Moment(event.step, skills, retired, len(event.merged) - len(merged))
-
-
-def skills_before(events: Sequence[LibraryEvent], config: LibraryConfig, step: int) -> dict[str, Skill]:
-    """Replay `events` up to `step`: id -> record as the step's retrieval saw it, in order of admission."""
-    library = _empty(config)
-    for event in events:
-        if event.step < step:
-            library.apply(event)
-    return {skill.id: skill for skill in library}
-
-
-def _empty(config: LibraryConfig) -> SkillLibrary:
-    return SkillLibrary(config, HashEncoder(dimension=1))  # nothing is retrieved: any encoder will do

@@ -77,7 +77,7 @@ def read(path: Path) -> LibraryRun:
     if journal.torn:
         raise RunError(f"the journal of {path} ends in a torn line, an interrupted run: continue it with --resume")
     events, stored = journal.events(), run.rollout_steps()
-    if stored != [event.step for event in events]:
+    if stored != [event.step for event in events if event.step]:  # 0: skills to start with
         raise RunError(
             f"{path} has rollouts of {len(stored)} steps and library events of {len(events)}: it is being trained (wait), "
             "was interrupted (--resume), or files were removed (restore them)"
@@ -153,7 +153,7 @@ def concentration(study: LibraryRun) -> pd.DataFrame:
     """
     shown = study.retrievals[study.retrievals["shown"]]
     strategies = shown.assign(skill=shown["skill"].map(study.skills["strategy"]))
-    steps = pd.Index([event.step for event in study.events], name="step")
+    steps = pd.Index(study.episodes["step"].unique(), name="step")
     found = pd.DataFrame(index=steps)
     for name, part in (("retrieved", study.retrievals), ("shown", shown)):
         found[f"{name}_skills"] = part.groupby("step")["skill"].nunique().reindex(steps, fill_value=0)

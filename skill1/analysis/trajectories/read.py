@@ -9,11 +9,11 @@ Differs from the paper in: its appendix F does not say how case studies were cho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -90,6 +90,10 @@ class Episode:
         """Pair every turn with its row."""
         return list(zip(self.rollout.turns, self.rows, strict=True))
 
+    def extra(self) -> list[tuple[str, Any]]:
+        """List what the method alone keeps of a rollout, by name."""
+        return [] if self.rollout.extra is None else list(named_values(self.rollout.extra))
+
     def trace(self) -> list[tuple[Turn, str | None]]:
         """Pair every action with what the environment said next; None after the last, unless a distill call saw it."""
         acts = self.rollout.turns_of("act")
@@ -158,6 +162,16 @@ class Case:
 
 
 # -- reading a step ---------------------------------------------------------------------------------------------------
+
+
+def named_values(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """List the fields of a dataclass with their values, those of nested ones by "outer.inner"."""
+    for leaf in fields(record):
+        value = getattr(record, leaf.name)
+        if is_dataclass(value):
+            yield from named_values(value, f"{prefix}{leaf.name}.")
+        else:
+            yield prefix + leaf.name, value
 
 
 def find_runs(folder: Path) -> list[Path]:
