@@ -185,7 +185,7 @@ def test_the_summary_names_what_differs_significantly(study: Study) -> None:
 
 def test_nothing_to_compare_with_is_an_error(study: Study) -> None:
     without = synthetic_study.make({"no_library": [0], "grpo": [0]}, splits=SEEN)
-    for table in (ablations.effects, ablations.resolution, ablations.mcnemar):
+    for table in (ablations.effects, ablations.resolution):
         with pytest.raises(RunError, match=r"no finished run of full .* \(it has no_library, grpo\): add it"):
             table(without)
     with pytest.raises(RunError, match="has full alone: add variants"):
@@ -207,22 +207,6 @@ def test_methods_are_compared_with_plain_grpo_too() -> None:
     assert (
         ablations.grpo_table(synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection"), seeds))) is None
     )
-
-
-def test_mcnemar_for_one_pass_seed_by_seed() -> None:
-    made = by_hand(
-        {
-            FULL: "1111110000", ("full", 2, 9, "step9"): "1111111111",
-            PLAIN: "0000001000", ("no_library", 1, 9, "none"): "0000000000",
-        }
-    )  # fmt: skip
-    [row] = ablations.mcnemar(made).to_dict("records")  # seed 0 is the one that both have
-    assert (row["seed"], row["only_full"], row["only_variant"]) == (0, 6, 1)
-    assert row["p"] == pytest.approx(2 * (1 + 7) / 2**7)
-
-
-def test_no_mcnemar_for_several_passes(study: Study) -> None:
-    assert ablations.mcnemar(study).empty
 
 
 def test_resolution_by_hand(study: Study) -> None:
@@ -319,10 +303,9 @@ def test_every_point_of_a_mean_curve_has_all_seeds() -> None:
 
 
 def test_published_signals_are_those_of_the_text(study: Study) -> None:
-    assert dynamics.published_value(study, "u_hat") == (85, 0.91)
-    assert dynamics.published_value(study, "selection/utility_selected") == (20, 0.95)
-    assert dynamics.published_value(study, "skill_similarity") is None
-    assert dynamics.published_similarity(study) == (0.51, 0.60)
+    assert dynamics.published_values(study, "u_hat") == {"step 85": 0.91}
+    assert dynamics.published_values(study, "selection/utility_selected") == {"step 20": 0.95}
+    assert dynamics.published_values(study, "skill_similarity") == {"first checkpoint": 0.51, "last checkpoint": 0.60}
 
 
 def test_signal_table(study: Study) -> None:
@@ -334,7 +317,7 @@ def test_signal_table(study: Study) -> None:
     assert cell["step 30"] == f"{values.mean():.2f} ({values.min():.2f} to {values.max():.2f})"
     assert cell["seeds"] == 3 and cell["published"] == "0.91 at step 85"
     similarity = table.loc[(dynamics.SIGNALS["skill_similarity"], "Skill1")]
-    assert similarity["published"] == "0.51 to 0.60"
+    assert similarity["published"] == "0.51 at first checkpoint, 0.60 at last checkpoint"
     empty = replace(study, metrics=study.metrics.assign(u_hat=np.nan))
     assert dynamics.signal_table(empty).loc[(dynamics.SIGNALS["u_hat"], "Skill1"), "step 30"] == "none"
 

@@ -140,7 +140,7 @@ def test_curves_are_the_logged_metrics(
 
 
 def test_u_hat_of_variants_that_estimate_it_alone(figures: dict[str, Figure]) -> None:
-    assert "no library" not in texts(figures["u_hat"]) and "no selection (1 of 2 seeds)" in texts(figures["u_hat"])
+    assert "no library" not in texts(figures["u_hat"]) and "no selection, 1 of 2 seeds" in texts(figures["u_hat"])
 
 
 def test_signals_that_are_equal_share_a_panel(study: Study, figures: dict[str, Figure]) -> None:
@@ -155,7 +155,7 @@ def test_signals_that_are_equal_share_a_panel(study: Study, figures: dict[str, F
 def test_similarity_dots_show_the_checkpoints(study: Study, figures: dict[str, Figure]) -> None:
     [axes] = figures["similarity"].axes
     table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, ["full"])
-    [mean] = [x for x in axes.lines if x.get_label() == "Skill1 (2 seeds)"]
+    [mean] = [x for x in axes.lines if x.get_label() == "Skill1, 2 seeds"]
     assert mean.get_ydata() == pytest.approx(table.groupby("step")["value"].mean())
     seeds = [x for x in axes.lines if x.get_color() == variants.colour("full") and x is not mean]
     assert sorted(np.concatenate([x.get_ydata() for x in seeds])) == pytest.approx(sorted(table["value"]))

@@ -38,8 +38,8 @@ def test_unknown_methods_follow_the_known_ones(study: Study) -> None:
     assert arms.overview(study).index.tolist() == study.variants and arms.keeps_skills(study) >= {"full", "mine"}
     assert set(arms.withheld(study)["variant"]) == {"full", "no_selection", "mine"}
     rows = ["number of plots", "untrained", "Skill1", "no library (GRPO)", "another", "mine"]
-    assert paper_tables.table1(study).loc["valid_seen"].index.tolist() == rows
-    assert paper_tables.table1(study).loc[("valid_seen", "mine"), "seeds"] == "2 of 3 seeds"
+    assert paper_tables.rate_table(study, "table1").loc["valid_seen"].index.tolist() == rows
+    assert paper_tables.rate_table(study, "table1").loc[("valid_seen", "mine"), "seeds"] == "2 of 3 seeds"
     effects = ablations.effects(study).set_index("variant")
     assert effects.loc[["another", "mine"], "kind"].eq(ablations.BASELINE).all()
     assert ablations.grpo_table(study).loc["valid_seen"].index.tolist() == ["Skill1", "another", "mine"]
@@ -47,7 +47,8 @@ def test_unknown_methods_follow_the_known_ones(study: Study) -> None:
 
 def test_nothing_published_stands_beside_it(study: Study) -> None:
     tables = (
-        paper_tables.table1, paper_tables.table2, paper_tables.table3, paper_tables.stage_table, dynamics.signal_table,
+        lambda study: paper_tables.rate_table(study, "table1"), lambda study: paper_tables.rate_table(study, "table2"),
+        paper_tables.table3, paper_tables.stage_table, dynamics.signal_table,
         ablations.effect_table, ablations.grpo_table, per_category.gain_table, per_category.behaviour_table,
     )  # fmt: skip
     for table in tables:

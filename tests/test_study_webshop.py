@@ -68,7 +68,7 @@ def test_scores_by_hand(study: Study) -> None:
     assert 0 < overall["low"] < overall["value"] < overall["high"] < 100
     alone = arms.rates(made, own[own["game"] == own["game"].iloc[0]], "score")
     assert alone["value"].eq(100).all() and alone[["low", "high"]].isna().all(axis=None)
-    table = paper_tables.table2(made, "score")  # none is published
+    table = paper_tables.rate_table(made, "table2", "score")  # none is published
     assert table.columns.tolist() == ["Overall", *PRODUCTS, "passes", "seeds"]
     row = table.loc[("test", "Skill1")]
     assert row["Overall"].startswith("30.0 [") and row[PRODUCTS[3]].startswith("25.0 [") and row["seeds"] == "2 seeds"
@@ -80,7 +80,7 @@ def test_table_1_has_score_and_success(study: Study) -> None:
         ("score", "30.0 [", "89.7", "-59.7"),
         ("success", "25.0 [", "82.9", "-57.9"),
     ):
-        table = paper_tables.table1(made, measure)
+        table = paper_tables.rate_table(made, "table1", measure)
         skill1 = table.loc[("test", "Skill1"), "Overall"]
         assert skill1["ours"].startswith(ours) and (skill1["published"], skill1["difference"]) == (theirs, difference)
         assert list(dict.fromkeys(table.columns.get_level_values(0))) == ["Overall", *PRODUCTS, "passes", "seeds"]
@@ -89,7 +89,7 @@ def test_table_1_has_score_and_success(study: Study) -> None:
         rest = table.loc[paper_tables.PUBLISHED_ONLY]
         assert len(rest) == 13 and table.index.names == ["goals of", "policy"]
     assert rest.loc["GiGPO", ("Overall", "published")] == "72.8"
-    grpo = paper_tables.table1(made, "score").loc[("test", "GRPO"), "Overall"]
+    grpo = paper_tables.rate_table(made, "table1", "score").loc[("test", "GRPO"), "Overall"]
     assert grpo["ours"].startswith("10.0 [") and grpo["difference"] == "-69.3"
 
 
@@ -107,7 +107,7 @@ def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
     effects = ablations.effects(study).set_index("variant")["published"]
     assert effects["grpo"] == -16.8 and math.isnan(effects["no_library"])  # Table 2 is of ALFWorld alone
     assert "published" not in dynamics.signal_table(study) and "published" not in paper_tables.table3(study)
-    assert dynamics.published_similarity(study) is None and dynamics.published_value(study, "u_hat") is None
+    assert not any(dynamics.published_values(study, metric) for metric in dynamics.SIGNALS)
     claims = paper_tables.claims(study).set_index("variant")
     assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6, "skillrl": -10.2}
 

@@ -118,7 +118,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(sweep: Sweep, tmp_path: Path
     assert all("no_library seed 1" in line for line in said if line[0] == "[")
     assert "median" in said[0] or "1 finished run of no_library" in said[0]
     study = load(sweep.folder)
-    assert study.missing == {} and len(study.run_directories) == 4
+    assert study.missing == {} and len(study.manifest["runs"]) == 4
     assert [steps_done(place) for place in rest] == [[1, 2, 3, 4]] * len(rest)
 
     tables = {file: file.read_bytes() for file in sweep.folder.glob("*.*")}

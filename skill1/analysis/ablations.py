@@ -12,7 +12,6 @@ p values are adjusted by Holm within a split: over Table 2's ablations, and apar
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from statsmodels.stats.power import TTestIndPower
 from skill1.analysis import arms
 from skill1.analysis.arms import by_seed
 from skill1.analysis.published import LABEL, OVERALL, published
-from skill1.analysis.study import Study
+from skill1.analysis.study import Study, remembered
 from skill1.analysis.tables import display_table, interval, number, p_text, p_value, plural, with_interval
 from skill1.analysis.variants import PLAIN, REFERENCE, label
 from skill1.stats import (
@@ -30,7 +29,6 @@ from skill1.stats import (
     bootstrap_mean,
     difference_over_seeds,
     holm,
-    mcnemar_exact,
     paired_difference,
     smallest_detectable_difference,
     welch,
@@ -76,6 +74,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     return found | {"games": games, "seeds": len(first), "reference_seeds": len(second)}
 
 
+@remembered
 def effects(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
     """Every variant against full, or every method against another one, on the same games, overall, in points (`compare`).
 
@@ -89,11 +88,6 @@ def effects(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
     Raises:
         RunError: there is no full, or nothing else; otherwise see `arms.own`.
     """
-    return _effects(study, reference).copy()
-
-
-@lru_cache(maxsize=4)
-def _effects(study: Study, reference: str) -> pd.DataFrame:
     frame = arms.own(study)
     others = _compared(study) if reference == REFERENCE else _methods(study, reference)
     rows = []
@@ -208,27 +202,6 @@ def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFr
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------
-
-
-def mcnemar(study: Study) -> pd.DataFrame:
-    """Exact McNemar p of every variant against full, seed by seed, where every game was played once.
-
-    Returns:
-        Columns split, variant, seed, only_full (games that only full won), only_variant, p; no rows for several passes.
-    """
-    frame, others = arms.own(study), _compared(study)
-    columns = ["split", "variant", "seed", "only_full", "only_variant", "p"]
-    if frame["pass"].nunique() > 1:
-        return pd.DataFrame(columns=columns)
-    runs = {key: part.set_index("game")["won"].astype(int) for key, part in frame.groupby(["split", "variant", "seed"])}
-    rows = []
-    for split in study.splits:
-        for variant in others:
-            for seed in sorted({*study.seeds(variant)} & {*study.seeds(REFERENCE)}):
-                one, full = runs[split, variant, seed], runs[split, REFERENCE, seed]
-                change = one.sub(full)
-                rows.append((split, variant, seed, (change < 0).sum(), (change > 0).sum(), mcnemar_exact(one, full)))
-    return pd.DataFrame(rows, columns=columns)
 
 
 def resolution(study: Study) -> pd.DataFrame:

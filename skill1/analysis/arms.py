@@ -11,14 +11,12 @@ compared is compared on the same games.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 
 from skill1.analysis import variants
 from skill1.analysis.published import OVERALL
-from skill1.analysis.study import Study
+from skill1.analysis.study import Study, remembered
 from skill1.analysis.tables import plural
 from skill1.analysis.variants import UNTRAINED
 from skill1.stats import Estimate, bootstrap_mean, success_rate
@@ -105,13 +103,9 @@ def rates(study: Study, frame: pd.DataFrame, measure: str = "success") -> pd.Dat
     return pd.DataFrame(rows)
 
 
+@remembered
 def results(study: Study, measure: str = "success", *, before: bool = False) -> pd.DataFrame:
     """`rates` of every variant's own result, or, `before` training, of the untrained policy. Raises as these."""
-    return _results(study, measure, before).copy()
-
-
-@lru_cache(maxsize=8)
-def _results(study: Study, measure: str, before: bool) -> pd.DataFrame:
     return rates(study, untrained(study) if before else own(study), measure)
 
 

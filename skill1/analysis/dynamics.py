@@ -36,7 +36,7 @@ _PUBLISHED = {
     "distill_positive_rate": "distill_positive_rate",
     U_HAT: "u_hat",
 }
-_SIMILARITIES = ("task_skill_similarity_first", "task_skill_similarity_last")
+_SIMILARITY = "task_skill_similarity"
 
 
 def shown(study: Study, wanted: Sequence[str]) -> list[str]:
@@ -78,18 +78,14 @@ def mean_over_seeds(table: pd.DataFrame) -> pd.Series:
     return table.mean(axis=1, skipna=False)
 
 
-def published_value(study: Study, metric: str) -> tuple[int, float] | None:
-    """(step, value) that the paper's text quotes for full on the study's benchmark, None if it quotes none."""
-    if metric not in _PUBLISHED:
-        return None
-    found = study.published("text", metric=_PUBLISHED[metric], variant=REFERENCE)
-    return None if found.empty else (int(found["step"].iloc[0]), float(found["value"].iloc[0]))
-
-
-def published_similarity(study: Study) -> tuple[float, float] | None:
-    """Task-skill similarity of full at the paper's first and last checkpoint, None if not of the study's benchmark."""
-    found = [study.published("text", metric=name)["value"] for name in _SIMILARITIES]
-    return None if found[0].empty else (found[0].item(), found[1].item())
+def published_values(study: Study, metric: str) -> dict[str, float]:
+    """What the paper's text quotes of a signal of full on the study's benchmark: value by the point of training."""
+    found = study.published("text", variant=REFERENCE).set_index("metric")[["step", "value"]]
+    if metric == SIMILARITY:
+        ends = (("first checkpoint", f"{_SIMILARITY}_first"), ("last checkpoint", f"{_SIMILARITY}_last"))
+        return {point: found["value"][name] for point, name in ends if name in found.index}
+    quoted = found[found.index == _PUBLISHED[metric]]
+    return {f"step {row.step}": row.value for row in quoted.itertuples()}
 
 
 def checkpoints(study: Study) -> list[int]:
@@ -126,23 +122,11 @@ def signal_table(study: Study) -> pd.DataFrame:
     rows = []
     for (metric, variant), part in signals(study).groupby(["metric", "variant"], sort=False):
         cells = {f"step {step}": _spread(at["value"].dropna()) for step, at in part.groupby("step")}
-        theirs = _quoted(study, metric) if variant == REFERENCE else ""
-        rows.append(
-            {"signal": SIGNALS[metric], "variant": label(variant)}
-            | cells
-            | {"seeds": part["seed"].nunique(), LABEL: theirs}
-        )
+        theirs = published_values(study, metric) if variant == REFERENCE else {}
+        cells |= {"seeds": part["seed"].nunique(), LABEL: ", ".join(f"{v:.2f} at {at}" for at, v in theirs.items())}
+        rows.append({"signal": SIGNALS[metric], "variant": label(variant)} | cells)
     table = pd.DataFrame(rows).set_index(["signal", "variant"])
     return table if table[LABEL].any() else table.drop(columns=LABEL)
-
-
-def _quoted(study: Study, metric: str) -> str:
-    """What the paper's text says of a signal of full; empty if it says nothing on the study's benchmark."""
-    if metric == SIMILARITY:
-        ends = published_similarity(study)
-        return "" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
-    found = published_value(study, metric)
-    return "" if found is None else f"{found[1]:.2f} at step {found[0]}"
 
 
 def _spread(values: pd.Series) -> str:

@@ -20,7 +20,7 @@ from skill1.analysis import ablations, arms, dynamics, variants
 from skill1.analysis.published import LABEL, published
 from skill1.analysis.study import Study
 from skill1.analysis.tables import display_table, interval, number, p_value, plural, with_interval
-from skill1.analysis.variants import PLAIN, REFERENCE, UNTRAINED, label
+from skill1.analysis.variants import PLAIN, REFERENCE, label
 
 OURS, DIFFERENCE = "ours", "difference"
 PUBLISHED_ONLY = "published only"  # stands where a split does for what the study has not run
@@ -32,11 +32,8 @@ STAGES = {  # stages of a step -> metric; the first five are parts of the rollou
     for name in ("query", "retrieve", "rerank", "act", "distill", "rollout", "credit_and_learn", "update")
 }
 SUPPORTED, CONTRADICTED, UNRESOLVED, UNTESTED = "supported", "contradicted", "not resolved", "not in this study"
-_TIMES = ("time/collect", "time/update")  # what a training step consists of
 _PUBLISHED_COST = {"step_time": STEP_TIME, "library_size": SIZE}
-_SIZE_METRICS = ("library/size", "bank/size")  # a run has one of them, or none
-_OPTIONAL = ("query", "retrieve", "rerank", "distill")  # stages that some variants do not have
-_NOT_LOGGED, _NO_LIBRARY = "not logged", "no library"
+_SIZES = ("library/size", "bank/size")  # a run has one of them, or none
 
 
 # -- Tables 1 and 2 ---------------------------------------------------------------------------------------------------
@@ -82,7 +79,6 @@ def rates(study: Study, table: str, measure: str = "success") -> pd.DataFrame:
 def rate_table(study: Study, table: str, measure: str = "success") -> pd.DataFrame:
     """Format `rates` for display: a block per split, the number of games first; Overall first, then the categories."""
     tidy, rows = rates(study, table, measure), {}
-    names = arms.categories(study, tidy)
     for split, block in tidy.groupby("split", sort=False):
         if split != PUBLISHED_ONLY:
             games = block.groupby("category")["games"].first()
@@ -91,28 +87,15 @@ def rate_table(study: Study, table: str, measure: str = "success") -> pd.DataFra
             }
         for policy, part in block.groupby("policy", sort=False):
             first = part.iloc[0]
-            rows[split, policy] = {("passes", ""): number(first["passes"], ".0f"), ("seeds", ""): _seeds(study, first)}
+            seeds = study.seed_count(first["variant"]) if first["seeds"] > 0 else ""
+            rows[split, policy] = {("passes", ""): number(first["passes"], ".0f"), ("seeds", ""): seeds}
             for row in part.itertuples():
                 rows[split, policy] |= {
                     (row.category, OURS): with_interval(row.ours, row.low, row.high),
                     (row.category, LABEL): number(row.published),
                     (row.category, DIFFERENCE): number(row.difference, "+.1f"),
                 }
-    shown = pd.DataFrame.from_dict(rows, orient="index").fillna("")
-    shown.index.names = [f"{study.environment.tasks} of", "policy"]
-    order = [(name, kind) for name in names for kind in (OURS, LABEL, DIFFERENCE)] + [("passes", ""), ("seeds", "")]
-    columns = pd.MultiIndex.from_tuples([column for column in order if shown[column].any()])
-    return _without_published(shown[columns])
-
-
-def table1(study: Study, measure: str = "success") -> pd.DataFrame:
-    """Table 1 for display: the untrained policy, full and every method, success or score by category (`rates`)."""
-    return rate_table(study, "table1", measure)
-
-
-def table2(study: Study, measure: str = "success") -> pd.DataFrame:
-    """Table 2 for display: full and the paper's ablations (`rates`)."""
-    return rate_table(study, "table2", measure)
+    return _display(rows, [f"{study.environment.tasks} of", "policy"], arms.categories(study, tidy))
 
 
 # -- Table 3 ----------------------------------------------------------------------------------------------------------
@@ -164,14 +147,12 @@ def cost(study: Study) -> pd.DataFrame:
 
 def table3(study: Study) -> pd.DataFrame:
     """Table 3 for display: rows (policy, quantity), columns (moment, ours or published or difference)."""
-    tidy = cost(study)
-    return _cost_table(study, tidy[tidy["quantity"].isin([STEP_TIME, SIZE, *COUNTS])])
+    return _cost_table(study, [STEP_TIME, SIZE, *COUNTS])
 
 
 def stage_table(study: Study) -> pd.DataFrame:
-    """Seconds of each stage of a step, for display; none are published. Empty: the variant has no such stage."""
-    tidy = cost(study)
-    return _cost_table(study, tidy[tidy["quantity"].isin(STAGES)])
+    """Seconds of each stage of a step, for display; none are published. Empty: no such stage, or not logged."""
+    return _cost_table(study, [*STAGES])
 
 
 # -- claims -----------------------------------------------------------------------------------------------------------
@@ -257,48 +238,32 @@ def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{DIFFERENCE: table[OURS] - table[LABEL]})
 
 
-def _without_published(shown: pd.DataFrame) -> pd.DataFrame:
-    """A table for display, its second row of headings left out where all is ours."""
-    return shown if LABEL in shown.columns.get_level_values(1) else shown.droplevel(1, axis=1)
+def _quantities(study: Study) -> pd.DataFrame:
+    """The quantities of Table 3 at every row of the study's metrics; NaN where one is not logged."""
+    logged = study.metrics.reindex(columns=["time/collect", *_SIZES, *COUNTS.values(), *STAGES.values()])
+    sums = {STEP_TIME: logged["time/collect"] + logged["time/update"], SIZE: logged[[*_SIZES]].bfill(axis=1).iloc[:, 0]}
+    return pd.DataFrame(sums | {name: logged[metric] for name, metric in (COUNTS | STAGES).items()})
 
 
-def _seeds(study: Study, row: Any) -> str:
-    return study.seed_count(row["variant"]) if row["seeds"] > 0 and row["variant"] != UNTRAINED else ""
-
-
-def _quantities(study: Study) -> Mapping[str, pd.Series]:
-    """Quantity of Table 3 -> its values, aligned with the study's metrics; NaN throughout where it is not logged."""
-    frame = study.metrics
-    named = COUNTS | STAGES
-    sources = {*_TIMES, *_SIZE_METRICS, *named.values()}
-    of = {name: frame[name] if name in frame else frame["step"] * np.nan for name in sources}
-    sums = {STEP_TIME: of[_TIMES[0]] + of[_TIMES[1]], SIZE: of[_SIZE_METRICS[0]].fillna(of[_SIZE_METRICS[1]])}
-    return sums | {name: of[metric] for name, metric in named.items()}
-
-
-def _cost_table(study: Study, tidy: pd.DataFrame) -> pd.DataFrame:
-    acting = study.metrics.loc[_quantities(study)["act"].notna(), "variant"]
+def _cost_table(study: Study, quantities: list[str]) -> pd.DataFrame:
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    for row in tidy.itertuples():
+    tidy = cost(study)
+    for row in tidy[tidy["quantity"].isin(quantities)].itertuples():
         digits = ".0f" if row.quantity in (SIZE, *COUNTS) else ".2f"
-        shown = number(row.ours, digits)
-        if not shown and row.variant in study.variants:
-            shown = _absent(study, row.variant, row.quantity, set(acting))
-        cells = rows.setdefault((row.policy, row.quantity), {})
-        cells |= {
-            (row.moment, OURS): shown,
-            (row.moment, LABEL): number(row.published, "g"),
-            (row.moment, DIFFERENCE): number(row.difference, f"+{digits}"),
-            ("seeds", ""): str(row.seeds or ""),
-        }
-    shown = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index=["policy", "quantity"])
-    order = [(moment, kind) for moment in MOMENTS for kind in (OURS, LABEL, DIFFERENCE)] + [("seeds", "")]
-    columns = pd.MultiIndex.from_tuples([column for column in order if shown[column].any()])
-    return _without_published(shown[columns])
+        rows.setdefault((row.policy, row.quantity), {("seeds", ""): str(row.seeds or "")}).update(
+            {
+                (row.moment, OURS): number(row.ours, digits),
+                (row.moment, LABEL): number(row.published, "g"),
+                (row.moment, DIFFERENCE): number(row.difference, f"+{digits}"),
+            }
+        )
+    return _display(rows, ["policy", "quantity"], [*MOMENTS])
 
 
-def _absent(study: Study, variant: str, quantity: str, staged: set[str]) -> str:
-    """What stands where a variant of the study has no value; `staged`: those that log the stages of the rollout."""
-    if quantity == SIZE and variant not in arms.keeps_skills(study):
-        return _NO_LIBRARY
-    return "" if quantity in _OPTIONAL and variant in staged else _NOT_LOGGED
+def _display(rows: Mapping[Any, Mapping[tuple[str, str], str]], index: list[str], names: list[str]) -> pd.DataFrame:
+    """Cells under (name, ours or published or difference), empty columns left out, and the second row if all is ours."""
+    shown = pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(index=index)
+    order = [(name, kind) for name in names for kind in (OURS, LABEL, DIFFERENCE)] + [("passes", ""), ("seeds", "")]
+    columns = [column for column in order if column in shown and shown[column].any()]
+    shown = shown[columns]
+    return shown if LABEL in shown.columns.get_level_values(1) else shown.droplevel(1, axis=1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import pandas as pd
 
@@ -11,7 +9,7 @@ from skill1.analysis import arms
 from skill1.analysis.ablations import compare, points_table
 from skill1.analysis.arms import of_category
 from skill1.analysis.published import OVERALL
-from skill1.analysis.study import Study
+from skill1.analysis.study import Study, remembered
 from skill1.analysis.tables import display_table, number, p_text, with_interval
 from skill1.analysis.variants import REFERENCE, UNTRAINED, label
 from skill1.stats import bootstrap_mean, holm
@@ -23,6 +21,7 @@ def headline(study: Study) -> list[str]:
     return [*([REFERENCE] if REFERENCE in study.variants else []), *plain] or study.variants
 
 
+@remembered
 def gains(study: Study) -> pd.DataFrame:
     """What training gained per category: the `headline` variants against the untrained policy on the same games.
 
@@ -30,11 +29,6 @@ def gains(study: Study) -> pd.DataFrame:
         Columns split, variant, category, those of `ablations.compare` that apply (points; games_*: these runs;
         both_*: new runs on new games), and games_holm: p adjusted over the categories of a variant and split.
     """
-    return _gains(study).copy()
-
-
-@lru_cache(maxsize=4)
-def _gains(study: Study) -> pd.DataFrame:
     after, before = arms.own(study), arms.untrained(study)
     rows = []
     for split in study.splits:
@@ -59,6 +53,7 @@ def gain_table(study: Study) -> pd.DataFrame:
     return points_table(study, pd.concat(ordered), ["split", "variant", "category"])
 
 
+@remembered
 def behaviour(study: Study) -> pd.DataFrame:
     """How episodes were played, overall by every variant, per category by `headline` ones and the untrained policy.
 
@@ -68,11 +63,6 @@ def behaviour(study: Study) -> pd.DataFrame:
         invalid_low, invalid_high; invalid_share (% of actions); games, passes, seeds. Intervals as in `arms.rates`,
         NaN for a single game.
     """
-    return _behaviour(study).copy()
-
-
-@lru_cache(maxsize=4)
-def _behaviour(study: Study) -> pd.DataFrame:
     groups = dict(tuple(pd.concat([arms.own(study), arms.untrained(study)]).groupby(["split", "variant"])))
     tidy = pd.concat([arms.results(study, before=True), arms.results(study)])
     chosen = (tidy["category"] == OVERALL) | tidy["variant"].isin([UNTRAINED, *headline(study)])

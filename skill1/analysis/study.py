@@ -10,10 +10,11 @@ Analyses read these alone, so they work without the run directories.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +25,7 @@ from skill1.analysis.published import published
 from skill1.analysis.tables import plural
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import Ceiling, EnvironmentSpec
-from skill1.store.run_directory import EVALUATION_SCHEMA, RunDirectory, RunError
+from skill1.store.run_directory import EVALUATION_SCHEMA, RunError
 
 SWEEP = "sweep.json"  # what a sweep was asked for (skill1.running.sweep)
 FORMAT = 1  # of the three files; raise when what they hold changes
@@ -32,6 +33,8 @@ FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
 EVALUATIONS = pa.schema([field for field in EVALUATION_SCHEMA if field.name != "inadmissible_actions"])
 METRIC_KEYS = pa.schema([EVALUATION_SCHEMA.field(name) for name in ("variant", "seed", "step")])
 _MANIFEST = FILES[2]
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,19 +104,16 @@ class Study:
         ran = [name for name in variants.PLAIN if name in self.variants]
         return frame.replace({"variant": dict.fromkeys(variants.PLAIN, ran[0])}) if len(ran) == 1 else frame
 
-    @property
-    def run_directories(self) -> dict[tuple[str, int], Path]:
-        """(variant, seed) -> run directory, as far as they are there: a committed study has none."""
-        keys = [(run["variant"], run["seed"]) for run in self.manifest["runs"]]
-        places = {key: home(self.path, *key) / "run" for key in keys}
-        return {key: place for key, place in places.items() if (place / "config.json").is_file()}
 
-    def run(self, variant: str, seed: int) -> RunDirectory:
-        """Open a run. Raises RunError when it is not in the study, not in this folder, or of another version."""
-        if (variant, seed) not in self.run_directories:
-            there = ", ".join(f"{v} seed {s}" for v, s in self.run_directories) or "none"
-            raise RunError(f"{self.path} has no run directory of {variant} seed {seed} (it has {there})")
-        return RunDirectory.open(self.run_directories[variant, seed])
+def remembered(table: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+    """Compute a table of a study once per arguments, and hand out copies: several tables and figures rest on it."""
+    kept = lru_cache(maxsize=8)(table)
+
+    @wraps(table)
+    def copied(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        return kept(*args, **kwargs).copy()
+
+    return copied
 
 
 def home(folder: Path, variant: str, seed: int) -> Path:

@@ -25,6 +25,7 @@ from skill1.analysis.variants import REFERENCE, UNTRAINED, label
 from skill1.stats import Estimate
 from skill1.store.run_directory import RunError
 
+_RARE = 0.01  # invalid actions per episode that no axis would show
 _PAPER = {"full": "o", "retroagent_rl": "^"}  # methods of the published Figure 7, and their markers
 
 
@@ -124,23 +125,23 @@ def u_hat_curves(study: Study) -> Figure:
 def similarity_dots(study: Study) -> Figure:
     """Figure 4: task-skill similarity at the three checkpoints (`dynamics.at_checkpoints`), seeds and their mean."""
     names = dynamics.shown(study, dynamics.FIGURE_4_VARIANTS)
-    table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names)
+    table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names).dropna()
+    names = [name for name in names if name in set(table["variant"])]  # without selection there may be none
     steps, colours = dynamics.checkpoints(study), variants.colours(study.variants)
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, shift in zip(names, shifts(len(names)), strict=True):
-        own = table[table["variant"] == name].pivot(index="step", columns="seed", values="value")
+        own = table[table["variant"] == name].pivot(index="step", columns="seed", values="value").reindex(steps)
         places = np.arange(len(steps)) + shift
         if own.shape[1] > 1:
             for seed in own:
                 axes.plot(places, own[seed], "o", color=colours[name], markersize=3, alpha=0.5, linestyle="none")
         mean = dynamics.mean_over_seeds(own)
-        shown = f"{label(name)} ({study.seed_count(name)})"
+        shown = _with_seeds(study, name)
         axes.plot(places, mean, "o-", color=colours[name], markersize=7, linewidth=0.8, label=shown)
-    if (theirs := dynamics.published_similarity(study)) is not None:
-        ends = dict(zip((0, len(steps) - 1), theirs, strict=False))
-        shown = f"{LABEL} (full), first and last checkpoint"
-        axes.plot(list(ends), list(ends.values()), "o", label=shown, **HOLLOW)
+    if theirs := dynamics.published_values(study, dynamics.SIMILARITY):
+        ends = np.linspace(0, len(steps) - 1, len(theirs))
+        axes.plot(ends, list(theirs.values()), "o", label=f"{label(REFERENCE)}, {LABEL}: first and last", **HOLLOW)
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed", marker="o", color="0.5", markersize=3)
     axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
@@ -201,7 +202,7 @@ def gain_dots(study: Study) -> Figure:
 
 @themed
 def behaviour_dots(study: Study, split: str) -> Figure:
-    """Steps and, if there are any, invalid actions per episode and category on a split, with 95 % intervals.
+    """Steps and, if there are some, invalid actions per episode and category on a split, with 95 % intervals.
 
     Raises:
         RunError: the study was not evaluated on that split.
@@ -212,7 +213,7 @@ def behaviour_dots(study: Study, split: str) -> Figure:
     table = table[table["split"] == split]
     names, colours = [*per_category.headline(study), UNTRAINED], variants.colours([*study.variants, UNTRAINED])
     measures = {"steps": "steps per episode", "invalid": "invalid actions per episode"}
-    if not table["invalid"].any():
+    if table.loc[table["variant"].isin(names), "invalid"].max() < _RARE:
         del measures["invalid"]
     figure = Figure(figsize=(1.6 + 2.8 * max(len(measures), 1.3), 4.6), layout="constrained")
     panels = figure.subplots(1, len(measures), squeeze=False)[0]
@@ -279,12 +280,10 @@ def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) ->
             axes.plot(table.index, table, color=colours[name], linewidth=0.5, alpha=0.25)
         axes.plot(table.index, dynamics.mean_over_seeds(table), color=colours[name], linewidth=1.6)
     last = int(study.metrics["step"].max())
-    if (theirs := dynamics.published_value(study, metric)) is not None:
-        step, value = theirs
-        axes.plot(1.05 * last, value, "o", clip_on=False, **HOLLOW)
-        axes.annotate(
-            f"step {step}", (1.05 * last, value), (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7
-        )
+    for point, value in dynamics.published_values(study, metric).items():
+        at = (1.05 * last, value)
+        axes.plot(*at, "o", clip_on=False, **HOLLOW)
+        axes.annotate(point, at, (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7)
     axes.set(xlabel="training step")
     whole(axes.xaxis)
 
@@ -292,11 +291,11 @@ def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) ->
 def _curve_legend(figure: Figure, study: Study, axes: Axes, names: Sequence[str]) -> None:
     colours = variants.colours(study.variants)
     for name in names:
-        key(axes, f"{label(name)} ({study.seed_count(name)})", color=colours[name], linewidth=1.6)
+        key(axes, _with_seeds(study, name), color=colours[name], linewidth=1.6)
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed, raw", color="0.4", linewidth=0.6)
-    if dynamics.published_value(study, dynamics.U_HAT) is not None:
-        key(axes, f"{LABEL} (full), at the paper's step", marker="o", **HOLLOW)
+    if dynamics.published_values(study, dynamics.U_HAT):
+        key(axes, f"{label(REFERENCE)}, {LABEL}, at the step named", marker="o", **HOLLOW)
     legend(figure, axes, columns=2)
 
 
@@ -339,4 +338,4 @@ def _common_seeds(study: Study, names: Sequence[str]) -> str:
 
 
 def _with_seeds(study: Study, name: str) -> str:
-    return label(name) if name == UNTRAINED else f"{label(name)} ({study.seed_count(name)})"
+    return label(name) if name == UNTRAINED else f"{label(name)}, {study.seed_count(name)}"
