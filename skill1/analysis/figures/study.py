@@ -9,7 +9,7 @@ Figure 7 shows the same training without a library and the untrained policy besi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,20 +37,20 @@ def ablation_dots(study: Study) -> Figure:
     seeds = _seed_rates(arms.own(study))
     theirs = study.published("table2", "table1", metric="success", category=OVERALL).query("variant != ''")
     published = theirs.drop_duplicates("variant").set_index("variant")["value"]  # Table 2 has the ablations
-    names, colours = study.variants, variants.colours(study.variants)
+    names = study.variants
     figure, panels = _by_split(study, 1.6 + 0.36 * len(names), _named(study, names))
     for axes, split in zip(panels, study.splits, strict=True):
         part = tidy[tidy["split"] == split].set_index("variant")
         for row, name in enumerate(names):
             span = _spans(part.loc[[name], ["value", "low", "high"]])
-            dots(axes, [row], span, (colours[name], "o"), "_", horizontal=True, size=6)
+            dots(axes, [row], span, _style(study, name), "_", horizontal=True, size=6)
             own = seeds.loc[split, name]
             if len(own) > 1:
-                axes.plot(own, [row + 0.25] * len(own), "|", color=colours[name], markersize=6, alpha=0.8)
+                axes.plot(own, [row + 0.25] * len(own), "|", color=_colour(study, name), markersize=6, alpha=0.8)
         key(axes, "mean over seeds, 95 % interval", marker="o", color="0.3")
         if seeds.groupby(level=[0, 1]).size().max() > 1:
             key(axes, "one seed", marker="|", color="0.3")
-        _published(axes, {names.index(name): published[name] for name in names if name in published.index})
+        _published(axes, range(len(names)), published.reindex(names))
         axes.set(xlabel=f"success (%)\n{arms.size(study, split)}{_common_seeds(study, names)}")
         percent(axes.xaxis)
     legend(figure, panels[0])
@@ -60,24 +60,23 @@ def ablation_dots(study: Study) -> Figure:
 @themed
 def effect_dots(study: Study) -> Figure:
     """Every variant against full in points (`ablations.effects`): thick: these runs, new games; thin: new runs, too."""
-    table = ablations.effects(study)
-    names, colours = list(dict.fromkeys(table["variant"])), variants.colours(study.variants)
+    table, tasks = ablations.effects(study), study.environment.tasks
+    names = list(dict.fromkeys(table["variant"]))
     figure, panels = _by_split(study, 1.6 + 0.36 * len(names), _named(study, [REFERENCE, *names])[1:])
-    tasks = study.environment.tasks
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         part = table[table["split"] == split]
         for row, effect in enumerate(part.itertuples()):
-            colour = colours[effect.variant]
+            colour = _colour(study, effect.variant)
             axes.plot([effect.both_low, effect.both_high], [row, row], color=colour, linewidth=1.0)
             axes.plot([effect.games_low, effect.games_high], [row, row], color=colour, linewidth=3.2)
             axes.plot(effect.points, row, "o", color=colour, markersize=6)
         key(axes, "difference", marker="o", color="0.3")
         key(axes, f"95 %: these runs, new {tasks}", linewidth=3.2, color="0.3")
         key(axes, f"95 %: new runs, new {tasks}", linewidth=1.0, color="0.3")
-        _published(axes, dict(enumerate(part["published"])))
-        common = _common_seeds(study, [REFERENCE, *names])
-        axes.set(xlabel=f"success minus that of {label(REFERENCE)} (points)\n{arms.size(study, split)}{common}")
+        _published(axes, range(len(part)), part["published"])
+        size = f"{arms.size(study, split)}{_common_seeds(study, [REFERENCE, *names])}"
+        axes.set(xlabel=f"success minus that of {label(REFERENCE)} (points)\n{size}")
     legend(figure, panels[0], columns=2)
     return figure
 
@@ -127,18 +126,16 @@ def similarity_dots(study: Study) -> Figure:
     names = dynamics.shown(study, dynamics.FIGURE_4_VARIANTS)
     table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names).dropna()
     names = [name for name in names if name in set(table["variant"])]  # without selection there may be none
-    steps, colours = dynamics.checkpoints(study), variants.colours(study.variants)
+    steps = dynamics.checkpoints(study)
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, shift in zip(names, shifts(len(names)), strict=True):
         own = table[table["variant"] == name].pivot(index="step", columns="seed", values="value").reindex(steps)
-        places = np.arange(len(steps)) + shift
+        places, colour = np.arange(len(steps)) + shift, _colour(study, name)
         if own.shape[1] > 1:
-            for seed in own:
-                axes.plot(places, own[seed], "o", color=colours[name], markersize=3, alpha=0.5, linestyle="none")
+            axes.plot(places, own, "o", color=colour, markersize=3, alpha=0.5)
         mean = dynamics.mean_over_seeds(own)
-        shown = _with_seeds(study, name)
-        axes.plot(places, mean, "o-", color=colours[name], markersize=7, linewidth=0.8, label=shown)
+        axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=_with_seeds(study, name))
     if theirs := dynamics.published_values(study, dynamics.SIMILARITY):
         ends = np.linspace(0, len(steps) - 1, len(theirs))
         axes.plot(ends, list(theirs.values()), "o", label=f"{label(REFERENCE)}, {LABEL}: first and last", **HOLLOW)
@@ -155,30 +152,17 @@ def similarity_dots(study: Study) -> Figure:
 def category_spread(study: Study) -> Figure:
     """Figure 7: success per category (`arms.results`), mean and std over seeds, and published."""
     tidy = pd.concat([arms.results(study), arms.results(study, before=True)])
+    std = tidy["seed_std"].fillna(0.0)  # of a single run: a dot alone
+    tidy = tidy.assign(low=(tidy["value"] - std).clip(lower=0), high=(tidy["value"] + std).clip(upper=100))
     theirs = study.published("table1", metric="success")
-    names, colours = [*per_category.headline(study), UNTRAINED], variants.colours([*study.variants, UNTRAINED])
+    names = [*per_category.headline(study), UNTRAINED]
     figure, panels = _by_split(study, 5.6)
     for axes, split in zip(panels, study.splits, strict=True):
         part = tidy[tidy["split"] == split]
-        shown = _category_rows(axes, study, part)
-        beside = shifts(len(names) + len(_PAPER))
-        for name, shift in zip(names, beside, strict=False):
-            own = part[part["variant"] == name]
-            std = own["seed_std"].fillna(0.0)  # of a single run: a dot alone
-            spread = pd.DataFrame({"mean": own["value"], "low": own["value"] - std, "high": own["value"] + std})
-            places = [shown.index(category) + shift for category in own["category"]]
-            dots(
-                axes,
-                places,
-                _spans(spread.clip(0, 100)),
-                _style(colours, name),
-                _with_seeds(study, name),
-                horizontal=True,
-            )
-        for (method, marker), shift in zip(_PAPER.items(), beside[len(names) :], strict=True):
-            values = theirs[theirs["variant"] == method].set_index("category")["value"]
-            places = {shown.index(category) + shift: values[category] for category in shown if category in values.index}
-            _published(axes, places, marker, f"{label(method)}, {LABEL}")
+        categories, free = _category_dots(axes, study, part, names, ("value", "low", "high"), room_for=len(_PAPER))
+        for (method, marker), shift in zip(_PAPER.items(), free, strict=True):
+            values = theirs[theirs["variant"] == method].set_index("category")["value"].reindex(categories)
+            _published(axes, np.arange(len(categories)) + shift, values, marker, f"{label(method)}, {LABEL}")
         axes.set(xlabel=f"success (%), mean ± std over seeds\n{arms.size(study, split)}")
         percent(axes.xaxis)
     legend(figure, panels[0], columns=3)
@@ -189,12 +173,10 @@ def category_spread(study: Study) -> Figure:
 def gain_dots(study: Study) -> Figure:
     """Success gained over the untrained policy per category (`per_category.gains`), 95 % for new runs and new games."""
     table, names = per_category.gains(study), per_category.headline(study)
-    colours = variants.colours(study.variants)
     figure, panels = _by_split(study, 4.6)
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
-        part = table[table["split"] == split]
-        _draw_measures(axes, study, part, names, colours, ("points", "both_low", "both_high"))
+        _category_dots(axes, study, table[table["split"] == split], names, ("points", "both_low", "both_high"))
         axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{arms.size(study, split)}")
     legend(figure, panels[0])
     return figure
@@ -209,20 +191,18 @@ def behaviour_dots(study: Study, split: str) -> Figure:
     """
     if split not in study.splits:
         raise RunError(f"{study.path} was not evaluated on {split!r} (it was on {', '.join(study.splits)})")
+    names = [*per_category.headline(study), UNTRAINED]
     table = per_category.behaviour(study)
-    table = table[table["split"] == split]
-    names, colours = [*per_category.headline(study), UNTRAINED], variants.colours([*study.variants, UNTRAINED])
+    table = table[(table["split"] == split) & table["variant"].isin(names)]
     measures = {"steps": "steps per episode", "invalid": "invalid actions per episode"}
-    if table.loc[table["variant"].isin(names), "invalid"].max() < _RARE:
+    if table["invalid"].max() < _RARE:
         del measures["invalid"]
     figure = Figure(figsize=(1.6 + 2.8 * max(len(measures), 1.3), 4.6), layout="constrained")
     panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, (measure, title) in zip(panels, measures.items(), strict=True):
-        _draw_measures(axes, study, table, names, colours, (measure, f"{measure}_low", f"{measure}_high"))
-        axes.set(
-            xlabel=f"{title}, 95 % interval\n{arms.size(study, split)}",
-            title=study.environment.split_label(split),
-        )
+        _category_dots(axes, study, table, names, (measure, f"{measure}_low", f"{measure}_high"))
+        xlabel = f"{title}, 95 % interval\n{arms.size(study, split)}"
+        axes.set(xlabel=xlabel, title=study.environment.split_label(split))
         axes.set_xlim(left=0)
         axes.tick_params(labelleft=axes is panels[0])
     whole(panels[0].xaxis)
@@ -247,41 +227,38 @@ def _by_split(study: Study, height: float, names: Sequence[str] = ()) -> tuple[F
     return figure, panels
 
 
-def _category_rows(axes: Axes, study: Study, tidy: pd.DataFrame) -> list[str]:
-    """Label the rows with the categories and their numbers of games; returns the categories."""
-    names, games = arms.categories(study, tidy), tidy.groupby("category")["games"].first()
-    rows(axes, [f"{name}\nn = {games[name]}" for name in names])
-    axes.axhline(0.5, color="0.8", linewidth=0.8)
-    return names
-
-
-def _draw_measures(
+def _category_dots(
     axes: Axes,
     study: Study,
     tidy: pd.DataFrame,
     names: Sequence[str],
-    colours: dict[str, str],
     columns: tuple[str, str, str],
-) -> None:
-    """A measure with its interval (`columns`: value, low, high) per category, the variants side by side."""
-    shown = _category_rows(axes, study, tidy)
-    for name, shift in zip(names, shifts(len(names)), strict=True):
+    room_for: int = 0,
+) -> tuple[list[str], np.ndarray]:
+    """A measure with its interval (`columns`: value, low, high) per category, the variants side by side.
+
+    Returns the categories, which are the rows, and the offsets of `room_for` more dots within a row.
+    """
+    categories, games = arms.categories(study, tidy), tidy.groupby("category")["games"].first()
+    rows(axes, [f"{category}\nn = {games[category]}" for category in categories])
+    axes.axhline(0.5, color="0.8", linewidth=0.8)
+    beside = shifts(len(names) + room_for)
+    for name, shift in zip(names, beside, strict=False):
         own = tidy[tidy["variant"] == name]
-        places = [shown.index(category) + shift for category in own["category"]]
-        dots(axes, places, _spans(own[[*columns]]), _style(colours, name), _with_seeds(study, name), horizontal=True)
+        places = [categories.index(category) + shift for category in own["category"]]
+        dots(axes, places, _spans(own[[*columns]]), _style(study, name), _with_seeds(study, name), horizontal=True)
+    return categories, beside[len(names) :]
 
 
 def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) -> None:
     """Each seed thin, the mean over seeds on top; the published value of full hollow at the right edge, with its step."""
-    colours = variants.colours(study.variants)
     for name in names:
-        table = dynamics.curves(study, metric, name)
+        table, colour = dynamics.curves(study, metric, name), _colour(study, name)
         if table.shape[1] > 1:
-            axes.plot(table.index, table, color=colours[name], linewidth=0.5, alpha=0.25)
-        axes.plot(table.index, dynamics.mean_over_seeds(table), color=colours[name], linewidth=1.6)
-    last = int(study.metrics["step"].max())
+            axes.plot(table.index, table, color=colour, linewidth=0.5, alpha=0.25)
+        axes.plot(table.index, dynamics.mean_over_seeds(table), color=colour, linewidth=1.6)
     for point, value in dynamics.published_values(study, metric).items():
-        at = (1.05 * last, value)
+        at = (1.05 * study.metrics["step"].max(), value)
         axes.plot(*at, "o", clip_on=False, **HOLLOW)
         axes.annotate(point, at, (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7)
     axes.set(xlabel="training step")
@@ -289,9 +266,8 @@ def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) ->
 
 
 def _curve_legend(figure: Figure, study: Study, axes: Axes, names: Sequence[str]) -> None:
-    colours = variants.colours(study.variants)
     for name in names:
-        key(axes, _with_seeds(study, name), color=colours[name], linewidth=1.6)
+        key(axes, _with_seeds(study, name), color=_colour(study, name), linewidth=1.6)
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed, raw", color="0.4", linewidth=0.6)
     if dynamics.published_values(study, dynamics.U_HAT):
@@ -299,11 +275,11 @@ def _curve_legend(figure: Figure, study: Study, axes: Axes, names: Sequence[str]
     legend(figure, axes, columns=2)
 
 
-def _published(axes: Axes, values: dict[float, float], marker: str = "o", shown: str = LABEL) -> None:
-    """Hollow markers of published values by their row; nothing, not even in the legend, if there is none."""
-    known = {row: value for row, value in values.items() if not np.isnan(value)}
-    if known:
-        axes.plot(list(known.values()), list(known), marker, label=shown, clip_on=False, **HOLLOW)
+def _published(axes: Axes, places: Iterable[float], values: pd.Series, marker: str = "o", shown: str = LABEL) -> None:
+    """Hollow markers of published values on their rows; nothing, not even in the legend, if there is none."""
+    known = pd.Series(list(places), index=values.index)[values.notna()]
+    if len(known):
+        axes.plot(values.dropna(), known, marker, label=shown, clip_on=False, **HOLLOW)
 
 
 def _seed_rates(frame: pd.DataFrame) -> pd.Series:
@@ -320,8 +296,12 @@ def _spans(values: pd.DataFrame) -> list[Estimate]:
     return [Estimate(*row, 0, np.nan, "") for row in (values.ffill(axis=1) / 100).itertuples(index=False)]
 
 
-def _style(colours: dict[str, str], name: str) -> tuple[str, str]:
-    return colours[name], "s" if name == UNTRAINED else "o"
+def _colour(study: Study, name: str) -> str:
+    return variants.colours([*study.variants, UNTRAINED])[name]
+
+
+def _style(study: Study, name: str) -> tuple[str, str]:
+    return _colour(study, name), "s" if name == UNTRAINED else "o"
 
 
 def _named(study: Study, names: Sequence[str]) -> list[str]:
