@@ -1,20 +1,16 @@
-"""What the tour notebook needs so that the real loop can be followed by hand: a policy that answers from a script.
-
-Ours. Everything else in the tour is the code that trains.
-"""
+"""What the tour needs to follow the real loop by hand: a policy that answers from a script, and log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from skill1.policy import Completion, Seed
 from skill1.prompts import PromptSet
-from skill1.records import STAGES, Rollout, Row, Stage
+from skill1.records import STAGES, Row, Stage
 
 Script = Mapping[Stage, Sequence[str]]  # what one rollout answers: one text a stage, one a step for `act`
 
@@ -48,37 +44,18 @@ class ScriptedPolicy:
             answer = self._scripts[rollout][name][actions if name == "act" else 0]
             ids = self._tokenizer.encode(f"{answer} {self._tokenizer.eos_token}", add_special_tokens=False)
             asked = self.prompts.encode(self._tokenizer, text)
-            answers.append(
-                Completion(
-                    np.asarray(asked, np.int32), np.asarray(ids, np.int32), np.zeros(len(ids), np.float32), answer
-                )
-            )
+            zeros = np.zeros(len(ids), np.float32)
+            answers.append(Completion(np.asarray(asked, np.int32), np.asarray(ids, np.int32), zeros, answer))
         return answers
-
-
-def row_table(rows: Sequence[Row], rollouts: Sequence[Rollout]) -> pd.DataFrame:
-    """The rows of a step for the eye: rollout, stage, what was answered, advantage, weight, their product."""
-    return pd.DataFrame(
-        {
-            "rollout": row.rollout,
-            "stage": row.stage,
-            "answer": rollouts[row.rollout].turns[row.turn].text,
-            "advantage": row.advantage,
-            "weight": row.weight,
-            "a * w": row.advantage * row.weight,
-        }
-        for row in rows
-    )
 
 
 @torch.no_grad()
 def log_probabilities(model: PreTrainedModel, rows: Sequence[Row]) -> np.ndarray:
-    """(len(rows),) log-probability of every row's completion given its prompt."""
+    """Compute the log-probability of every row's completion given its prompt: (len(rows),)."""
     result = []
     for row in rows:
-        ids = torch.as_tensor(np.concatenate([row.prompt_ids, row.completion_ids]), dtype=torch.long)[
-            None
-        ]  # (1, P + C)
+        text = np.concatenate([row.prompt_ids, row.completion_ids])
+        ids = torch.as_tensor(text, dtype=torch.long)[None]  # (1, P + C)
         logits = model(input_ids=ids.to(model.device)).logits[0, len(row.prompt_ids) - 1 : -1]  # (C, V)
         chosen = ids[0, len(row.prompt_ids) :, None].to(model.device)  # (C, 1)
         result.append(float(torch.log_softmax(logits.float(), dim=-1).gather(1, chosen).sum()))
