@@ -365,8 +365,7 @@ def from_tree(tree: Any) -> Config:
         raise ConfigError(f"the configuration is {tree!r}: it must be an object")
     if tree.get("format") != FORMAT:
         raise ConfigError(
-            f"the configuration has format {tree.get('format', 1)}, this version of skill1 reads {FORMAT}: use the version "
-            "that wrote it"
+            f"the configuration has format {tree.get('format', 1)}, this version of skill1 reads {FORMAT}"
         )
     parts = {section: tree.get(section) for section in _NAMED}
     named = {

@@ -33,6 +33,7 @@ from skill1.play import jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
 from skill1.rollout import RolloutLoop
+from skill1.store.places import weights_hash
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.trainer import RowTrainer, build_trainer
 
@@ -198,7 +199,8 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
         if state.is_main_process:
             environment = make_environment(config.environment)
             opening = RunDirectory.resume if resume else RunDirectory.create
-            run = opening(directory, config, environment.data_hash(config.environment.train_split))
+            data_hash = environment.data_hash(config.environment.train_split)
+            run = opening(directory, config, data_hash, weights_hash(config.policy.model))
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
         ending.callback(experience.method.close)

@@ -28,6 +28,7 @@ from skill1.play import load_policy as load
 from skill1.policy import Policy
 from skill1.records import Lesson, Rollout, Task
 from skill1.registry import find
+from skill1.rollout import Episode
 
 WORLD = dict(train=12, valid_seen=6, valid_unseen=6, homes=3, unseen_homes=2, receptacles=10, objects=8)
 
@@ -129,6 +130,12 @@ def contents(rollout: Rollout) -> tuple[Any, ...]:
         rollout.ranking, rollout.ranking_parsed, rollout.selected, rollout.skill, repr(rollout.skill_similarity),
         rollout.outcome, rollout.score, rollout.steps, rollout.lesson, rollout.extra,
     )  # fmt: skip
+
+
+def ended(rollout: Rollout, *, won: bool) -> Episode:
+    """An episode of the rollout's task that ended so."""
+    start = Observation("", (), rollout.instruction)
+    return Episode(rollout.task, rollout.group, rollout.index, (0,), start, start, won=won, done=True)
 
 
 def any_reflection(self: CompactPrompts, text: str, start: Observation) -> Reflected | None:

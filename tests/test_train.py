@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import torch
 from distributed_train import easy_environment, run
 from hypothesis import given
 from hypothesis import strategies as st
-from nano_runs import configure, forked, make_nano, settings
+from nano_runs import configure, ended, forked, make_nano, settings
 from run_record import record
 from safetensors.torch import load_file
 
@@ -28,12 +29,13 @@ from skill1.cli import main as cli
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.library import SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
+from skill1.methods.skill1 import Skill1
 from skill1.records import Task
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 from skill1.train import Experience, step_tasks, train
 
-OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
+OPTIONS = {"method__max_distill_tokens": 16, "environment__max_steps": 5}
 
 
 # -- restarts ---------------------------------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def test_resuming_a_finished_run_changes_nothing(config, straight, tmp_path):
 @pytest.mark.slow
 def test_references_survive_a_restart(world, warm, tmp_path):
     config = configure(world, warm, preset="released", train__steps=2, train__save_every=1, **OPTIONS)
-    assert config.rollout.distill_reference
+    assert config.method.distill_reference
     assert run(config, tmp_path / "straight") == 0
     assert run(config, tmp_path / "run", sabotage=in_step(1)) == -signal.SIGKILL
     assert run(config, tmp_path / "run", resume=True) == 0
@@ -197,7 +199,7 @@ def test_references_survive_a_restart(world, warm, tmp_path):
     last = {(r.task.game, r.outcome): r for r in found}
     assert len(last) > 2
     for (game, outcome), r in last.items():
-        assert references.opposite(game, won=not outcome) == [(t.observation, t.value) for t in r.turns_of("act")]
+        assert references.opposite(ended(r, won=not outcome)) == [(t.observation, t.value) for t in r.turns_of("act")]
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -259,9 +261,10 @@ def test_fewer_groups_than_processes_is_an_error(config, monkeypatch, tmp_path):
     ],
 )
 def test_every_ablation_trains(world, warm, tmp_path, preset, variant, stages):
+    plain = {"environment__max_steps": OPTIONS["environment__max_steps"]}
     config = configure(
         world, warm, variant, preset, train__steps=2, train__save_every=2, rollout__group_size=8,
-        **({} if variant == "no_library" else {"library__similarity_floor": None}), **OPTIONS,
+        **(plain if variant == "no_library" else {"library__similarity_floor": None} | OPTIONS),
     )  # fmt: skip
     assert run(config, tmp_path / "run") == 0
     done = RunDirectory.open(tmp_path / "run")
@@ -386,10 +389,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, short):
 def test_a_failed_run_can_go_on_in_the_same_process(config, straight, tmp_path):
     def twice() -> None:
         skill1.train.make_environment = easy_environment
-        own, skill1.train.credit = skill1.train.credit, None
-        with pytest.raises(TypeError):
+        with patch.object(Skill1, "rows", None), pytest.raises(TypeError):
             train(config, tmp_path / "run")
-        skill1.train.credit = own
         train(config, tmp_path / "run", resume=True)
 
     assert forked(twice) == 0

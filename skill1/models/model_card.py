@@ -156,9 +156,11 @@ def _training(run: RunDirectory) -> str:
 
 
 def _changes(config: Config) -> str:
+    """What the run changes of the paper's settings; its data has a hash above, and its place says nothing elsewhere."""
+    changed = diff(load_config("paper", config.variant), config)
     return _table(
         ("field", "paper", "here"),
-        [(f"`{name}`", *both) for name, both in diff(load_config("paper", config.variant), config).items()],
+        [(f"`{name}`", *both) for name, both in changed.items() if name != "environment.data"],
     )
 
 

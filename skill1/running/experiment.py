@@ -122,8 +122,9 @@ def portable(path: Path) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """Of every field's value."""
-    return hashlib.sha256(json.dumps(flatten(config), sort_keys=True).encode()).hexdigest()[:16]
+    """Of every field's value but the data's place."""
+    values = {name: value for name, value in flatten(config).items() if name != "environment.data"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _main(text: str) -> None:

@@ -53,6 +53,11 @@ def find_model(name: str) -> str:
     return name
 
 
+def is_shipped(name: str) -> bool:
+    """Return whether `name` is a policy's that the package ships, which `find_model` finds from any folder."""
+    return name.startswith("data/") and (_shipped(name) / "config.json").is_file()
+
+
 def is_path(model: str) -> bool:
     """Return whether a model's name is a folder's, there or not, rather than a hub id's."""
     first, *rest = Path(model).parts or ("",)

@@ -1,7 +1,7 @@
 """Run directories: `results/<name>/`.
 
     config.json                    the whole typed configuration
-    manifest.json                  data hash, and per session: start time, git commit, versions, platform, devices
+    manifest.json                  hashes of data and weights; per session: start time, git commit, versions, platform, devices
     metrics.jsonl                  one line per training step
     rollouts/step_000001.parquet   every episode of the step (skill1.store.rollout_log)
     evaluations/*.parquet          one row per game and pass
@@ -10,9 +10,9 @@
     *.ipynb                        executed notebooks
 
 Nothing here is ever silently overwritten: an existing run is an error unless it is resumed, a resumed run must have
-the same data and configuration (but for `RESUMABLE`, whose changes a session records), and whatever was written after
-the last complete checkpoint is removed, so that a half-written step is redone and never mixed. One process writes a run
-(rank 0); any number may read it.
+the same data, starting weights and configuration (but for `RESUMABLE` and the places of files, whose changes a session
+records), and whatever was written after the last complete checkpoint is removed, so that a half-written step is redone
+and never mixed. One process writes a run (rank 0); any number may read it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.config import Config, ConfigError, diff, method_of, read_config, save_config
+from skill1.config import Config, ConfigError, diff, flatten, method_of, read_config, save_config
 from skill1.errors import UserError
 from skill1.records import Rollout
 from skill1.store.atomic import PARTIAL, replace_file, replacing
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
+from skill1.store.places import absolute_places, place_names
 from skill1.store.rollout_log import read_rollouts, write_rollouts
 from skill1.store.session import describe_session
 
@@ -57,9 +58,18 @@ EVALUATION_SCHEMA = pa.schema(
 )
 
 
-# What a resumed run may change, since no step's result depends on it. (The learning rate does not know the last step.)
+# What a resumed run may change, since no step's result depends on it but for the rounding of floats. (The learning rate
+# does not know the last step.)
 RESUMABLE = frozenset(
     {
+        "policy.gradient_checkpointing",
+        "policy.backend",
+        "policy.generate_batch",
+        "policy.cache_tokens",
+        "policy.vllm_memory",
+        "policy.vllm_url",
+        "train.tokens_per_micro_batch",
+        "train.rows_per_micro_batch",
         "train.steps",
         "train.validate_every",
         "train.save_every",
@@ -95,11 +105,12 @@ class RunDirectory:
     # ---------------------------------------------------------------- opening
 
     @classmethod
-    def create(cls, path: Path, config: Config, data_hash: str) -> RunDirectory:
+    def create(cls, path: Path, config: Config, data_hash: str, model_hash: str | None = None) -> RunDirectory:
         """Start a new run. The directory may exist if it is empty or holds only notebooks.
 
         Args:
             data_hash: hash of the games or assets the run reads; a resume must present the same.
+            model_hash: hash of the weights it starts from, None for a hub id; likewise.
 
         Raises:
             RunError: something else is already there, or the directory cannot be written.
@@ -113,11 +124,11 @@ class RunDirectory:
                     f"{path} {kind} ({', '.join(found[:4])}): continue a run with --resume, "
                     "or choose another name, or remove the directory"
                 )
-            run = cls(path, config)
+            run = cls(path, absolute_places(config))
             run._take_lock()
             for folder in (run.rollouts_dir, run.evaluations_dir, run.library_dir):
                 folder.mkdir()
-            run._start_session(from_step=0, data_hash=data_hash, changed={})
+            run._start_session(0, {"data_hash": data_hash, "model_hash": model_hash}, changed={})
             run._write_config()  # last: a directory with a config is a whole run directory
             run._metrics = run.metrics_file.open("a")
         except OSError as error:
@@ -125,27 +136,34 @@ class RunDirectory:
         return run
 
     @classmethod
-    def resume(cls, path: Path, config: Config, data_hash: str) -> RunDirectory:
+    def resume(cls, path: Path, config: Config, data_hash: str, model_hash: str | None = None) -> RunDirectory:
         """Continue a run from its last complete checkpoint (step 0 without one); see `latest_checkpoint`.
 
         Metrics, rollouts, evaluations and half-written checkpoints beyond that checkpoint are removed; what `config`
-        changes of `RESUMABLE` is the run's configuration from now on.
+        changes of `RESUMABLE` or of places is the run's configuration from now on.
 
         Raises:
-            RunError: no run there, another configuration or data, another process is writing, a corrupt file.
+            RunError: no run there, another configuration, data or weights, another process is writing, a corrupt file.
         """
-        run = cls.open(path)
+        run, config = cls.open(path), absolute_places(config)
         run.check_resumable(config)
         changed = {name: list(values) for name, values in diff(run.config, config).items()}
-        recorded = run.manifest()["data_hash"]
-        if recorded != data_hash:
-            raise RunError(f"{path} was started on other data (hash {recorded}, now {data_hash}): restore the data")
+        manifest = run.manifest()
+        if manifest["data_hash"] != data_hash:
+            raise RunError(
+                f"{path} was started on other data (hash {manifest['data_hash']}, now {data_hash}): restore the data"
+            )
+        if manifest.get("model_hash") not in (None, model_hash):
+            raise RunError(
+                f"{path} was started from other weights than {config.policy.model} holds (hash {manifest['model_hash']}, "
+                f"now {model_hash}): restore them"
+            )
         try:
             run._take_lock()
             step = latest.step if (latest := run.latest_checkpoint()) else 0
             run._truncate(step)
             run.config = config
-            run._start_session(from_step=step, data_hash=data_hash, changed=changed)
+            run._start_session(step, {"data_hash": data_hash, "model_hash": model_hash}, changed=changed)
             run._write_config()
             run._metrics = run.metrics_file.open("a")
         except OSError as error:
@@ -164,12 +182,15 @@ class RunDirectory:
         except ConfigError as error:
             raise RunError(
                 f"{path} was made by another version of skill1, or is damaged ({error}): "
-                "use the version that its manifest.json names, or another results folder"
+                f"use {_version(path)}, or another results folder"
             ) from None
 
     def check_config(self, config: Config) -> None:
-        """Raises RunError, with the differences, if the run was made with another configuration."""
-        self._refuse(diff(self.config, config))
+        """Raises RunError, with the differences, if the run was made with another configuration.
+
+        Files may be in other places than they were: what counts is what they hold.
+        """
+        self._refuse(self._differences(config))
 
     def check_resumable(self, config: Config) -> None:
         """As `check_config`, but for the fields that a resumed run may change (`RESUMABLE`).
@@ -177,7 +198,7 @@ class RunDirectory:
         Raises:
             RunError: another field differs, or train.steps is less than the last checkpoint's step.
         """
-        changed = diff(self.config, config)
+        changed = self._differences(config)
         self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
         if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(
@@ -217,7 +238,7 @@ class RunDirectory:
         return self.rollouts_dir / f"step_{step:06d}.parquet"
 
     def manifest(self) -> dict[str, Any]:
-        """`variant`, `preset`, `seed`, `data_hash` and `sessions`, one per create or resume.
+        """`variant`, `preset`, `seed`, `data_hash`, `model_hash` and `sessions`, one per create or resume.
 
         A session's `changed` holds the fields that it changed, as name -> [before, after].
         """
@@ -310,6 +331,16 @@ class RunDirectory:
     def _take_lock(self) -> None:
         self._lock = lock_folder(self.path)
 
+    def _differences(self, config: Config) -> dict[str, tuple[Any, Any]]:
+        """Fields with other values than the run's, without those that name a file or folder in another place."""
+        config = absolute_places(config)
+        moved = {"environment.data"} | {
+            name
+            for name in place_names(self.config)
+            if all(os.path.isabs(flatten(c).get(name) or "") for c in (self.config, config))
+        }
+        return {name: values for name, values in diff(self.config, config).items() if name not in moved}
+
     def _refuse(self, changed: Mapping[str, tuple[Any, Any]]) -> None:
         if changed:
             listing = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in changed.items())
@@ -321,14 +352,14 @@ class RunDirectory:
         with replacing(self.path / "config.json") as partial:
             save_config(self.config, partial)
 
-    def _start_session(self, from_step: int, data_hash: str, changed: Mapping[str, Any]) -> None:
+    def _start_session(self, from_step: int, hashes: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
         file = self.path / "manifest.json"
         sessions = self.manifest()["sessions"] if file.exists() else []
         manifest = {
             "preset": self.config.preset,
             "variant": self.config.variant,
             "seed": self.config.train.seed,
-            "data_hash": data_hash,
+            **hashes,
             "sessions": [*sessions, {"from_step": from_step, "changed": changed, **describe_session()}],
         }
         if (leak := method_of(self.config).leak(self.config)) is not None:
@@ -408,6 +439,15 @@ def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
         except json.JSONDecodeError as error:
             raise RunError(f"{file}, line {number} of {len(lines)} is corrupt ({error}): restore the file") from error
     return records, tail != ""
+
+
+def _version(path: Path) -> str:
+    """Name the version of skill1 that a run needs, as far as its manifest says."""
+    try:
+        git = json.loads((path / "manifest.json").read_text())["sessions"][-1]["git"]
+    except (OSError, ValueError, LookupError, TypeError):
+        git = None
+    return f"the version of git commit {git['commit']}" if git else "the version that made it"
 
 
 def _plain(value: Any) -> Any:
