@@ -109,7 +109,7 @@ class Experience:
             box = [event]
             broadcast_object_list(box)
             [event] = box
-            if not self._state.is_main_process:
+            if event is not None and not self._state.is_main_process:
                 method.apply(event)
         return method.state(event) if source == "train" else {}
 

@@ -12,21 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed_train import easy_environment, run, run_two
-from nano_runs import any_reflection, configure, environment, success
+from nano_runs import any_reflection, configure, ended, environment, success
 from run_record import record
 from test_rollout import Scripted
 
 from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import load_step
 from skill1.config import Config, load_config
-from skill1.encoder import HashEncoder
-from skill1.evaluate import evaluate_run, jobs, play
-from skill1.library import FrozenLibrary, SkillLibrary
+from skill1.evaluate import evaluate_run
+from skill1.library import FrozenLibrary
 from skill1.methods.references import ReferenceTrajectories
-from skill1.methods.retroagent import Potentials, intrinsic_of, judged_right, memory_arm
+from skill1.methods.retroagent.equations import Reflection, Retrospect, intrinsic_of, judged_right
+from skill1.methods.retroagent.method import RetroAgent
+from skill1.methods.skill1 import JOURNAL
 from skill1.nano.alfworld.prompts import CompactPrompts
-from skill1.records import Lesson, Reflection
-from skill1.rollout import SkillLoop
+from skill1.play import jobs, play
+from skill1.records import Lesson
+from skill1.rollout import RolloutLoop
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 
@@ -52,75 +54,77 @@ class Reflecting(Scripted):
 
 @pytest.fixture
 def two(world):
-    """A policy that wins the first train game and fails the second, their tasks and the library of four lessons."""
-    config = load_config("paper", overrides={"environment.data": str(world), "environment.max_steps": 30})
-    env = environment(config)
+    """A policy that wins the first train game and fails the second, their tasks and a method taught four lessons."""
+    given = {
+        "environment.data": str(world), "environment.max_steps": 30, "library.encoder": "hash", "rollout.group_size": 3
+    }  # fmt: skip
+    env = environment(load_config("paper", overrides=given))
     tasks = env.tasks("train")[:2]
     starts = env.reset(tasks)
     walk = list(env.games.game(tasks[0].game).walkthrough)
     policy = Reflecting({starts[0].instruction: walk, starts[1].instruction: ["fly away", "look"]})
 
-    def configured(variant: str) -> tuple[Config, SkillLibrary]:
-        given = {"environment.data": str(world), "environment.max_steps": 30, "library.encoder": "hash"}
+    def configured(variant: str) -> tuple[Config, RetroAgent]:
         config = load_config("paper", variant, given)
-        library = SkillLibrary(config.library, HashEncoder())
+        method = RetroAgent(config)
         taught = [success(start.instruction, f"{lesson} {n}") for n, start in enumerate(starts) for lesson in LESSONS]
-        library.learn(taught, 1)
-        return config, library
+        method.learn(taught, 1, "train")
+        return config, method
 
     return policy, tasks, starts, configured
 
 
-def test_one_half_remembers_and_all_reflect(two):
+def test_one_half_remembers_and_all_reflect(two, tmp_path):
     policy, tasks, starts, configured = two
-    config, library = configured("retroagent_in_context")
-    references, potentials = ReferenceTrajectories("text"), Potentials("text")
-    potentials.learn([replace(success("", "", starts[1].instruction), index=i, outcome=float(i)) for i in range(2)])
-    loop = SkillLoop(
-        policy, environment(config), library, config, temperature=1.0, retrieval="ucb", distill=True,
-        references=references, potentials=potentials,
-    )  # fmt: skip
+    config, method = configured("retroagent_in_context")
+    method.save(tmp_path)
+    (tmp_path / "potentials.json").write_text(json.dumps({starts[1].instruction: 0.5}))
+    method.load(tmp_path)
+    loop = RolloutLoop(policy, environment(config), method, config, temperature=1.0)
     named = [(g, i) for g in range(2) for i in range(3)]
 
     def roll():
-        return loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0),
-                        memory=memory_arm(3, 0.5) * 2)  # fmt: skip
+        return loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0))
 
-    rollouts = roll()
-    assert [r.memory for r in rollouts] == [False, True, True] * 2
+    rollouts, library = roll(), method.skills
+    assert [r.extra.memory for r in rollouts] == [False, True, True] * 2
     assert [r.outcome for r in rollouts] == [1.0] * 3 + [0.0] * 3
     for r in rollouts:
         assert {t.stage for t in r.turns} == {"act", "distill"}
-        assert len(r.candidates) == r.memory and r.query == (r.instruction if r.memory else "")
-        assert r.reflection == Reflection(False, 2, 3)
+        assert len(r.candidates) == r.extra.memory and r.query == (r.instruction if r.extra.memory else "")
+        assert r.extra.reflection == Reflection(False, 2, 3)
         assert r.lesson == Lesson(r.instruction, "Actions: walk before you fly")
         assert r.turns[-1].value == "failure 2/3\nActions: walk before you fly"
         assert judged_right(r) == (r.outcome == 0.0)
-        if r.memory:
+        if r.extra.memory:
             assert library[r.selected].strategy in r.skill and r.skill_similarity == pytest.approx(1.0)
         else:
             assert r.skill == "" and r.selected is None
-    assert [r.baseline for r in rollouts] == [0.0] * 3 + [0.5] * 3
+    assert [r.extra.baseline for r in rollouts] == [0.0] * 3 + [0.5] * 3
     assert [intrinsic_of(r) for r in rollouts] == pytest.approx([1.0] * 3 + [2 / 3 - 0.5] * 3)
     asked = policy.calls[-1][0]
     assert all("task was accomplished" in text for text in asked[:3])
     assert all("task was not accomplished" in text for text in asked[3:])
     assert not any("For comparison" in text for text in asked)
-    assert library.learn(rollouts, 2).admitted == 1  # of the lost episodes, once; the won ones were judged wrong
-    assert list(library)[-1].outcome == "failure"
-    references.learn(rollouts)
+    admitted = method.learn(rollouts, 2, "train").admitted
+    assert len(admitted) == 1  # of the lost episodes, once; the won ones were judged wrong
+    assert list(library)[-1] == admitted[0] and admitted[0].outcome == "failure"
+    method.observe(rollouts, 2, "validation", policy)  # nothing is remembered of these
+    method.observe(rollouts, 2, "train", policy)
     roll()
     assert not any("For comparison" in text for text in policy.calls[-1][0])  # of the same outcome only
-    references.learn([replace(r, outcome=1.0 - r.outcome) for r in rollouts])
+    method.observe([replace(r, outcome=1.0 - r.outcome) for r in rollouts], 3, "validation", policy)
+    roll()
+    assert not any("For comparison" in text for text in policy.calls[-1][0])
+    method.observe([replace(r, outcome=1.0 - r.outcome) for r in rollouts], 3, "train", policy)
     roll()
     assert all("For comparison, an earlier" in text for text in policy.calls[-1][0])
 
 
 def test_a_policy_that_must_judge_is_told_nothing(two):
     policy, tasks, _, configured = two
-    config, library = configured("retroagent_rl")
-    loop = SkillLoop(policy, environment(config), library, config, temperature=1.0, retrieval="ucb", distill=True)
-    loop.run(tasks, [0, 1], [0, 0], (0, 0))
+    config, method = configured("retroagent_rl")
+    RolloutLoop(policy, environment(config), method, config, temperature=1.0).run(tasks, [0, 1], [0, 0], (0, 0))
     won, lost = policy.calls[-1][0]
     for text in (won, lost):
         assert "Outcome" not in text and "For comparison" not in text and "judge, by what" in text
@@ -128,13 +132,12 @@ def test_a_policy_that_must_judge_is_told_nothing(two):
 
 def test_evaluation_shows_three_lessons_to_all_and_reflects_on_none(two):
     policy, tasks, _, configured = two
-    policy.generate_batch = 8
-    config, library = configured("retroagent_rl")
-    before = library.state_hash()
-    rollouts = play(jobs(tasks, 2), policy, environment(config), library.frozen(), config)
+    config, method = configured("retroagent_rl")
+    library, before = method.skills, method.skills.state_hash()
+    rollouts = play(jobs(tasks, 2), policy, environment(config), method.frozen(), config)
     assert len(rollouts) == 4 and library.state_hash() == before
     for r in rollouts:
-        assert r.memory and len(r.candidates) == 3 and {t.stage for t in r.turns} == {"act"} and r.reflection is None
+        assert len(r.candidates) == 3 and {t.stage for t in r.turns} == {"act"} and r.extra is None
         assert all(library[c.skill].strategy in r.skill for c in r.candidates)
 
 
@@ -159,7 +162,7 @@ def killed() -> None:
 
 
 OPTIONS = {
-    "rollout__max_distill_tokens": 12, "environment__max_steps": 5, "library__similarity_floor": 0.4,
+    "method__max_reflect_tokens": 12, "environment__max_steps": 5, "library__similarity_floor": 0.4,
     "rollout__group_size": 4, "train__learning_rate": 1e-5,
 }  # fmt: skip
 
@@ -182,17 +185,17 @@ def test_a_run_leaves_what_it_says(straight):
     lessons, metrics = {}, found.metrics()
     for step in (1, 2, 3, 4):
         rollouts = found.read_rollouts(step)
-        assert [r.memory for r in rollouts] == [False, False, True, True] * 2
-        assert all(r.baseline == best[r.instruction] for r in rollouts)  # what earlier steps won, not this one
+        assert [r.extra.memory for r in rollouts] == [False, False, True, True] * 2
+        assert all(r.extra.baseline == best[r.instruction] for r in rollouts)  # what earlier steps won, not this one
         for group in (0, 1):
             members = [r for r in rollouts if r.group == group]
             name = members[0].instruction
             best[name] = max(best[name], float(np.mean([r.outcome for r in members])))
-        assert all(not r.candidates for r in rollouts if not r.memory)
+        assert all(not r.candidates for r in rollouts if not r.extra.memory)
         for r in rollouts:
             assert {t.stage for t in r.turns} == {"act", "distill"} and len(r.candidates) <= 1
             assert all(lessons[c.skill] for c in r.candidates)
-        admitted = Journal(found.library_dir / "journal.jsonl").events()[step - 1].admitted
+        admitted = Journal(found.library_dir / JOURNAL).events()[step - 1].admitted
         right = {(r.lesson.strategy, "success" if r.outcome else "failure") for r in rollouts if judged_right(r)}
         assert {(s.strategy, s.outcome) for s in admitted} <= right
         lessons |= {s.id: s.strategy for s in admitted}
@@ -204,7 +207,7 @@ def test_a_run_leaves_what_it_says(straight):
         assert row["rows/total"] == row["cost/calls"]  # reflections are rows
     kept = json.loads((found.checkpoint(4).path / "potentials.json").read_text())
     assert kept == pytest.approx(dict(best)) and any(best.values())
-    assert {s.outcome for e in Journal(found.library_dir / "journal.jsonl").events() for s in e.admitted} == {
+    assert {s.outcome for e in Journal(found.library_dir / JOURNAL).events() for s in e.admitted} == {
         "success", "failure"
     }  # fmt: skip
     assert any(r.candidates for r in found.read_rollouts(4))
@@ -227,11 +230,11 @@ def test_two_processes_do_the_work_of_one(config, straight, tmp_path):
     one, two = RunDirectory.open(straight), RunDirectory.open(tmp_path / "two")
     for step in (1, 2):
         a, b = (
-            [(r.group, r.index, r.outcome, r.memory, r.candidates, r.reflection, r.baseline, [t.text for t in r.turns])
+            [(r.group, r.index, r.outcome, r.candidates, r.extra, [t.text for t in r.turns])
              for r in found.read_rollouts(step)] for found in (one, two)
         )  # fmt: skip
-        assert a == b
-    events = [Journal(found.library_dir / "journal.jsonl").events()[:2] for found in (one, two)]
+        assert a == b and all(isinstance(extra, Retrospect) and extra.reflection for *_, extra, _ in a)
+    events = [Journal(found.library_dir / JOURNAL).events()[:2] for found in (one, two)]
     assert events[0] == events[1]
     states = [(found.checkpoint(2).path / "potentials.json").read_text() for found in (one, two)]
     assert states[0] == states[1]
@@ -249,8 +252,8 @@ def test_in_context_trains_actions_alone_and_keeps_references_by_text(world, war
     references = ReferenceTrajectories("text")
     references.load(found.checkpoint(2).path)
     last = {(r.instruction, r.outcome): r for r in rollouts}
-    for (text, outcome), r in last.items():
-        assert references.opposite(text, won=not outcome) == [(t.observation, t.value) for t in r.turns_of("act")]
+    for (_, outcome), r in last.items():
+        assert references.opposite(ended(r, won=not outcome)) == [(t.observation, t.value) for t in r.turns_of("act")]
 
 
 def test_an_evaluation_retrieves_by_similarity_and_utility_alone(straight, monkeypatch):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from distributed_train import easy_environment, run, run_two
 from nano_runs import configure, contents, forked, load_policy, settings
-from skill1.methods.skillrl.growth import BankGrowth, check_bank, stored_bank
 from test_skillrl_bank import tree
 from test_skillrl_evolution import Numbers
 
@@ -23,20 +22,22 @@ from skill1.analysis.comparison import FIRST_BANK
 from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import load_step
 from skill1.cli import main as cli
-from skill1.config import Config, ConfigError, load_config
-from skill1.credit import credit
+from skill1.config import Config, ConfigError, load_config, method_of, method_of_variant
 from skill1.encoder import HashEncoder
 from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.evaluate import evaluate_run
-from skill1.methods.skillrl import growth
+from skill1.methods.skillrl import method as skillrl
 from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
 from skill1.methods.skillrl.events import BankJournal
+from skill1.methods.skillrl.live import LiveBank
+from skill1.methods.skillrl.method import INITIAL_BANK, JOURNAL, SkillRL
+from skill1.methods.skillrl.prompts import FullBank
 from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout
-from skill1.rollout import SkillLoop
+from skill1.rollout import RolloutLoop
 from skill1.running.evaluation import evaluate_arms
 from skill1.store.run_directory import RunDirectory
 
@@ -44,23 +45,25 @@ pytestmark = pytest.mark.slow
 
 STEPS = 6
 OPTIONS = {
-    "environment__max_steps": 3, "bank__evolve_every": 2, "bank__weak_rollouts": 1, "bank__weak_below": 1.0,
-    "bank__similarity_floor": -1.0, "train__steps": STEPS, "train__save_every": 3, "train__validate_every": 3,
+    "environment__max_steps": 3, "method__evolve_every": 2, "method__weak_rollouts": 1, "method__weak_below": 1.0,
+    "method__similarity_floor": -1.0, "train__steps": STEPS, "train__save_every": 3, "train__validate_every": 3,
 }  # fmt: skip
 
 
 def play(world: Path, warm: Path, variant: str, bank: SkillBank | None, **changed: Any) -> tuple[list[Rollout], Policy]:
     config = configure(world, warm, variant, environment__max_steps=5, **changed)
     policy, environment = load_policy(config), easy_environment(config.environment)
-    skills = None if bank is None else FrozenBank(config.bank, "alfworld", HashEncoder(), bank)
-    loop = SkillLoop(policy, environment, skills, config, temperature=1.0, retrieval="ucb", distill=True)
+    method = method_of(config)(config)
+    if bank is not None:
+        method.skills = LiveBank(config.method, "alfworld", HashEncoder(), bank)
+    loop = RolloutLoop(policy, environment, method, config, temperature=1.0)
     tasks = environment.tasks("train")
     named = [(group, index) for group in range(2) for index in range(4)]
     return loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0)), policy
 
 
 def rows(rollouts: list[Rollout], variant: str) -> list[tuple[Any, ...]]:
-    found = credit(rollouts, load_config("nano", variant).credit, selection=False, distillation=False)
+    found = method_of_variant(variant).rows(rollouts, load_config("nano", variant))
     return [(r.stage, r.rollout, r.turn, r.advantage, r.weight, r.completion_ids.tolist()) for r in found]
 
 
@@ -84,7 +87,7 @@ BANK = SkillBank(
 
 
 def test_the_block_is_in_every_prompt_and_moves_no_credit(world, warm):
-    rollouts, policy = play(world, warm, "skillrl", BANK, bank__retrieval="template", bank__mistakes=5)
+    rollouts, policy = play(world, warm, "skillrl", BANK, method__retrieval="template", method__mistakes=5)
     for rollout in rollouts:
         assert {turn.stage for turn in rollout.turns} == {"act"} and rollout.lesson is None
         [general, evolved, specific, mistake] = [c.skill for c in rollout.candidates]
@@ -106,12 +109,13 @@ def test_the_released_prompts_lack_it_before_the_first_action(world, warm):
 
 def test_the_blocks_words():
     shown = (BANK.general, BANK.specific[:1], BANK.mistakes)
-    full = FullPrompts(ALFWORLD.words).bank_block(*shown)
+    full_bank = FullBank(FullPrompts(ALFWORLD.words))
+    full = full_bank.bank_block(*shown)
     assert "Principles for every task:\n- Anywhere: mug in cabinet\n- Learnt: egg in fridge\n" in full
     assert "Principles for this kind of task:\n- Only clean: clean in shelf (when: cold)\n" in full
     assert "Mistakes to avoid:\n- open open Instead: look\n" in full
-    assert "this kind" not in FullPrompts(ALFWORLD.words).bank_block(BANK.general, (), ())
-    assert FullPrompts(ALFWORLD.words).bank_block((), (), ()) == CompactPrompts().bank_block((), (), ()) == ""
+    assert "this kind" not in full_bank.bank_block(BANK.general, (), ())
+    assert full_bank.bank_block((), (), ()) == CompactPrompts().bank_block((), (), ()) == ""
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
@@ -126,14 +130,14 @@ def file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(world, warm, file) -> Config:
-    return configure(world, warm, "skillrl", bank__file=str(file), **OPTIONS)
+    return configure(world, warm, "skillrl", method__bank=str(file), **OPTIONS)
 
 
 def taught(more: Callable[[], None] = lambda: None) -> Callable[[], None]:
     """A teacher whose answer depends on the question, and whatever else is done to the process."""
 
     def sabotage() -> None:
-        growth.make_teacher = lambda *ignored: Numbers()
+        skillrl.make_teacher = lambda *ignored: Numbers()
         more()
 
     return sabotage
@@ -146,6 +150,16 @@ def straight(config, tmp_path_factory) -> Path:
     return directory
 
 
+def bank_at(run: RunDirectory, step: int) -> SkillBank:
+    """The bank that the run had after a step, as an evaluation reads it."""
+    method = method_of(run.config)(run.config)
+    if step:
+        method.load_skills(run.checkpoint(step).path / "library")
+    else:
+        method.load_initial(run.library_dir)
+    return method.skills.bank
+
+
 def record(directory: Path) -> dict[str, Any]:
     """Everything a run leaves that must not depend on how it got there."""
     found = RunDirectory.open(directory)
@@ -154,8 +168,8 @@ def record(directory: Path) -> dict[str, Any]:
     return {
         "weights": (last / "model.safetensors").read_bytes(),
         "bank": {f.name: f.read_bytes() for f in (last / "library").iterdir()},
-        "journal": (found.library_dir / "journal.jsonl").read_bytes(),
-        "initial": (found.library_dir / "initial_bank.json").read_bytes(),
+        "journal": (found.library_dir / JOURNAL).read_bytes(),
+        "initial": (found.library_dir / INITIAL_BANK).read_bytes(),
         "metrics": [repr({k: v for k, v in line.items() if not k.startswith("time/")}) for line in lines],
         "rollouts": {step: [contents(r) for r in found.read_rollouts(step)] for step in found.rollout_steps()},
         "validation": found.evaluations("validation").to_csv(),
@@ -164,7 +178,7 @@ def record(directory: Path) -> dict[str, Any]:
 
 def test_a_run_learns_from_its_training_failures(straight, config):
     found = RunDirectory.open(straight)
-    events = BankJournal(found.library_dir / "journal.jsonl").events()
+    events = BankJournal(found.library_dir / JOURNAL).events()
     assert [(e.step, e.source, e.error) for e in events] == [(2, "train", None), (4, "train", None), (6, "train", None)]
     metrics, added = found.metrics(), [len(e.added) for e in events]
     assert sum(added) > 0 and list(metrics["bank/added"]) == [0, added[0], 0, added[1], 0, added[2]]
@@ -175,8 +189,8 @@ def test_a_run_learns_from_its_training_failures(straight, config):
     assert learnt and not any(entry.principle in skill for entry in learnt for skill in before)
     now = found.read_rollouts(STEPS)  # learnt in step 4: shown in step 5 and 6
     assert all(any(c.skill == entry.id for r in now for c in r.candidates) for entry in learnt)
-    assert stored_bank(found, HashEncoder(), 0).bank.to_json()["metadata"] == tree()["metadata"]
-    assert len(stored_bank(found, HashEncoder(), STEPS).bank) == 5 + sum(added)
+    assert bank_at(found, 0).to_json()["metadata"] == tree()["metadata"]
+    assert len(bank_at(found, STEPS)) == 5 + sum(added)
     assert "leak" not in found.manifest()
 
 
@@ -219,8 +233,8 @@ def test_two_processes_do_the_work_of_one(straight, config, tmp_path):
         a, b = ([(r.group, r.index, r.outcome, r.candidates, r.skill, [t.text for t in r.turns])
                  for r in found.read_rollouts(step)] for found in (one, two))  # fmt: skip
         assert a == b
-    [event] = BankJournal(two.library_dir / "journal.jsonl").events()
-    assert event == BankJournal(one.library_dir / "journal.jsonl").events()[0]
+    [event] = BankJournal(two.library_dir / JOURNAL).events()
+    assert event == BankJournal(one.library_dir / JOURNAL).events()[0]
     np.testing.assert_allclose(one.metrics()["bank/size"][:2], two.metrics()["bank/size"])
 
 
@@ -230,7 +244,7 @@ def test_an_evaluation_reads_the_bank_of_its_checkpoint(straight, config, monkey
     own = FrozenBank.retrieve
     monkeypatch.setattr(FrozenBank, "retrieve", lambda self, texts: shown.append(len(self)) or own(self, texts))
     found = RunDirectory.open(straight)
-    sizes = {step: len(stored_bank(found, HashEncoder(), step)) for step in (0, 3, STEPS)}
+    sizes = {step: len(bank_at(found, step)) for step in (0, 3, STEPS)}
     assert sizes[0] == 5 < sizes[STEPS]
     frames = evaluate_arms(straight, splits=["valid_seen"], passes=1, progress=False)
     assert shown == [sizes[STEPS], 5]  # its own bank, the first one; before training and withheld there is none
@@ -240,7 +254,7 @@ def test_an_evaluation_reads_the_bank_of_its_checkpoint(straight, config, monkey
     assert list(frames)[-1] == FIRST_BANK
     [middle] = evaluate_run(straight, splits=["valid_seen"], passes=1, library="step:3", progress=False)
     assert middle.library == "step3" and shown[-1] == sizes[3]
-    assert len(stored_bank(found, HashEncoder(), STEPS)) == sizes[STEPS]  # nothing was learnt from it
+    assert len(bank_at(found, STEPS)) == sizes[STEPS]  # nothing was learnt from it
 
 
 def test_the_viewer_shows_a_run_with_a_bank(straight):
@@ -252,11 +266,12 @@ def test_the_viewer_shows_a_run_with_a_bank(straight):
 def test_a_changed_bank_file_is_refused_before_the_first_checkpoint(config, file, tmp_path):
     directory, changed = tmp_path / "run", tmp_path / "bank.json"
     changed.write_text(file.read_text())
-    mine = replace(config, bank=replace(config.bank, file=str(changed)))
-    RunDirectory.create(directory, mine, "data").close()
-    BankGrowth(mine, HashEncoder(), RunDirectory.open(directory)).start()
+    mine = replace(config, method=replace(config.method, bank=str(changed)))
+    run_directory = RunDirectory.create(directory, mine, "data")
+    run_directory.close()
+    SkillRL(mine, run_directory.library_dir).start()
     changed.write_text(file.read_text().replace("Never look twice", "Look twice"))
-    begun = BankGrowth(mine, HashEncoder(), RunDirectory.open(directory))
+    begun = SkillRL(mine, run_directory.library_dir)
     with pytest.raises(BankError, match="was changed since this run started"):
         begun.start()
 
@@ -267,7 +282,7 @@ def test_learning_from_validation_is_flagged_in_the_manifest(world, warm, tmp_pa
     assert run(config, tmp_path / "run") == 0
     found = RunDirectory.open(tmp_path / "run")
     assert "learns from episodes of the validation split" in found.manifest()["leak"]
-    [event] = BankJournal(found.library_dir / "journal.jsonl").events()
+    [event] = BankJournal(found.library_dir / JOURNAL).events()
     assert (event.step, event.source) == (2, "validation")  # not before training
     assert sum(played for _, played in event.success.values()) <= 4  # of the validation's games, not of training
     assert all(entry.category is None for entry in event.added)
@@ -280,8 +295,8 @@ def test_a_teacher_that_fails_is_told_at_the_end(world, warm, tmp_path):
     """A nano policy cannot write JSON, and nobody listens at the endpoint: the run goes on with the bank as it is."""
     for teacher, message in (("policy", "no JSON array in the answer"), ("endpoint", "there is no server at")):
         given = {
-            "bank__teacher": teacher, "bank__teacher_url": "http://127.0.0.1:9", "bank__teacher_model": "absent",
-            "bank__max_evolve_tokens": 8, "rollout__max_prompt_tokens": 2048, "train__steps": 2, "train__save_every": 2,
+            "method__teacher": teacher, "method__teacher_url": "http://127.0.0.1:9", "method__teacher_model": "absent",
+            "method__max_evolve_tokens": 8, "rollout__max_prompt_tokens": 2048, "train__steps": 2, "train__save_every": 2,
             "train__validate_every": 0,
         }  # fmt: skip
         config = configure(world, warm, "skillrl", **(OPTIONS | given))
@@ -301,21 +316,24 @@ def test_a_teacher_that_fails_is_told_at_the_end(world, warm, tmp_path):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"library.enabled": True}, "exclude each other"),
-        ({"bank.evolve_from": "validation", "train.validate_every": 0}, "needs validations: set train.validate_every"),
-        ({"bank.teacher": "file"}, "needs bank.file"),
-        ({"bank.teacher": "endpoint"}, "needs bank.teacher_url"),
+        ({"library.capacity": 9}, "library.capacity: the method skillrl keeps no library"),
+        (
+            {"method.evolve_from": "validation", "train.validate_every": 0},
+            "needs validations: set train.validate_every",
+        ),
+        ({"method.teacher": "file"}, "needs method.bank"),
+        ({"method.teacher": "endpoint"}, "needs method.teacher_url"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changed, message):
     with pytest.raises(ConfigError, match=message):
-        check_bank(load_config("nano", "skillrl", changed))
+        SkillRL.check_start(load_config("nano", "skillrl", changed))
 
 
 def test_a_malformed_bank_stops_the_command_at_once(world, warm, tmp_path):
     path = tmp_path / "bank.json"
     path.write_text(json.dumps(tree() | {"task_specific_skills": {"heet": []}}))
-    given = settings(world, warm) | {"bank.file": str(path)}
+    given = settings(world, warm, "skillrl") | {"method.bank": str(path)}
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
     printed = tmp_path / "printed.txt"
     out = str(tmp_path / "run")

@@ -124,7 +124,7 @@ class Method(Stages):
         return None
 
     def apply(self, event: Any) -> None:
-        """Repeat on another rank what `learn` did on rank 0."""
+        """Repeat on another rank what `learn` did on rank 0, where it did anything."""
 
     def state(self, event: Any) -> dict[str, float]:
         """What a step's log says of the method after `learn` or `apply`."""

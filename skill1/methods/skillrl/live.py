@@ -92,6 +92,9 @@ class LiveBank:
         self._window: list[Episode] = []
         self._hold(bank)
 
+    def __len__(self) -> int:
+        return len(self.bank)
+
     @property
     def bank(self) -> SkillBank:
         return self._frozen.bank

@@ -158,10 +158,9 @@ class SkillRL(Method):
             self._journal.append(event)
         return event
 
-    def apply(self, event: BankEvent | None) -> None:
+    def apply(self, event: BankEvent) -> None:
         """See `Method.apply`."""
-        if event is not None:
-            self.skills.apply(event)
+        self.skills.apply(event)
 
     def state(self, event: BankEvent | None) -> dict[str, float]:
         """Size of the bank, and how its teacher fares."""
