@@ -11,7 +11,7 @@ Origins: "paper" (with table or equation), "released" (the authors' launch scrip
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -256,12 +256,8 @@ def load_config(preset: str = "nano", variant: str = "full", overrides: Mapping[
         ConfigError: unknown preset, variant or field (with the closest match), a value of the wrong type or range, or
             values that do not go together.
     """
-    closest(preset, presets(), "preset")
-    closest(variant, variants(), "variant")
-    layers = (presets()[preset], variants()[variant].changes, dict(overrides or {}))
-    named = {section: _default_name(section) for section in _NAMED}
-    for layer in layers:
-        named |= {section: absolute(str(layer[f"{section}.name"])) for section in _NAMED if f"{section}.name" in layer}
+    layers = _layers(preset, variant, overrides)
+    named = _named(layers)
     kinds = _kinds(**named)
     tree: dict[str, Any] = {section: {"name": name} for section, name in named.items()}
     for layer in layers:
@@ -270,6 +266,11 @@ def load_config(preset: str = "nano", variant: str = "full", overrides: Mapping[
             value = absolute(value) if (section, leaf) == ("policy", "prompts") else value
             tree.setdefault(section, {})[leaf] = None if absent else value
     return _checked(preset, variant, tree, kinds)
+
+
+def field_names(preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """List the dotted names of the fields that such a run has. Raises ConfigError as `load_config`."""
+    return _names(_kinds(**_named(_layers(preset, variant, overrides))))
 
 
 def load_section(kind: type[T], section: str, preset: str, overrides: Mapping[str, Any] | None = None) -> T:
@@ -284,6 +285,21 @@ def load_section(kind: type[T], section: str, preset: str, overrides: Mapping[st
             if name.startswith(f"{section}."):
                 tree[closest(name, _names({section: kind}), "option").partition(".")[2]] = value
     return _validate(kind, tree, section)
+
+
+def _layers(preset: str, variant: str, overrides: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:
+    """What is laid over the defaults, in this order."""
+    closest(preset, presets(), "preset")
+    closest(variant, variants(), "variant")
+    return presets()[preset], variants()[variant].changes, dict(overrides or {})
+
+
+def _named(layers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The environment and the method that the layers name, files by their absolute path."""
+    named = {section: _default_name(section) for section in _NAMED}
+    for layer in layers:
+        named |= {section: absolute(str(layer[f"{section}.name"])) for section in _NAMED if f"{section}.name" in layer}
+    return named
 
 
 def _meant(

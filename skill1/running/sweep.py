@@ -24,10 +24,11 @@ from typing import Any
 import pandas as pd
 
 from skill1.analysis.study import SWEEP, home
-from skill1.config import ConfigError, flatten, load_config
+from skill1.config import ConfigError, field_names, flatten, load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import variants
+from skill1.registry import closest
 from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
@@ -62,9 +63,12 @@ class Sweep:
         for what, given in (("variant", self.variants), ("seed", self.seeds)):
             if twice := [value for value in dict.fromkeys(given) if given.count(value) > 1]:
                 raise ConfigError(f"{what} {twice[0]} is given twice")
+        known = {name for variant in self.variants for name in field_names(self.preset, variant, self.overrides)}
+        for name in self.overrides:
+            closest(name, known, "configuration field")
         for variant in self.variants:
             for seed in self.seeds:
-                load_config(self.preset, variant, {**self.overrides, "train.seed": seed})
+                load_config(self.preset, variant, {**self.overrides_of(variant), "train.seed": seed})
             if both := sorted(set(self.overrides) & set(variants()[variant].changes)):
                 raise ConfigError(f"{both[0]} is what the variant {variant} switches: it cannot be set for the sweep")
         if own := sorted(set(self.overrides) & set(_OWN_FIELDS)):
@@ -73,10 +77,16 @@ class Sweep:
             raise ConfigError(f"nproc = {self.nproc} and jobs = {self.jobs} must be at least 1")
         if self.world_seed and self.data is not None:
             raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
-        environment = load_config(self.preset, overrides=self.overrides).environment.name
-        variable = environment_spec(environment).data_variable
+        variable = environment_spec(
+            load_config(self.preset, self.variants[0], self.overrides_of(self.variants[0])).environment.name
+        ).data_variable
         if self.data is None and not has_world(self.preset) and variable is not None:
             raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data ${variable}")
+
+    def overrides_of(self, variant: str) -> dict[str, Any]:
+        """Those overrides that a variant's runs have fields for: one method's options are not another's."""
+        known = field_names(self.preset, variant, self.overrides)
+        return {name: value for name, value in self.overrides.items() if name in known}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,7 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> list[Planned]:
                 variant=variant,
                 seed=seed,
                 data=settings["data"],
-                overrides=settings["overrides"],
+                overrides={name: settings["overrides"][name] for name in sweep.overrides_of(variant)},
                 passes=settings["passes"],
                 splits=tuple(settings["splits"]),
                 nproc=sweep.nproc,
@@ -176,14 +186,17 @@ def plan_table(planned: Sequence[Planned], jobs: int) -> str:
 
 
 def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
-    """All that every run of a study has in common; `data` is None for an environment that has no files.
+    """All that every run of a study has in common. Raises DataError when the games are not there.
 
-    Raises DataError when the games are not there.
+    Args:
+        data: folder; None for an environment that reads none.
     """
-    config = load_config(sweep.preset, "full", sweep.overrides)
-    values, splits, hashes = flatten(config), sweep.splits or config.evaluation.splits, None
+    configs = [load_config(sweep.preset, variant, sweep.overrides_of(variant)) for variant in sweep.variants]
+    values: dict[str, Any] = {name: value for each in configs for name, value in flatten(each).items()}
+    config, hashes = configs[0], None
+    splits = sweep.splits or config.evaluation.splits
     if data is None or data.exists() or sweep.data is not None:
-        environment = make_environment(replace(config.environment, data=data and str(data)))
+        environment = make_environment(replace(config.environment, data=None if data is None else str(data)))
         splits = sweep.splits or tuple(split for split in splits if environment.has(split))
         read = dict.fromkeys((config.environment.train_split, *splits))
         hashes = {split: environment.data_hash(split) for split in read}
@@ -193,7 +206,7 @@ def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
         "overrides": {name: _jsonable(values[name]) for name in sorted(sweep.overrides)},
         "passes": sweep.passes or config.evaluation.passes,
         "splits": list(splits),
-        "data": portable(data) if data else "",
+        "data": "" if data is None else portable(data),
         "data_hash": hashes,  # None: a world that is still to be generated
         "policy_hash": _folder_hash(model) if model.is_dir() else None,  # None: a hub id
     }
@@ -237,6 +250,13 @@ def merged(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
+def _data(sweep: Sweep, world: Callable[[int, str], Path]) -> Path | None:
+    """The games folder: the one given, the preset's generated `world`, or none where the environment reads none."""
+    if sweep.data is not None or not has_world(sweep.preset):
+        return sweep.data
+    return world(sweep.world_seed, sweep.preset)
+
+
 def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None] = print) -> list[Failure]:
     """Run what is not done yet and collect the tables; `dry_run` says the plan and changes nothing.
 
@@ -248,13 +268,11 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     """
     share = Share.of_this_machine(sweep.nproc, sweep.jobs)
     if dry_run:
-        world = world_folder(sweep.world_seed, sweep.preset) if has_world(sweep.preset) else None
-        settings = settings_of(sweep, sweep.data or world)
+        settings = settings_of(sweep, _data(sweep, world_folder))
         merged(sweep, settings)  # refuses another study's folder
         say(plan_table(plan(sweep, settings), share.jobs))
         return []
-    made = sweep.data is None and has_world(sweep.preset)
-    settings = settings_of(sweep, Path(nano_world(sweep.world_seed, preset=sweep.preset)) if made else sweep.data)
+    settings = settings_of(sweep, _data(sweep, lambda seed, preset: Path(nano_world(seed, preset=preset))))
     asked = merged(sweep, settings)
     make_writable(sweep.folder)
     with closing(lock_folder(sweep.folder)):

@@ -1,0 +1,170 @@
+"""The worked examples of docs/extending.md: an environment, a method, a prompt set and skills of one's own, end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nano_runs import settings as nano_settings
+from tiny import tiny_policy
+
+from skill1.analysis.study import load as load_study
+from skill1.config import load_config
+from skill1.encoder import load_encoder
+from skill1.envs.make import environment_spec, make_environment
+from skill1.evaluate import evaluate_run
+from skill1.library import SkillLibrary
+from skill1.prompts import make_prompts
+from skill1.running.batch import run_notebook
+from skill1.running.sweep import Sweep, run_sweep
+from skill1.store.journal import Journal
+from skill1.store.run_directory import RunDirectory
+from skill1.train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES, NOTEBOOKS = ROOT / "examples", ROOT / "notebooks"
+GARDEN = f"{EXAMPLES / 'garden.py'}:GARDEN"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An instruct-style model: a chat template, and no training."""
+    return tiny_policy(tmp_path_factory.mktemp("examples") / "model")
+
+
+def settings(model: Path, **more: Any) -> dict[str, Any]:
+    """Two groups of three episodes of four actions, with the paper's prompts."""
+    short = {f"method.max_{stage}_tokens": 6 for stage in ("query", "rerank", "distill")}
+    return {
+        "policy.model": str(model),
+        "policy.dtype": "float32",
+        "policy.lora_rank": 0,
+        "policy.gradient_checkpointing": False,
+        "environment.name": GARDEN,
+        "environment.validation_split": "test",
+        "environment.max_steps": 4,
+        "evaluation.splits": ["test"],
+        "library.encoder": "hash",
+        "rollout.tasks_per_step": 2,
+        "rollout.group_size": 3,
+        "rollout.max_prompt_tokens": 480,
+        "rollout.max_act_tokens": 6,
+        "train.steps": 2,
+        "train.kl": 0.0,
+        "train.validate_every": 1,
+        "train.validation_tasks": 4,
+        "train.save_every": 1,
+        **short,
+        **more,
+    }
+
+
+def test_each_example_is_one_short_file() -> None:
+    assert len((EXAMPLES / "garden.py").read_text().splitlines()) <= 80
+    assert len((EXAMPLES / "rloo.py").read_text().splitlines()) <= 40
+
+
+# -- an environment ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two variants and two seeds in the garden: 01_train and 02_evaluate of each, and the collected study."""
+    folder = tmp_path_factory.mktemp("garden") / "study"
+    given = settings(model)  # the library's and Skill1's own options are no part of a run without them
+    sweep = Sweep(
+        folder=folder, variants=("full", "no_library"), seeds=(0, 1), preset="small", overrides=given, passes=1, jobs=2
+    )
+    said: list[str] = []
+    assert run_sweep(sweep, say=said.append) == [], "\n".join(said)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sorted(load_study(study).variants) == ["full", "no_library"]
+    run = study / "full" / "seed0" / "run"
+    assert RunDirectory.open(run).config.environment.name == GARDEN
+    assert environment_spec(GARDEN).benchmark is None  # no published numbers stand beside it
+    monkeypatch.chdir(tmp_path)
+    parameters = {
+        "03_ablations": {"study": str(study)},
+        "04_per_category": {"study": str(study)},
+        "05_library": {"run": str(run), "out": str(tmp_path / "figures")},
+        "06_paper": {"study": str(study)},
+        "07_trajectories": {"run": str(run)},
+    }
+    for name, given in parameters.items():
+        run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given)
+    done = study / "full" / "seed0"
+    assert (done / "01_train.ipynb").exists() and (done / "02_evaluate.ipynb").exists()
+
+
+def test_a_garden_is_won_by_who_knows_it() -> None:
+    environment = make_environment(load_config("small", overrides={"environment.name": GARDEN}).environment)
+    tasks = environment.tasks("train")
+    assert len(tasks) == 40 and {task.category for task in tasks} <= {"Prune", "Shade", "Water"}
+    [start] = environment.reset(tasks[:1])
+    wanted = start.instruction.removeprefix("make the ").removesuffix(" bloom.")
+    [step] = environment.step([f"go to {wanted}"])
+    assert not step.done and step.admissible
+    [step] = environment.step([f"{tasks[0].category.lower()} {wanted}"])
+    assert step.won and step.done
+
+
+# -- a method ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_method_of_ones_own_is_trained_and_evaluated(world: Path, nano: Path, tmp_path: Path) -> None:
+    rloo = f"{EXAMPLES / 'rloo.py'}:RLOO"
+    given = nano_settings(world, nano, method=rloo) | {"method.name": rloo, "train.steps": 2}
+    config = load_config("nano", overrides=given)
+    assert config.method.name == rloo and config.library is None
+    assert train(config, tmp_path / "run")
+    [evaluation] = evaluate_run(tmp_path / "run", splits=["valid_seen"], passes=1, progress=False)
+    assert evaluation.library == "none" and len(evaluation.frame) == 6
+    rollouts = RunDirectory.open(tmp_path / "run").read_rollouts(2)
+    assert {turn.stage for r in rollouts for turn in r.turns} == {"act"}
+
+
+# -- a prompt set -----------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_set_of_ones_own_words_and_reads_actions(model: Path, tmp_path: Path) -> None:
+    prompts = f"{EXAMPLES / 'terse_prompts.py'}:make"
+    config = load_config("small", overrides=settings(model) | {"policy.prompts": prompts, "train.steps": 1})
+    assert train(config, tmp_path / "run")
+    [first, *_] = RunDirectory.open(tmp_path / "run").read_rollouts(1)
+    act = first.turns_of("act")[0]
+    assert not act.well_formed  # an untrained model names no admissible action
+    made = make_prompts(prompts, GARDEN)
+    said = made.parse_action("I think\n> Go To Rose", ("go to rose", "go to fern"))
+    assert (said.value, said.well_formed) == ("go to rose", True)
+    assert not made.parse_action("prune the rose", ("go to rose",)).well_formed
+
+
+# -- skills of one's own ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_starts_with_skills_that_somebody_wrote(model: Path, tmp_path: Path) -> None:
+    skills = EXAMPLES / "skills.jsonl"
+    config = load_config("small", overrides=settings(model) | {"library.start": str(skills)})
+    assert train(config, tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    assert all(len(r.candidates) == 2 and r.selected for r in run.read_rollouts(1))
+    first = Journal(run.library_dir / "journal.jsonl").events()[0]
+    assert (first.step, len(first.admitted)) == (0, 2)
+    written = [json.loads(line) for line in skills.read_text().splitlines()]
+    assert [s.strategy for s in first.admitted] == [record["strategy"] for record in written]
+    library = SkillLibrary.load(run.checkpoint(2).path / "library", config.library, load_encoder("hash"))
+    assert {s.count for s in library} == {13}  # one at the start, and six episodes in each of two steps
+    before, after = (
+        evaluate_run(tmp_path / "run", splits=["test"], passes=1, step=step, progress=False)[0] for step in (0, 2)
+    )
+    assert (before.library, after.library) == ("step0", "step2") and len(before.frame) == len(after.frame) == 20
