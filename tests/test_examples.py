@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nano_runs import settings as nano_settings
-from tiny import tiny_policy
+from tiny import taught_policy
 
 from skill1.analysis.study import load as load_study
 from skill1.config import load_config
@@ -16,7 +17,7 @@ from skill1.encoder import load_encoder
 from skill1.envs.make import environment_spec, make_environment
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
-from skill1.prompts import make_prompts
+from skill1.prompts import ActContext, make_prompts
 from skill1.running.batch import run_notebook
 from skill1.running.sweep import Sweep, run_sweep
 from skill1.store.journal import Journal
@@ -26,12 +27,32 @@ from skill1.train import train
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES, NOTEBOOKS = ROOT / "examples", ROOT / "notebooks"
 GARDEN = f"{EXAMPLES / 'garden.py'}:GARDEN"
+GARDEN_CONFIG = load_config("small", overrides={"environment.name": GARDEN}).environment
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An instruct-style model: a chat template, and no training."""
-    return tiny_policy(tmp_path_factory.mktemp("examples") / "model")
+    """An instruct-style model, taught in seconds to answer the garden's prompts in the form they ask for."""
+    return taught_policy(tmp_path_factory.mktemp("examples") / "model", demonstrations())
+
+
+def demonstrations() -> list[tuple[str, str]]:
+    """Prompts of every stage in the training gardens, with answers that parse; half of the actions are right."""
+    environment, prompts = environment_spec(GARDEN).open(GARDEN_CONFIG), make_prompts("full", GARDEN)
+    rows = []
+    for task, start in zip(environment.tasks("train"), environment.reset(environment.tasks("train")), strict=True):
+        wanted = start.instruction.removeprefix("make the ").removesuffix(" bloom.")
+        care = f"{task.category.lower()} {wanted}"
+        rows.append((prompts.query(start), f"<query>{wanted}</query>"))
+        rows.append((prompts.rerank(start, [f"{care} .", "go"]), "<rank>1,2</rank>"))
+        rows += 3 * [(prompts.act(ActContext(start, "", 0, (), start)), f"<action>go to {wanted}</action>")]
+        there = replace(start, text=f"You stand before the {wanted}.", admissible=(care,))
+        past = ((start.text, f"go to {wanted}"),)
+        rows += 3 * [(prompts.act(ActContext(start, "", 1, past, there)), f"<action>{care}</action>")]
+        lesson = json.dumps({"action_lesson": f"{care} to let it bloom", "description_head": f"a {wanted} is to bloom"})
+        for won in (True, False):
+            rows.append((prompts.distill(start, won, [*past, (there.text, care)], None), lesson))
+    return rows
 
 
 def settings(model: Path, **more: Any) -> dict[str, Any]:
@@ -73,7 +94,8 @@ def test_each_example_is_one_short_file() -> None:
 def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of two variants and two seeds in the garden: 01_train and 02_evaluate of each, and the collected study."""
     folder = tmp_path_factory.mktemp("garden") / "study"
-    given = settings(model)  # the library's and Skill1's own options are no part of a run without them
+    given = settings(model) | {"train.steps": 3, "rollout.group_size": 6}
+    # the library's and Skill1's own options are no part of a run without them
     sweep = Sweep(
         folder=folder, variants=("full", "no_library"), seeds=(0, 1), preset="small", overrides=given, passes=1, jobs=2
     )
@@ -105,7 +127,7 @@ def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
 
 
 def test_a_garden_is_won_by_who_knows_it() -> None:
-    environment = make_environment(load_config("small", overrides={"environment.name": GARDEN}).environment)
+    environment = make_environment(GARDEN_CONFIG)
     tasks = environment.tasks("train")
     assert len(tasks) == 40 and {task.category for task in tasks} <= {"Prune", "Shade", "Water"}
     [start] = environment.reset(tasks[:1])

@@ -64,6 +64,38 @@ def tiny_policy(folder: Path, seed: int = 0, **shape: int) -> Path:
     return folder
 
 
+def taught_policy(folder: Path, rows: list[tuple[str, str]], steps: int = 300) -> Path:
+    """Save a tiny chat model fine-tuned on (prompt, answer) rows; its words are those of the rows, an answer is one."""
+    words = dict.fromkeys(word for prompt, _ in rows for word in prompt.split())
+    answers = [answer for _, answer in rows]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *answers]))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", padding_side="left"
+    )
+    tokenizer.chat_template = CHAT
+    model = tiny_model(hidden=64, vocabulary=len(vocabulary))
+    for parameter in model.parameters():
+        parameter.data *= 0.2  # of `tiny_model`'s wide initialisation
+    chats = [[{"role": "user", "content": prompt}] for prompt, _ in rows]
+    prompts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, return_dict=False) for c in chats]
+    optimizer, rng = torch.optim.AdamW(model.parameters(), lr=4e-3), np.random.default_rng(0)
+    for _ in range(steps):
+        chosen = rng.integers(len(rows), size=16)
+        ids = [[*prompts[i], vocabulary[answers[i]], vocabulary["<end>"]] for i in chosen]
+        width = max(map(len, ids))
+        batch = torch.tensor([[vocabulary["<pad>"]] * (width - len(row)) + row for row in ids])
+        labels = torch.full_like(batch, -100)
+        labels[:, -2:] = batch[:, -2:]
+        model(input_ids=batch, attention_mask=batch != vocabulary["<pad>"], labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def random_rows(count: int, seed: int = 0, *, vocabulary: int = 64, prompt: int = 30, completion: int = 9) -> list[Row]:
     """Rows of uneven lengths with advantages of both signs and uneven weights."""
     rng = np.random.default_rng(seed)
