@@ -17,6 +17,7 @@ from nano_runs import configure
 from test_notebooks import NOTEBOOKS, shown
 
 from skill1.analysis.library.uses import read_uses
+from skill1.analysis.trajectories import cases as case_studies
 from skill1.analysis.trajectories import read as trajectories
 from skill1.analysis.trajectories import viewer
 from skill1.analysis.trajectories.html import show
@@ -121,10 +122,10 @@ def made(
     )  # fmt: skip
 
 
-def write(folder: Path, *steps: Sequence[Rollout], **changed: object) -> Path:
+def write(folder: Path, *steps: Sequence[Rollout], variant: str = "full", **changed: object) -> Path:
     """Store `steps` as a run whose library learnt from them."""
     fields = {name.replace("__", "."): value for name, value in changed.items()}
-    config = load_config("nano", "full", fields)
+    config = load_config("nano", variant, fields)
     run = RunDirectory.create(folder, config, "hash")
     library, journal = SkillLibrary(config.library, HashEncoder()), Journal(run.library_dir / "journal.jsonl")
     for number, rollouts in enumerate(steps, start=1):
@@ -191,7 +192,7 @@ def test_an_episode_shows_all_that_is_stored(step: Step) -> None:
             expected = (gains * discount).sum() / (np.sort(gains)[::-1] * discount).sum()
             measures["NDCG"] = expected
             assert view.texts("ranking") == [",".join(str(k + 1) for k in r.ranking)]
-        told = [(n, float(v)) for n, v in zip(view.texts("name"), view.texts("measure"), strict=True)]
+        told = [(n, float(v)) for n, v in zip(view.texts("name"), view.texts("fact"), strict=True)]
         assert {n: v for n, v in measures.items() if not math.isnan(v)} == pytest.approx(dict(told), abs=5e-5)
         assert view.texts("desc") == ([r.lesson.desc] if r.lesson else [])
         assert view.texts("strategy") == ([r.lesson.strategy] if r.lesson else [])
@@ -266,15 +267,18 @@ def test_credit_is_summed_up_by_stage(tmp_path: Path, changed: dict[str, object]
     assert any("".join(row.split()).startswith("distill+0.7071") for row in rows)
 
 
-def test_what_a_method_keeps_is_shown_by_name(step: Step) -> None:
+def test_what_a_method_keeps_is_shown_by_name(tmp_path: Path) -> None:
     kept = Retrospect(memory=False, reflection=Reflection(None, 1, 3), baseline=0.25)
-    episode = replace(step.episodes[0], rollout=replace(step.episodes[0].rollout, extra=kept))
-    view = Parsed(show("body", step, episode))
-    assert view.texts("extra") == ["False", "None", "1", "3", "0.25"]
-    headings = ["".join(parts) for tag, _, parts in view.elements if tag == "th"]
-    for name in ("memory", "reflection.success", "reflection.completed", "reflection.listed", "baseline"):
-        assert name in headings
-    assert not Parsed(show("body", step, step.episodes[0])).texts("extra")
+    won, lost = made(1.0, lesson=("a", "left")), made(0.0, index=1)
+    played = [
+        replace(r, extra=extra, turns=tuple(turn for turn in r.turns if turn.stage != "query"))
+        for r, extra in ((won, Retrospect(reflection=Reflection(True, 2, 2))), (lost, kept))
+    ]
+    loaded = trajectories.load_step(write(tmp_path / "run", played, variant="retroagent_rl"))
+    view = Parsed(show("body", loaded, loaded.episodes[1]))
+    facts = dict(zip(view.texts("name"), view.texts("fact"), strict=True))
+    assert facts["memory"] == "False" and facts["baseline"] == "0.25" and facts["reflection.success"] == "None"
+    assert (facts["reflection.completed"], facts["reflection.listed"]) == ("1", "3")
 
 
 def test_the_group_stands_beside(step: Step) -> None:
@@ -372,7 +376,7 @@ def contrasting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_contrasts_by_hand(contrasting: Path) -> None:
     run = RunDirectory.open(contrasting)
-    table = trajectories.contrasts(read_uses(run, run.rollout_steps())[0])
+    table = case_studies.contrasts(read_uses(run, run.rollout_steps())[0])
     counted = table[["group", "selected", "with", "won_with", "without", "won_without"]].to_numpy().tolist()
     assert counted == [
         [0, "s000001", 2, 2, 2, 0],
@@ -386,7 +390,7 @@ def test_contrasts_by_hand(contrasting: Path) -> None:
 
 def test_cases_follow_their_rules(contrasting: Path) -> None:
     run = RunDirectory.open(contrasting)
-    ahead, behind, relied = trajectories.find_cases(run, 1)
+    ahead, behind, relied = case_studies.find_cases(run, 1)
     assert (ahead.kind, ahead.skill.id, ahead.group, ahead.shown, ahead.against) == ("ahead", "s000001", 0, 0, 2)
     assert ahead.why == "2 of the 2 episodes with s000001 won, 0 of the group's 2 others."
     assert (behind.kind, behind.skill.id, behind.group, behind.shown, behind.against) == ("behind", "s000002", 0, 3, 0)
@@ -396,7 +400,7 @@ def test_cases_follow_their_rules(contrasting: Path) -> None:
     assert (relied.kind, relied.skill.id, relied.group) == ("relied on", "s000001", 0)
     assert (relied.shown, relied.against) == (1, None)
     assert (relied.skill.utility, relied.skill.count) == (0.5, 1)  # as it was when it was retrieved
-    more = trajectories.find_cases(run, 5)
+    more = case_studies.find_cases(run, 5)
     assert [(c.kind, c.skill.id) for c in more] == [
         (kind, skill)
         for kind, order in (("ahead", (1, 2)), ("behind", (2, 1)), ("relied on", (1, 2)))

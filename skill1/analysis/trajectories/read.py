@@ -2,13 +2,10 @@
 
 A run stores neither the credit of a rollout nor what the library did with its lesson. Credit follows from the step's
 rollouts and the configuration; a lesson's fate, and the library as retrieval saw it, from the journal. No model is loaded.
-
-Differs from the paper in: its appendix F does not say how case studies were chosen; here it is by `RULES`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from itertools import zip_longest
@@ -17,23 +14,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from skill1.analysis.library.uses import read_uses
 from skill1.config import closest, method_of
 from skill1.envs.make import environment_spec
 from skill1.records import STAGES, Rollout, Row, Skill, Stage, Turn
-from skill1.store.journal import Journal, LibraryEvent
+from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory, RunError
-
-CaseKind = Literal["ahead", "behind", "relied on"]
-
-RULES: dict[CaseKind, str] = {
-    "ahead": "Groups in which some rollouts held a skill and the others held another or none, by the success of the "
-    "former less that of the latter, largest first and above zero.",
-    "behind": "The same groups, smallest difference first and below zero.",
-    "relied on": "Skills of the library after the last stored step that some won episode selected, by U log(n + 1), by "
-    "which the library itself decides whom to keep; shown is the last won episode with the skill.",
-}
-
 
 # What an episode's credit is made of: name -> the method's metric, for one rollout alone.
 _MEASURES = {
@@ -79,7 +64,7 @@ class Episode:
 
     rollout: Rollout
     rows: tuple[Row | None, ...]  # one per turn; None: the turn is not trained (its lambda is 0)
-    measures: dict[str, float]  # what its credit is made of, by name
+    facts: dict[str, str]  # by name: what its credit is made of, and what the method alone keeps of a rollout
     fate: Fate
 
     @property
@@ -89,10 +74,6 @@ class Episode:
     def calls(self) -> list[tuple[Turn, Row | None]]:
         """Pair every turn with its row."""
         return list(zip(self.rollout.turns, self.rows, strict=True))
-
-    def extra(self) -> list[tuple[str, Any]]:
-        """List what the method alone keeps of a rollout, by name."""
-        return [] if self.rollout.extra is None else list(named_values(self.rollout.extra))
 
     def trace(self) -> list[tuple[Turn, str | None]]:
         """Pair every action with what the environment said next; None after the last, unless a distill call saw it."""
@@ -148,22 +129,6 @@ class Step:
         return min(groups, key=lambda n: abs(sum(e.won for e in groups[n]) / len(groups[n]) - 0.5))
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One case study: a skill, an episode that held it, and one of the same group that did not."""
-
-    kind: CaseKind
-    why: str  # a sentence with the numbers it was chosen by
-    step: int
-    group: int
-    skill: Skill  # with the utility and count it had when it was retrieved
-    shown: int  # rollout within the group that held the skill
-    against: int | None  # rollout of the group that did not, with the opposite outcome
-
-
-# -- reading a step ---------------------------------------------------------------------------------------------------
-
-
 def named_values(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """List the fields of a dataclass with their values, those of nested ones by "outer.inner"."""
     for leaf in fields(record):
@@ -196,15 +161,17 @@ def load_step(path: Path, step: int = 0) -> Step:
         raise RunError(f"{path} has no rollouts yet: a run stores them with every training step")
     number = step or stored[-1]
     rollouts = run.read_rollouts(number)
-    rows = _rows(run, rollouts)
-    events = _events(run)
-    episodes = [
-        Episode(
-            rollout, tuple(rows.get((i, turn)) for turn in range(len(rollout.turns))), _measures(run, rollout), fate
-        )
-        for i, (rollout, fate) in enumerate(zip(rollouts, _fates(run, rollouts, events, number), strict=True))
-    ]
-    return Step(run, number, tuple(episodes), _skills(run, number))
+    method = method_of(run.config)
+    rows = {(row.rollout, row.turn): row for row in method.rows(rollouts, run.config)}
+    episodes = []
+    for i, (rollout, fate) in enumerate(zip(rollouts, _fates(run, rollouts, number), strict=True)):
+        measured = method.metrics([rollout], run.config)
+        facts = {name: f"{measured[metric]:.4f}" for name, metric in _MEASURES.items() if metric in measured}
+        facts |= {} if rollout.extra is None else {name: str(value) for name, value in named_values(rollout.extra)}
+        known = {name: text for name, text in facts.items() if text != "nan"}
+        own = tuple(rows.get((i, turn)) for turn in range(len(rollout.turns)))
+        episodes.append(Episode(rollout, own, known, fate))
+    return Step(run, number, tuple(episodes), skills_before(run, number))
 
 
 def summary(step: Step) -> pd.DataFrame:
@@ -230,34 +197,19 @@ def summary(step: Step) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("group")
 
 
-def _rows(run: RunDirectory, rollouts: Sequence[Rollout]) -> dict[tuple[int, int], Row]:
-    """(rollout, turn) -> its row."""
-    rows = method_of(run.config).rows(rollouts, run.config)
-    return {(row.rollout, row.turn): row for row in rows}
-
-
-def _measures(run: RunDirectory, rollout: Rollout) -> dict[str, float]:
-    found = method_of(run.config).metrics([rollout], run.config)
-    named = {name: found.get(metric, math.nan) for name, metric in _MEASURES.items()}
-    return {name: value for name, value in named.items() if not math.isnan(value)}
-
-
-def _events(run: RunDirectory) -> tuple[LibraryEvent, ...]:
-    return Journal(run.library_dir / "journal.jsonl").events() if run.config.library is not None else ()
-
-
-def _skills(run: RunDirectory, step: int) -> dict[str, Skill]:
-    """Id -> record, as the retrieval of `step` saw it."""
+def skills_before(run: RunDirectory, step: int) -> dict[str, Skill]:
+    """Read the skills as the retrieval of `step` saw them, by id."""
     return dict(method_of(run.config).skills_before(run.config, run.library_dir, step))
 
 
-def _fates(run: RunDirectory, rollouts: Sequence[Rollout], events: Sequence[LibraryEvent], step: int) -> list[Fate]:
+def _fates(run: RunDirectory, rollouts: Sequence[Rollout], step: int) -> list[Fate]:
     """Follow `SkillLibrary.learn`, which takes the lessons of the rollouts that it admits in order.
 
     Which of two equal lessons was admitted is no question: what merges once, merges ever after.
     """
     if run.config.library is None:
         return [Fate("none")] * len(rollouts)
+    events = Journal(run.library_dir / "journal.jsonl").events()
     event = next((event for event in events if event.step == step), None)
     if event is None:
         raise RunError(f"the journal of {run.path} has no event of step {step}: restore it, or continue with --resume")
@@ -278,82 +230,3 @@ def _fates(run: RunDirectory, rollouts: Sequence[Rollout], events: Sequence[Libr
         else:
             raise RunError(f"the journal's event of step {step} is not of this step's rollouts: restore the run")
     return fates
-
-
-# -- case studies -----------------------------------------------------------------------------------------------------
-
-
-def contrasts(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Compare every skill with the rest of its group, where there is a rest.
-
-    Args:
-        episodes: see `read_uses`.
-
-    Returns:
-        One row per step, group and selected skill: step, group, selected, with (episodes), won_with, without,
-        won_without, difference (of the two success rates).
-    """
-    groups = episodes.groupby(["step", "group"])["outcome"].agg(size="size", won="sum")
-    held = episodes.groupby(["step", "group", "selected"])["outcome"].agg(**{"with": "size", "won_with": "sum"})
-    table = held.reset_index().join(groups, on=["step", "group"])
-    table["without"] = table.pop("size") - table["with"]
-    table["won_without"] = table.pop("won") - table["won_with"]
-    table = table[table["without"] > 0]
-    difference = table["won_with"] / table["with"] - table["won_without"] / table["without"]
-    return table.assign(difference=difference).reset_index(drop=True)
-
-
-def find_cases(run: RunDirectory, count: int = 1) -> list[Case]:
-    """Choose case studies by `RULES`, at most `count` of each kind, no skill twice within a kind.
-
-    Ties go to the more balanced group, then to the later step, then to the lower group and skill. A run without skills
-    has none.
-
-    Raises:
-        RunError: the run has no rollouts.
-        LibraryError: the journal is missing or damaged.
-    """
-    episodes, _ = read_uses(run, run.rollout_steps())
-    events = _events(run)
-    return [*_contrasting(run, events, episodes, count), *_relied_on(run, events, episodes, count)]
-
-
-def _contrasting(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd.DataFrame, count: int) -> list[Case]:
-    table = contrasts(episodes)
-    table["smaller"] = table[["with", "without"]].min(axis=1)
-    kinds: tuple[tuple[CaseKind, int], ...] = (("ahead", 1), ("behind", -1))
-    cases = []
-    for kind, sign in kinds:
-        signed = table.assign(by=sign * table["difference"])
-        ordered = signed[signed["by"] > 0].sort_values(
-            ["by", "smaller", "step", "group", "selected"], ascending=[False, False, False, True, True]
-        )
-        for row in ordered.drop_duplicates("selected").head(count).to_dict("records"):
-            members = episodes[(episodes["step"] == row["step"]) & (episodes["group"] == row["group"])]
-            held, won = members["selected"] == row["selected"], members["outcome"] == 1.0
-            shown = members.loc[held & (won if sign > 0 else ~won), "index"].iloc[0]
-            against = members.loc[~held & (~won if sign > 0 else won), "index"].iloc[0]
-            why = (
-                f"{row['won_with']:.0f} of the {row['with']} episodes with {row['selected']} won, "
-                f"{row['won_without']:.0f} of the group's {row['without']} others."
-            )
-            skill = _skills(run, row["step"])[row["selected"]]
-            cases.append(Case(kind, why, row["step"], row["group"], skill, int(shown), int(against)))
-    return cases
-
-
-def _relied_on(run: RunDirectory, events: Sequence[LibraryEvent], episodes: pd.DataFrame, count: int) -> list[Case]:
-    last = int(episodes["step"].max())
-    used = dict(tuple(episodes.groupby("selected")))
-    kept = [s for s in _skills(run, last + 1).values() if s.id in used and used[s.id]["outcome"].max() == 1.0]
-    cases = []
-    for skill in sorted(kept, key=lambda s: (-s.utility * math.log(s.count + 1), s.id))[:count]:
-        own = used[skill.id]
-        won = own[own["outcome"] == 1.0]
-        why = (
-            f"After step {last} it has U = {skill.utility:.3f} and n = {skill.count}; "
-            f"{len(own)} episodes of the run selected it, {len(won)} of them won."
-        )
-        step, group, index = (int(won[name].iloc[-1]) for name in ("step", "group", "index"))
-        cases.append(Case("relied on", why, step, group, _skills(run, step)[skill.id], index, None))
-    return cases

@@ -13,8 +13,9 @@ from typing import Any
 import ipywidgets as widgets
 
 from skill1.analysis.scores import played_note
+from skill1.analysis.trajectories.cases import RULES, find_cases
 from skill1.analysis.trajectories.html import Prompts, show
-from skill1.analysis.trajectories.read import RULES, Episode, Step, find_cases, load_step
+from skill1.analysis.trajectories.read import Episode, Step, load_step
 from skill1.records import Turn
 from skill1.store.journal import LibraryError, replace_file
 from skill1.store.run_directory import RunDirectory, RunError
