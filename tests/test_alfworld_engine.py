@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skill1.envs.alfworld.engine import NOTHING, RunningGame
-from skill1.envs.alfworld.game import Game, Goal
+from skill1.envs.alfworld.game import Game, GameGoal
 from skill1.envs.base import DataError
 
 
@@ -32,9 +32,9 @@ def test_game_is_parsed_as_written():
     assert [item.name for item in game.items] == ["apple 2", "apple 1", "desklamp 1", "knife 1"]
     assert [r.name for r in game.receptacles] == ["countertop 1", "fridge 1", "microwave 1", "sinkbasin 1"]
     assert game.locations == ("loc 4", "loc 3", "loc 2", "loc 1")
-    assert game.goal == Goal("place", "apple", "fridge", "hot")
-    assert Game.parse(room(goal=TWO_GOAL)).goal == Goal("two", "apple", "fridge", None)
-    assert Game.parse(room(goal=LOOK_GOAL)).goal == Goal("look", "apple", "desklamp", None)
+    assert game.goal == GameGoal("place", "apple", "fridge", "hot")
+    assert Game.parse(room(goal=TWO_GOAL)).goal == GameGoal("two", "apple", "fridge", None)
+    assert Game.parse(room(goal=LOOK_GOAL)).goal == GameGoal("look", "apple", "desklamp", None)
 
 
 def test_reset_shows_the_room_and_the_task():

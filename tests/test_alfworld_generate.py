@@ -15,8 +15,8 @@ import pytest
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.alfworld.game import Game
-from skill1.envs.alfworld.generate import WorldParameters, generate, make_games, world_homes
-from skill1.envs.alfworld.homes import TASK_TYPES, facts, numbered
+from skill1.envs.alfworld.generate import generate, make_games
+from skill1.envs.alfworld.homes import TASK_TYPES, WorldParameters, draw_homes, facts, numbered
 
 SPLITS = dict(train=24, valid_seen=8, valid_unseen=6)
 SMALL = dict(seed=3, **SPLITS, homes=3, unseen_homes=2, receptacles=8, objects=7, targets_per_home=4)
@@ -27,7 +27,7 @@ def world():
     """The default world with fewer games: its parameters, homes, and games with what the engine parses from them."""
     sizes = dict(train=384, valid_seen=48, valid_unseen=36)
     parameters = WorldParameters(seed=11, **sizes)
-    homes = {home.plan: home for home in world_homes(parameters)}
+    homes = {home.plan: home for home in draw_homes(parameters)}
     return parameters, homes, [(game, Game.parse(game.game_dict)) for game in make_games(11, **sizes)]
 
 
@@ -165,7 +165,7 @@ def test_homes_of_a_seed_are_fixed_and_of_another_seed_are_not(world):
     kinds = [Counter(r.kind for r in home.receptacles) for home in homes.values()]
     differences = [((a - b) + (b - a)).total() for i, a in enumerate(kinds) for b in kinds[:i]]
     assert min(differences) >= 4  # a home is recognised by its receptacles
-    other = {home.plan: home for home in world_homes(WorldParameters(seed=12, homes=40))}
+    other = {home.plan: home for home in draw_homes(WorldParameters(seed=12, homes=40))}
     common = set(homes) & set(other)
     assert len(common) >= 3
     for plan in common:
@@ -284,7 +284,7 @@ def test_written_games_are_the_ones_in_memory(folder):
         assert json.loads((tree.path(game.id).parent / "traj_data.json").read_text()) == game.traj_dict
     assert {split: len(tree.games(split)) for split in SPLITS} == SPLITS
     lines = [json.loads(line) for line in (folder / "homes.jsonl").read_text().splitlines()]
-    homes = world_homes(WorldParameters(**SMALL))
+    homes = draw_homes(WorldParameters(**SMALL))
     assert [line["habits"] for line in lines] == [{k: r.name for k, r in h.habits.items()} for h in homes]
     assert "| habit | 0.9 |" in (folder / "DATACARD.md").read_text()
 

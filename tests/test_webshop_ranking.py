@@ -1,4 +1,4 @@
-"""BM25 as Lucene computes it: by hand, against a plain scorer, in blocks and on disk."""
+"""BM25 as Lucene computes it: by hand, against a plain scorer, and on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill1.envs.webshop import ranking
 from skill1.envs.webshop.ranking import Index, remembered_length
 from skill1.envs.webshop.text import analyze
 
@@ -70,19 +69,18 @@ def test_it_agrees_with_a_plain_scorer(texts, query):
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
-def test_blocks_and_disk_change_nothing(tmp_path, monkeypatch):
+def test_disk_changes_nothing(tmp_path):
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice(["oak", "desk", "lamp", "red", "ü", "★"], size=rng.integers(0, 9))) for _ in range(60)]
     ids = [f"{number:02d}" for number in rng.permutation(60)]
     whole = Index.build(texts, ids)
-    monkeypatch.setattr(ranking, "_BLOCK_TOKENS", 20)
     Index.build(texts, ids, tmp_path)
-    stored, blocks = Index.load(tmp_path), Index.build(texts, ids)
-    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(Index.ARRAYS)  # no block is left
+    stored = Index.load(tmp_path)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(Index.ARRAYS)
     assert len(stored) == 60
     assert all((stored.arrays[name] == values).all() for name, values in whole.arrays.items())
     for query in ("oak", "red ★ desk desk", "ü lamp", "none", "zz oak"):
-        assert whole.search(query, 50) == stored.search(query, 50) == blocks.search(query, 50)
+        assert whole.search(query, 50) == stored.search(query, 50)
 
 
 def test_unequal_ids_and_texts_are_refused():

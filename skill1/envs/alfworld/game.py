@@ -25,7 +25,7 @@ from skill1.envs.base import DataError
 
 TextVersion = Literal["2.1.1", "2.1.2"]
 Action = tuple[str, int, int]  # (verb, object, receptacle), -1 where the verb takes none
-Facts = Mapping[str, list[tuple[str, ...]]]
+_Facts = Mapping[str, list[tuple[str, ...]]]
 
 _FACT = re.compile(r"\(\s*([a-z]+)((?:\s+[^\s()]+)*)\s*\)")
 _COMMENT = re.compile(r";[^\n]*")
@@ -33,7 +33,7 @@ _TASK = re.compile(r'"Your task is to: ([^"]*)"')
 _SINK = re.compile(r"^\s*\(receptacletype \?r sinktype\)", re.MULTILINE)
 _ARRIVE = {"You arrive at {lend.name}.": "2.1.1", "You arrive at {r.name}.": "2.1.2"}
 _KEYS = ("pddl_domain", "grammar", "pddl_problem")
-# Facts that a rule or a text reads, with their number of arguments, and those that nothing reads.
+# _Facts that a rule or a text reads, with their number of arguments, and those that nothing reads.
 _READ = {
     "atlocation": 2, "receptacleatlocation": 2, "objectatlocation": 2, "receptacletype": 2, "objecttype": 2,
     "cancontain": 2, "inreceptacle": 2, "inreceptacleobject": 2, "openable": 1, "opened": 1, "pickupable": 1,
@@ -89,7 +89,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class GameGoal:
     """What wins.
 
     `place`: an `object` that is `condition` (if any) in a receptacle of kind `target`; `two`: two of them in the same
@@ -128,7 +128,7 @@ class Game:
     items: tuple[Item, ...]  # sorted by id
     locations: tuple[str, ...]  # names, "loc 14"
     at: Mapping[int, tuple[int, ...]]  # location -> receptacles there
-    goal: Goal
+    goal: GameGoal
     targets: tuple[int, ...]  # receptacles of the goal's target kind
     start: Start
     everywhere: Mapping[str, Action]  # commands that do not depend on the state but for where the agent stands
@@ -182,7 +182,7 @@ def _sinks(domain: str) -> frozenset[str]:
     return frozenset({"sinkbasin", "sink"} if _SINK.search(domain.lower()) else {"sinkbasin"})
 
 
-def _problem(problem: str) -> tuple[Facts, Goal]:
+def _problem(problem: str) -> tuple[_Facts, GameGoal]:
     text = _COMMENT.sub("", problem.lower())
     begin, end = text.find("(:init"), text.find("(:goal")
     if begin < 0 or end < begin:
@@ -200,7 +200,7 @@ def _problem(problem: str) -> tuple[Facts, Goal]:
     return facts, _goal(text[end:])
 
 
-def _goal(text: str) -> Goal:
+def _goal(text: str) -> GameGoal:
     atoms = [(name, arguments.split()) for name, arguments in _FACT.findall(text)]
     names = tuple(sorted(name for name, _ in atoms))
     if names not in _GOALS:
@@ -214,7 +214,7 @@ def _goal(text: str) -> Goal:
         target = next(_kind(arguments[1]) for name, arguments in atoms if name == "receptacletype")
     if len(set(kinds.values())) != 1:
         raise DataError("the PDDL goal asks for two kinds of objects")
-    return Goal(kind, next(iter(kinds.values())), target, condition)
+    return GameGoal(kind, next(iter(kinds.values())), target, condition)
 
 
 def _kind(pddl_type: str) -> str:
@@ -236,8 +236,8 @@ def _assemble(
     instruction: str,
     version: TextVersion,
     walkthrough: tuple[str, ...],
-    facts: Facts,
-    goal: Goal,
+    facts: _Facts,
+    goal: GameGoal,
     sinks: frozenset[str],
 ) -> Game:
     facts = defaultdict(list, facts)

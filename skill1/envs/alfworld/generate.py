@@ -14,55 +14,30 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from skill1.envs.alfworld.homes import (
     APPLIANCES,
     LOOK,
     MAX_INSTANCES,
-    MIN_RECEPTACLES,
     PICK_TWO,
     TASK_TYPES,
     Facts,
     Home,
-    Receptacle,
+    HomeReceptacle,
+    WorldParameters,
     coordinate,
     draw_homes,
     facts,
     mangled,
     numbered,
 )
-from skill1.envs.alfworld.solver import look_walkthrough, place_walkthrough
-from skill1.envs.generation import GenerationReport, Generator, check_integers, generate_once, write_text
+from skill1.envs.generation import GenerationReport, Generator, generate_once, write_text
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 DATA_FOLDER = "json_2.1.1"
 FORMAT = 1  # raise when the same parameters give other games
-_MIN_OBJECTS = 3  # two targets and a lamp
 _START_CELL = 99  # in steps of 0.25 m: outside the grid that receptacles stand on
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorldParameters:
-    """What a world is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
-
-    seed: Annotated[int, "of the world"] = 0
-    train: Annotated[int, "games of the split"] = 768
-    valid_seen: Annotated[int, "games of the split, in homes of train"] = 96
-    valid_unseen: Annotated[int, "games of the split, in homes of its own"] = 72
-    homes: Annotated[int, "floor plans of train and valid_seen"] = 16
-    unseen_homes: Annotated[int, "floor plans of valid_unseen"] = 6
-    receptacles: Annotated[int, "per home, varied by up to a fifth"] = 16
-    objects: Annotated[int, "instances per game, targets and lamp included"] = 14
-    habit: Annotated[float, "probability that an instance lies in its type's habitual place"] = 0.9
-    targets_per_home: Annotated[int, "object types that a home's tasks are about"] = 6
-
-    def __post_init__(self) -> None:
-        games = {"train": 1, "valid_seen": 0, "valid_unseen": 0}
-        homes = {"homes": 1, "unseen_homes": 1 if self.valid_unseen else 0, "receptacles": MIN_RECEPTACLES}
-        check_integers(self, {"seed": 0, **games, **homes, "objects": _MIN_OBJECTS, "targets_per_home": 1})
-        if not 0.0 <= self.habit <= 1.0:
-            raise ValueError(f"habit={self.habit!r}: must be a probability between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +59,7 @@ class _Item:
 
     kind: str
     id: str
-    place: Receptacle
+    place: HomeReceptacle
 
 
 def make_games(seed: int, **sizes: Any) -> Iterator[GeneratedGame]:
@@ -93,19 +68,7 @@ def make_games(seed: int, **sizes: Any) -> Iterator[GeneratedGame]:
     Game i of a split is the same whatever number of games the split has. Raises ValueError before the first game.
     """
     parameters = WorldParameters(seed=seed, **sizes)
-    return _games(parameters, world_homes(parameters))
-
-
-def world_homes(parameters: WorldParameters) -> tuple[Home, ...]:
-    """The homes of a world, those of train and valid_seen first."""
-    return draw_homes(
-        parameters.seed,
-        homes=parameters.homes,
-        unseen_homes=parameters.unseen_homes,
-        receptacles=parameters.receptacles,
-        objects=parameters.objects,
-        targets_per_home=parameters.targets_per_home,
-    )
+    return _games(parameters, draw_homes(parameters))
 
 
 def _games(parameters: WorldParameters, homes: Sequence[Home]) -> Iterator[GeneratedGame]:
@@ -247,17 +210,41 @@ def _problem(known: Facts, home: Home, items: Sequence[_Item], start: str, name:
 
 
 def _walkthrough(home: Home, task: str, target: str, goal: str, items: Sequence[_Item]) -> list[str]:
+    """The shortest play that wins, with full knowledge, in the engine's commands."""
     names = numbered(item.id for item in items)
     found = {kind: [(names[i.id], i.place) for i in items if i.kind == kind] for kind in (target, home.lamp)}
-    if task == LOOK:
-        return look_walkthrough(found[target][0], found[home.lamp][0])
+    commands: list[str] = []
+    opened: set[str] = set()
 
-    def first(kind: str) -> Receptacle:
+    def go(place: HomeReceptacle) -> None:
+        gone = [command for command in commands if command.startswith("go to ")]
+        if gone[-1:] != [f"go to {place.name}"]:
+            commands.append(f"go to {place.name}")
+
+    def reach_into(place: HomeReceptacle) -> None:
+        go(place)
+        if place.openable and place.name not in opened:
+            commands.append(f"open {place.name}")
+            opened.add(place.name)
+
+    def first(kind: str) -> HomeReceptacle:
         return next(r for r in home.receptacles if r.kind == kind)
 
-    command, appliance, _ = APPLIANCES.get(task, (None, None, None))
-    treatment = (command, first(appliance)) if appliance else None
-    return place_walkthrough(found[target], first(goal), treatment)
+    treatment, appliance, _ = APPLIANCES.get(task, ("", "", ""))
+    for name, place in found[target][:1] if task == LOOK else found[target]:
+        reach_into(place)
+        commands.append(f"take {name} from {place.name}")
+        if task == LOOK:
+            lamp, stand = found[home.lamp][0]
+            go(stand)
+            commands.append(f"use {lamp}")
+            break
+        if treatment:
+            go(first(appliance))  # an appliance works closed
+            commands.append(f"{treatment} {name} with {first(appliance).name}")
+        reach_into(first(goal))
+        commands.append(f"move {name} to {first(goal).name}")
+    return commands
 
 
 def generate(out: Path, **parameters: Any) -> GenerationReport:
@@ -275,7 +262,7 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     known = facts()
 
     def make() -> tuple[dict[str, Any], str]:
-        homes = world_homes(wanted)
+        homes = draw_homes(wanted)
         counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         for game in _games(wanted, homes):
             counts[game.split][game.traj_dict["task_type"]] += 1
@@ -340,7 +327,7 @@ Equal parameters and package version give equal bytes.
 
 ## Provenance
 
-Receptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
+HomeReceptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
 and text grammar are those of the installed `alfworld` package {known.version} (MIT licence; ALFRED constants and
 AI2-THOR layouts). Rooms, habits and placements are random draws. No published game, trajectory or human
 annotation is copied.

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Annotated
+
+from skill1.envs.generation import check_integers
 
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -38,12 +41,36 @@ ROOM_CYCLE = ("Kitchen", "Bedroom", "Kitchen", "LivingRoom", "Kitchen", "Bathroo
 REQUIRED = {"Kitchen": ("Fridge", "Microwave", "SinkBasin"), "Bathroom": ("SinkBasin",)}
 LAMP_HOSTS = frozenset({"Desk", "SideTable", "Dresser", "CoffeeTable", "DiningTable", "Shelf"})
 MIN_RECEPTACLES = 5
+_MIN_OBJECTS = 3  # two targets and a lamp
 MAX_INSTANCES = 3  # of one distractor type in a game, as in ALFRED's scene initialisation
 _MIN_CONTENTS = 3  # receptacle types that hold fewer object types (towel holder, toaster, ...) are left out
 _CANDIDATES = 20  # receptacle sets drawn per home; the one least like earlier homes of the room is kept
 _TARGET_DRAWS = 200
 _BASINS = {"Sink": "SinkBasin", "Bathtub": "BathtubBasin"}  # layouts name the furniture, games the basin
 _GRID = range(-14, 15)  # agent positions in steps of 0.25 m, as ALFWorld's location ids count them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldParameters:
+    """What a world is drawn from; equal parameters give equal bytes. Raises ValueError on sizes that make no sense."""
+
+    seed: Annotated[int, "of the world"] = 0
+    train: Annotated[int, "games of the split"] = 768
+    valid_seen: Annotated[int, "games of the split, in homes of train"] = 96
+    valid_unseen: Annotated[int, "games of the split, in homes of its own"] = 72
+    homes: Annotated[int, "floor plans of train and valid_seen"] = 16
+    unseen_homes: Annotated[int, "floor plans of valid_unseen"] = 6
+    receptacles: Annotated[int, "per home, varied by up to a fifth"] = 16
+    objects: Annotated[int, "instances per game, targets and lamp included"] = 14
+    habit: Annotated[float, "probability that an instance lies in its type's habitual place"] = 0.9
+    targets_per_home: Annotated[int, "object types that a home's tasks are about"] = 6
+
+    def __post_init__(self) -> None:
+        games = {"train": 1, "valid_seen": 0, "valid_unseen": 0}
+        homes = {"homes": 1, "unseen_homes": 1 if self.valid_unseen else 0, "receptacles": MIN_RECEPTACLES}
+        check_integers(self, {"seed": 0, **games, **homes, "objects": _MIN_OBJECTS, "targets_per_home": 1})
+        if not 0.0 <= self.habit <= 1.0:
+            raise ValueError(f"habit={self.habit!r}: must be a probability between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +103,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Receptacle:
+class HomeReceptacle:
     kind: str  # "Drawer"
     id: str  # "Drawer|+01.25|+00.50|-02.00"
     name: str  # "drawer 3", as the player reads it
@@ -91,14 +118,14 @@ class Home:
     plan: int
     room: str
     unseen: bool
-    receptacles: tuple[Receptacle, ...]
+    receptacles: tuple[HomeReceptacle, ...]
     kinds: tuple[str, ...]  # movable object types that may occur
     lamp: str | None  # lamp type, None where no Look task can be set
-    habits: Mapping[str, Receptacle]  # object type (lamp included) -> its habitual receptacle
+    habits: Mapping[str, HomeReceptacle]  # object type (lamp included) -> its habitual receptacle
     targets: tuple[str, ...]  # object types its tasks are about
     tasks: Mapping[str, Mapping[str, tuple[str, ...]]]  # task type -> target type -> goal receptacle types, () for Look
 
-    def places(self, kind: str) -> tuple[Receptacle, ...]:
+    def places(self, kind: str) -> tuple[HomeReceptacle, ...]:
         """Receptacles of the home that can hold an object type."""
         return _places(facts(), self.receptacles, kind)
 
@@ -202,25 +229,23 @@ def coordinate(metres: float) -> str:
     return f"{'-' if metres < 0 else '+'}{abs(metres):05.2f}"
 
 
-def _places(known: Facts, receptacles: Iterable[Receptacle], kind: str) -> tuple[Receptacle, ...]:
+def _places(known: Facts, receptacles: Iterable[HomeReceptacle], kind: str) -> tuple[HomeReceptacle, ...]:
     lamp = kind in known.actions["Toggleable"]  # the package says nowhere what a lamp stands on
     return tuple(r for r in receptacles if (r.kind in LAMP_HOSTS if lamp else kind in known.holds[r.kind]))
 
 
-def draw_homes(
-    seed: int, *, homes: int, unseen_homes: int, receptacles: int, objects: int, targets_per_home: int
-) -> tuple[Home, ...]:
-    """The homes of a world, seen ones first. Depends on nothing but the arguments.
+def draw_homes(parameters: WorldParameters) -> tuple[Home, ...]:
+    """The homes of a world, those of train and valid_seen first.
 
     Raises ValueError when the package has too few floor plans or the sizes cannot be met.
     """
     known = facts()
     drawn: list[Home] = []
-    for unseen, count in ((False, homes), (True, unseen_homes)):
-        plans = _choose_plans(seed, count, known.unseen_plans if unseen else known.seen_plans, unseen)
-        for room, plan in plans:
+    for unseen, count in ((False, parameters.homes), (True, parameters.unseen_homes)):
+        plans = known.unseen_plans if unseen else known.seen_plans
+        for room, plan in _choose_plans(parameters.seed, count, plans, unseen):
             earlier = [_signature(h.receptacles) for h in drawn if h.room == room]
-            drawn.append(_draw_home(known, seed, plan, room, unseen, receptacles, objects, targets_per_home, earlier))
+            drawn.append(_draw_home(known, parameters, plan, room, unseen, earlier))
     return tuple(drawn)
 
 
@@ -241,7 +266,7 @@ def _choose_plans(seed: int, count: int, plans: Mapping[str, tuple[int, ...]], u
     return chosen
 
 
-def _signature(receptacles: Iterable[Receptacle]) -> Counter[str]:
+def _signature(receptacles: Iterable[HomeReceptacle]) -> Counter[str]:
     return Counter(r.kind for r in receptacles)
 
 
@@ -250,17 +275,10 @@ def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> int:
 
 
 def _draw_home(
-    known: Facts,
-    seed: int,
-    plan: int,
-    room_name: str,
-    unseen: bool,
-    size: int,
-    objects: int,
-    targets_per_home: int,
-    earlier: list[Counter[str]],
+    known: Facts, parameters: WorldParameters, plan: int, room_name: str, unseen: bool, earlier: list[Counter[str]]
 ) -> Home:
-    rng = random.Random(f"skill1 alfworld home {seed} {plan}")
+    rng = random.Random(f"skill1 alfworld home {parameters.seed} {plan}")
+    size, objects, targets_per_home = parameters.receptacles, parameters.objects, parameters.targets_per_home
     room = known.rooms[room_name]
     candidates = [_draw_counts(rng, room, room_name, size) for _ in range(_CANDIDATES)]
     apart = [min((_difference(c, e) for e in earlier), default=0) for c in candidates]
@@ -316,7 +334,7 @@ def _draw_counts(rng: random.Random, room: Room, room_name: str, size: int) -> C
     return counts
 
 
-def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tuple[Receptacle, ...]:
+def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tuple[HomeReceptacle, ...]:
     kinds = sorted(Counter(counts).elements())
     cells = rng.sample([(x, z) for x in _GRID for z in _GRID], len(kinds))
     furniture = {basin: name for name, basin in _BASINS.items()}
@@ -327,11 +345,13 @@ def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tup
         made.append((kind, identifier, f"loc|{x}|{z}|{rng.randint(0, 3)}|{rng.choice((0, 30, 45, 60))}"))
     made.sort(key=lambda m: mangled(m[1]).lower())  # the order in which the game lists them
     names = numbered(identifier for _, identifier, _ in made)
-    return tuple(Receptacle(kind, i, names[i], location, kind in known.openable) for kind, i, location in made)
+    return tuple(HomeReceptacle(kind, i, names[i], location, kind in known.openable) for kind, i, location in made)
 
 
-def _goals(known: Facts, counts: Mapping[str, int], task: str, kind: str, habit: Receptacle) -> tuple[str, ...] | None:
-    """Receptacle types the task can ask to bring the object type to; None where the task cannot be set."""
+def _goals(
+    known: Facts, counts: Mapping[str, int], task: str, kind: str, habit: HomeReceptacle
+) -> tuple[str, ...] | None:
+    """HomeReceptacle types the task can ask to bring the object type to; None where the task cannot be set."""
     if task == LOOK:
         return ()
     _, appliance, able = APPLIANCES.get(task, (None, None, None))

@@ -4,8 +4,7 @@ What has to be kept for the order to be Lucene's: document lengths in one lossy 
 share, double for their sum, equal scores by document id, and a repeated query term at twice the weight. Differs from
 Lucene in: queries of more than 1,024 distinct terms are answered, where Lucene refuses them.
 
-An index is built in blocks of documents, so that only one block's tokens are ever in memory; with a folder, the blocks
-and the finished postings lie there and are read through memory maps. A posting takes 8 bytes.
+An index is built in memory, 16 bytes a posting, and takes half of it; one left in a folder is read through memory maps.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 
 from skill1.envs.webshop.text import analyze
 
 K1, B = np.float32(0.9), np.float32(0.4)
-_BLOCK_TOKENS = 8_000_000  # tokens that are sorted at a time: about 0.3 GB
 _EXACT_LENGTHS = 24  # byte codes that stand for themselves
 _ONE = np.float32(1)
 
@@ -44,16 +43,44 @@ class Index:
 
     @classmethod
     def build(cls, texts: Iterable[str], ids: Sequence[str] | np.ndarray, folder: Path | None = None) -> Index:
-        """The index of `texts`; `ids` (N,) break ties and are read after the last text.
+        """The index of `texts`, also left in `folder`; `ids` (N,) break ties and are read after the last text.
 
         Arrays, for V terms, P postings and N documents: starts (V + 1,) int64, documents (P,) int32 and saturations
         (P,) float32 (tf / Lucene's length norm), idf (V,) float32, order (N,) int32 (rank of the document's id), and
         the terms' bytes (uint8) with their starts (V + 1,) int64.
         """
-        builder = _Builder(folder)
+        vocabulary: dict[str, int] = {}
+        terms, counts, lengths, distinct = array("i"), array("i"), array("q"), array("q")
         for text in texts:
-            builder.add(analyze(text))
-        return cls(builder.finish(np.asarray(ids)))
+            found = Counter(analyze(text))
+            terms.extend([vocabulary.setdefault(term, len(vocabulary)) for term in found])
+            counts.extend(found.values())
+            lengths.append(found.total())
+            distinct.append(len(found))
+        ids, words = np.asarray(ids), sorted((word.encode(), number) for word, number in vocabulary.items())
+        if len(ids) != len(lengths):
+            raise ValueError(f"{len(ids)} ids for {len(lengths)} documents")
+        renumbered = np.empty(len(words), np.int32)
+        renumbered[[number for _, number in words]] = np.arange(len(words), dtype=np.int32)
+        by_document = sparse.csr_array(
+            (np.asarray(counts), renumbered[np.asarray(terms, np.int64)], np.concatenate(([0], np.cumsum(distinct)))),
+            shape=(len(lengths), len(words)),
+        )
+        by_term = by_document.tocsc()  # documents in order within a term
+        texts_with_terms = np.count_nonzero(lengths)
+        idf = [math.log(1 + (texts_with_terms - df + 0.5) / (df + 0.5)) for df in np.diff(by_term.indptr)]
+        arrays = {
+            "starts": by_term.indptr.astype(np.int64),
+            "documents": by_term.indices.astype(np.int32),
+            "saturations": by_term.data.astype(np.float32) * _inverse_norms(np.asarray(lengths))[by_term.indices],
+            "idf": np.array(idf, np.float32),
+            "order": _ranks(ids),
+            "terms": np.frombuffer(b"".join(word for word, _ in words), np.uint8),
+            "term_starts": np.cumsum([0, *(len(word) for word, _ in words)]),
+        }
+        for name, values in arrays.items() if folder else ():
+            np.save(folder / f"{name}.npy", values)
+        return cls(arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Index:
@@ -90,92 +117,6 @@ class Index:
 
     def _term(self, number: int) -> bytes:
         return self._terms[self._term_starts[number] : self._term_starts[number + 1]].tobytes()
-
-
-class _Builder:
-    """Collects tokens block by block; a block becomes its postings, sorted by term and document."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._vocabulary: dict[str, int] = {}
-        self._tokens = array("i")
-        self._lengths = array("q")
-        self._first = 0  # document of the block's first token
-        self._blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # term, document, frequency
-
-    def add(self, terms: list[str]) -> None:
-        """Add the next document."""
-        vocabulary = self._vocabulary
-        self._tokens.extend([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
-        self._lengths.append(len(terms))
-        if len(self._tokens) >= _BLOCK_TOKENS:
-            self._close_block()
-
-    def finish(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Merge the blocks, which are in document order, into postings by term."""
-        self._close_block()
-        lengths = np.asarray(self._lengths)
-        if len(ids) != len(lengths):
-            raise ValueError(f"{len(ids)} ids for {len(lengths)} documents")
-        words = sorted((word.encode(), number) for word, number in self._vocabulary.items())
-        renumbered = np.empty(len(words), np.int64)
-        renumbered[[number for _, number in words]] = np.arange(len(words))
-        frequencies = np.zeros(len(words), np.int64)
-        for terms, _, _ in self._blocks:
-            np.add.at(frequencies, renumbered[terms], 1)
-        starts = np.concatenate(([0], np.cumsum(frequencies)))
-        documents = self._empty("documents", starts[-1], np.int32)
-        saturations = self._empty("saturations", starts[-1], np.float32)
-        norms = _inverse_norms(lengths)
-        free = starts[:-1].copy()
-        for terms, where, counts in self._blocks:
-            numbers = renumbered[terms]
-            order = np.argsort(numbers, kind="stable")
-            numbers, where, counts = numbers[order], where[order], counts[order]
-            heads = np.flatnonzero(np.diff(numbers, prepend=-1))
-            sizes = np.diff(np.append(heads, len(numbers)))
-            places = np.arange(len(numbers)) - np.repeat(heads - free[numbers[heads]], sizes)
-            free[numbers[heads]] += sizes
-            documents[places] = where
-            saturations[places] = counts.astype(np.float32) * norms[where]
-        count = np.count_nonzero(lengths)
-        small = {
-            "starts": starts,
-            "idf": np.array([math.log(1 + (count - df + 0.5) / (df + 0.5)) for df in frequencies], np.float32),
-            "order": _ranks(ids),
-            "terms": np.frombuffer(b"".join(word for word, _ in words), np.uint8),
-            "term_starts": np.cumsum([0, *(len(word) for word, _ in words)]),
-        }
-        for name, values in small.items():
-            if self._folder:
-                np.save(self._folder / f"{name}.npy", values)
-        for block in range(len(self._blocks) if self._folder else 0):
-            self._block_file(block).unlink()
-        return {"documents": documents, "saturations": saturations, **small}
-
-    def _close_block(self) -> None:
-        """Sort the block's tokens into (term, document, frequency) triples."""
-        lengths = np.asarray(self._lengths[self._first :])
-        tokens = np.asarray(self._tokens)
-        keys = tokens.astype(np.int64) * max(1, len(lengths)) + np.repeat(np.arange(len(lengths)), lengths)
-        keys, counts = np.unique(keys, return_counts=True)
-        terms, documents = np.divmod(keys, max(1, len(lengths)))
-        block = np.stack([terms, documents + self._first, counts]).astype(np.int32)
-        if self._folder:
-            path = self._block_file(len(self._blocks))
-            np.save(path, block)
-            block = np.load(path, mmap_mode="r")
-        self._blocks.append((block[0], block[1], block[2]))
-        self._first = len(self._lengths)
-        self._tokens = array("i")
-
-    def _block_file(self, number: int) -> Path:
-        return self._folder / f"block-{number}.npy"
-
-    def _empty(self, name: str, size: int, kind: type) -> np.ndarray:
-        if self._folder is None:
-            return np.empty(size, kind)
-        return np.lib.format.open_memmap(self._folder / f"{name}.npy", "w+", dtype=kind, shape=(int(size),))
 
 
 def _ranks(ids: np.ndarray) -> np.ndarray:
