@@ -7,9 +7,9 @@ import random
 import pytest
 from alfworld_room import room, write_game
 
-from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.environment import AlfworldEnvironment
+from skill1.envs.alfworld.options import ALFWorldConfig
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.records import Task
@@ -105,12 +105,12 @@ def test_restarts_are_exact_whatever_runs_beside(environment):
 
 
 def test_make_environment_checks_its_data(folder, tmp_path, monkeypatch):
-    environment = make_environment(EnvironmentConfig(data=str(folder), max_steps=3))
+    environment = make_environment(ALFWorldConfig(data=str(folder), max_steps=3))
     assert environment.max_steps == 3 and len(environment.tasks("train")) == 1
     monkeypatch.delenv("ALFWORLD_DATA", raising=False)
     with pytest.raises(DataError, match="environment.data is not set"):
-        make_environment(EnvironmentConfig())
+        make_environment(ALFWorldConfig())
     monkeypatch.setenv("ALFWORLD_DATA", str(folder))
-    assert len(make_environment(EnvironmentConfig()).tasks("train")) == 1
+    assert len(make_environment(ALFWorldConfig()).tasks("train")) == 1
     with pytest.raises(ValueError, match="max_steps must be at least 1, not 0"):
         AlfworldEnvironment(GameTree(folder), max_steps=0)

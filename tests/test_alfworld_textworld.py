@@ -11,9 +11,9 @@ import tarfile
 import pytest
 from alfworld_room import write_game
 
-from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import RunningGame
+from skill1.envs.alfworld.options import ALFWorldConfig
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 
@@ -96,8 +96,8 @@ def test_native_engine_equals_the_package(folder, engine, game):
 
 def test_the_package_behind_the_environment(folder, engine):
     arguments = list(sys.argv)
-    environment = make_environment(EnvironmentConfig(engine="textworld", data=str(folder)))
-    native = make_environment(EnvironmentConfig(data=str(folder)))
+    environment = make_environment(ALFWorldConfig(engine="textworld", data=str(folder)))
+    native = make_environment(ALFWorldConfig(data=str(folder)))
     tasks = [task for task in native.tasks("train") if task.game == GAMES[3]]
     walkthrough = native.games.game(GAMES[3]).walkthrough
     for _ in range(2):  # the second time on the first one's TextWorld environment

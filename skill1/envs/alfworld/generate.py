@@ -327,7 +327,7 @@ Equal parameters and package version give equal bytes.
 
 ## Provenance
 
-HomeReceptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
+Receptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
 and text grammar are those of the installed `alfworld` package {known.version} (MIT licence; ALFRED constants and
 AI2-THOR layouts). Rooms, habits and placements are random draws. No published game, trajectory or human
 annotation is copied.
