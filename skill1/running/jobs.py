@@ -10,8 +10,8 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,7 +23,6 @@ from skill1.running.launch import bound_command, bound_environment, killed_by, l
 from skill1.store.atomic import replace_file
 
 _POLL = 0.5  # seconds between two looks at the running jobs
-_FLUSH = 5.0  # seconds of a run's cost that a kill may lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,93 +107,77 @@ def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str]
                     tell(job, "started")
             time.sleep(_POLL)
             for slot, job in list(running.items()):
-                phase = job.phase
-                job.look()
-                if job.process.poll() is not None:
+                status = job.process.poll()
+                if job.look() and status is None:
+                    tell(job, f"trained, {job.minutes:.1f} min; evaluating")
+                if status is not None:
                     ended += 1
-                    del running[slot]
-                    failure = job.end()
+                    failure = running.pop(slot).end(status)
                     tell(job, f"failed: {failure.error}" if failure else f"done, {job.minutes:.1f} min in all")
                     failures += [failure] if failure else []
-                elif job.phase != phase:
-                    tell(job, f"trained, {job.minutes:.1f} min; evaluating")
     finally:
         for job in running.values():  # interrupted
             job.process.kill()
-            job.end()
+            job.end(job.process.wait())
     return failures
 
 
-@dataclass(slots=True)
 class _Job:
-    """A running experiment."""
+    """A running experiment: its process, what it cost so far, and its line on the terminal."""
 
-    experiment: Experiment
-    environment: dict[str, str]
-    slot: int
-    process: subprocess.Popen[bytes] = field(init=False)
-    steps: int = field(init=False)
-    phase: str = field(init=False)
-    _seconds: dict[str, float] = field(init=False)  # as in SECONDS
-    _seen: float = field(init=False)  # when the cost was last counted
-    _stored: float = field(init=False)  # when it was last written
-    _bar: tqdm = field(init=False)
-
-    def __post_init__(self) -> None:
-        folder = self.experiment.folder
+    def __init__(self, experiment: Experiment, environment: Mapping[str, str], slot: int) -> None:
+        self.experiment = experiment
+        folder = experiment.folder
         folder.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        self._log = folder / "log.txt"
+        with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                bound_command(command(self.experiment)),
-                env={**os.environ, **bound_environment(), **self.environment},
+                bound_command(command(experiment)),
+                env={**os.environ, **bound_environment(), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self._seconds = dict.fromkeys(PHASES, 0.0) | read_seconds(folder)
-        self._seen = self._stored = time.monotonic()
-        self.steps = self.experiment.config.train.steps
+        self._seconds = dict.fromkeys(PHASES, 0.0) | read_seconds(folder)  # of all attempts
+        self._seen = time.monotonic()  # when the cost was last counted
         self._bar = tqdm(
-            total=self.steps,
-            position=self.slot,
-            desc=self.experiment.label,
-            bar_format="{desc:<26} {n_fmt:>4} of {total_fmt} steps  {postfix}  {elapsed}",
+            total=experiment.config.train.steps,
+            initial=experiment.steps_logged(),
+            position=slot,
+            desc=experiment.label,
+            bar_format="{desc:<26} {n_fmt:>4} of {total_fmt} steps  {postfix}  {elapsed}<{remaining}",
             leave=False,
             disable=None,  # not on a terminal
         )
-        self.look()
-
-    @property
-    def log(self) -> Path:
-        return self.experiment.folder / "log.txt"
+        self._phase = PHASES[self._bar.n >= self._bar.total]
 
     @property
     def minutes(self) -> float:
         """Of all attempts."""
         return sum(self._seconds.values()) / 60
 
-    def look(self) -> None:
-        """Count what it cost and show where it is."""
+    def look(self) -> bool:
+        """Count what it cost and show where it is; returns whether its training has ended since the last look."""
         now, step = time.monotonic(), self.experiment.steps_logged()
-        self.phase = PHASES[step >= self.steps]
-        self._seconds[self.phase] += now - self._seen
+        self._seconds[self._phase] += now - self._seen
         self._seen = now
-        if now - self._stored > _FLUSH:
+        trained = step >= self._bar.total and self._phase == PHASES[0]
+        self._phase = PHASES[1] if trained else self._phase
+        if step != self._bar.n:
+            self._bar.n = step
             self._store()
-        self._bar.n = step
-        self._bar.set_postfix_str(self.phase)
+        self._bar.set_postfix_str(self._phase)
+        return trained
 
-    def end(self) -> Failure | None:
+    def end(self, status: int) -> Failure | None:
         """After the process ended: what went wrong."""
-        status = self.process.wait()
         self._store()
         self._bar.close()
         if status == 0:
             return None
-        error = killed_by(status) if status < 0 else last_error(self.log.read_text(errors="replace"))
-        return Failure(self.experiment.label, error, self.log)
+        error = killed_by(status) if status < 0 else last_error(self._log.read_text(errors="replace"))
+        return Failure(self.experiment.label, error, self._log)
 
     def _store(self) -> None:
-        self._stored = self._seen
         rounded = {phase: round(seconds, 1) for phase, seconds in self._seconds.items()}
         replace_file(self.experiment.folder / SECONDS, f"{json.dumps(rounded)}\n".encode())

@@ -1,4 +1,4 @@
-"""`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure (method sections 5-7).
+"""`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure.
 
     results/<name>-bank.json             SkillRL's first bank, if no method.bank is given (skill1.models.first_bank)
     results/<name>/                      every variant with every seed, and their tables (skill1.running.sweep)
@@ -7,7 +7,7 @@
     results/<name>/figures/              what they draw
     results/<name>/trajectories.html     what 07 exports
 
-It can be stopped at any moment and repeated: finished runs are left alone, notebooks are executed anew.
+It can be stopped at any moment and repeated: finished runs are left alone, notebooks are executed again.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _run(sweep: Sweep, variant: str) -> Path:
 
 
 def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None]) -> list[Path]:
-    """Execute the analyses. Those of the study's tables go on without the runs that failed."""
+    """Execute the analyses. Those of the study's tables leave out the runs that failed."""
     reference = portable(_run(study, REFERENCE))
     folder = portable(study.folder)
     against = portable(_run(study, BESIDE)) if BESIDE in study.variants else ""

@@ -5,7 +5,7 @@
     results/<name>/<variant>/seed<N>/log.txt      output of the last attempt
     results/<name>/{evaluations,metrics}.parquet, manifest.json   the tables (skill1.analysis.study)
 
-The command can be killed at any moment and repeated: finished runs are left alone, a torn one goes on from its last
+The command can be killed at any moment and repeated: finished runs are left alone, a torn one resumes from its last
 checkpoint. No run outlives the sweep (skill1.running.launch). A run that fails does not stop the others.
 """
 
@@ -97,8 +97,7 @@ class Planned:
     done: bool
     step: int  # training steps logged so far
     steps: int
-    seconds: float | None  # still to go; None = unknown
-    source: str  # of that estimate
+    seconds: float | None  # still to go, estimated from finished runs; None = there is none yet
 
     @property
     def state(self) -> str:
@@ -136,21 +135,18 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> list[Planned]:
                 notebooks=str(sweep.notebooks),
             )
             done, step, steps = experiment.is_finished(), experiment.steps_logged(), experiment.config.train.steps
-            seconds, source = (0.0, "") if done else _estimate(variant, 1 - step / steps, costs)
-            planned.append(Planned(experiment, done, step, steps, seconds, source))
+            seconds = 0.0 if done else _estimate(variant, 1 - step / steps, costs)
+            planned.append(Planned(experiment, done, step, steps, seconds))
     return planned
 
 
-def _estimate(
-    variant: str, share: float, costs: Mapping[str, Sequence[Mapping[str, float]]]
-) -> tuple[float | None, str]:
-    """Seconds of a run of which `share` of the training is to be done, and where the number comes from."""
+def _estimate(variant: str, share: float, costs: Mapping[str, Sequence[Mapping[str, float]]]) -> float | None:
+    """Seconds of a run of which `share` of the training is to be done: medians over runs of its variant, else of all."""
     known = costs.get(variant) or [cost for others in costs.values() for cost in others]
     if not known:
-        return None, "unknown until a run is done"
+        return None
     train, evaluate = (statistics.median(cost.get(phase, 0.0) for cost in known) for phase in PHASES)
-    runs = "1 finished run" if len(known) == 1 else f"median of {len(known)} finished runs"
-    return share * train + evaluate, f"{runs} of {variant if variant in costs else 'other variants'}"
+    return share * train + evaluate
 
 
 def wall_seconds(planned: Sequence[Planned], jobs: int) -> float | None:
@@ -170,8 +166,7 @@ def plan_table(planned: Sequence[Planned], jobs: int) -> str:
             "variant": run.experiment.variant,
             "seed": run.experiment.seed,
             "state": run.state,
-            "minutes": "" if run.done else "?" if run.seconds is None else f"{run.seconds / 60:.1f}",
-            "estimated from": run.source,
+            "minutes": "" if run.done or run.seconds is None else f"{run.seconds / 60:.1f}",
         }
         for run in planned
     ]
@@ -200,24 +195,22 @@ def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
         splits = sweep.splits or tuple(split for split in splits if environment.has(split))
         read = dict.fromkeys((config.environment.train_split, *splits))
         hashes = {split: environment.data_hash(split) for split in read}
-    model = Path(find_model(config.policy.model))
-    return {
+    asked = {
         "preset": sweep.preset,
-        "overrides": {name: _jsonable(values[name]) for name in sorted(sweep.overrides)},
+        "overrides": {name: values[name] for name in sorted(sweep.overrides)},
         "passes": sweep.passes or config.evaluation.passes,
-        "splits": list(splits),
-        "data": "" if data is None else portable(data),
+        "splits": splits,
+        "data": portable(data) if data else "",
         "data_hash": hashes,  # None: a world that is still to be generated
-        "policy_hash": _folder_hash(model) if model.is_dir() else None,  # None: a hub id
+        "policy_hash": _folder_hash(Path(find_model(config.policy.model))),
     }
+    return json.loads(json.dumps(asked))  # as it is read back: lists for tuples
 
 
-def _jsonable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _folder_hash(folder: Path) -> str:
-    """Of a policy: its weights, configuration and tokenizer."""
+def _folder_hash(folder: Path) -> str | None:
+    """Of a policy: its weights, configuration and tokenizer; None of a hub id."""
+    if not folder.is_dir():
+        return None
     digest = hashlib.sha256()
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json")):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
@@ -250,13 +243,6 @@ def merged(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _data(sweep: Sweep, world: Callable[[int, str], Path]) -> Path | None:
-    """The games folder: the one given, the preset's generated `world`, or none where the environment reads none."""
-    if sweep.data is not None or not has_world(sweep.preset):
-        return sweep.data
-    return world(sweep.world_seed, sweep.preset)
-
-
 def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None] = print) -> list[Failure]:
     """Run what is not done yet and collect the tables; `dry_run` says the plan and changes nothing.
 
@@ -267,13 +253,15 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
         DataError, ConfigError, RunError: before any run starts; see the messages.
     """
     share = Share.of_this_machine(sweep.nproc, sweep.jobs)
+    data = sweep.data
+    if data is None and has_world(sweep.preset):
+        seed, preset = sweep.world_seed, sweep.preset
+        data = world_folder(seed, preset) if dry_run else Path(nano_world(seed, preset=preset))
+    settings = settings_of(sweep, data)
+    asked = merged(sweep, settings)  # refuses another study's folder
     if dry_run:
-        settings = settings_of(sweep, _data(sweep, world_folder))
-        merged(sweep, settings)  # refuses another study's folder
         say(plan_table(plan(sweep, settings), share.jobs))
         return []
-    settings = settings_of(sweep, _data(sweep, lambda seed, preset: Path(nano_world(seed, preset=preset))))
-    asked = merged(sweep, settings)
     make_writable(sweep.folder)
     with closing(lock_folder(sweep.folder)):
         planned = plan(sweep, settings)
