@@ -45,7 +45,8 @@ _USER_ERROR, _INTERRUPTED = 2, 130
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the command found something wrong, 2 a user error, 130 and 143 signals."""
     try:
-        status = cli.main(arguments, prog_name="skill1", standalone_mode=False)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        status = cli.main(words, prog_name="skill1", standalone_mode=False, obj=words)
     except click.ClickException as error:
         status = _report(error.format_message())
     except UserError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FOLDER = click.Path(path_type=Path)
@@ -152,30 +151,10 @@ def handed_to_processes(nproc: int) -> bool:
         return False
     from skill1.running.launch import launch_torchrun
 
-    launch_torchrun(_words(click.get_current_context(), without="nproc"), nproc)
+    launch_torchrun(
+        [*click.get_current_context().obj, "--nproc", "1"], nproc
+    )  # the last --nproc is the one that counts
     return True
-
-
-def _words(ctx: click.Context, without: str) -> list[str]:
-    """The running command as it was typed, in words for another process, but for one option."""
-    from skill1.running.launch import set_words
-
-    typed = [ctx.command.name or ""]
-    for option in ctx.command.params:
-        given = ctx.params[option.name or ""]
-        if option.name == without or ctx.get_parameter_source(option.name or "") is not ParameterSource.COMMANDLINE:
-            continue
-        if isinstance(option, click.Argument):
-            typed.append(str(given))
-        elif isinstance(given, dict):
-            typed += set_words(given)
-        elif isinstance(given, bool):
-            typed.append(option.opts[0])
-        else:
-            typed += [
-                word for value in (given if option.multiple else [given]) for word in (option.opts[0], str(value))
-            ]
-    return typed
 
 
 def report(*lines: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ Equal runs give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -17,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skill1.analysis.study import EVALUATIONS, FILES, FORMAT, METRIC_KEYS, SWEEP, home, load
+from skill1.config import Config, flatten
 from skill1.envs.make import environment_spec
 from skill1.running.batch import stamp_of
-from skill1.running.experiment import EVALUATE, TRAIN, config_hash
+from skill1.running.experiment import EVALUATE, TRAIN
 from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunDirectory, RunError
 
@@ -125,7 +127,7 @@ def _manifest(folder: Path, asked: Mapping[str, Any], runs: Mapping[tuple[str, i
                 "seed": seed,
                 "steps": len(run.metrics()),
                 "seconds": read_seconds(run.path.parent),
-                "config_hash": config_hash(run.config),
+                "config_hash": _config_hash(run.config),
                 "sessions": [
                     {"from_step": session["from_step"], "machine": machines.index(machine)}
                     for session, machine in zip(sessions, used, strict=True)
@@ -160,6 +162,12 @@ def read_seconds(place: Path) -> dict[str, float]:
     """Wall-clock seconds that a run cost so far, by PHASES; empty before it started."""
     file = place / SECONDS
     return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _config_hash(config: Config) -> str:
+    """Of every field's value but the data's place."""
+    values = {name: value for name, value in flatten(config).items() if name != "environment.data"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _to_bytes(table: pa.Table) -> bytes:

@@ -86,24 +86,19 @@ def demo(
     file = experiment.folder / _SUMMARY
     if experiment.is_finished() and file.exists():
         say(f"finished, see {experiment.home}")
-        summary = json.loads(file.read_text())
     else:
         summary = _run(experiment, f"${variable}" if given else "generated", say)
         file.write_text(json.dumps(summary, indent=2) + "\n")
     shutil.copytree(experiment.run / "figures", results / "figures", dirs_exist_ok=True)
     for name in (TRAIN, EVALUATE, _SUMMARY):
         shutil.copy2(experiment.folder / name, results / name)
-    for split, moments in _by_split(summary, config.environment.validation_split).items():
-        before, after, without = (
-            moments["before"]["library"],
-            moments["after"]["library"],
-            moments["after"]["no_library"],
-        )
+    evaluated = _evaluated(experiment)
+    for split, after in evaluated[WITH_LIBRARY].items():
+        before, without = (100 * evaluated[arm][split]["success"] for arm in (BEFORE, WITHHELD))
         low, high = (100 * bound for bound in after["interval"])
         say(
-            f"{spec.split_label(split)}, {after['games']} {spec.tasks} x {after['passes']}: success "
-            f"{100 * before['success']:.1f} -> {100 * after['success']:.1f} % [{low:.1f}, {high:.1f}], "
-            f"library withheld {100 * without['success']:.1f} %"
+            f"{spec.split_label(split)}, {after['games']} {spec.tasks} x {after['passes']}: success {before:.1f} -> "
+            f"{100 * after['success']:.1f} % [{low:.1f}, {high:.1f}], library withheld {without:.1f} %"
         )
     run = portable(experiment.run)
     say(
@@ -157,7 +152,7 @@ def _summary(experiment: Experiment, data: str) -> dict[str, Any]:
     The top level is the split that training validates on; any other has the same entries under its name. Before
     training the library is empty, so both entries of `before` are the same evaluation.
     """
-    evaluated = json.loads((experiment.run / _SUMMARY).read_text())["evaluations"]
+    evaluated = _evaluated(experiment)
     splits = {
         split: {
             "before": {"library": evaluated[BEFORE][split], "no_library": evaluated[BEFORE][split]},
@@ -181,7 +176,6 @@ def _summary(experiment: Experiment, data: str) -> dict[str, Any]:
     }
 
 
-def _by_split(summary: Mapping[str, Any], validation: str) -> dict[str, Mapping[str, Any]]:
-    """Split -> its `before` and `after`."""
-    others = {name: part for name, part in summary.items() if isinstance(part, dict) and "before" in part}
-    return {validation: summary, **others}
+def _evaluated(experiment: Experiment) -> dict[str, Any]:
+    """What `02_evaluate` found: arm -> split -> rates, intervals and counts."""
+    return json.loads((experiment.run / _SUMMARY).read_text())["evaluations"]

@@ -5,13 +5,12 @@
     <home>/02_evaluate.ipynb  executed
 
 An experiment that was stopped at any moment is continued by executing it again: finished notebooks are left alone,
-training goes on from its last complete checkpoint, stored outcomes are not played again.
-`python -m skill1.running.experiment JSON` executes one in a process of its own (skill1.running.sweep).
+training resumes from its last complete checkpoint, stored outcomes are not played again.
+`python -m skill1.running.experiment JSON` executes one in a process of its own (skill1.running.jobs).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -20,14 +19,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skill1.config import Config, flatten, load_config
+from skill1.config import Config, load_config
 from skill1.errors import UserError
-from skill1.running.batch import is_finished, run_notebook
+from skill1.running.batch import NotebookRun
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
 TRAIN, EVALUATE = "01_train.ipynb", "02_evaluate.ipynb"
-_FREE = ("nproc",)  # does not change what an experiment is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +63,16 @@ class Experiment:
         return load_config(self.preset, self.variant, fields)
 
     def train(self, progress: bool = False) -> None:
-        """Execute `01_train`. Raises as `batch.run_notebook`."""
+        """Execute `01_train` if it is not finished. Raises as `NotebookRun.execute`."""
         if self.run.is_dir() and not (self.run / "config.json").exists():
             shutil.rmtree(self.run)  # killed while the directory was being made: it holds no step, and no run opens it
-        self._execute(TRAIN, progress)
+        if not self._training.is_finished():
+            self._training.execute(progress)
 
     def evaluate(self, progress: bool = False) -> None:
-        """Execute `02_evaluate`. Raises as `batch.run_notebook`."""
-        self._execute(EVALUATE, progress)
+        """Execute `02_evaluate` if it is not finished. Raises as `NotebookRun.execute`."""
+        if not self._evaluation.is_finished():
+            self._evaluation.execute(progress)
 
     def is_finished(self) -> bool:
         """Whether both notebooks are executed and the run is there.
@@ -81,10 +81,7 @@ class Experiment:
             RunError: they were executed with other parameters or of another version, or the run has another
                 configuration or is of another version.
         """
-        done = all(
-            is_finished(self._source(name), self.folder / name, self._parameters(name), free=_FREE)
-            for name in (TRAIN, EVALUATE)
-        )
+        done = self._training.is_finished() and self._evaluation.is_finished()
         if done or (self.run / "config.json").exists():
             RunDirectory.open(self.run).check_config(self.config)
         return done
@@ -94,25 +91,19 @@ class Experiment:
         file = self.run / "metrics.jsonl"
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
-    def _execute(self, name: str, progress: bool) -> None:
-        run_notebook(self._source(name), self.folder / name, self._parameters(name), free=_FREE, progress=progress)
+    @property
+    def _training(self) -> NotebookRun:
+        same = {name: getattr(self, name) for name in ("preset", "variant", "seed", "data")}
+        return self._notebook(TRAIN, {"out": portable(self.run), "overrides": dict(self.overrides), **same})
 
-    def _source(self, name: str) -> Path:
-        return Path(self.notebooks) / name
+    @property
+    def _evaluation(self) -> NotebookRun:
+        given = {"run": portable(self.run), "passes": self.passes, "splits": list(self.splits)}
+        return self._notebook(EVALUATE, given)
 
-    def _parameters(self, name: str) -> dict[str, Any]:
-        run = portable(self.run)
-        if name == EVALUATE:
-            return {"run": run, "passes": self.passes, "splits": list(self.splits), "nproc": self.nproc}
-        return {
-            "out": run,
-            "preset": self.preset,
-            "variant": self.variant,
-            "seed": self.seed,
-            "nproc": self.nproc,
-            "data": self.data,
-            "overrides": dict(self.overrides),
-        }
+    def _notebook(self, name: str, parameters: Mapping[str, Any]) -> NotebookRun:
+        given = {**parameters, "nproc": self.nproc}  # which does not change what an experiment is
+        return NotebookRun(Path(self.notebooks) / name, self.folder / name, given, free=("nproc",))
 
 
 def portable(path: Path) -> str:
@@ -121,13 +112,12 @@ def portable(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def config_hash(config: Config) -> str:
-    """Of every field's value but the data's place."""
-    values = {name: value for name, value in flatten(config).items() if name != "environment.data"}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+def command(experiment: Experiment) -> list[str]:
+    """The words of `python -m skill1.running.experiment` that execute it."""
+    return [sys.executable, "-m", "skill1.running.experiment", json.dumps(asdict(experiment))]
 
 
-def _main(text: str) -> None:
+def main(text: str) -> None:
     """Execute the experiment described by its fields as JSON; what went wrong is the last line of output."""
     experiment = Experiment(**json.loads(text))
     try:
@@ -137,10 +127,5 @@ def _main(text: str) -> None:
         sys.exit(f"error: {error}")
 
 
-def command(experiment: Experiment) -> list[str]:
-    """The words of `python -m skill1.running.experiment` that execute it."""
-    return [sys.executable, "-m", "skill1.running.experiment", json.dumps(asdict(experiment))]
-
-
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    main(sys.argv[1])

@@ -117,8 +117,8 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> list[Planned]:
     """
     costs: dict[str, list[dict[str, float]]] = {}  # of finished runs of this study, by variant
     for variant, _, place in finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}}):
-        if seconds := read_seconds(place):
-            costs.setdefault(variant, []).append(seconds)
+        if cost := read_seconds(place):
+            costs.setdefault(variant, []).append(cost)
     planned = []
     for seed in sweep.seeds:
         for variant in sweep.variants:
@@ -191,7 +191,7 @@ def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
     config, hashes = configs[0], None
     splits = sweep.splits or config.evaluation.splits
     if data is None or data.exists() or sweep.data is not None:
-        environment = make_environment(replace(config.environment, data=None if data is None else str(data)))
+        environment = make_environment(replace(config.environment, data=str(data) if data else None))
         splits = sweep.splits or tuple(split for split in splits if environment.has(split))
         read = dict.fromkeys((config.environment.train_split, *splits))
         hashes = {split: environment.data_hash(split) for split in read}
