@@ -13,7 +13,7 @@ from study_runs import OVERRIDES, make_notebooks
 
 import skill1.running.reproduce as reproduce_module
 from skill1.config import ConfigError
-from skill1.presets import VARIANTS
+from skill1.presets import variants
 from skill1.running.reproduce import STUDIED, reproduce
 from skill1.running.sweep import Sweep, settings_of
 from skill1.store.run_directory import RunError
@@ -68,7 +68,7 @@ def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: P
         "08_credit": {"run": runs["full"], "out": str(study.folder)},
     }  # fmt: skip
     assert json.loads((smaller / "config.json").read_text())["library"]["capacity"] == 2
-    assert json.loads((Path(runs["skillrl"]) / "config.json").read_text())["bank"]["file"].endswith("study-bank.json")
+    assert json.loads((Path(runs["skillrl"]) / "config.json").read_text())["method"]["bank"].endswith("study-bank.json")
     assert json.loads((Path(runs["full"]) / "config.json").read_text())["library"]["capacity"] == 5000
 
 
@@ -87,7 +87,7 @@ def test_the_first_bank_is_written_once(tmp_path: Path, world: Path, notebooks: 
     assert words[:3] == ["bank", "--out", str(tmp_path / "study-bank.json")] and words[3:5] == ["--preset", "nano"]
     assert f"environment.data={world}" in words and all(f"{name}={value}" in words for name, value in OVERRIDES.items())
     asked.clear()
-    given = replace(study, folder=tmp_path / "other", overrides={**OVERRIDES, "bank.file": "mine.json"})
+    given = replace(study, folder=tmp_path / "other", overrides={**OVERRIDES, "method.bank": "mine.json"})
     reproduce(given, dry_run=True, say=[].append)
     assert not asked and not (tmp_path / "other").exists()
 
@@ -116,4 +116,4 @@ def test_wrong_studies_are_refused(tmp_path: Path, world: Path, notebooks: Path)
         reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [2, 2])
     with pytest.raises(ConfigError, match="library.capacity"):
         reproduce(sweep(tmp_path / "study", world, notebooks, "full"), [0])
-    assert set(STUDIED) < set(VARIANTS) and "grpo" not in STUDIED
+    assert set(STUDIED) < set(variants()) and "grpo" not in STUDIED

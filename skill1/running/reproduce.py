@@ -1,6 +1,6 @@
 """`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure.
 
-    results/<name>-bank.json             SkillRL's first bank, if no method.bank is given (skill1.models.first_bank)
+    results/<name>-bank.json             SkillRL's first bank, if none is given (skill1.models.first_bank)
     results/<name>/                      every variant with every seed, and their tables (skill1.running.sweep)
     results/<name>-capacity-<N>/         `full` with room for N skills, first seed: what saturation does
     results/<name>/notebooks/*.ipynb     03 to 08, executed on these
@@ -36,6 +36,7 @@ STUDIED = (
 )  # fmt: skip
 REFERENCE, BESIDE = "full", "lambdas_0"  # the run that 05, 07 and 08 look at, and the one that its map is held against
 BANKED = "skillrl"  # starts with a bank, which 05 shows
+_BANK = "method.bank"  # its field; other variants have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,14 @@ def reproduce(
 
 def _with_bank(study: Sweep, dry_run: bool) -> Sweep:
     """The study with a first bank for SkillRL; it is written, in a process of its own, if it is not there yet."""
-    if BANKED not in study.variants or "method.bank" in study.overrides:
+    if BANKED not in study.variants or _BANK in study.overrides:
         return study
     file = portable(study.folder.with_name(f"{study.folder.name}-bank.json"))
     if not dry_run and not Path(file).exists():
         data = study.data or nano_world(study.world_seed, preset=study.preset)
         sets = set_words({**study.overrides, "environment.data": data})
         launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets])
-    return replace(study, overrides={**study.overrides, "method.bank": file})
+    return replace(study, overrides={**study.overrides, _BANK: file})
 
 
 def _with_capacity(study: Sweep, capacity: int) -> Sweep:
