@@ -217,7 +217,7 @@ def test_a_real_sweep_from_the_command_line(
         ({"seeds": (-1,)}, "train.seed = -1"),
         ({"overrides": {"train.seed": 1}}, "train.seed is set by the sweep: use --seeds"),
         ({"overrides": {"environment.data": "x"}}, "environment.data is set by the sweep: use --data"),
-        ({"overrides": {"library.enabled": True}}, "library.enabled is what the variant no_library switches"),
+        ({"overrides": {"method.name": "gigpo"}}, "method.name is what the variant no_library switches"),
         ({"world_seed": 1}, "a world seed is for generated games, not for a games folder"),
         ({"nproc": 0}, "nproc = 0 and jobs = 1 must be at least 1"),
         ({"preset": "paper", "data": None}, "the preset paper needs a games folder: give --data"),
