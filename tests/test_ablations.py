@@ -224,10 +224,11 @@ def test_resolution_by_hand(study: Study) -> None:
 
 def test_limits_by_hand() -> None:
     """From a rate of 1/2 a drop of Cohen's h is sin(h) / 2; h = (1.9600 + 0.8416) / sqrt(n) for n pairs correlated by 1/2."""
-    won = {("full", s, 9, "step9"): "10" * 12 for s in (0, 1)} | {PLAIN: "10" * 12}
-    row = ablations.resolution(by_hand(won)).loc["valid_seen"]
-    assert (row["games"], row["passes"], row["seeds"], row["success of full"]) == (24, 1, 2, 50)
-    assert row["if_episodes"] == pytest.approx(19.67, abs=0.01)  # 48 episodes of 2 seeds: sin(0.40437) / 2
+    made = by_hand({("full", s, 9, "step9"): "10" * 12 for s in (0, 1)} | {PLAIN: "10" * 12})
+    twice = pd.concat([made.evaluations, made.evaluations.assign(**{"pass": 1})])
+    row = ablations.resolution(replace(made, evaluations=twice)).loc["valid_seen"]
+    assert (row["games"], row["passes"], row["seeds"], row["success of full"]) == (24, 2, 2, 50)
+    assert row["if_episodes"] == pytest.approx(14.10, abs=0.01)  # 96 episodes: sin(0.28594) / 2
     assert row["if_games"] == pytest.approx(27.06, abs=0.01)  # 24 games: sin(0.57187) / 2
 
 

@@ -100,11 +100,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 @pytest.fixture(scope="module")
-def ablation(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    return write_run(tmp_path_factory.mktemp("runs") / "no_selection", "no_selection")
-
-
-@pytest.fixture(scope="module")
 def frames() -> dict[str, pd.DataFrame]:
     def both(rate: float, **given: object) -> pd.DataFrame:
         seen = outcomes(rate, **given)
@@ -128,7 +123,7 @@ def dots(figure: Figure, label: str, panel: int = 0) -> np.ndarray:
 
 
 DRAWN: dict[str, Callable[..., Figure]] = {
-    "learning_curve": lambda run, frames: figures.learning_curve([run]),
+    "learning_curve": lambda run, frames: figures.learning_curve(run),
     "library_growth": lambda run, frames: figures.library_growth(run),
     "utilities": lambda run, frames: figures.utilities(run),
     "category_dots": lambda run, frames: figures.category_dots(frames, ALFWORLD),
@@ -149,7 +144,7 @@ def test_bytes_depend_on_the_data_alone(name: str, run: RunDirectory, frames: di
 
 
 def test_learning_curve_shows_the_stored_numbers(run: RunDirectory) -> None:
-    figure = figures.learning_curve([run])
+    figure = figures.learning_curve(run)
     [reward] = [line for line in figure.axes[0].lines if len(line.get_xdata()) == STEPS]
     assert np.allclose(reward.get_ydata(), 100 * run.metrics()["reward"])
     validation = run.evaluations("validation")
@@ -162,18 +157,6 @@ def test_learning_curve_shows_the_stored_numbers(run: RunDirectory) -> None:
     interval = wilson(int(won["sum"].iloc[0]), int(won["size"].iloc[0]))
     assert np.allclose(bars.get_segments()[0][:, 1], [100 * interval.low, 100 * interval.high])
     assert "training reward, raw, n = 64 episodes a step" in texts(figure)
-
-
-def test_learning_curve_pools_the_seeds_of_a_variant(run: RunDirectory, ablation: RunDirectory, tmp_path: Path) -> None:
-    other = write_run(tmp_path / "seed1", seed=1)
-    figure = figures.learning_curve([ablation, run, other])
-    labels = [c.get_label() for c in figure.axes[0].containers]
-    full = "Skill1, 2 seeds: validation, n = 48 games"
-    assert labels == [full, "no selection: validation, n = 48 games"]
-    mean = pd.concat([r.evaluations("validation") for r in (run, other)]).groupby("step")["won"].mean()
-    assert np.allclose(dots(figure, full)[:, 1], 100 * mean)
-    colours = {line.get_color() for line in figure.axes[0].lines if len(line.get_xdata()) == STEPS}
-    assert colours == {variants.colour("full"), variants.colour("no_selection")}
 
 
 def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> None:
@@ -247,8 +230,6 @@ def test_a_run_without_a_library_has_no_library_figures(run: RunDirectory) -> No
 
 
 def test_nothing_to_draw_is_an_error(frames: dict) -> None:
-    with pytest.raises(ValueError, match="no runs"):
-        figures.learning_curve([])
     with pytest.raises(ValueError, match="no outcomes"):
         figures.demo_summary({}, ALFWORLD)
     with pytest.raises(ValueError, match="before"):

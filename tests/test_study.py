@@ -147,7 +147,7 @@ def test_missing_columns_files_rows_and_other_formats_are_named(tables: Path) ->
         load(tables)
 
 
-def test_folders_that_are_no_study_are_told_apart(tables: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_study_are_named(tables: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no study at .*/refrence \(studies in .*: reference\)"):
         load(tmp_path / "refrence")
     with pytest.raises(RunError, match="holds no study .sweep.json is missing."):

@@ -164,23 +164,20 @@ def library_share(study: Study) -> pd.DataFrame:
     Raises:
         RunError: nothing was played with the library withheld.
     """
-    keys = ["split", "variant", "seed", "game"]
-    played = {
-        name: frame.assign(won=frame["won"].astype(float)).groupby(keys, sort=False)["won"].mean()
-        for name, frame in (("with", arms.own(study)), ("without", arms.withheld(study)))
-    }
-    both = dict(tuple(pd.DataFrame(played).dropna().reset_index().groupby(["split", "variant"])))
+    keys = ["split", "variant"]
+    own, without = (dict(tuple(frame.groupby(keys))) for frame in (arms.own(study), arms.withheld(study)))
     rows = []
     for split, variant in ((split, variant) for split in study.splits for variant in study.variants):
-        if (split, variant) not in both:
+        if (split, variant) not in without:
             continue
-        part = both[split, variant]
-        per_game = paired_difference(*(part.set_index("game")[name] for name in ("with", "without")))
-        seeds = part["seed"].nunique()
-        of_both = bootstrap_mean(part["with"] - part["without"], part["game"], part["seed"] if seeds > 1 else None)
+        both = [by_seed(found[split, variant]).stack() for found in (own, without)]  # by seed and game
+        change = (both[0] - both[1]).dropna()
+        games, seeds = (change.index.get_level_values(name) for name in ("game", "seed"))
+        per_game = paired_difference(*(part.loc[change.index].droplevel("seed") for part in both))
+        of_both = bootstrap_mean(change, games, seeds if seeds.nunique() > 1 else None)
         bounds = _bounds("games", per_game) | _bounds("both", of_both)
-        points = {"points": 100 * per_game.value}
-        rows.append({"split": split, "variant": variant} | points | bounds | {"games": per_game.n, "seeds": seeds})
+        found = {"points": 100 * per_game.value} | bounds | {"games": per_game.n, "seeds": seeds.nunique()}
+        rows.append({"split": split, "variant": variant} | found)
     if not rows:
         raise RunError(f"{study.path} has no evaluation with the library withheld: make one with 02_evaluate")
     return pd.DataFrame(rows)

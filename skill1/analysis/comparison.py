@@ -161,7 +161,7 @@ def training_summary(run: RunDirectory) -> str:
     metrics, validation = run.metrics(), run.evaluations("validation")
     few = max(1, len(metrics) // 10)
     first, last = (100 * part["reward"].mean() for part in (metrics.head(few), metrics.tail(few)))
-    size = run.config.rollout.tasks_per_step * run.config.rollout.group_size
+    size = run.config.rollout.episodes
     lines = [
         f"* {len(metrics)} of {run.config.train.steps} steps of {size} episodes are done: the first {few} won {first:.1f} % "
         f"of their episodes, the last {few} won {last:.1f} %."

@@ -5,7 +5,7 @@ Differs from the paper in: "selection precision" (Figure 3a) is shown as all thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,41 +36,25 @@ _OVERALL = "Overall"
 
 
 @themed
-def learning_curve(runs: Sequence[RunDirectory]) -> Figure:
-    """Training reward of every step (thin, raw) and validation success (dots with 95 % intervals).
-
-    Runs of one variant share its colour. A dot is one run's Wilson interval, or, over several seeds, the mean with the
-    bootstrap over seeds and games; only steps that all seeds of the variant have validated get one.
-
-    Raises:
-        ValueError: no runs.
-    """
-    if not runs:
-        raise ValueError("no runs to draw")
+def learning_curve(run: RunDirectory) -> Figure:
+    """Training reward of every step (thin, raw) and validation success (dots with Wilson's 95 % intervals)."""
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
-    names = variants.order(run.config.variant for run in runs)
-    colours = variants.colours(names)
-    tasks = environment_spec(runs[0].config.environment.name).tasks
-    beside = 0.05 * max(run.config.train.steps for run in runs)  # dots of one step side by side
-    for variant, shift in zip(names, beside * shifts(len(names)), strict=True):
-        own = [run for run in runs if run.config.variant == variant]
-        for run in own:
-            metrics = run.metrics()
-            if len(metrics):
-                axes.plot(metrics["step"], 100 * metrics["reward"], color=colours[variant], linewidth=0.7, alpha=0.6)
-        if points := _validation(own):
-            seeds = f", {len(own)} seeds" if len(own) > 1 else ""
-            label = f"{variants.label(variant)}{seeds}: validation, {several(e.n for e in points.values())} {tasks}"
-            at = [step + shift for step in points]
-            dots(axes, at, list(points.values()), (colours[variant], "o"), label, line=True)
-    episodes = {run.config.rollout.tasks_per_step * run.config.rollout.group_size for run in runs}
-    thin = colours[names[0]] if len(names) == 1 else "0.4"
-    axes.plot([], [], color=thin, linewidth=0.7, label=f"training reward, raw, {several(episodes)} episodes a step")
+    metrics, validation = run.metrics(), run.evaluations("validation")
+    colour = variants.colour(run.config.variant)
+    if len(metrics):
+        label = f"training reward, raw, n = {run.config.rollout.episodes} episodes a step"
+        axes.plot(metrics["step"], 100 * metrics["reward"], color=colour, linewidth=0.7, alpha=0.6, label=label)
+    if len(validation):
+        points = {step: wilson(int(at["won"].sum()), len(at)) for step, at in validation.groupby("step")}
+        tasks = environment_spec(run.config.environment.name).tasks
+        label = f"{variants.label(run.config.variant)}: validation, {several(e.n for e in points.values())} {tasks}"
+        dots(axes, list(points), list(points.values()), (colour, "o"), label, line=True)
     axes.set(xlabel="training step", ylabel="success (%), 95 % interval")
     percent(axes.yaxis)
     whole(axes.xaxis)
-    legend(figure, axes, columns=1)
+    if len(metrics) or len(validation):
+        legend(figure, axes, columns=1)
     return figure
 
 
@@ -163,7 +147,7 @@ def library_growth(run: RunDirectory) -> Figure:
     changed = {name: name for name in ("admitted", "merged", "retired") if trace[name].any()}
     lines(right, trace, changed)
     left.set(xlabel="training step", ylabel="skills in the library")
-    right.set(xlabel="training step", ylabel=f"skills per step (of {_episodes(run)} episodes)")
+    right.set(xlabel="training step", ylabel=f"skills per step (of {run.config.rollout.episodes} episodes)")
     for axes in (left, right):
         axes.set_ylim(bottom=0)
         whole(axes.xaxis)
@@ -206,7 +190,7 @@ def utilities(run: RunDirectory) -> Figure:
     lines(right, metrics, shares)
     left.set(title="mean utility of skills", ylim=(-0.03, 1.03))
     middle.set(title="NDCG of the ranking")
-    right.set(title=f"share of episodes (n = {_episodes(run)} a step)", ylim=(-0.03, 1.03))
+    right.set(title=f"share of episodes (n = {run.config.rollout.episodes} a step)", ylim=(-0.03, 1.03))
     for axes in (left, middle, right):
         axes.set(xlabel="training step")
         whole(axes.xaxis)
@@ -243,24 +227,6 @@ def library_trace(run: RunDirectory) -> pd.DataFrame:
 def _require_library(run: RunDirectory) -> None:
     if run.config.library is None:
         raise ValueError(f"run {run.name} (variant {run.config.variant}) has no library to draw")
-
-
-def _episodes(run: RunDirectory) -> int:
-    return run.config.rollout.tasks_per_step * run.config.rollout.group_size
-
-
-def _validation(runs: Sequence[RunDirectory]) -> dict[int, Estimate]:
-    """Step -> validation success of the runs of one variant."""
-    frames = [run.evaluations("validation") for run in runs]
-    steps = set.intersection(*(set(frame["step"]) for frame in frames))
-    points = {}
-    for step in sorted(steps):
-        at = pd.concat([frame[frame["step"] == step] for frame in frames])
-        if len(runs) == 1:
-            points[step] = wilson(int(at["won"].sum()), len(at))
-        else:
-            points[step] = success_rate(at["won"], at["game"], at["seed"])
-    return points
 
 
 def _rate(frame: pd.DataFrame) -> Estimate:
