@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from distributed_train import easy_environment
+from huggingface_hub import ModelCard
 from nano_runs import configure, make_nano
 from peft import get_peft_model
 from safetensors.torch import load_file
@@ -116,7 +117,9 @@ def test_the_skills_are_there_to_load_and_to_read(fresh, exported):
 
 def test_the_card_says_what_it_is_and_that_it_was_not_evaluated(fresh, exported):
     card, manifest = (exported / "README.md").read_text(), RunDirectory.open(fresh).manifest()
-    assert card.startswith("---\n") and "Step 2 was **not evaluated**" in card
+    header = ModelCard(card).data
+    assert (header.library_name, header.base_model) == ("transformers", None) and "alfworld" in header.tags
+    assert "Step 2 was **not evaluated**" in card and "{{" not in card
     assert f"| training data, SHA-256 | {manifest['data_hash']} |" in card
     assert "| preset, variant, seed | nano, full, 0 |" in card
     assert f"transformers {manifest['sessions'][0]['packages']['transformers']}" in card
@@ -132,11 +135,11 @@ def test_the_card_repeats_the_run_s_evaluations(fresh, tmp_path):
     [with_skills] = evaluate_run(place, splits=["valid_seen"], progress=False)
     evaluate_run(place, splits=["valid_seen"], library="none", step=1, progress=False)
     card = (export(place, tmp_path / "model") / "README.md").read_text()
-    row = success_table({"step 2, library of step 2": with_skills.frame}, ALFWORLD).iloc[0]
+    row = success_table({"step 2, library step2": with_skills.frame}, ALFWORLD).iloc[0]
     assert f"| {' | '.join(map(str, row))} |" in card
     assert (row["n"], row["passes"], row["seed"]) == (12, 2, 0)
     assert "step 1" not in card and "not evaluated" not in card
-    assert "| step 1, no library |" in (export(place, tmp_path / "first", step=1) / "README.md").read_text()
+    assert "| step 1, library none |" in (export(place, tmp_path / "first", step=1) / "README.md").read_text()
 
 
 def test_an_adapter_stays_one_or_is_merged(adapted, tmp_path):
@@ -296,6 +299,17 @@ def test_the_commands_from_run_to_table(fresh, tmp_path, capsys):
     assert first == second and first["n"] == 6 and first["seed"] == 0
     assert "run: step 1, library step1" in run_command("compare", place)
     assert "run is given twice" in run_command("compare", place, place)
+
+
+def test_a_number_never_stands_under_another_model_s_name(exported, nano, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        words = ["--model", str(exported), "--set", f"policy.model={nano}", "--out", str(tmp_path / "o")]
+        cli.main(["evaluate", *words])
+    assert ended.value.code == 2 and not (tmp_path / "o").exists()
+    assert f"policy.model={nano} contradicts --model {exported}: leave one of them out" in capsys.readouterr().err
+    assert evaluate_model.model_config(str(exported), None, {"policy.model": str(exported)}).policy.model == str(
+        exported
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,11 @@ from trl import SFTConfig, SFTTrainer
 from skill1.config import STRICT, Config, ConfigError, knob
 from skill1.distributed import join_processes
 from skill1.models.demonstrate import incomplete
-from skill1.models.export import merged, save_whole, whole_folder
 from skill1.policy import load_model
 from skill1.prompts import make_prompts
 from skill1.sharding import check_sharding, sharding_arguments
 from skill1.store.atomic import replace_file
+from skill1.store.model_folder import merge_adapter, save_model, whole_folder
 from skill1.store.run_directory import RunError
 from skill1.trl_config import lora_config
 
@@ -181,8 +181,8 @@ def cold_start(
     if state.is_main_process:
         policy = config.policy
         with whole_folder(out) as folder:
-            whole = merged(policy, trained) if policy.lora_rank else load_model(policy, str(trained))[0]
-            save_whole(whole, tokenizer, folder)
+            whole = load_model(policy, None if policy.lora_rank else str(trained))[0]
+            save_model(merge_adapter(whole, trained) if policy.lora_rank else whole, tokenizer, folder)
             (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n")
         shutil.rmtree(place)
     state.wait_for_everyone()

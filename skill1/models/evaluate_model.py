@@ -1,4 +1,4 @@
-"""Evaluation of any causal LM or endpoint by the code and protocol that evaluates a run (method section 8).
+"""Evaluation of any causal LM or endpoint by the code and protocol that evaluates a run.
 
 A model that `skill1 export` wrote brings its configuration and its skills, and gives exactly the outcomes of its run's
 own evaluation. Any other is asked with the `full` prompts of a preset: without a library this is acting zero-shot,
@@ -41,13 +41,15 @@ class ModelEvaluation:
 def model_config(
     model: str, preset: str | None = None, overrides: Mapping[str, Any] | None = None, *, endpoint: bool = False
 ) -> Config:
-    """How to evaluate `model`: by `preset`, else by the configuration exported with it, else by preset "paper".
+    """Say how to evaluate `model`: by `preset`, else by the configuration exported with it, else by preset "paper".
 
     Raises:
-        ConfigError: see `load_config`.
+        ConfigError: see `load_config`; or `overrides` name another model.
     """
     training = None if endpoint else read_training(Path(model))
     given = {"policy.model": model} | dict(overrides or {})
+    if given["policy.model"] != model:
+        raise ConfigError(f"policy.model={given['policy.model']} contradicts --model {model}: leave one of them out")
     if endpoint:
         given = {"policy.generate_batch": CONCURRENT} | given  # episodes, so requests, at a time
     if preset is None and training is not None:
