@@ -17,6 +17,7 @@ rollouts, environment and library included. The first step warms up and counts f
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
 import tempfile
@@ -33,18 +34,18 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, Qwen2Config
 
 sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
 
 from skill1.config import load_config
 from skill1.envs.alfworld.generate import generate
 from skill1.nano.model import END, PAD, nano_tokenizer
-from skill1.plan.architectures import SHIPPED, Shipped
+from skill1.plan.architecture import COPIED, qwen2
 from skill1.plan.duration import ADAM_TRAFFIC
-from skill1.plan.machine import GB, Machine, this_machine
-from skill1.plan.measured import peak_memory
+from skill1.plan.machine import GB, Machine
 from skill1.plan.plan import Plan, Planner
+from skill1.plan.rates import peak_memory, this_machine
 from skill1.plan.workload import Assumptions
 from skill1.records import STAGES, Rollout
 from skill1.store.run_directory import RunDirectory
@@ -53,14 +54,14 @@ from skill1.train import train
 NANO = Path(__file__).resolve().parents[1] / "data" / "nano-policy"
 _FULL = {"policy.gradient_checkpointing": True}
 _ADAPTERS = _FULL | {"policy.lora_rank": 32, "policy.lora_alpha": 64}  # as the preset small
-SIZES: dict[str, tuple[Shipped | None, dict[str, Any]]] = {
+SIZES: dict[str, tuple[Qwen2Config | None, dict[str, Any]]] = {
     "nano": (None, {}),
-    "100M": (Shipped("made up", 32768, 768, 2048, 12, 12, 4, tied=True, context=4096), _FULL),
-    "1.5B": (SHIPPED["Qwen/Qwen2.5-1.5B-Instruct"], _ADAPTERS),
+    "100M": (qwen2(32768, 768, 2048, 12, 12, 4, tied=True, context=4096), _FULL),
+    "1.5B": (COPIED["Qwen/Qwen2.5-1.5B-Instruct"], _ADAPTERS),
 }
-TINY: dict[str, tuple[Shipped | None, dict[str, Any]]] = {
-    "tiny": (Shipped("made up", 2048, 32, 96, 1, 2, 1, tied=True, context=1024), {}),
-    "tiny, adapters": (Shipped("made up", 2048, 32, 96, 2, 2, 1, tied=True, context=1024), _ADAPTERS),
+TINY: dict[str, tuple[Qwen2Config | None, dict[str, Any]]] = {
+    "tiny": (qwen2(2048, 32, 96, 1, 2, 1, tied=True, context=1024), {}),
+    "tiny, adapters": (qwen2(2048, 32, 96, 2, 2, 1, tied=True, context=1024), _ADAPTERS),
 }
 LIMITS = [f"{'rollout' if stage == 'act' else 'method'}.max_{stage}_tokens" for stage in STAGES]
 SETTINGS = {
@@ -117,9 +118,9 @@ class Measured:
     steps: int
 
 
-def make_model(folder: Path, shape: Shipped, dtype: torch.dtype, device: torch.device) -> None:
+def make_model(folder: Path, shape: Qwen2Config, dtype: torch.dtype, device: torch.device) -> None:
     """Random weights and the nano tokenizer, whose words are the first of the model's vocabulary."""
-    tokenizer, config = nano_tokenizer("alfworld"), shape.config()
+    tokenizer, config = nano_tokenizer("alfworld"), copy.deepcopy(shape)
     ends = {"eos_token_id": tokenizer.convert_tokens_to_ids(END), "pad_token_id": tokenizer.convert_tokens_to_ids(PAD)}
     config.update(ends | {"bos_token_id": None})
     torch.manual_seed(0)
@@ -167,7 +168,7 @@ def _itemsize(plan: Plan) -> int:
 
 
 def measure(
-    name: str, shape: Shipped | None, given: dict[str, Any], world: Path, folder: Path, machine: Machine
+    name: str, shape: Qwen2Config | None, given: dict[str, Any], world: Path, folder: Path, machine: Machine
 ) -> Measured:
     device = _device()
     model = NANO if shape is None else folder / "model"

@@ -31,8 +31,8 @@ sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for th
 from skill1.config import Config, load_config
 from skill1.nano.model import make_tokenizer
 from skill1.plan.duration import ADAM_TRAFFIC
-from skill1.plan.graph import Graph, Speed, Weights
-from skill1.plan.measured import measure_rates, peak_memory
+from skill1.plan.passes import Passes, Weights
+from skill1.plan.rates import peak_memory, this_machine
 from skill1.policy import Policy
 from skill1.prompts import make_prompts
 from skill1.records import Row
@@ -109,22 +109,21 @@ def measure(size: str, checkpointing: bool) -> None:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(shape)
 
-    flops, bandwidth, host = measure_rates(torch.device("cpu"), torch.float32, time.process_time)
-    speed = Speed(flops, bandwidth, host, overlap=False)
+    machine = this_machine(1, dtype="float32", clock=time.process_time)
     times: list[float] = []
     grown = peak_memory(torch.device("cpu"), lambda: times.extend(train(model, config)))
-    graph = Graph(shape, Weights(torch.float32, torch.float32, None))
-    passes, parameters = graph.update(ROWS, PROMPT, COMPLETION, checkpointing), graph.parameters.total
-    prefill, decode = graph.prefill(ROWS, PROMPT), graph.decode(ROWS, PROMPT + COMPLETION // 2)
-    written = prefill.seconds(speed) + (COMPLETION - 1) * decode.seconds(speed)
-    update = MICRO_BATCHES * passes.seconds(speed) + ADAM_TRAFFIC * parameters / bandwidth
+    passes = Passes(shape, Weights(torch.float32, torch.float32, None))
+    step, parameters = passes.update(ROWS, PROMPT, COMPLETION, checkpointing), passes.parameters.total
+    prefill, decode = passes.prefill(ROWS, PROMPT), passes.decode(ROWS, PROMPT + COMPLETION // 2)
+    written = prefill.seconds(machine) + (COMPLETION - 1) * decode.seconds(machine)
+    update = MICRO_BATCHES * step.seconds(machine) + ADAM_TRAFFIC * parameters / machine.bandwidth
     name = f"{size} ({parameters / 1e6:.1f} M{', checkpointing' if checkpointing else ''})"
     untouched = 4 * ROWS * COMPLETION * max(0, _CHUNKED_LOGPROB_CHUNK_SIZE - shape.vocab_size)
-    predicted = 3 * 4 * parameters + passes.peak - untouched
+    predicted = 3 * 4 * parameters + step.peak - untouched
     report(name, "memory of an update, MB", grown / 1e6, predicted / 1e6)
     report(name, "update, ms", 1e3 * min(times), 1e3 * update)
     report(name, "generation, ms", 1e3 * generate(model, config), 1e3 * written)
-    rates = f"{flops / 1e9:.1f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s, {host * 1e6:.2f} us an operator"
+    rates = f"{machine.flops / 1e9:.1f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s, {machine.host * 1e6:.2f} us an operator"
     print(f"{name:<26} rates of this machine      {rates}")
 
 

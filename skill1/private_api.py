@@ -29,13 +29,11 @@ PRIVATE_API: dict[str, tuple[str, ...]] = {
         "torch.distributed.fsdp._fully_shard._fsdp_state.FSDPState._fsdp_param_groups",
         "torch.nn.Module._parameters",  # copies take the parameters' places
     ),
-    "skill1.plan.graph": (
+    "skill1.plan.passes": (
         "trl.trainer.utils.add_fused_lm_head",  # TRL installs it; the trainer passes its `shift_labels`, `fused_lm_head`
         "torch._subclasses.fake_tensor.FakeTensorMode",
         "torch.utils._python_dispatch.TorchDispatchMode",
-        "torch.utils._pytree.tree_iter",
+        "torch.utils._pytree.tree_leaves",
         "torch.UntypedStorage._cdata",  # the identity of a storage
-        "torch.nn.Module._parameters",
-        "torch.nn.Module._buffers",
     ),
 }

@@ -170,12 +170,12 @@ def test_a_bank_goes_along_and_is_used(world, warm, tmp_path):
     model, tokenizer = load_model(config.policy)
     for part in (model, tokenizer):
         part.save_pretrained(made.checkpoint_dir(1))
-    LiveBank(config.bank, "alfworld", HashEncoder(), bank).save(made.checkpoint_dir(1) / "library")
+    LiveBank(config.method, "alfworld", HashEncoder(), bank).save(made.checkpoint_dir(1) / "library")
     mark_complete(made.checkpoint_dir(1), 1, {})
     made.close()
     folder = export(tmp_path / "run", tmp_path / "model")
     assert "| gen_001 | general | Look \\| around | open drawers first |  |" in (folder / "SKILLS.md").read_text()
-    assert "holds the 1 entries of the skill bank" in (folder / "README.md").read_text()
+    assert "holds the 1 skills it had then" in (folder / "README.md").read_text()
     own, again = evaluate_run(tmp_path / "run", progress=False), evaluated(folder, tmp_path / "out")
     for mine, theirs in zip(own, again, strict=True):
         assert theirs.library == "given" and theirs.frame["steps"].equals(mine.frame["steps"])
@@ -317,7 +317,6 @@ def test_a_number_never_stands_under_another_model_s_name(exported, nano, tmp_pa
     [
         ("--step 1 --model x", "--step is for runs, not for a --model"),
         ("--preset nano", "--preset is for a --model"),
-        ("--set train.steps=1", "--set is for a --model"),
         ("--endpoint http://x", "--endpoint is for a --model"),
         ("--model x --api-key-env KEY", "--api-key-env is for an --endpoint"),
         ("--model x --preset nanoo", "did you mean 'nano'?"),

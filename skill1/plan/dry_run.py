@@ -7,8 +7,8 @@ from pathlib import Path
 from skill1.checks import check_run
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
-from skill1.plan.machine import this_machine
 from skill1.plan.plan import Plan, Planner
+from skill1.plan.rates import this_machine
 from skill1.policy import load_tokenizer
 from skill1.store.run_directory import RunDirectory, RunError
 
@@ -27,11 +27,6 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     if not tasks:
         raise ConfigError(f"environment.train_split={config.environment.train_split}: the data holds no such game")
     planner = Planner.of(config.policy.model)
-    if planner.architecture.shipped:
-        raise ConfigError(
-            f"policy.model: {config.policy.model} is not in the hub's local cache, and the hub cannot be reached: "
-            "download it first, or plan without weights with `skill1 plan`"
-        )
     try:
         load_tokenizer(config.policy.model)
     except (OSError, ValueError) as error:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from skill1.config import Config
-from skill1.plan.graph import Graph, Speed
 from skill1.plan.machine import Machine
-from skill1.plan.memory import rows_of_call, typical_rows
-from skill1.plan.workload import Stages, Workload
+from skill1.plan.passes import Passes
+from skill1.plan.workload import Calls, Workload, rows_of_call
 
 ADAM_TRAFFIC = 7 * 4  # bytes a parameter: reads weight, gradient, two moments; writes weight and moments
 
@@ -26,8 +25,6 @@ class Duration:
     update: float  # forward, backward and optimizer steps
     updates: int
     micro_batches: int
-    update_tokens: int  # put through the model by one GPU, padding included
-    update_flops: float  # of all GPUs
     mfu: float  # share of the peak rate that forward and backward passes reach
 
     @property
@@ -35,52 +32,46 @@ class Duration:
         return self.generation + self.scoring + self.update
 
 
-def estimate_duration(config: Config, graph: Graph, machine: Machine, workload: Workload) -> Duration:
-    """Seconds of one step; exchange between GPUs overlaps with computing, the longer one counts."""
-    speed, size = machine.speed, graph.parameters
+def estimate_duration(config: Config, passes: Passes, machine: Machine, workload: Workload) -> Duration:
+    """Estimate one step; exchange between GPUs overlaps with computing, the longer one counts."""
+    size = passes.parameters
     compute = getattr(torch, config.policy.dtype).itemsize
     share = (machine.gpus - 1) / machine.gpus  # of an all-gather or reduce-scatter that comes from elsewhere
     gather = share * compute * size.total / machine.link if machine.sharded else 0.0
-    written = sum(_generation(s, config, graph.writer, speed, machine.gpus) for s in workload.stages)
+    written = sum(_generation(calls, config, passes.writer, machine) for calls in workload.stages)
 
-    act = workload.act.lengths
-    typical = (typical_rows(config, workload), act.prompt, act.completion)
-    padded = typical[0] * (act.prompt + act.completion)
-    passes = graph.update(*typical, config.policy.gradient_checkpointing)
-    scores = graph.score(*typical)
-    lengths = {s.stage: s.lengths.prompt + s.lengths.completion for s in workload.stages}
-    row_tokens = [lengths[s.stage] for s in workload.stages for _ in range(s.rows)]
-    updates = workload.updates(config, machine.gpus)
-    tokens = [  # of each micro-batch on the rank that is dealt first, update by update
-        [len(m.ranks[0]) * max(row_tokens[i] for i in m.ranks[0]) for m in update.micro_batches] for update in updates
+    typical = (workload.micro_rows, workload.act.prompt, workload.act.completion)
+    padded = workload.micro_rows * (workload.act.prompt + workload.act.completion)
+    update, score = passes.update(*typical, config.policy.gradient_checkpointing), passes.score(*typical)
+    rows = workload.shape().rows
+    tokens = [  # padding included, of each micro-batch on the rank that is dealt first, update by update
+        [len(m.ranks[0]) * int(rows[list(m.ranks[0])].max()) for m in u.micro_batches]
+        for u in workload.updates(config, machine.gpus)
     ]
     # FSDP2 gathers weights twice and scatters gradients in every micro-batch, DDP reduces whole ones once an update
     scatter = share * compute * size.trained / machine.link if machine.sharded else 0.0
-    trained = [max(t / padded * passes.seconds(speed), 2 * gather + scatter) for update in tokens for t in update]
-    step_bytes = ADAM_TRAFFIC * size.trained / machine.shards
+    trained = [max(t / padded * update.seconds(machine), 2 * gather + scatter) for u in tokens for t in u]
+    adam = ADAM_TRAFFIC * size.trained / machine.shards / machine.bandwidth
     exchange = 0.0 if machine.sharded else share * size.trained * 4 * 2 / machine.link
-    second = sum(sum(update) for update in tokens[1:])  # tokens whose old log-probabilities are needed
-    scored = second + (sum(map(sum, tokens)) if config.train.kl > 0 else 0)
-    update_flops = sum(map(sum, tokens)) / padded * passes.flops
+    every = sum(map(sum, tokens))
+    scored = (every - sum(tokens[0])) + (every if config.train.kl > 0 else 0)  # old ones from the second update on
     return Duration(
         generation=written + gather,
         generation_exchange=gather,
-        scoring=scored / padded * scores.seconds(speed),
-        update=sum(trained) + len(updates) * (step_bytes / machine.bandwidth + exchange),
-        updates=len(updates),
+        scoring=scored / padded * score.seconds(machine),
+        update=sum(trained) + len(tokens) * (adam + exchange),
+        updates=len(tokens),
         micro_batches=len(trained),
-        update_tokens=sum(map(sum, tokens)),
-        update_flops=update_flops * machine.gpus,
-        mfu=update_flops / sum(trained) / machine.flops,
+        mfu=every / padded * update.flops / sum(trained) / machine.flops,
     )
 
 
-def _generation(stage: Stages, config: Config, graph: Graph, speed: Speed, gpus: int) -> float:
+def _generation(calls: Calls, config: Config, passes: Passes, machine: Machine) -> float:
     """Seconds of a stage's calls on one GPU, with whole weights."""
-    live = stage.rows / stage.calls / gpus  # prompts of a call, on average
-    batches = math.ceil(live / rows_of_call(config, stage.lengths.prompt + stage.limit))
+    live = calls.rows / calls.calls / machine.gpus  # prompts of a call, on average
+    batches = math.ceil(live / rows_of_call(config, calls.width))
     rows = max(1, round(live / batches))
-    prefill = graph.prefill(rows, stage.lengths.prompt).seconds(speed)
-    decode = graph.decode(rows, stage.lengths.prompt + stage.longest // 2).seconds(speed)
-    tokens = stage.longest - 1  # the first comes from the prompts' pass
-    return stage.calls * batches * (prefill + tokens * decode)
+    prefill = passes.prefill(rows, calls.lengths.prompt).seconds(machine)
+    decode = passes.decode(rows, calls.lengths.prompt + calls.longest // 2).seconds(machine)
+    tokens = calls.longest - 1  # the first comes from the prompts' pass
+    return calls.calls * batches * (prefill + tokens * decode)

@@ -1,20 +1,14 @@
-"""The machine a plan is for: a described one, or this one as measured."""
+"""The machine a plan is for: GPUs that need not be here, or this one as measured (`skill1.plan.rates`)."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, replace
-
-import psutil
-import torch
+from dataclasses import dataclass
 
 from skill1.config import ConfigError
 from skill1.devices import PEAK_FLOPS
-from skill1.plan.graph import Speed
-from skill1.plan.measured import measure_rates
 
 GB = 1e9
-_HOST = 8e-6  # ours: an eager transformers operator, Python included
+_HOST = 8e-6  # ours: an operator of eager PyTorch under transformers, Python included
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +48,6 @@ class Machine:
     def shards(self) -> int:
         return self.gpus if self.sharded else 1
 
-    @property
-    def speed(self) -> Speed:
-        return Speed(self.flops * self.mfu, self.bandwidth, self.host, self.overlap)
-
 
 def gpu_machine(
     gpus: int,
@@ -72,7 +62,9 @@ def gpu_machine(
     host: float = _HOST,
     reserve: float = 0.08,
 ) -> Machine:
-    """GPUs of the H100/H800 class, unless told otherwise; bandwidth .7 of the data sheet's, link .75 of an H800's.
+    """Describe GPUs of the H100/H800 class, unless told otherwise.
+
+    Bandwidth is .7 of the data sheet's, link .75 of an H800's.
 
     Args:
         memory: bytes of each.
@@ -86,25 +78,3 @@ def gpu_machine(
     rate = PEAK_FLOPS["H100"][dtype] if flops is None else flops
     name = "GPUs of the H100/H800 class (assumed)" if flops is None else "GPUs of the given rate"
     return Machine(name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread)
-
-
-def this_machine(processes: int, *, dtype: str, reserve: float = 0.08, sharded: bool = False) -> Machine:
-    """The GPUs of this machine, or its CPU shared by `processes`; memory and rates measured (seconds).
-
-    Raises:
-        ConfigError: more processes than GPUs.
-    """
-    if torch.cuda.is_available():
-        if processes > torch.cuda.device_count():
-            raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
-        free = min(torch.cuda.mem_get_info(device)[0] for device in range(processes))
-        flops, bandwidth, host = measure_rates(torch.device("cuda"), getattr(torch, dtype))
-        gpu = gpu_machine(
-            processes, free, dtype=dtype, sharded=sharded, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host,
-            reserve=reserve,
-        )  # fmt: skip
-        return replace(gpu, name=f"{torch.cuda.get_device_name()} (free memory and rates measured just now)")
-    flops, bandwidth, host = measure_rates(torch.device("cpu"), getattr(torch, dtype))
-    memory = psutil.virtual_memory().available / processes
-    name = f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)"
-    return Machine(name, processes, memory, flops, 1.0, bandwidth, bandwidth, host, False, reserve, sharded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,20 +9,12 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from skill1.config import Config, ConfigError, method_of, override
-from skill1.plan.architectures import Architecture, read_architecture
+from skill1.config import Config, ConfigError, flatten, method_of, override
+from skill1.plan.architecture import Architecture, read_architecture
 from skill1.plan.duration import Duration, estimate_duration
-from skill1.plan.graph import Graph, Parameters, Weights
 from skill1.plan.machine import Machine
-from skill1.plan.memory import (
-    GENERATION,
-    LONGEST_ROW,
-    MICRO_BATCH,
-    SCORING,
-    Memory,
-    estimate_memory,
-    without_activations,
-)
+from skill1.plan.memory import GENERATION, LONGEST_ROW, MICRO_BATCH, SCORING, Memory, estimate_memory, held_memory
+from skill1.plan.passes import Parameters, Passes, Weights
 from skill1.plan.workload import Assumptions, Workload, make_workload
 from skill1.trl_config import lora_config
 
@@ -31,11 +22,20 @@ _MOST_GPUS = 64
 _LORA_RANK = 32  # suggested
 _PROMPTS = "rollout.max_prompt_tokens"
 # What a phase's memory depends on, in the order in which they are halved.
-_KNOBS: dict[str, tuple[str, ...]] = {
-    "policy.generate_batch": (GENERATION,),
-    "train.tokens_per_micro_batch": (MICRO_BATCH,),
-    _PROMPTS: (LONGEST_ROW, SCORING),  # the only one that changes the result: last
+_KNOBS = {
+    GENERATION: "policy.generate_batch",
+    MICRO_BATCH: "train.tokens_per_micro_batch",
+    LONGEST_ROW: _PROMPTS,  # the only one that changes the result: last
+    SCORING: _PROMPTS,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A change with which the plan fits, and the peak it would have."""
+
+    changes: Mapping[str, Any]  # configuration fields, and "gpus"
+    peak: float  # bytes on each GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,10 @@ class Plan:
     config: Config
     machine: Machine
     source: str  # of the architecture
-    parameters: Parameters
-    memory: Memory
-    flipped: Memory  # with policy.gradient_checkpointing the other way
-    workload: Workload
     assumptions: Assumptions
+    parameters: Parameters
+    workload: Workload
+    memory: Memory
     duration: Duration
     suggestions: tuple[Suggestion, ...] = ()
 
@@ -63,20 +62,12 @@ class Plan:
         return self.duration.step * self.config.train.steps / 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """A change with which the plan fits, and the peak it would have."""
-
-    changes: Mapping[str, Any]  # configuration fields, and "gpus"
-    peak: float  # bytes on each GPU
-
-
 @dataclass
 class Planner:
     """Plans of one model, with what was counted kept between them."""
 
     architecture: Architecture
-    _graphs: dict[tuple[Any, ...], Graph] = field(default_factory=dict)
+    _passes: dict[tuple[Any, ...], Passes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: str) -> Planner:
@@ -84,23 +75,31 @@ class Planner:
         return cls(read_architecture(model))
 
     def plan(self, config: Config, machine: Machine, assumptions: Assumptions | None = None) -> Plan:
-        """Memory and time of `config` on `machine`, with suggestions if it does not fit.
+        """Plan `config` on `machine`, with suggestions if it does not fit.
 
         Raises:
             ConfigError: the configuration cannot run on so many GPUs, or with this model, or an assumption is
                 impossible.
         """
         check(config, machine.gpus, self.architecture.config)
-        assumptions = assumptions or Assumptions()
-        workload = make_workload(config, assumptions)
-        graph = self._graph(config, machine)
-        memory = estimate_memory(config, graph, machine, workload)
-        turned = {"policy.gradient_checkpointing": not config.policy.gradient_checkpointing}
-        flipped = estimate_memory(_changed(config, turned), graph, machine, workload)
-        duration = estimate_duration(config, graph, machine, workload)
+        given = assumptions or Assumptions()
+        workload, passes = make_workload(config, given), self.passes(config, machine)
+        memory = estimate_memory(config, passes, machine, workload)
+        duration = estimate_duration(config, passes, machine, workload)
         source = self.architecture.source
-        plan = Plan(config, machine, source, graph.parameters, memory, flipped, workload, assumptions, duration)
+        plan = Plan(config, machine, source, given, passes.parameters, workload, memory, duration)
         return plan if plan.fits else replace(plan, suggestions=tuple(self._suggest(plan)))
+
+    def passes(self, config: Config, machine: Machine) -> Passes:
+        """The passes of the model with weights as `config` holds them on `machine`."""
+        policy, sharded = config.policy, machine.shards > 1
+        key = (policy.dtype, policy.lora_rank, policy.lora_alpha, sharded)
+        if key not in self._passes:
+            compute = getattr(torch, policy.dtype)
+            # full fine-tuning holds float32, which FSDP2 gathers in the compute dtype (policy.load_model)
+            held = compute if policy.lora_rank or sharded else torch.float32
+            self._passes[key] = Passes(self.architecture.config, Weights(held, compute, lora_config(config)))
+        return self._passes[key]
 
     def _suggest(self, plan: Plan) -> Iterator[Suggestion]:
         """For this machine with these weights, for more GPUs and for LoRA: the mildest changes that fit."""
@@ -111,63 +110,37 @@ class Planner:
                     break
 
     def _shrink(self, plan: Plan, change: Mapping[str, Any]) -> Suggestion | None:
-        """`change` and the largest halvings of what each phase depends on that fit; None if there are none."""
+        """`change` and the fewest halvings of what each phase depends on that fit; None if there are none."""
         changes = dict(change)
-        config, machine = self._with(plan, changes)
-        size = self._graph(config, machine).parameters
-        if sum(without_activations(config, size, machine).values()) > machine.usable:
+        config, machine = _changed(plan, changes)
+        if held_memory(config, self.passes(config, machine).parameters, machine).total > machine.usable:
             return None
-        for name, phases in _KNOBS.items():
-            value = _value(plan.config, name)
+        for phase, name in _KNOBS.items():
             least = max(s.lengths.prompt for s in plan.workload.stages) if name == _PROMPTS else 1
-            values = [value, *_halves(value, least)]
-            if self._fits(plan, changes, phases):
-                continue
-            chosen = bisect_left(values, True, key=lambda n: self._fits(plan, changes | {name: n}, phases))
-            if chosen == len(values):
-                return None
-            changes[name] = values[chosen]
+            while self._memory(plan, changes).phases[phase] > machine.usable:
+                changes[name] = changes.get(name, flatten(config)[name]) // 2
+                if changes[name] < least:
+                    return None
         return Suggestion(changes, self._memory(plan, changes).peak)
 
-    def _fits(self, plan: Plan, changes: Mapping[str, Any], phases: tuple[str, ...]) -> bool:
-        needed = self._memory(plan, changes).phases
-        return all(needed[phase] <= plan.machine.usable for phase in phases)
-
     def _memory(self, plan: Plan, changes: Mapping[str, Any]) -> Memory:
-        config, machine = self._with(plan, changes)
-        return estimate_memory(config, self._graph(config, machine), machine, make_workload(config, plan.assumptions))
-
-    @staticmethod
-    def _with(plan: Plan, changes: Mapping[str, Any]) -> tuple[Config, Machine]:
-        machine = replace(plan.machine, gpus=changes["gpus"], sharded=True) if "gpus" in changes else plan.machine
-        return _changed(plan.config, {name: value for name, value in changes.items() if name != "gpus"}), machine
-
-    def _graph(self, config: Config, machine: Machine) -> Graph:
-        policy = config.policy
-        sharded = machine.shards > 1
-        key = (policy.dtype, policy.lora_rank, policy.lora_alpha, sharded)
-        if key not in self._graphs:
-            compute = getattr(torch, policy.dtype)
-            # full fine-tuning holds float32, which FSDP2 gathers in the compute dtype (policy.load_model)
-            held = compute if policy.lora_rank or sharded else torch.float32
-            self._graphs[key] = Graph(self.architecture.config, Weights(held, compute, lora_config(config)))
-        return self._graphs[key]
+        config, machine = _changed(plan, changes)
+        return estimate_memory(config, self.passes(config, machine), machine, make_workload(config, plan.assumptions))
 
 
 def check(config: Config, ranks: int, architecture: PretrainedConfig) -> None:
-    """Raises ConfigError where training could not start or would stop: the arithmetic of ranks and lengths."""
+    """Raise ConfigError where training could not start or would stop: the arithmetic of ranks and lengths."""
     if ranks > config.rollout.tasks_per_step:
         raise ConfigError(
             f"{ranks} processes for rollout.tasks_per_step={config.rollout.tasks_per_step} groups: every process plays "
             "whole groups, so use fewer GPUs or more tasks a step"
         )
-    rollout = config.rollout
     limit = max(method_of(config).trained_stages(config).values())
     context = architecture.max_position_embeddings
-    if rollout.max_prompt_tokens + limit > context:
+    if config.rollout.max_prompt_tokens + limit > context:
         raise ConfigError(
-            f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} and {limit} completion tokens are more than the "
-            f"model's {context} positions"
+            f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens} and {limit} completion tokens are more than "
+            f"the model's {context} positions"
         )
 
 
@@ -183,18 +156,6 @@ def _kinds(plan: Plan) -> Iterator[list[dict[str, Any]]]:
         yield [free | {"policy.lora_rank": _LORA_RANK}]
 
 
-def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    return override(config, changes)
-
-
-def _value(config: Config, name: str) -> int:
-    section, leaf = name.split(".")
-    return getattr(getattr(config, section), leaf)
-
-
-def _halves(value: int, least: int) -> list[int]:
-    """value // 2, value // 4, ... down to `least`."""
-    found = []
-    while (value := value // 2) >= least:
-        found.append(value)
-    return found
+def _changed(plan: Plan, changes: Mapping[str, Any]) -> tuple[Config, Machine]:
+    machine = replace(plan.machine, gpus=changes["gpus"], sharded=True) if "gpus" in changes else plan.machine
+    return override(plan.config, {name: value for name, value in changes.items() if name != "gpus"}), machine

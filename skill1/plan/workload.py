@@ -23,31 +23,36 @@ class Lengths:
     completion: int
 
 
-# ours. full: characters of this kit's templates on generated games (24 rooms, 30 steps) / 3.6, and answers of the form
-# that the templates ask for. compact: tokens of the nano policy's own calls.
-_LENGTHS: dict[str, dict[Stage, Lengths]] = {
-    "full": {
-        "query": Lengths(200, 40),
-        "rerank": Lengths(680, 20),
-        "act": Lengths(450, 120),
-        "distill": Lengths(1150, 150),
-    },
-    "compact": {
-        "query": Lengths(8, 8),
-        "rerank": Lengths(60, 6),
-        "act": Lengths(57, 5),
-        "distill": Lengths(128, 14),
-    },
-}
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """What the calls of a prompt set look like. Ours."""
 
-# ours, tokens of each skill or bank entry in an act prompt beside the one that the lengths above hold. full: a title, a
-# principle and when it applies, in a sentence each. compact: between "mug in cabinet ;" and a shop's eight words.
-_ENTRY = {"full": 60, "compact": 6}
+    lengths: dict[Stage, Lengths]  # of other stages: those of "distill"
+    skill: int  # tokens of each skill in an act prompt beside the one that the lengths hold
+
+
+_TYPICAL = {
+    # characters of this kit's templates on generated games (24 rooms, 30 steps) / 3.6, answers of the form that they ask
+    # for, and skills of a title, a principle and when it applies, in a sentence each
+    "full": Typical(
+        {
+            "query": Lengths(200, 40),
+            "rerank": Lengths(680, 20),
+            "act": Lengths(450, 120),
+            "distill": Lengths(1150, 150),
+        },
+        skill=60,
+    ),
+    # tokens of the nano policy's own calls; skills between "mug in cabinet ;" and a shop's eight words
+    "compact": Typical(
+        {"query": Lengths(8, 8), "rerank": Lengths(60, 6), "act": Lengths(57, 5), "distill": Lengths(128, 14)}, skill=6
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Assumptions:
-    """What the configuration does not say. None = the default that `Workload` states."""
+    """What the configuration does not say. None = the default that `make_workload` states."""
 
     turns: float | None = None  # actions per episode, mean
     prompt: int | None = None  # tokens of an act prompt, mean
@@ -56,7 +61,7 @@ class Assumptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
+class Calls:
     """The calls of one stage in a step."""
 
     stage: Stage
@@ -66,6 +71,11 @@ class Stages:
     calls: int  # one after the other: an episode's actions are
     longest: int  # tokens that a call generates
 
+    @property
+    def width(self) -> int:
+        """Tokens of a typical prompt and of the longest answer."""
+        return self.lengths.prompt + self.limit
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -73,9 +83,11 @@ class Workload:
 
     episodes: int
     turns: float  # actions per episode
-    stages: tuple[Stages, ...]
-    shown: int  # most skills or bank entries in an act prompt
-    entry: int  # tokens of each but the first
+    stages: tuple[Calls, ...]
+    shown: int  # most skills in an act prompt
+    skill: int  # tokens of each but the first
+    longest: tuple[int, int]  # prompt and completion tokens of the longest row that training takes
+    micro_rows: int  # of a micro-batch of act rows
 
     @property
     def rows(self) -> int:
@@ -91,29 +103,31 @@ class Workload:
         return sum(s.rows * s.lengths.completion for s in self.stages)
 
     @property
-    def act(self) -> Stages:
-        return next(s for s in self.stages if s.stage == "act")
+    def act(self) -> Lengths:
+        return next(s.lengths for s in self.stages if s.stage == "act")
 
     def updates(self, config: Config, world: int) -> tuple[Update, ...]:
-        """How training would cut these rows, all of them trained, for `world` ranks."""
-        repeats = [s.rows for s in self.stages]
-        prompts = np.repeat([s.lengths.prompt for s in self.stages], repeats)
-        completions = np.repeat([s.lengths.completion for s in self.stages], repeats)
-        train = config.train
+        """Cut these rows, all of them trained, for `world` ranks as training would."""
         return plan_updates(
-            Shape(prompts.astype(np.int64), completions.astype(np.int64)),
+            self.shape(),
             np.ones(self.rows, dtype=bool),
             world=world,
-            rows_per_update=train.rows_per_update,
-            rows_per_micro_batch=train.rows_per_micro_batch,
-            tokens_per_micro_batch=train.tokens_per_micro_batch,
-            seed=train.seed,
+            rows_per_update=config.train.rows_per_update,
+            rows_per_micro_batch=config.train.rows_per_micro_batch,
+            tokens_per_micro_batch=config.train.tokens_per_micro_batch,
+            seed=config.train.seed,
             step=0,
         )
 
+    def shape(self) -> Shape:
+        """Lengths of all rows, stage by stage."""
+        lengths = np.array([(s.lengths.prompt, s.lengths.completion) for s in self.stages], dtype=np.int64)
+        prompts, completions = np.repeat(lengths, [s.rows for s in self.stages], axis=0).T
+        return Shape(prompts, completions)
+
 
 def make_workload(config: Config, given: Assumptions) -> Workload:
-    """The calls of one step.
+    """Lay out the calls of one step.
 
     By default an episode takes .6 of the step limit's actions, and some episode of a step takes them all; an act prompt
     holds as many skills as it may (`Method.skills_shown`), in the share of the episodes that may hold any.
@@ -127,19 +141,18 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
         raise ConfigError(f"turns = {turns:g}: an episode takes more than 0 and at most environment.max_steps={most}")
     if given.longest < 1:
         raise ConfigError(f"longest = {given.longest:g}: the longest completion is at least the mean one")
-    lengths = dict(_LENGTHS[config.policy.prompts])
-    method, entry = method_of(config), _ENTRY[config.policy.prompts]
+    method = method_of(config)
     shown, share = method.skills_shown(config)
-    more = round(share * max(shown - 1, 0) * entry)
-    act = lengths["act"].prompt + more if given.prompt is None else given.prompt
-    lengths["act"] = replace(lengths["act"], prompt=act)
-    if given.completion is not None:
-        lengths["act"] = replace(lengths["act"], completion=given.completion)
+    typical = _TYPICAL.get(config.policy.prompts, _TYPICAL["full"])
+    usual = typical.lengths["act"]
+    act = Lengths(
+        usual.prompt + round(share * max(shown - 1, 0) * typical.skill) if given.prompt is None else given.prompt,
+        usual.completion if given.completion is None else given.completion,
+    )
+    lengths = typical.lengths | {"act": act}
     limits = method.trained_stages(config)
-    episodes = rollout.episodes
-    rows = {stage: round(episodes * turns) if stage == "act" else episodes for stage in limits}
     stages = []
-    for stage in limits:
+    for stage, limit in limits.items():
         wanted = lengths.get(stage, lengths["distill"])
         if wanted.prompt < 1 or wanted.completion < 1:
             raise ConfigError(f"{stage}: a prompt of {wanted.prompt} and a completion of {wanted.completion} tokens")
@@ -148,9 +161,22 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
                 f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} is less than a typical {stage} prompt "
                 f"({wanted.prompt} tokens): training would stop at it"
             )
-        completion = min(wanted.completion, limits[stage])
-        longest = min(limits[stage], math.ceil(given.longest * completion))
-        calls = most if stage == "act" else 1
-        kept = replace(wanted, completion=completion)
-        stages.append(Stages(stage, rows[stage], kept, limits[stage], calls, longest))
-    return Workload(episodes, turns, tuple(stages), shown, entry)
+        completion = min(wanted.completion, limit)
+        rows, calls = (round(rollout.episodes * turns), most) if stage == "act" else (rollout.episodes, 1)
+        longest = min(limit, math.ceil(given.longest * completion))
+        stages.append(Calls(stage, rows, replace(wanted, completion=completion), limit, calls, longest))
+    row = act.prompt + min(act.completion, limits["act"])
+    micro_rows = min(config.train.tokens_per_micro_batch // row, config.train.rows_per_micro_batch)
+    alone = (rollout.max_prompt_tokens, max(limits.values()))
+    return Workload(rollout.episodes, turns, tuple(stages), shown, typical.skill, alone, max(1, micro_rows))
+
+
+def rows_of_call(config: Config, width: int) -> int:
+    """Say how many rows a generate call takes at most whose prompts and answers are `width` tokens wide.
+
+    (The backends but `transformers` take all; what they hold at once is theirs to say.)
+    """
+    policy = config.policy
+    if policy.backend != "transformers":
+        return policy.generate_batch
+    return max(1, min(policy.generate_batch, policy.cache_tokens // width))

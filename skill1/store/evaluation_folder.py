@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunError, read_outcomes, write_outcomes
 from skill1.store.session import describe_session
 
+# fields that may differ where an evaluation is continued (the data has a hash of its own)
+_MAY_DIFFER = ("environment.data", "policy.generate_batch", "evaluation.passes", "evaluation.splits")
 _ABOUT, _CONFIG, _SUMMARY = "evaluation.json", "config.json", "summary.json"
 
 
@@ -50,7 +52,7 @@ class EvaluationFolder:
             return cls(path, config, about, {}, [session])
         there = cls.open(path)
         changed = {name: (there.about[name], about[name]) for name in about if there.about[name] != about[name]}
-        changed |= diff(_identity(there.config), _identity(config))
+        changed |= {name: both for name, both in diff(there.config, config).items() if name not in _MAY_DIFFER}
         if changed:
             listing = "; ".join(f"{name}: it has {old!r}, now {new!r}" for name, (old, new) in changed.items())
             raise RunError(f"{path} holds another evaluation ({listing}): choose another folder")
@@ -102,14 +104,3 @@ class EvaluationFolder:
 
 def is_evaluation(path: Path) -> bool:
     return (path / _ABOUT).is_file()
-
-
-def _identity(config: Config) -> Config:
-    """The configuration without what may differ when an evaluation goes on (the data has a hash of its own)."""
-    fresh = Config()
-    return replace(
-        config,
-        environment=replace(config.environment, data=None),
-        policy=replace(config.policy, generate_batch=fresh.policy.generate_batch),
-        evaluation=replace(config.evaluation, passes=fresh.evaluation.passes, splits=fresh.evaluation.splits),
-    )
