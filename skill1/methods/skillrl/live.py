@@ -195,9 +195,6 @@ class LiveBank:
         live.sequence, live.failed, live._window = sequence, failed, window
         return live
 
-    def __len__(self) -> int:
-        return len(self.bank)
-
     def state_hash(self) -> str:
         """SHA-256 of all that a checkpoint holds: equal on all ranks and after a resume."""
         state = (self.sequence, self.failed, self.bank.to_json(), [asdict(e) for e in self._window])
