@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
-from skill1.analysis.figures.style import themed
+from skill1.analysis.figures import style
 from skill1.config import Config, diff, load_config, method_of, override
 from skill1.envs.make import environment_spec, make_environment
 from skill1.play import load_policy
@@ -271,7 +271,7 @@ def row_table(statistics: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[statistics["arm"].unique(), order].astype({("rows", stage): int for stage in STAGES}).round(3)
 
 
-@themed
+@style.themed
 def draw(statistics: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     """Draw direction and size of each arm's gradient against the paper's, and which stages its credit goes to.
 
@@ -298,8 +298,8 @@ def draw(statistics: pd.DataFrame, compared: pd.DataFrame) -> Figure:
         start += shares[stage].to_numpy()
     right.set(xlabel=r"share of $\sum|A|\,w$", xlim=(0, 1))
     right.spines["left"].set_visible(False)
-    rows = statistics.groupby("arm", sort=False)["rows"].sum()
-    left.set_yticks(places, [f"{name} (n = {rows[name]})" for name in names])
-    left.set(ylim=(len(names) - 0.5, -0.5), ylabel="credit (n = rows)")
+    counts = statistics.groupby("arm", sort=False)["rows"].sum()
+    style.rows(left, [f"{name} (n = {counts[name]})" for name in names])
+    left.set(ylabel="credit (n = rows)")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=len(STAGES))
     return figure

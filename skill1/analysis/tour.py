@@ -25,7 +25,6 @@ class ScriptedPolicy:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: PromptSet, scripts: Sequence[Script]) -> None:
         self.prompts = prompts
-        self.asked: list[str] = []  # every prompt, in the order of asking
         self._tokenizer = tokenizer
         self._scripts = scripts
 
@@ -37,7 +36,6 @@ class ScriptedPolicy:
         Raises:
             IndexError: the script of a rollout is shorter than its episode.
         """
-        self.asked.extend(texts)
         answers = []
         for text, (*_, rollout, stage, actions) in zip(texts, seeds, strict=True):
             name = STAGES[stage]

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skill1.analysis.figures.style import dots, lines, percent, shades, themed, whole
+from skill1.analysis.figures.style import dots, lines, percent, rows, shades, themed, whole
 from skill1.analysis.library.bank import SECTIONS, BankRun
 from skill1.analysis.library.payoff import selections
 from skill1.analysis.library.study import LibraryRun
@@ -58,7 +58,7 @@ def lives(study: LibraryRun) -> Figure:
         axes.set(xlabel="age when retired (steps)", ylabel="U when retired", ylim=(0, 1))
     for axes in (left, middle, *rest):
         whole(axes.xaxis)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2 if axes is middle else 1)
     return figure
 
 
@@ -113,8 +113,7 @@ def pays(chosen: pd.DataFrame, variant: str = "full") -> Figure:
         if found:
             dots(axes, at, found, (shade, "o"), f"skills that {end} most", horizontal=True)
     labels = [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in chosen.itertuples()]
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+    rows(axes, labels)
     axes.set_xlabel(
         "success with the skill - the group's other episodes\n(points, 95 % interval; n episodes in groups)"
     )
@@ -228,12 +227,12 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
     for axes, label, variant in zip(panels, labels, variants, strict=True):
         part = spots[spots["label"] == label]
         used = part[part["used"] > 0]
-        for name, rows, column, style in (
+        for name, spot, column, style in (
             ("skills", part, "skills", {"color": _GREY, "alpha": 0.7}),
             (f"most-used tenth, {label}", used, "used", {"color": colour_of(variant)}),
         ):
-            area = (80 * rows[column] / largest).clip(lower=12)  # points squared, never too small to be seen
-            handles[name] = axes.scatter(rows["x"], rows["y"], s=area, edgecolor="white", linewidth=0.3, **style)
+            area = (80 * spot[column] / largest).clip(lower=12)  # points squared, never too small to be seen
+            handles[name] = axes.scatter(spot["x"], spot["y"], s=area, edgecolor="white", linewidth=0.3, **style)
         numbers = f"{part['skills'].sum()} skills at {len(part)} places\nmost used: {part['used'].sum()} at {len(used)}"
         axes.set(title=f"{label}\n{numbers}", xticks=[], yticks=[])
         for spine in axes.spines.values():
