@@ -40,14 +40,6 @@ def test_games_are_parsed_once(tree):
     assert games.game(f"train/{HEAT}/trial_1") is first
 
 
-def test_explicit_lists_keep_their_order(tree):
-    games = GameTree(tree)
-    chosen = (f"train/{HEAT}/trial_2", f"train/{HEAT}/trial_1")
-    assert tuple(game.id for game in games.games("train", chosen)) == chosen
-    with pytest.raises(DataError, match="'train/none/trial_1' is not a playable game .*1 of 2 listed"):
-        games.games("train", (chosen[0], "train/none/trial_1"))
-
-
 def test_filters_are_the_packages(tree):
     base = len(GameTree(tree).games("train"))
     write_game(tree, "train/pick_and_place_with_movable_recep-Apple-Bowl-Fridge-1/trial_1")

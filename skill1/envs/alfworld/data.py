@@ -68,27 +68,15 @@ class GameTree:
             raise DataError(f"no game data: environment.data is not set and $ALFWORLD_DATA is empty; {_ADVICE}")
         return cls(Path(root).expanduser())
 
-    def games(self, split: str, ids: Iterable[str] | None = None) -> tuple[GameFile, ...]:
-        """Games of a split in sorted id order, or just those in `ids`, in their order.
+    def games(self, split: str) -> tuple[GameFile, ...]:
+        """Games of a split in sorted id order.
 
         Raises:
-            DataError: no such split, no playable game in it, a truncated game file, two text versions in one split, or
-                an id that is not a playable game of the split.
+            DataError: no such split, no playable game in it, a truncated game file, or two text versions in one split.
         """
         if split not in self._splits:
             self._splits[split] = self._scan(split)
-        games = self._splits[split]
-        if ids is None:
-            return games
-        known = {game.id: game for game in games}
-        chosen = tuple(ids)
-        unknown = [i for i in chosen if i not in known]
-        if unknown:
-            raise DataError(
-                f"{unknown[0]!r} is not a playable game of {self.folder / split} "
-                f"({len(unknown)} of {len(chosen)} listed ids are not; ids read '{split}/<task>/<trial>')"
-            )
-        return tuple(known[i] for i in chosen)
+        return self._splits[split]
 
     def has(self, split: str) -> bool:
         """Whether there is a folder of that split."""

@@ -13,12 +13,11 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from skill1.envs.generation import GenerationReport, Generator, check_integers, generate_once
+from skill1.envs.generation import GenerationReport, Generator, check_integers, generate_once, write_text
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
 from skill1.envs.webshop.goods import GOODS, Goods
 
@@ -105,21 +104,20 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     names = (*file_names(wanted), HUMAN)
 
     def make() -> tuple[dict[str, Any], str]:
-        out.mkdir(parents=True, exist_ok=True)
+        items, attributes, human = (list[str](), list[str](), list[str]())
         goals = {"synthetic": 0, "human": 0}
-        with ExitStack() as stack:
-            files = [stack.enter_context(_Json(out / name, mark)) for name, mark in zip(names, "[{{", strict=True)]
-            items, attributes, human = files
-            for product in make_products(wanted.seed, wanted.products, wanted.asked):
-                asin = product.record["asin"]
-                items.add(product.record)
-                attributes.add(product.attributes, asin)
-                if product.human:
-                    human.add(product.human, asin)
-                goals["human"] += len(product.human)
-                if "instruction" in product.attributes:
-                    options = product.record["customization_options"] or {}
-                    goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
+        for product in make_products(wanted.seed, wanted.products, wanted.asked):
+            key = json.dumps(product.record["asin"])
+            items.append(_json(product.record))
+            attributes.append(f"{key}: {_json(product.attributes)}")
+            human += [f"{key}: {_json(product.human)}"] if product.human else []
+            goals["human"] += len(product.human)
+            if "instruction" in product.attributes:
+                options = product.record["customization_options"] or {}
+                goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, members, (start, end) in zip(names, (items, attributes, human), ("[]", "{}", "{}"), strict=True):
+            write_text(out / name, start + "\n" + ",\n".join(members) + f"\n{end}\n")
         return goals, _datacard(wanted, goals)
 
     def lacks() -> str:
@@ -280,30 +278,8 @@ def _asin(seed: int, number: int) -> str:
     return f"B0{digits}"
 
 
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-class _Json:
-    """A JSON list or object written member by member: the catalogue need not fit in memory."""
-
-    def __init__(self, path: Path, mark: str) -> None:
-        self._path, self._mark = path, mark
-        self._between = f"{mark}\n"
-
-    def __enter__(self) -> Self:
-        self._file = self._path.open("w", encoding="utf-8", newline="\n")
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        empty = f"{self._mark}\n" if self._between[0] == self._mark else ""
-        self._file.write(f"{empty}\n{']' if self._mark == '[' else '}'}\n")
-        self._file.close()
-
-    def add(self, value: Any, key: str | None = None) -> None:
-        """Append an element, or a member under its key."""
-        name = "" if key is None else f"{json.dumps(key)}: "
-        self._file.write(f"{self._between}{name}{json.dumps(value, ensure_ascii=False)}")
-        self._between = ",\n"
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _datacard(parameters: CatalogueParameters, goals: Mapping[str, int]) -> str:
