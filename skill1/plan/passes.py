@@ -29,7 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from skill1.plan.machine import Machine
@@ -156,7 +156,7 @@ def _is_uniform(architecture: PretrainedConfig) -> bool:
     return len(set(getattr(architecture, "layer_types", None) or ())) <= 1
 
 
-def build(architecture: PretrainedConfig, weights: Weights) -> nn.Module:
+def build(architecture: PretrainedConfig, weights: Weights) -> Any:
     """Build the policy on the meta device, as `policy.load_model` and TRL make it: adapters are in float32."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture, dtype=weights.held)
@@ -168,7 +168,7 @@ def build(architecture: PretrainedConfig, weights: Weights) -> nn.Module:
     return model
 
 
-def count(model: nn.Module) -> Parameters:
+def count(model: Any) -> Parameters:
     """Count the parameters of a policy that `build` made."""
     parameters = dict(model.named_parameters())
     blocks = [sum(p.numel() for p in block.parameters()) for block in _causal(model).base_model.layers]
@@ -184,7 +184,7 @@ def count(model: nn.Module) -> Parameters:
 # -- the passes, on fake tensors ----------------------------------------------------------------------------------
 
 
-def _faked(model: nn.Module) -> nn.Module:
+def _faked(model: Any) -> Any:
     """Copy a model with fake tensors of a CPU in the places of the meta ones, and the head that TRL gives it."""
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
@@ -196,9 +196,7 @@ def _faked(model: nn.Module) -> nn.Module:
     return faked
 
 
-def _update(
-    model: nn.Module, compute: torch.dtype, rows: int, prompt: int, completion: int, checkpointing: bool
-) -> Pass:
+def _update(model: Any, compute: torch.dtype, rows: int, prompt: int, completion: int, checkpointing: bool) -> Pass:
     if checkpointing:
         _causal(model).activation_checkpointing_enable()
         if _causal(model) is not model:
@@ -215,19 +213,19 @@ def _update(
     return counter.taken()
 
 
-def _score(model: nn.Module, compute: torch.dtype, rows: int, prompt: int, completion: int) -> Pass:
+def _score(model: Any, compute: torch.dtype, rows: int, prompt: int, completion: int) -> Pass:
     with torch.no_grad(), _Counter(model) as counter:
         _log_probs(model, compute, rows, prompt, completion)
     return counter.taken()
 
 
-def _prefill(model: nn.Module, compute: torch.dtype, rows: int, prompt: int) -> Pass:
+def _prefill(model: Any, compute: torch.dtype, rows: int, prompt: int) -> Pass:
     with torch.no_grad(), _Counter(model) as counter:
         cache = _step(model, compute, rows, prompt, None)
     return counter.taken(cache)
 
 
-def _decode(model: nn.Module, compute: torch.dtype, rows: int, length: int) -> Pass:
+def _decode(model: Any, compute: torch.dtype, rows: int, length: int) -> Pass:
     with torch.no_grad():
         cache = _step(model, compute, rows, length, None)
         with _Counter(model, cache) as counter:
@@ -235,7 +233,7 @@ def _decode(model: nn.Module, compute: torch.dtype, rows: int, length: int) -> P
     return counter.taken(cache)
 
 
-def _log_probs(model: nn.Module, compute: torch.dtype, rows: int, prompt: int, completion: int) -> torch.Tensor:
+def _log_probs(model: Any, compute: torch.dtype, rows: int, prompt: int, completion: int) -> torch.Tensor:
     """(rows, completion), as `RowTrainer` has them scored."""
 
     def keep_completions(module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -258,7 +256,7 @@ def _log_probs(model: nn.Module, compute: torch.dtype, rows: int, prompt: int, c
     return output.log_probs
 
 
-def _step(model: nn.Module, compute: torch.dtype, rows: int, tokens: int, cache: Any) -> Any:
+def _step(model: Any, compute: torch.dtype, rows: int, tokens: int, cache: Any) -> Any:
     """One call as `generate` makes it, with a mask, for the last token's logits. Returns the cache."""
     seen = cache.get_seq_length() if cache is not None else 0
     model.eval()
@@ -278,7 +276,7 @@ def _step(model: nn.Module, compute: torch.dtype, rows: int, tokens: int, cache:
 class _Counter(TorchDispatchMode):
     """While entered, follows every storage from the operator that makes it to its release, and every operator's work."""
 
-    def __init__(self, model: nn.Module, cache: Any = None) -> None:
+    def __init__(self, model: Any, cache: Any = None) -> None:
         """The weights' own bytes are left out; those of `cache` count."""
         super().__init__()
         self._live = {t.untyped_storage()._cdata: 0 for t in (*model.parameters(), *model.buffers())}
@@ -335,5 +333,5 @@ def _release(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _causal(model: nn.Module) -> PreTrainedModel:
+def _causal(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
