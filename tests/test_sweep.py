@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 import pytest
 from nano_runs import settings
-from stand_ins import STEPS
 from study_runs import OVERRIDES, make_notebooks, make_study, steps_done
 
 from skill1.analysis.study import load
@@ -24,7 +23,7 @@ from skill1.config import ConfigError
 from skill1.envs.base import DataError
 from skill1.running.collect import read_seconds
 from skill1.running.jobs import Share
-from skill1.running.sweep import Planned, Sweep, plan, plan_table, run_sweep, settings_of, wall_seconds
+from skill1.running.sweep import Sweep, plan, plan_table, run_sweep, settings_of
 from skill1.store.run_directory import RunError, lock_folder
 
 TESTS = Path(__file__).parent
@@ -255,21 +254,12 @@ def test_estimates_are_medians_of_measured_runs(tmp_path: Path, world: Path) -> 
     done = {"full": [0, 1, 2], "no_selection": [5]}  # 60 + seed and 30 seconds each
     folder = make_study(tmp_path / "study", done, done)
     sweep = Sweep(folder=folder, variants=("full", "no_library"), seeds=(3,), data=world, overrides=OVERRIDES)
-    full, no_library = plan(sweep, settings_of(sweep, world))
-    assert full.seconds == 61.0 + 30.0  # the median of its variant
-    assert no_library.seconds == 61.5 + 30.0  # of all
-    assert "2 runs, 0 done; 1 at a time: about 3.0 minutes" in plan_table([full, no_library], 1)
-    assert "2 at a time: about 1.5 minutes" in plan_table([full, no_library], 2)
-
-
-def test_the_wall_time_fills_the_slots_in_turn(sweep: Sweep) -> None:
-    def planned(*seconds: float | None) -> list[Planned]:
-        return [Planned(None, False, 0, STEPS, s) for s in seconds]
-
-    assert wall_seconds(planned(30, 10, 10, 20), 2) == 40  # 30; 10 + 10 + 20
-    assert wall_seconds(planned(30, 10, 10, 20), 1) == 70
-    assert wall_seconds(planned(30, 0, 10), 3) == 30
-    assert wall_seconds(planned(30, None), 2) is None
+    planned = plan(sweep, settings_of(sweep, world))
+    full = (61.0 + 30.0) / 60  # medians of its variant
+    no_library = (61.5 + 30.0) / 60  # of all runs
+    assert planned["minutes"].tolist() == pytest.approx([full, no_library])
+    assert "2 runs, 0 done; 1 at a time: about 3.0 minutes" in plan_table(planned, 1)
+    assert "2 at a time: about 1.5 minutes" in plan_table(planned, 2)
 
 
 # -- cores and GPUs ---------------------------------------------------------------------------------------------------

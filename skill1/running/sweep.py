@@ -12,10 +12,9 @@ checkpoint. No run outlives the sweep (skill1.running.launch). A run that fails 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +41,11 @@ _OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What to run. Raises ConfigError on names and values that are wrong, before anything is read or written."""
+    """What to run.
+
+    Raises:
+        ConfigError: names and values that are wrong, before anything is read or written.
+    """
 
     folder: Path  # results/<name>
     variants: tuple[str, ...]
@@ -89,37 +92,22 @@ class Sweep:
         return {name: value for name, value in self.overrides.items() if name in known}
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One run of the plan."""
-
-    experiment: Experiment
-    done: bool
-    step: int  # training steps logged so far
-    steps: int
-    seconds: float | None  # still to go, estimated from finished runs; None = there is none yet
-
-    @property
-    def state(self) -> str:
-        if self.done:
-            return "done"
-        return f"torn at step {self.step} of {self.steps}" if self.step else "to do"
-
-
 # -- the plan ---------------------------------------------------------------------------------------------------------
 
 
-def plan(sweep: Sweep, settings: Mapping[str, Any]) -> list[Planned]:
-    """Every run with its state and an estimate, seeds outermost: a sweep cut short holds whole comparisons.
+def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """List the runs, seeds outermost: a sweep cut short holds whole comparisons.
+
+    Returns:
+        Columns variant, seed, state, minutes (still to go by the medians of finished runs, of this variant if there are
+        any; NaN if there are none), experiment, done.
 
     Raises:
         RunError: a run there was made with other settings or by another version.
     """
-    costs: dict[str, list[dict[str, float]]] = {}  # of finished runs of this study, by variant
-    for variant, _, place in finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}}):
-        if cost := read_seconds(place):
-            costs.setdefault(variant, []).append(cost)
-    planned = []
+    done = finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}})
+    costs = pd.DataFrame([{"variant": variant, **read_seconds(place)} for variant, _, place in done])
+    rows = []
     for seed in sweep.seeds:
         for variant in sweep.variants:
             experiment = Experiment(
@@ -134,47 +122,28 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> list[Planned]:
                 nproc=sweep.nproc,
                 notebooks=str(sweep.notebooks),
             )
-            done, step, steps = experiment.is_finished(), experiment.steps_logged(), experiment.config.train.steps
-            seconds = 0.0 if done else _estimate(variant, 1 - step / steps, costs)
-            planned.append(Planned(experiment, done, step, steps, seconds))
-    return planned
+            ended, step, steps = experiment.is_finished(), experiment.steps_logged(), experiment.config.train.steps
+            state = "done" if ended else f"torn at step {step} of {steps}" if step else "to do"
+            minutes = 0.0 if ended else _minutes(costs, variant, 1 - step / steps)
+            rows.append((variant, seed, state, minutes, experiment, ended))
+    return pd.DataFrame(rows, columns=["variant", "seed", "state", "minutes", "experiment", "done"])
 
 
-def _estimate(variant: str, share: float, costs: Mapping[str, Sequence[Mapping[str, float]]]) -> float | None:
-    """Seconds of a run of which `share` of the training is to be done: medians over runs of its variant, else of all."""
-    known = costs.get(variant) or [cost for others in costs.values() for cost in others]
-    if not known:
-        return None
-    train, evaluate = (statistics.median(cost.get(phase, 0.0) for cost in known) for phase in PHASES)
-    return share * train + evaluate
+def _minutes(costs: pd.DataFrame, variant: str, share: float) -> float:
+    """Of a run of which `share` of the training is still to be done."""
+    if costs.empty:
+        return float("nan")
+    own = costs[costs["variant"] == variant]
+    train, evaluate = (costs if own.empty else own)[list(PHASES)].median()
+    return (share * train + evaluate) / 60
 
 
-def wall_seconds(planned: Sequence[Planned], jobs: int) -> float | None:
-    """Until the last run ends if `jobs` run at a time, in the plan's order; None if a run's time is unknown."""
-    ends = [0.0] * jobs
-    for run in planned:
-        if run.seconds is None:
-            return None
-        heapq.heapreplace(ends, ends[0] + run.seconds)
-    return max(ends)
-
-
-def plan_table(planned: Sequence[Planned], jobs: int) -> str:
-    """The plan as text."""
-    rows = [
-        {
-            "variant": run.experiment.variant,
-            "seed": run.experiment.seed,
-            "state": run.state,
-            "minutes": "" if run.done or run.seconds is None else f"{run.seconds / 60:.1f}",
-        }
-        for run in planned
-    ]
-    wall = wall_seconds(planned, jobs)
-    total = "unknown until a run is done" if wall is None else f"about {wall / 60:.1f} minutes"
-    done = sum(run.done for run in planned)
-    end = f"{len(planned)} runs, {done} done; {jobs} at a time: {total}"
-    return f"{pd.DataFrame(rows).to_string(index=False)}\n{end}"
+def plan_table(planned: pd.DataFrame, jobs: int) -> str:
+    """Format the plan as text."""
+    minutes = planned["minutes"].sum(skipna=False) / jobs
+    total = "unknown until a run is done" if math.isnan(minutes) else f"about {minutes:.1f} minutes"
+    table = planned[["variant", "seed", "state", "minutes"]].to_string(index=False, float_format="%.1f", na_rep="")
+    return f"{table}\n{len(planned)} runs, {planned['done'].sum()} done; {jobs} at a time: {total}"
 
 
 # -- what a study is made with ----------------------------------------------------------------------------------------
@@ -267,7 +236,7 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
         planned = plan(sweep, settings)
         replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
         say(plan_table(planned, share.jobs))
-        failures = execute([run.experiment for run in planned if not run.done], share, say)
+        failures = execute(list(planned.loc[~planned["done"], "experiment"]), share, say)
         if any(finished(sweep.folder, asked)):
             for file in collect(sweep.folder):
                 say(str(file))
