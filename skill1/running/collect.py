@@ -40,9 +40,9 @@ def read_asked(folder: Path) -> dict[str, Any] | None:
         raise RunError(f"{folder / SWEEP} is damaged ({error}): restore it, or choose another name") from None
 
 
-def finished(folder: Path, asked: Mapping[str, Any]) -> Iterator[tuple[str, int, Path]]:
+def finished(folder: Path) -> Iterator[tuple[str, int, Path]]:
     """(variant, seed, home) of the asked runs whose notebooks are both executed; variants and seeds sorted."""
-    for variant, seeds in sorted(asked["runs"].items()):
+    for variant, seeds in sorted((read_asked(folder) or {"runs": {}})["runs"].items()):
         for seed in sorted(seeds):
             place = home(folder, variant, seed)
             if all(stamp_of(place / name) is not None for name in (TRAIN, EVALUATE)):
@@ -54,12 +54,12 @@ def collect(folder: Path) -> list[Path]:
 
     Raises:
         RunError: no sweep there, no finished run, a run that is damaged or of another version.
-        DataError: the shop of a study of WebShop, which has the ceiling, is not there any more or is another one.
+        DataError: the games, which say what could be reached, are not there any more or are others.
     """
     asked = read_asked(folder)
     if asked is None:
         raise RunError(f"{folder} holds no study ({SWEEP} is missing): make one with `skill1 sweep`")
-    done = list(finished(folder, asked))
+    done = list(finished(folder))
     if not done:
         raise RunError(f"the study {folder} is empty: none of its runs is finished; continue it with `skill1 sweep`")
     runs = {(variant, seed): RunDirectory.open(place / "run") for variant, seed, place in done}

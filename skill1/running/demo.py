@@ -2,8 +2,8 @@
 
 Everything runs through the notebooks a user would open (`01_train`, `02_evaluate`), executed by papermill into
 `results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/` (of the preset
-nano-X: `results/demo-X/`). A demo that was interrupted continues; a finished one is not run again. Where the
-environment's data variable is set (`$ALFWORLD_DATA`) and the policies know its words, the demo plays those games.
+nano-X: `results/demo-X/`). A demo that was interrupted continues; a finished one is not run again. Where the variable of
+the environment's own games is set and the policies know their words, the demo plays those.
 """
 
 from __future__ import annotations
@@ -63,17 +63,16 @@ def demo(
     """
     generated = world_folder(seed, preset)  # refuses a preset without
     results = results or Path(f"results/demo{preset.removeprefix('nano')}")
-    config = load_config(preset, overrides=overrides)
-    spec = environment_spec(config.environment.name)
-    variable = spec.data_variable if nano_of(spec.name).knows_published_games else None
-    given = os.environ.get(variable) if variable else None
-    if given is None and not generated.exists():
+    spec = environment_spec(load_config(preset).environment.name)
+    variable = (nano_of(spec.name).knows_published_games and spec.data_variable) or ""
+    given = os.environ.get(variable)
+    if not given and not generated.exists():
         say(f"generate {generated}")
     data = given or nano_world(seed, preset=preset)
     config = load_config(preset, overrides={"environment.data": data, **(overrides or {})})
     environment = make_environment(config.environment)
     experiment = Experiment(
-        home=portable(results / (f"seed{seed}-{variable.lower()}" if given and variable else f"seed{seed}")),
+        home=portable(results / (f"seed{seed}-{variable.lower()}" if given else f"seed{seed}")),
         preset=preset,
         variant="full",
         seed=seed,

@@ -21,7 +21,7 @@ from skill1.analysis.study import home
 from skill1.config import ConfigError
 from skill1.nano.world import nano_world
 from skill1.running.batch import find_notebook, run_notebook
-from skill1.running.collect import finished, read_asked
+from skill1.running.collect import finished
 from skill1.running.experiment import portable
 from skill1.running.jobs import Failure
 from skill1.running.launch import launch_torchrun, set_words
@@ -95,7 +95,7 @@ def _with_capacity(study: Sweep, capacity: int) -> Sweep:
 def _run(sweep: Sweep, variant: str) -> Path:
     """The run directory of a variant with the first seed. Raises RunError if the run failed."""
     place = home(sweep.folder, variant, sweep.seeds[0])
-    if place not in [done for _, _, done in finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}})]:
+    if place not in [done for _, _, done in finished(sweep.folder)]:
         raise RunError(f"{place} is not finished, but the notebooks read it: see its log.txt and repeat the command")
     return place / "run"
 

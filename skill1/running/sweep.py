@@ -105,8 +105,7 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
     Raises:
         RunError: a run there was made with other settings or by another version.
     """
-    done = finished(sweep.folder, read_asked(sweep.folder) or {"runs": {}})
-    costs = pd.DataFrame([{"variant": variant, **read_seconds(place)} for variant, _, place in done])
+    costs = pd.DataFrame([{"variant": variant, **read_seconds(place)} for variant, _, place in finished(sweep.folder)])
     rows = []
     for seed in sweep.seeds:
         for variant in sweep.variants:
@@ -237,7 +236,7 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
         replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
         say(plan_table(planned, share.jobs))
         failures = execute(list(planned.loc[~planned["done"], "experiment"]), share, say)
-        if any(finished(sweep.folder, asked)):
+        if any(finished(sweep.folder)):
             for file in collect(sweep.folder):
                 say(str(file))
     return failures
