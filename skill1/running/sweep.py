@@ -105,7 +105,10 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
     Raises:
         RunError: a run there was made with other settings or by another version.
     """
-    costs = pd.DataFrame([{"variant": variant, **read_seconds(place)} for variant, _, place in finished(sweep.folder)])
+    costs = pd.DataFrame(
+        [{"variant": variant, **read_seconds(place)} for variant, _, place in finished(sweep.folder)],
+        columns=["variant", *PHASES],
+    )
     rows = []
     for seed in sweep.seeds:
         for variant in sweep.variants:
