@@ -139,7 +139,7 @@ def write(folder: Path, *steps: Sequence[Rollout], variant: str = "full", **chan
 
 
 def group_advantages(step: Step, rewards: dict[int, float]) -> dict[int, float]:
-    """Eq. 10 and 12, written anew: rollout of the step -> (reward - mean) / std of its group."""
+    """Skill1 Eq. 10 and 12, written again: rollout of the step -> (reward - mean) / std of its group."""
     result = {}
     for members in step.groups.values():
         numbers = [step.episodes.index(e) for e in members]
