@@ -139,19 +139,23 @@ def replay_lucene(data: Path, recording: Path) -> Report:
 def _shop(shop: Shop, mode: Mode, record: Record, report: Report) -> None:
     where, goal, state = f"goal {record['goal_index']}", shop.goals[record["goal_index"]], State()
     asked = _known(_goal(goal, shop.goals.kind), record["goal"])
-    native = {"goal": asked, "reset": shop.observe(state, goal, mode), "available0": _available(shop, state)}
+    native: dict[str, Any] = {
+        "goal": asked,
+        "reset": shop.observe(state, goal, mode),
+        "available0": _available(shop, state),
+    }
     report.compare(where, 0, record, native)
     for number, step in enumerate(record["steps"], start=1):
         before, state = state, shop.step(state, goal, step["action"])
         bought = state.outcome is not None and before.outcome is None
         native = {
             "observation": shop.observe(state, goal, mode),
-            "reward": state.outcome.score if bought else 0.0,
+            "reward": state.outcome.score if bought and state.outcome else 0.0,
             "done": bought,
             "available": _available(shop, state),
         }
         if "components" in step:
-            native["components"] = _components(state.outcome, goal) if bought else None
+            native["components"] = _components(state.outcome, goal) if bought and state.outcome else None
         report.compare(where, number, step, native)
     report.counts.update(episodes=1, steps=len(record["steps"]), purchases=int(state.outcome is not None))
 
@@ -170,7 +174,7 @@ def _goal(goal: Goal, kind: Kind) -> dict[str, Any]:
         "asin": goal.asin, "category": goal.category, "query": goal.query, "name": goal.name,
         "product_category": goal.breadcrumb, "instruction_text": goal.text, "attributes": list(goal.attributes),
         "price_upper": goal.price_upper,
-        "goal_options": list(goal.options) if kind == "human" else dict(goal.options),
+        "goal_options": list(goal.options) if kind == "human" else dict(goal.options),  # type: ignore[arg-type]
     }  # fmt: skip
 
 

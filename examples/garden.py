@@ -31,17 +31,17 @@ class GardenEpisode(TextEpisode):
         self._show(f"You are at the gate. You see a {', a '.join(self._plants)}.")
 
     def act(self, action: str) -> float | None:
+        score, (verb, _, plant) = None, action.rpartition(" ")
         if not self.offers(action):
-            return self._show("Nothing happens.")
-        verb, _, plant = action.rpartition(" ")
-        if verb == "go to":
-            self._at = plant
-            return self._show(f"You stand before the {plant}.")
-        if NEEDS[plant] != verb:
-            self._show(f"The {plant} wilts.")
-            return 0.0
-        self._show(f"The {plant} blooms.")
-        return 1.0 if plant == self.wanted else None
+            text = "Nothing happens."
+        elif verb == "go to":
+            self._at, text = plant, f"You stand before the {plant}."
+        elif NEEDS[plant] == verb:
+            score, text = (1.0 if plant == self.wanted else None), f"The {plant} blooms."
+        else:
+            score, text = 0.0, f"The {plant} wilts."
+        self._show(text)
+        return score
 
     def _show(self, text: str) -> None:
         goes = [f"go to {plant}" for plant in self._plants if plant != self._at]

@@ -1,4 +1,4 @@
-"""ALFWorld game folders: which games a split has, their categories, their hash (method section 8).
+"""ALFWorld game folders: which games a split has, their categories, their hash.
 
 A folder is as `alfworld-download` and `skill1 generate alfworld` leave it: `<root>/json_2.1.1/<split>/<task>/<trial>/`
 with `game.tw-pddl` and `traj_data.json`; the `json_2.1.1` folder itself is accepted too. A game's id is

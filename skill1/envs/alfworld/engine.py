@@ -1,4 +1,4 @@
-"""The ALFWorld text game as a pure state machine: texts, admissible commands, transitions, won (method section 1).
+"""The ALFWorld text game as a pure state machine: texts, admissible commands, transitions, won.
 
 Built to the rules of TextWorld's PDDL engine under ALFWorld's domain and grammar, quirks included: `go to` a receptacle
 is admissible unless the agent stands at its location, so of two receptacles that share a location neither can be gone

@@ -1,4 +1,4 @@
-"""The static part of an ALFWorld game, parsed once and shared by all its rollouts (method section 1).
+"""The static part of an ALFWorld game, parsed once and shared by all its rollouts.
 
 A game file is JSON with the PDDL domain, the text grammar, the PDDL problem, a `solvable` mark and a walkthrough. All
 published games have one domain and one grammar in two *text versions*, which the file itself decides:

@@ -1,6 +1,6 @@
 """The real ALFWorld package (alfworld on textworld) as a second engine: the reference for evaluation and conformance.
 
-Method section 1. One game costs about a second to start and 0.1 s a step, so training runs on the native engine.
+One game costs about a second to start and 0.1 s a step, so training runs on the native engine.
 The package's own AlfredTWEnv is not used: it walks folders in the file system's order and its batches share wrappers.
 Differs from the stock set-up in: no step limit and no expert (the environment counts steps itself).
 """

@@ -1,4 +1,4 @@
-"""The shop: a catalogue with prices, goals and a search engine, and what an action does (design: webshop, 2).
+"""The shop: a catalogue with prices, goals and a search engine, and what an action does.
 
 One shop serves any number of episodes; an episode is a goal and a `State`, an action gives a new state. An action is
 the first match of `(.+)\\[(.+)\\]` from its start, the name exactly `search` or `click`; anything else, and a click on

@@ -1,4 +1,4 @@
-"""A catalogue of one's own in WebShop's file format, in which every goal can be met (design: webshop, 4).
+"""A catalogue of one's own in WebShop's file format, in which every goal can be met.
 
 Products come in families of one to four look-alikes that share a noun and two attributes and differ in the others, in
 options and price. Some attributes stand only in bullets or the description, about a tenth of the prices is missing or a

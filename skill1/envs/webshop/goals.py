@@ -1,4 +1,4 @@
-"""Goals: what an episode asks for, in the original's order for given seeds (design: webshop, 2).
+"""Goals: what an episode asks for, in the original's order for given seeds.
 
 Synthetic goals: one for every combination of the options of a product with an instruction; the real small catalogue has
 6,910. Human goals: one for every crowd worker's instruction. Goals are kept as numbers (product, combination, bound)

@@ -1,4 +1,4 @@
-"""Nouns of a title, for the type part of the reward: one function, replaceable (design: webshop, 2, noun tagger).
+"""Nouns of a title, for the type part of the reward: one function, replaceable.
 
 Differs from the original in: it tags with a spaCy model, which no package registry carries. Without one, the nouns are
 the words that are no function words. The scores of some wrong purchases then differ; a right purchase earns 1.0 either

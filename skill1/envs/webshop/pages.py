@@ -1,4 +1,4 @@
-"""A session's state and how it looks: pages as text nodes, what can be clicked, observations (design: webshop, 2).
+"""A session's state and how it looks: pages as text nodes, what can be clicked, observations.
 
 The original renders HTML and reads its text nodes back; here the nodes are made directly, with the parser's rule for
 blank ones. `text` joins them; `text_rich` has one a line and marks what can be clicked.

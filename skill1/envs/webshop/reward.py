@@ -1,4 +1,4 @@
-"""The score of a purchase, with its parts (design: webshop, 2; WebShop's paper, section 3.3).
+"""The score of a purchase, with its parts (WebShop, arXiv 2207.01206, section 3.3).
 
 score = type · (attributes met + options met + price met) / (attributes + options + 1). Kept as in the original, quirks
 included: an option value counts as the first colour word inside it, also inside another word ("rectangular" contains

@@ -1,4 +1,4 @@
-"""Lucene's EnglishAnalyzer: word breaks, possessives, lower case, stop words, Porter's stemmer (design: webshop, 3).
+"""Lucene's EnglishAnalyzer: word breaks, possessives, lower case, stop words, Porter's stemmer.
 
 Word breaks follow StandardTokenizer, which is UAX#29 with two additions: an ideograph or a Hiragana letter is a token
 of its own, and so is an emoji. Differs from Lucene in: the Unicode version is that of the `regex` package (17), and a
