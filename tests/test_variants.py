@@ -1,10 +1,11 @@
-"""Every variant on real rollouts of one policy: its rows differ from `full`'s exactly as method section 5 says."""
+"""Every variant on real rollouts of one policy: its rows differ from `full`'s by what it changes and nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +15,20 @@ from safetensors.torch import load_file
 
 import skill1.train
 from skill1.cli import main as cli
-from skill1.config import Config, load_config
-from skill1.credit import credit
-from skill1.encoder import HashEncoder
-from skill1.library import LearnReport, SkillLibrary
+from skill1.config import Config, load_config, method_of
+from skill1.methods.base import Method
 from skill1.methods.gigpo import discounted_returns, step_advantages
-from skill1.methods.retroagent import intrinsic_of, judged_right, memory_arm
+from skill1.methods.retroagent.equations import intrinsic_of, judged_right
+from skill1.methods.skill1 import Skill1
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import compact
-from skill1.presets import VARIANTS
+from skill1.presets import variants
 from skill1.records import Rollout, Row
-from skill1.rollout import SkillLoop
+from skill1.rollout import RolloutLoop
+from skill1.store.journal import LibraryEvent
 from skill1.store.run_directory import RunDirectory
 
+VARIANTS = variants()
 LESSONS = [("look for a mug", "mugs are in shelf 1"), ("look for an apple", "apples are in fridge 1"),
            ("put things away", "open what is closed")]  # fmt: skip
 
@@ -34,9 +36,10 @@ LESSONS = [("look for a mug", "mugs are in shelf 1"), ("look for an apple", "app
 @dataclass(frozen=True)
 class Batch:
     config: Config
+    method: Method
     rollouts: list[Rollout]
     rows: list[Row]
-    learnt: LearnReport | None
+    learnt: Any  # what the method learnt from these rollouts; None: nothing
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +47,29 @@ def batches(world: Path, warm: Path) -> dict[str, Batch]:
     """Two groups of six, the same tasks and seeds for every variant, some episodes won."""
 
     def play(variant: str) -> Batch:
-        config = configure(world, warm, variant, environment__max_steps=5, rollout__max_distill_tokens=16)
-        policy, environment = load_policy(config), easy_environment(config.environment)
-        library = SkillLibrary(config.library, HashEncoder()) if config.library.enabled else None
-        if library is not None:
-            library.learn([success(*lesson) for lesson in LESSONS], 1)
-            proven = library.retrieve(["mug"], "greedy")[0][:1]  # so that not every order is perfect
-            library.learn([replace(success(*LESSONS[0]), candidates=proven)] * 9, 2)
-        loop = SkillLoop(policy, environment, library, config, temperature=1.0, retrieval="ucb", distill=True)
+        distilled = {"full", "no_selection", "lambda1_0", "lambda2_0", "lambdas_0"}
+        limit = {"method.max_distill_tokens": 16} if variant in distilled else {}
+        limit |= {"method.max_reflect_tokens": 16} if variant.startswith("retroagent") else {}
+        config = configure(
+            world, warm, variant, environment__max_steps=5, rollout__group_size=6,
+            **{name.replace(".", "__"): value for name, value in limit.items()},
+        )  # fmt: skip
+        policy, environment, method = (
+            load_policy(config),
+            easy_environment(config.environment),
+            method_of(config)(config),
+        )
+        if method.uses_library:
+            method.skills.learn([success(*lesson) for lesson in LESSONS], 1)
+            proven = method.skills.retrieve(["mug"], "greedy")[0][:1]  # so that not every order is perfect
+            method.skills.learn([replace(success(*LESSONS[0]), candidates=proven)] * 9, 2)
+        loop = RolloutLoop(policy, environment, method, config, temperature=1.0)
         tasks = environment.tasks("train")
         named = [(group, index) for group in range(2) for index in range(6)]
-        rollouts = loop.run(
-            [tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0),
-            memory=memory_arm(6, config.rollout.memory_share) * 2,
-        )  # fmt: skip
-        skilled = library is not None
-        rows = credit(
-            rollouts,
-            config.credit,
-            selection=skilled and config.rollout.selection,
-            distillation=skilled and config.rollout.distillation,
-        )
-        return Batch(config, rollouts, rows, library.learn(rollouts, 3) if skilled else None)
+        rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0))
+        rows = method.rows(rollouts, config)
+        method.observe(rollouts, 3, "train", policy)
+        return Batch(config, method, rollouts, rows, method.learn(rollouts, 3, "train"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CompactPrompts, "parse_reflect", any_reflection)
@@ -99,7 +103,7 @@ def test_the_batch_has_something_to_credit(batches):
 def test_a_lambda_of_zero_takes_the_stages_rows_and_nothing_else(batches, variant, off):
     full, ablated = batches["full"], batches[variant]
     assert [contents(r) for r in ablated.rollouts] == [contents(r) for r in full.rollouts]  # generated and used
-    assert ablated.learnt.event == full.learnt.event  # and admitted
+    assert ablated.learnt == full.learnt  # and admitted
     found, expected = shares(ablated), shares(full, off)
     assert found.keys() == expected.keys() and len(expected) < len(full.rows)
     for key, value in expected.items():
@@ -108,7 +112,7 @@ def test_a_lambda_of_zero_takes_the_stages_rows_and_nothing_else(batches, varian
 
 def test_no_library_is_acting_alone(batches):
     bare = batches["no_library"]
-    assert bare.learnt is None and stages(bare) == {"act"}
+    assert bare.learnt is None and bare.method.skills is None and stages(bare) == {"act"}
     assert len(bare.rows) == sum(r.steps for r in bare.rollouts)
     for rollout in bare.rollouts:
         assert (rollout.query, rollout.skill, rollout.selected, rollout.candidates) == ("", "", None, ())
@@ -118,7 +122,7 @@ def test_no_library_is_acting_alone(batches):
 
 
 def test_grpo_is_no_library_by_another_name(batches):
-    assert VARIANTS["grpo"] == VARIANTS["no_library"]
+    assert VARIANTS["grpo"].changes == VARIANTS["no_library"].changes
     one, other = batches["grpo"], batches["no_library"]
     assert [contents(r) for r in one.rollouts] == [contents(r) for r in other.rollouts]
     assert shares(one) == shares(other)
@@ -148,6 +152,11 @@ def test_gigpo_adds_the_step_advantage_to_grpo(batches):
 RETROAGENT = [v for v in VARIANTS if v.startswith("retroagent")]
 
 
+def taken(event: LibraryEvent) -> int:
+    """How many lessons the library took in."""
+    return len(event.admitted) + len(event.merged)
+
+
 def acts(rollouts: list[Rollout]) -> list[list[tuple[list[int], list[int]]]]:
     return [[(t.prompt_ids.tolist(), t.completion_ids.tolist()) for t in r.turns_of("act")] for r in rollouts]
 
@@ -160,15 +169,14 @@ def test_retroagents_variants_play_alike_and_their_control_half_as_grpo(batches)
     grpo, one = batches["grpo"], batches["retroagent_rl"]
     for variant in RETROAGENT:
         found = batches[variant].rollouts
-        assert [r.memory for r in found] == [False, False, False, True, True, True] * 2
+        assert [r.extra.memory for r in found] == [False, False, False, True, True, True] * 2
         assert acts(found) == acts(one.rollouts)
         for r, plain in zip(found, grpo.rollouts, strict=True):
-            assert {t.stage for t in r.turns} == {"act", "distill"} and len(r.candidates) <= r.memory
-            assert r.memory or acts([r]) == acts([plain])
+            assert {t.stage for t in r.turns} == {"act", "distill"} and len(r.candidates) <= r.extra.memory
+            assert r.extra.memory or acts([r]) == acts([plain])
     assert any(r.candidates for r in one.rollouts)
-    assert {s.outcome for s in one.learnt.event.admitted} == {"success", "failure"}
-    admitted = one.learnt.admitted + one.learnt.merged
-    assert admitted == sum(judged_right(r) for r in one.rollouts) < len(one.rollouts)
+    assert {s.outcome for s in one.learnt.admitted} == {"success", "failure"}
+    assert taken(one.learnt) == sum(judged_right(r) for r in one.rollouts) < len(one.rollouts)
 
 
 def test_retroagent_credits_every_action_by_its_return_and_reflections_by_their_judgement(batches):
@@ -197,6 +205,14 @@ def test_retroagent_credits_every_action_by_its_return_and_reflections_by_their_
     assert any(intrinsic_of(r) for r in batches["retroagent_rl"].rollouts if not r.outcome)
 
 
+def test_skillrl_is_grpo_while_its_bank_is_empty(batches):
+    grpo = batches["grpo"]
+    for variant in ("skillrl", "skillrl_released"):
+        found = batches[variant]
+        assert [contents(r) for r in found.rollouts] == [contents(r) for r in grpo.rollouts]
+        assert shares(found) == shares(grpo) and found.learnt is None  # its teacher is asked every five steps
+
+
 def test_no_selection_takes_the_first_that_the_task_text_finds(batches):
     batch = batches["no_selection"]
     assert stages(batch) == {"act", "distill"}
@@ -212,20 +228,20 @@ def test_no_distillation_admits_raw_trajectories(batches):
     batch, full = batches["no_distillation"], batches["full"]
     assert stages(batch) == {"query", "rerank", "act"}
     won = [r for r in batch.rollouts if r.outcome]
-    assert won and batch.learnt.admitted + batch.learnt.merged == len(won)
+    assert won and taken(batch.learnt) == len(won)
     raw = {r.lesson.strategy: [t.value for t in r.turns_of("act")] for r in won}
-    for skill in batch.learnt.event.admitted:
+    for skill in batch.learnt.admitted:
         assert skill.strategy.split(" ; ") == [compact(action) for action in raw[skill.strategy]]
-    assert {s.strategy for s in batch.learnt.event.admitted} == set(raw)
-    assert {s.desc for s in batch.learnt.event.admitted} <= {r.lesson.desc for r in won}
+    assert {s.strategy for s in batch.learnt.admitted} == set(raw)
+    assert {s.desc for s in batch.learnt.admitted} <= {r.lesson.desc for r in won}
     assert all(len({r.lesson.desc for r in batch.rollouts if r.group == g}) == 1 for g in (0, 1))  # key = task text
     written = {t.value for r in full.rollouts for t in r.turns_of("distill") if t.well_formed and r.outcome}
-    assert {f"{s.desc}\n{s.strategy}" for s in full.learnt.event.admitted} <= written
+    assert {f"{s.desc}\n{s.strategy}" for s in full.learnt.admitted} <= written
 
 
 def test_the_released_preset_has_no_row_for_distillation_and_one_credit_for_ranking(batches):
     full = batches["full"]
-    rows = credit(full.rollouts, load_config("released").credit, selection=True, distillation=True)
+    rows = Skill1.rows(full.rollouts, load_config("released"))
     assert {row.stage for row in rows} == {"query", "rerank", "act"}
     for i in range(len(full.rollouts)):
         assert len({row.advantage for row in rows if row.rollout == i}) == 1
@@ -233,7 +249,7 @@ def test_the_released_preset_has_no_row_for_distillation_and_one_credit_for_rank
 
 @pytest.mark.slow
 def test_gigpo_trains_from_the_command_line(world, warm, tmp_path):
-    given = settings(world, warm) | {"train.steps": 2, "train.validate_every": 0, "rollout.group_size": 6}
+    given = settings(world, warm, "gigpo") | {"train.steps": 2, "train.validate_every": 0, "rollout.group_size": 6}
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
 
     def act(variant: str) -> None:
@@ -244,7 +260,7 @@ def test_gigpo_trains_from_the_command_line(world, warm, tmp_path):
         printed = tmp_path / f"{variant}.txt"
         assert forked(partial(act, variant), printed) == 0, printed.read_text()
     run = RunDirectory.open(tmp_path / "gigpo")
-    assert run.config.credit.estimator == "gigpo" and not run.config.library.enabled
+    assert run.config.method.name == "gigpo" and run.config.library is None
     metrics = run.metrics()
     assert list(metrics["step"]) == [1, 2] and (metrics["grad_norm"] > 0).all()
     assert [c.step for c in run.checkpoints()] == [2]
