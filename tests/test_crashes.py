@@ -38,7 +38,7 @@ from skill1.train import Experience
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = {"rollout__max_distill_tokens": 16, "environment__max_steps": 5}
+OPTIONS = {"method__max_distill_tokens": 16, "environment__max_steps": 5}
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,11 @@ from skill1 import evaluate
 from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
-from skill1.evaluate import evaluate_run, jobs, outcomes, play, summarise
+from skill1.evaluate import evaluate_run, summarise
 from skill1.library import SkillLibrary
+from skill1.methods.skill1 import FrozenSkill1, Skill1
+from skill1.play import jobs, outcomes, play
+from skill1.rollout import Stages
 from skill1.stats import success_rate, wilson
 from skill1.store.run_directory import RunDirectory, RunError
 
@@ -88,20 +91,21 @@ def test_outcomes_are_stored_with_what_they_depend_on(trained):
 )  # fmt: skip
 def test_the_library_asked_for_is_used(trained, monkeypatch, library, step, label):
     seen = []
-    own = evaluate.play
+    own = evaluate.play_together
 
-    def watched(todo, policy, environment, skills, config, **kwargs):
-        rollouts = own(todo, policy, environment, skills, config, **kwargs)
-        seen.append((None if skills is None else len(skills), rollouts))
+    def watched(todo, policy, environment, stages, config, **kwargs):
+        rollouts = own(todo, policy, environment, stages, config, **kwargs)
+        seen.append((stages, rollouts))
         return rollouts
 
-    monkeypatch.setattr(evaluate, "play", watched)
+    monkeypatch.setattr(evaluate, "play_together", watched)
     [found] = evaluate_run(trained, splits=["valid_seen"], passes=1, library=library, step=step, progress=False)
-    [(size, rollouts)] = seen
+    [(used, rollouts)] = seen
+    size = len(used._library) if isinstance(used, FrozenSkill1) else None
     assert found.library == label and found.step == (2 if step is None else step)
     stages = {t.stage for r in rollouts for t in r.turns}
     if label == "none":
-        assert size is None and stages == {"act"}
+        assert type(used) is Stages and stages == {"act"}
     elif label == "step0":
         assert size == 0 and stages == {"query", "act"}
     else:
@@ -134,26 +138,18 @@ def test_evaluation_changes_nothing_in_the_run(trained):
 
 def test_a_frozen_library_stays_as_it_is(world, warm):
     config = configure(world, warm, evaluation__temperature=1.0)
-    library = SkillLibrary(config.library, HashEncoder())
-    library.learn([success(f"look for thing {i}", f"it is on shelf_{i}") for i in range(4)], 1)
+    method = Skill1(config)
+    method.learn([success(f"look for thing {i}", f"it is on shelf_{i}") for i in range(4)], 1, "train")
+    library = method.skills
     before, frozen = library.state_hash(), library.frozen()
     env = easy_environment(config.environment)
     todo = jobs(env.tasks("valid_seen"), 2)
-    rollouts = play(todo, load_policy(config), env, frozen, config)
+    rollouts = play(todo, load_policy(config), env, method.frozen(), config)
     assert any(r.outcome for r in rollouts) and all(r.candidates for r in rollouts)
     assert library.state_hash() == before and library.frozen() is frozen
     assert [s.count for s in frozen] == [1] * 4
     assert [r.task for r in rollouts] == [job.task for job in todo]
     assert [r.index for r in rollouts] == [job.number for job in todo]
-
-
-def test_skills_can_be_given_per_job(world, warm):
-    config = configure(world, warm, policy__generate_batch=4)
-    env = environment(config)
-    todo = jobs(env.tasks("valid_seen"), 1)
-    given = [f"mug in shelf_{i + 1}" if i % 2 else "" for i in range(len(todo))]
-    rollouts = play(todo, load_policy(config), env, None, config, skills=given)
-    assert [r.skill for r in rollouts] == given
 
 
 def test_the_summary_by_hand():
@@ -197,13 +193,13 @@ def test_rows_of_outcomes(world, warm):
 
 def test_stored_outcomes_are_reused(trained, monkeypatch):
     fresh = frames(trained, passes=1, splits=["valid_unseen"])["valid_unseen"]
-    monkeypatch.setattr(evaluate, "play", None)
+    monkeypatch.setattr(evaluate, "play_together", None)
     again = frames(trained, passes=1, splits=["valid_unseen"], reuse=True)["valid_unseen"]
     assert again.set_index("game")["steps"].to_dict() == fresh.set_index("game")["steps"].to_dict()
     with pytest.raises(TypeError):  # other passes are not stored: they would be played
         frames(trained, passes=3, splits=["valid_unseen"], reuse=True)
-    with pytest.raises(ConfigError, match="cannot be reused"):
-        frames(trained, reuse=True, data="elsewhere")
+    with pytest.raises(ConfigError, match="cannot be reused with another environment.data"):
+        frames(trained, reuse=True, overrides={"environment.data": "elsewhere"})
 
 
 @pytest.mark.parametrize(

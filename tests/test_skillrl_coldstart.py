@@ -14,17 +14,19 @@ import torch
 from chat_server import chat_server
 from distributed_train import EasyEnvironment, easy_environment, two_ranks
 from nano_runs import configure, forked, load_policy
-from skill1.methods.skillrl.coldstart import cold_start, read_demonstrations, tokenize
 from test_skillrl_run import BANK
 from tiny import tiny_tokenizer
 
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
-from skill1.methods.skillrl import coldstart, demonstrate
+from skill1.models import coldstart, demonstrate
+from skill1.models.coldstart import ColdStartConfig, cold_start, read_demonstrations, tokenize
 from skill1.policy import load_model
 from skill1.store.run_directory import RunError
 
 pytestmark = pytest.mark.slow
+
+LEARNING = ColdStartConfig(learning_rate=3e-3, rows_per_step=8)
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +39,8 @@ def banked(world: Path, warm: Path, tmp_path_factory: pytest.TempPathFactory) ->
     file = tmp_path_factory.mktemp("bank") / "bank.json"
     file.write_text(BANK.to_text())
     return configure(
-        world, warm, "skillrl", bank__file=str(file), bank__similarity_floor=-1.0, policy__generate_batch=7,
-        evaluation__temperature=1.0, cold_start__learning_rate=3e-3, cold_start__rows_per_step=8,
+        world, warm, "skillrl", method__bank=str(file), method__similarity_floor=-1.0, policy__generate_batch=7,
+        evaluation__temperature=1.0,
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def test_a_folder_of_other_demonstrations_is_refused(banked, folder, tmp_path):
         demonstrate.demonstrate(hot, folder, 10, 2)
     with pytest.raises(RunError, match="other values of passes, parts: choose"):
         demonstrate.demonstrate(banked, folder, 10, 3)
-    faster = replace(banked, cold_start=replace(banked.cold_start, learning_rate=1.0))
+    faster = replace(banked, train=replace(banked.train, learning_rate=1.0))
     assert demonstrate.demonstrate(faster, folder, 10, 2).episodes == 20  # it is not read
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="holds no demonstrations: choose another"):
@@ -142,10 +144,10 @@ def test_a_teacher_demonstrates_with_the_full_prompts(banked, world, tmp_path, m
     with chat_server() as chat:
         monkeypatch.setenv("TEACHER_KEY", "secret")
         config = load_config("nano", "skillrl", {
-            "environment.data": str(world), "environment.max_steps": 4, "library.encoder": "hash",
-            "policy.prompts": "full", "policy.generate_batch": 8, "bank.file": banked.bank.file,
-            "bank.similarity_floor": -1.0, "bank.teacher": "endpoint", "bank.teacher_url": chat.url,
-            "bank.teacher_model": "o-test", "bank.teacher_key": "TEACHER_KEY",
+            "environment.data": str(world), "environment.max_steps": 4, "method.encoder": "hash",
+            "policy.prompts": "full", "policy.generate_batch": 8, "method.bank": banked.method.bank,
+            "method.similarity_floor": -1.0, "method.teacher": "endpoint", "method.teacher_url": chat.url,
+            "method.teacher_model": "o-test", "method.teacher_key": "TEACHER_KEY",
         })  # fmt: skip
         done = demonstrate.demonstrate(config, tmp_path / "taught", 12, 1, by="teacher")
     assert done.won and all(request["model"] == "o-test" for request in chat.requests)
@@ -223,24 +225,21 @@ def loss_on(folder: Path, config: Config, model: str) -> float:
 
 @pytest.mark.parametrize(("lora", "epochs"), [(0, 3), (4, 12)])
 def test_the_demonstrations_become_likely(banked, folder, tmp_path, lora, epochs):
-    config = replace(
-        banked,
-        policy=replace(banked.policy, lora_rank=lora),
-        cold_start=replace(banked.cold_start, epochs=epochs),
-    )
-    about = cold_start(config, folder, tmp_path / "policy")
+    config = replace(banked, policy=replace(banked.policy, lora_rank=lora))
+    options = replace(LEARNING, epochs=epochs)
+    about = cold_start(config, options, folder, tmp_path / "policy")
     before, after = (loss_on(folder, banked, str(model)) for model in (banked.policy.model, tmp_path / "policy"))
     assert after < 0.7 * before and about["losses"][-1] < about["losses"][0]
     assert about["lines"] == len({(line["prompt"], line["completion"]) for line in lines_of(folder)})
     assert json.loads((tmp_path / "policy/cold_start.json").read_text()) == about
     assert not (tmp_path / "policy.checkpoints").exists()
     with pytest.raises(RunError, match="exists: choose another"):
-        cold_start(config, folder, tmp_path / "policy")
+        cold_start(config, options, folder, tmp_path / "policy")
 
 
 def test_it_goes_on_where_it_was_killed(banked, folder, tmp_path):
     """After its second epoch, in the middle of writing the checkpoint: the same weights as without."""
-    cold_start(banked, folder, tmp_path / "straight")
+    cold_start(banked, LEARNING, folder, tmp_path / "straight")
     out = tmp_path / "killed"
 
     def act() -> None:
@@ -252,15 +251,14 @@ def test_it_goes_on_where_it_was_killed(banked, folder, tmp_path):
             real(trainer, folder)
 
         coldstart.SFTTrainer._save_rng_state = die
-        cold_start(banked, folder, out)
+        cold_start(banked, LEARNING, folder, out)
 
     assert forked(act) == -signal.SIGKILL
     place = tmp_path / "killed.checkpoints"
     assert len(list(place.glob("checkpoint-*"))) == 2 and not out.exists()
-    other = replace(banked, cold_start=replace(banked.cold_start, rows_per_step=9))
     with pytest.raises(RunError, match="other values of cold_start: remove"):
-        cold_start(other, folder, out)
-    cold_start(banked, folder, out)
+        cold_start(banked, replace(LEARNING, rows_per_step=9), folder, out)
+    cold_start(banked, LEARNING, folder, out)
     one, two = (load_model(banked.policy, str(tmp_path / name))[0].state_dict() for name in ("straight", "killed"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -268,24 +266,29 @@ def test_it_goes_on_where_it_was_killed(banked, folder, tmp_path):
 def test_two_processes_play_and_learn_together(banked, folder, tmp_path):
     assert two_ranks(lambda: demonstrate.demonstrate(banked, tmp_path / "made", 10, 2)) == 0
     assert lines_of(tmp_path / "made") == lines_of(folder)
-    assert two_ranks(lambda: cold_start(banked, folder, tmp_path / "policy")) == 0
+    assert two_ranks(lambda: cold_start(banked, LEARNING, folder, tmp_path / "policy")) == 0
     assert loss_on(folder, banked, str(tmp_path / "policy")) < 0.7 * loss_on(folder, banked, banked.policy.model)
 
 
 def test_the_commands(banked, world, warm, tmp_path, capsys):
     given = {
-        "environment.data": world, "policy.model": warm, "library.encoder": "hash", "environment.max_steps": 4,
-        "bank.file": banked.bank.file, "evaluation.temperature": 1.0,
+        "environment.data": world, "policy.model": warm, "method.encoder": "hash", "environment.max_steps": 4,
+        "method.bank": banked.method.bank, "evaluation.temperature": 1.0,
     }  # fmt: skip
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+    skillrl = ("--variant", "skillrl", "--set", "cold_start.epochs=1")
     with pytest.raises(SystemExit) as done:
         cli.main(["demonstrate", "--out", str(tmp_path / "won"), "--tasks", "12", "--passes", "1", *sets])
     assert not done.value.code
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["episodes"] == 12
     with pytest.raises(SystemExit) as done:
-        cli.main(["coldstart", str(tmp_path / "won"), "--out", str(tmp_path / "policy"), "--nproc", "2", *sets])
+        cli.main(
+            ["coldstart", str(tmp_path / "won"), "--out", str(tmp_path / "policy"), "--nproc", "2", *sets, *skillrl]
+        )
     assert not done.value.code
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["policy"] == str(tmp_path / "policy")
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (said["policy"], said["cold_start"]["epochs"]) == (str(tmp_path / "policy"), 1.0)
+    assert said["cold_start"]["learning_rate"] == 1e-3  # the preset's
     with pytest.raises(SystemExit) as done:
-        cli.main(["coldstart", str(tmp_path / "absent"), "--out", str(tmp_path / "other"), *sets])
+        cli.main(["coldstart", str(tmp_path / "absent"), "--out", str(tmp_path / "other"), *sets, *skillrl])
     assert done.value.code == 2 and "no file or folder" in capsys.readouterr().err

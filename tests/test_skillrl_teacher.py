@@ -11,11 +11,10 @@ from threading import Thread
 
 import pytest
 from nano_runs import settings
-from skill1.methods.skillrl.first_bank import ask_for_bank
 from test_skillrl_bank import ALFWORLD, tree
 
 from skill1.cli import main as cli
-from skill1.config import BankConfig, ConfigError
+from skill1.config import ConfigError
 from skill1.generation.endpoint import EndpointError
 from skill1.methods.skillrl.asking import first_inputs, question
 from skill1.methods.skillrl.bank import SkillBank, load_bank, parse_bank
@@ -27,7 +26,9 @@ from skill1.methods.skillrl.model_teachers import (
     endpoint_client,
     make_teacher,
 )
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.teacher import FileTeacher, Inputs, TeacherError
+from skill1.models.first_bank import ask_for_bank
 from skill1.nano.alfworld.reading import compact
 from skill1.nano.model import nano_tokenizer
 from skill1.nano.teacher import ScriptedTeacher
@@ -36,7 +37,7 @@ from skill1.policy import Completion, PromptTooLong
 HOT, COOL = "put a hot mug in shelf.", "put a cool egg in shelf."
 ARRAY = '[{"title": "Heat first", "principle": "use the microwave", "when_to_apply": "hot"}]'
 KEY = "SKILL1_TEST_TEACHER_KEY"
-CONFIG = BankConfig(teacher="endpoint", teacher_model="o-test", teacher_key=KEY)
+CONFIG = SkillRLConfig(teacher="endpoint", teacher_model="o-test", teacher_key=KEY)
 
 
 def episode(task: str = HOT, category: str = "heat", won: bool = False, *steps: tuple[str, str]) -> Episode:
@@ -146,7 +147,7 @@ class Writer:
 
 
 def test_the_policy_teaches_itself_with_a_stream_of_its_own():
-    writer, config = Writer(ARRAY), BankConfig(max_evolve_tokens=77, max_bank_tokens=99, teacher_temperature=0.5)
+    writer, config = Writer(ARRAY), SkillRLConfig(max_evolve_tokens=77, max_bank_tokens=99, teacher_temperature=0.5)
     teacher = make_teacher(config, SkillBank(), writer, (3, 5), Path("unused"))
     assert isinstance(teacher, PolicyTeacher)
     assert teacher.write("evolve", EVOLVE) == json.loads(ARRAY)
@@ -158,7 +159,7 @@ def test_the_policy_teaches_itself_with_a_stream_of_its_own():
 @pytest.mark.parametrize("answer", ["go_to shelf_1", PromptTooLong("a prompt has 9 tokens")])
 def test_a_policy_that_cannot_write_is_a_teacher_without_an_answer(answer):
     with pytest.raises(TeacherError, match="no JSON array|a prompt has 9 tokens"):
-        PolicyTeacher(Writer(answer), BankConfig(), (0,)).write("evolve", EVOLVE)
+        PolicyTeacher(Writer(answer), SkillRLConfig(), (0,)).write("evolve", EVOLVE)
 
 
 # -- an endpoint ------------------------------------------------------------------------------------------------------
@@ -242,9 +243,9 @@ def test_an_endpoint_that_is_down_is_an_error(server, tmp_path):
     [
         (replace(CONFIG, teacher_url="http://localhost:1"), EndpointError, f"{KEY} is not set: export {KEY}="),
         (replace(CONFIG, teacher_url="localhost"), EndpointError, "is no http\\(s\\) address"),
-        (CONFIG, ConfigError, "needs bank.teacher_url"),
-        (replace(CONFIG, teacher_url="http://x", teacher_model=None), ConfigError, "needs bank.teacher_model"),
-        (BankConfig(teacher="file"), ConfigError, "'file' needs bank.file"),
+        (CONFIG, ConfigError, "needs method.teacher_url"),
+        (replace(CONFIG, teacher_url="http://x", teacher_model=None), ConfigError, "needs method.teacher_model"),
+        (SkillRLConfig(teacher="file"), ConfigError, "'file' needs method.bank"),
     ],
 )
 def test_a_teacher_that_cannot_work_is_refused_at_the_start(monkeypatch, config, error, message):
@@ -300,7 +301,7 @@ def test_a_first_bank_is_asked_for_section_by_section():
 
 
 def test_the_command_writes_a_bank_that_training_can_read(world, warm, tmp_path, capsys):
-    given = settings(world, warm) | {"environment.max_steps": 12, "rollout.max_prompt_tokens": 9000}
+    given = settings(world, warm, "skillrl") | {"environment.max_steps": 12, "rollout.max_prompt_tokens": 9000}
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
 
     def command(*words: str) -> int:
@@ -310,7 +311,8 @@ def test_the_command_writes_a_bank_that_training_can_read(world, warm, tmp_path,
 
     assert command("--tasks", "13") == 2 and "the split train has 12" in capsys.readouterr().err
     assert (
-        command("--tasks", "2", "--passes", "1", "--set", "bank.teacher=policy", "--set", "bank.max_bank_tokens=4") == 2
+        command("--tasks", "2", "--passes", "1", "--set", "method.teacher=policy", "--set", "method.max_bank_tokens=4")
+        == 2
     )
     assert "the teacher wrote nothing that can be used (general: no JSON array" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 import skill1.train
 from skill1 import trainer
 from skill1.cli import main as cli
+from skill1.config import ConfigError
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.library import SkillLibrary
 from skill1.methods.references import ReferenceTrajectories
@@ -241,8 +242,9 @@ def test_two_processes_do_the_work_of_one(world, warm, tmp_path):
 
 def test_fewer_groups_than_processes_is_an_error(config, monkeypatch, tmp_path):
     monkeypatch.setattr(skill1.train, "join_processes", lambda timeout: type("State", (), {"num_processes": 3})())
-    with pytest.raises(skill1.train.ConfigError, match="rollout.tasks_per_step=2 is less than the 3 processes"):
+    with pytest.raises(ConfigError, match="rollout.tasks_per_step=2 is less than the 3 processes"):
         train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # -- ablations --------------------------------------------------------------------------------------------------------
@@ -397,13 +399,13 @@ def test_a_failed_run_can_go_on_in_the_same_process(config, straight, tmp_path):
     assert record(tmp_path / "run", 4) == record(straight, 4)
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, short):
+def test_a_policy_that_was_changed_since_is_refused(tmp_path, short):
     out = tmp_path / "run"
     assert command(tmp_path, out, short)[0] == 0
-    make_nano(Path(short["policy.model"]), width=48, layers=2)
+    make_nano(Path(short["policy.model"]), seed=1)
     status, printed = command(tmp_path, out, short, "--resume")
     message = refused(printed, status)
-    assert "checkpoint-2 holds another architecture" in message and "policy.model" in message
+    assert f"was started from other weights than {short['policy.model']} holds" in message
 
 
 def test_other_data_is_refused(tmp_path, short, world):
@@ -415,3 +417,56 @@ def test_other_data_is_refused(tmp_path, short, world):
     game.write_text(game.read_text() + " ")
     status, printed = command(tmp_path, tmp_path / "run", given, "--resume")
     assert "was started on other data" in refused(printed, status)
+
+
+# -- what a resumed run may find changed ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_its_policy_and_its_data_have_moved(tmp_path, short, world, monkeypatch):
+    (tmp_path / "here").mkdir()
+    shutil.copytree(world, tmp_path / "here" / "games")
+    shutil.copytree(short["policy.model"], tmp_path / "here" / "policy")
+    relative = short | {"environment.data": "games", "policy.model": "policy"}
+    monkeypatch.chdir(tmp_path / "here")
+    assert command(tmp_path, Path("run"), relative)[0] == 0
+    straight = relative | {"train.steps": 3}
+    assert command(tmp_path, Path("straight"), straight)[0] == 0
+    monkeypatch.chdir(tmp_path)  # the same words name other places here: nothing is found
+    status, printed = command(tmp_path, Path("here/run"), straight, "--resume")
+    assert status == 2 and "there is no folder" in refused(printed, status)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = straight | {"environment.data": "there/games", "policy.model": str(tmp_path / "there" / "policy")}
+    status, printed = command(tmp_path, Path("there/run"), moved, "--resume")
+    assert status == 0, printed
+    assert record(Path("there/run"), 3) == record(Path("there/straight"), 3)
+    changed = RunDirectory.open(Path("there/run")).manifest()["sessions"][1]["changed"]
+    assert changed == {
+        "environment.data": [str(tmp_path / "here/games"), str(tmp_path / "there/games")],
+        "policy.model": [str(tmp_path / "here/policy"), str(tmp_path / "there/policy")],
+        "train.steps": [2, 3],
+    }
+
+
+@pytest.mark.slow
+def test_a_run_that_was_out_of_memory_goes_on_with_smaller_batches(world, warm, tmp_path):
+    options = OPTIONS | {"train__kl": 0.05, "train__learning_rate": 1e-5}
+    config = configure(world, warm, **options)
+    assert run(config, tmp_path / "straight") == 0
+    assert run(config, tmp_path / "run", sabotage=in_step(2)) == -signal.SIGKILL
+    less = {
+        "policy__gradient_checkpointing": True, "policy__generate_batch": 4, "policy__cache_tokens": 2000,
+        "train__rows_per_micro_batch": 3, "train__tokens_per_micro_batch": 400,
+    }  # fmt: skip
+    assert run(configure(world, warm, **options, **less), tmp_path / "run", resume=True) == 0
+    expected, found = record(tmp_path / "straight", 4), record(tmp_path / "run", 4)
+    for name in ("checkpoints", "journal", "library", "validation", "files"):
+        assert found[name] == expected[name], name
+    a, b = (load_file(tmp_path / name / "checkpoint-4" / "model.safetensors") for name in ("straight", "run"))
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6
+    waste = [
+        RunDirectory.open(tmp_path / name).metrics()["rows/padding_waste"].iloc[-1] for name in ("straight", "run")
+    ]
+    assert waste[1] < waste[0]  # the rows were cut otherwise
+    changed = RunDirectory.open(tmp_path / "run").manifest()["sessions"][1]["changed"]
+    assert set(changed) == {name.replace("__", ".") for name in less}

@@ -14,26 +14,25 @@ from skill1.analysis.chosen import choose_run, choose_study
 from skill1.analysis.comparison import write_summary
 from skill1.analysis.scores import ceiling_note, score_table
 from skill1.analysis.tour import ScriptedPolicy
-from skill1.config import ConfigError, EnvironmentConfig, flatten, load_config, preset_of
-from skill1.credit import credit
-from skill1.encoder import load_encoder
+from skill1.config import ConfigError, flatten, load_config
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
+from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.spec import WEBSHOP
 from skill1.evaluate import evaluate_run
-from skill1.library import SkillLibrary
+from skill1.methods.skill1 import Skill1
 from skill1.nano.model import nano_tokenizer
 from skill1.nano.webshop import NANO
 from skill1.nano.webshop.expert import ShopExpert
 from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.nano.webshop.reading import read_wish
 from skill1.nano.world import nano_world, world_folder
-from skill1.presets import VARIANTS
+from skill1.presets import preset_of, variants
 from skill1.prompts import make_prompts
 from skill1.prompts.full import FullPrompts
-from skill1.rollout import SkillLoop
+from skill1.rollout import RolloutLoop, Stages
 from skill1.running.batch import run_notebook
 from skill1.running.demo import demo
 from skill1.running.evaluation import evaluate_arms
@@ -62,7 +61,7 @@ def trained(shop, shopper, tmp_path_factory) -> Path:
 
 
 def test_the_configuration_names_the_shop(shop, monkeypatch):
-    environment = make_environment(EnvironmentConfig(name="webshop", data=str(shop), held_out_goals=9, max_steps=7))
+    environment = make_environment(WebShopConfig(name="webshop", data=str(shop), held_out_goals=9, max_steps=7))
     assert isinstance(environment, WebshopEnvironment) and environment.max_steps == 7
     to_train, to_test = environment.tasks("train"), environment.tasks("test")
     assert len(to_test) == 9 and not {t.game for t in to_train} & {t.game for t in to_test}
@@ -72,17 +71,17 @@ def test_the_configuration_names_the_shop(shop, monkeypatch):
 
     def train_hash(**changes):
         given = {"name": "webshop", "data": str(shop), "held_out_goals": 9} | changes
-        return make_environment(EnvironmentConfig(**given)).data_hash("train")
+        return make_environment(WebShopConfig(**given)).data_hash("train")
 
     assert train_hash() == train_hash(max_steps=3) == environment.data_hash("train") != environment.data_hash("test")
     assert len({train_hash(), train_hash(shop_seed=1), train_hash(held_out_goals=8), train_hash(goals="human")}) == 4
     monkeypatch.delenv("WEBSHOP_DATA", raising=False)
     with pytest.raises(DataError, match=r"\$WEBSHOP_DATA is empty"):
-        make_environment(EnvironmentConfig(name="webshop"))
+        make_environment(WebShopConfig(name="webshop"))
     with pytest.raises(DataError, match="'valid_seen'; it has train and test"):
         environment.data_hash("valid_seen")
     with pytest.raises(DataError, match="items_shuffle_1000.json is missing"):
-        make_environment(EnvironmentConfig(name="webshop", data=str(shop), catalogue="small"))
+        make_environment(WebShopConfig(name="webshop", data=str(shop), catalogue="small"))
 
 
 def test_presets_follow_the_paper_and_variants_lie_over_them():
@@ -91,10 +90,10 @@ def test_presets_follow_the_paper_and_variants_lie_over_them():
     assert (of_shop.max_steps, of_shop.history_limit, paper.rollout.tasks_per_step) == (15, 13_000, 32)
     assert paper.credit.invalid_penalty == 0.05 and paper.rollout.group_size == 16
     for preset in ("paper-webshop", "nano-webshop"):
-        for variant, changed in VARIANTS.items():
-            config = load_config(preset, variant)
+        for name, variant in variants().items():
+            config = load_config(preset, name)
             assert config.environment.name == "webshop" and config.evaluation.splits == ("test",)
-            assert changed.items() <= flatten(config).items()
+            assert variant.changes.items() <= flatten(config).items()
     for environment, name, found in (("webshop", "nano", "nano-webshop"), ("alfworld", "nano", "nano"),
                                      ("alfworld", "nano-webshop", "nano-webshop"),
                                      ("webshop", "paper-webshop", "paper-webshop")):  # fmt: skip
@@ -156,9 +155,9 @@ def test_one_outcome_credits_a_shopping_group(shop, shopper):
         {"query": ["none"], "act": [search, "open 1", "buy"], "distill": [lesson]},
         {"query": ["none"], "act": ["buy me that", search, "open 1", "buy"], "distill": ["none"]},
     ]
-    library = SkillLibrary(config.library, load_encoder("hash"))
+    method = Skill1(config)
     policy = ScriptedPolicy(nano_tokenizer("webshop"), prompts, scripts)
-    loop = SkillLoop(policy, environment, library, config, temperature=1.0, retrieval="ucb", distill=True)
+    loop = RolloutLoop(policy, environment, method, config, temperature=1.0)
     rollouts = loop.run([task] * 3, groups=[0] * 3, indices=range(3), seed=(0, 0))
     assert [r.outcome for r in rollouts] == [float(step.won), 0.0, 0.0] and step.won
     assert rollouts[0].score == 1.0 and 0 < rollouts[1].score == rollouts[2].score < 1
@@ -167,25 +166,26 @@ def test_one_outcome_credits_a_shopping_group(shop, shopper):
         == environment.shop.rate(environment.shop.search(" ".join(wish.terms).replace("_", " "))[0], {}, goal).score
     )
     assert [r.invalid_actions for r in rollouts] == [0, 0, 1] and rollouts[0].task.category == goal.category
-    rows = credit(rollouts, replace(config.credit, scale_by_std=False), selection=True, distillation=True)
+    rows = Skill1.rows(rollouts, replace(config, credit=replace(config.credit, scale_by_std=False)))
     acted = {row.rollout: row.advantage for row in rows if row.stage == "act"}
     # returns 1, 0, -.1 (one ill-formed action), the mean .3 taken off
     assert acted == pytest.approx({0: 0.7, 1: -0.3, 2: -0.4})
-    assert library.learn(rollouts, 1).admitted == 1
-    [skill] = library
+    assert len(method.learn(rollouts, 1, "train").admitted) == 1
+    [skill] = method.skills
     assert skill.desc == " ".join(wish.terms).replace("_", " ") and skill.strategy.startswith(f"{skill.desc} : ")
 
 
 def test_a_long_prompt_drops_its_history(shop, shopper):
     def prompts_shown(limit):
-        config = configure_shop(shop, shopper, environment__history_limit=limit, environment__max_steps=4,
-                                library__enabled=False)  # fmt: skip
+        config = configure_shop(
+            shop, shopper, "grpo", environment__history_limit=limit, environment__max_steps=4
+        )  # fmt: skip
         environment = make_environment(config.environment)
         policy = ScriptedPolicy(
             nano_tokenizer("webshop"), FullPrompts(WEBSHOP.words), [{"act": ["<action>search[lamp]</action>"] * 4}]
         )
         policy.prompts.encode = lambda tokenizer, text: [0]
-        loop = SkillLoop(policy, environment, None, config, temperature=1.0, retrieval="ucb", distill=False)
+        loop = RolloutLoop(policy, environment, Stages(), config, temperature=1.0)
         loop.run(environment.tasks("test")[:1], [0], [0], (0, 0))
         return policy.asked
 
@@ -253,7 +253,8 @@ def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
 def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
     """The shipped policy wins at once, so that there are skills to study."""
     shipped = NOTEBOOKS.parent / "data" / "nano-webshop-policy"
-    limits = {f"rollout.max_{stage}_tokens": 16 for stage in ("query", "rerank", "act", "distill")}
+    limits = {f"method.max_{stage}_tokens": 16 for stage in ("query", "rerank", "distill")}
+    limits["rollout.max_act_tokens"] = 16
     overrides = settings_of_shop(shop, shipped) | limits | {"train.steps": 2, "environment.max_steps": 12}
     data, out = overrides.pop("environment.data"), str(tmp_path / "run")
     given = {
