@@ -88,6 +88,8 @@ def evaluate_run(
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
     """
     state = join_processes()
+    if foreign := sorted(name for name in overrides or {} if not name.startswith("environment.")):
+        raise ConfigError(f"{foreign[0]} is the run's own: only fields of environment can be set for its evaluation")
     if reuse and overrides:
         raise ConfigError(f"stored outcomes cannot be reused with another {' or '.join(overrides)}")
     run = RunDirectory.open(path)
