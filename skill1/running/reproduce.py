@@ -76,7 +76,7 @@ def _with_bank(study: Sweep, dry_run: bool) -> Sweep:
     file = portable(study.folder.with_name(f"{study.folder.name}-bank.json"))
     if not dry_run and not Path(file).exists():
         data = study.data or nano_world(study.world_seed, preset=study.preset)
-        sets = set_words({**study.overrides, "environment.data": data})
+        sets = set_words({**study.overrides_of(BANKED), "environment.data": data})
         launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets])
     return replace(study, overrides={**study.overrides, _BANK: file})
 
@@ -88,7 +88,7 @@ def _with_capacity(study: Sweep, capacity: int) -> Sweep:
         folder=study.folder.with_name(f"{study.folder.name}-capacity-{capacity}"),
         variants=(REFERENCE,),
         seeds=study.seeds[:1],
-        overrides={**study.overrides, "library.capacity": capacity},
+        overrides={**study.overrides_of(REFERENCE), "library.capacity": capacity},
     )
 
 
