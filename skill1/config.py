@@ -239,8 +239,14 @@ def _kinds(environment: str, method: str) -> dict[str, type]:
     """Section -> dataclass, for runs of these two."""
     hints = get_type_hints(Config)
     kinds = {f.name: hints[f.name] for f in fields(Config) if is_dataclass(hints[f.name])}
-    kinds |= {"environment": find("environments", environment).options, "method": find("methods", method).Options}
-    return kinds | ({"library": LibraryConfig} if find("methods", method).uses_library else {})
+    spec, trained = find("environments", environment), find("methods", method)
+    for section, name, found, wanted in (
+        ("environment", environment, spec, "options"), ("method", method, trained, "Options"),
+    ):  # fmt: skip
+        if not hasattr(found, wanted):
+            raise ConfigError(f"{section}.name: {name!r} is a {type(found).__name__}, which is no {section}")
+    kinds |= {"environment": spec.options, "method": trained.Options}
+    return kinds | ({"library": LibraryConfig} if trained.uses_library else {})
 
 
 def load_config(preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None) -> Config:

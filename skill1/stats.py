@@ -3,7 +3,7 @@
 Which function for which question:
     one run, one split, one pass              `wilson`
     several passes, or several training seeds `success_rate` (0/1 outcomes), `bootstrap_mean` (any)
-    two variants on the same games            `paired_difference`, for one pass `mcnemar_exact`
+    two variants on the same games            `paired_difference`
     the same for new training seeds           `difference_over_seeds` (bootstrap), `welch` (t over seeds)
     several comparisons                       `holm` on their p values
     planning                                  `smallest_detectable_difference`
@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import permutation_test, ttest_ind
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
@@ -208,27 +207,6 @@ def welch(a: Sequence[float], b: Sequence[float], *, level: float = 0.95) -> Est
     value = float(first.mean() - second.mean())
     seeds = len(first) + len(second)
     return Estimate(value, float(low), float(high), seeds, level, "Welch over seeds", float(test.pvalue))
-
-
-def mcnemar_exact(a: pd.Series, b: pd.Series) -> float:
-    """Two-sided exact McNemar p value of one pass over the same games.
-
-    Args:
-        a: (G,) outcomes 0 or 1 indexed by game, each game once.
-        b: the same for the other variant.
-
-    Raises:
-        ValueError: empty or NaN values, values other than 0 and 1, a repeated game, or games that are not the same.
-    """
-    for x, name in ((a, "a"), (b, "b")):
-        if not np.isin(_numbers(x, name), (0, 1)).all():
-            raise ValueError(f"{name} holds values other than 0 and 1: use paired_difference for per-game means")
-        if x.index.has_duplicates:
-            raise ValueError(f"{name} holds a game more than once: use paired_difference for several passes")
-    first, second = _by_game(a, "a"), _by_game(b, "b")
-    _check_same_games(first, second)
-    table = [[int(((first == x) & (second == y)).sum()) for y in (0, 1)] for x in (0, 1)]
-    return float(mcnemar(table, exact=True).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -384,3 +384,9 @@ def test_a_bank_is_taken_when_the_run_starts(tmp_path):
     evaluated.load_initial(tmp_path / "library")
     assert evaluated.skills.state_hash() == first.skills.state_hash()
     assert list(SkillRL.skills_before(config, tmp_path / "library", 1)) == ["gen_001"]
+
+
+@pytest.mark.parametrize(("name", "told"), [("method.name", "no method"), ("environment.name", "no environment")])
+def test_an_object_of_another_kind_is_refused(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_config("nano", overrides={name: "pathlib:Path"})

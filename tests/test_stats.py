@@ -15,7 +15,6 @@ from skill1.stats import (
     Estimate,
     bootstrap_mean,
     holm,
-    mcnemar_exact,
     paired_difference,
     smallest_detectable_difference,
     success_rate,
@@ -189,8 +188,7 @@ def test_paired_difference_averages_passes_and_aligns_by_name() -> None:
 
 def test_paired_permutation_equals_mcnemar_for_one_pass() -> None:
     a, b = games([1] * 9 + [0] * 3), games([0] * 7 + [1] * 2 + [1] + [0] * 2)
-    assert paired_difference(a, b).p_value == pytest.approx(mcnemar_exact(a, b))
-    assert mcnemar_exact(a, b) == pytest.approx(binomtest(7, 8).pvalue)  # 7 games only a, 1 only b
+    assert paired_difference(a, b).p_value == pytest.approx(binomtest(7, 8).pvalue)  # 7 games only a, 1 only b
 
 
 def test_pairing_removes_what_games_share() -> None:
@@ -224,24 +222,6 @@ def test_permutation_p_is_uniform_without_a_difference() -> None:
 def test_paired_difference_rejects(a: pd.Series, b: pd.Series, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paired_difference(a, b)
-
-
-def test_mcnemar_by_hand() -> None:
-    assert mcnemar_exact(games([1, 1, 1, 1, 1, 0]), games([0, 0, 0, 0, 0, 0])) == pytest.approx(2 / 2**5)
-    assert mcnemar_exact(games([1, 0, 1]), games([1, 0, 1])) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (games([0.5, 1]), games([1, 1]), "a holds values other than 0 and 1"),
-        (pd.Series([1, 0], index=["x", "x"]), pd.Series([1], index=["x"]), "a holds a game more than once"),
-        (games([1, 0]), games([1]), "not over the same games"),
-    ],
-)
-def test_mcnemar_rejects(a: pd.Series, b: pd.Series, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        mcnemar_exact(a, b)
 
 
 # --- Holm and planning -------------------------------------------------------------------------------------------
