@@ -127,12 +127,14 @@ def test_a_missing_run_is_an_error_that_lists_the_runs_there(skill1):
         "evaluate --out y --model z --passes 2 --set library.top_k=2 --batch 7",
     ],
 )
-def test_several_processes_are_given_every_word(skill1, monkeypatch, given):
+@pytest.mark.parametrize("nproc", [("--nproc", "2"), ("--nproc=2",)])
+def test_several_processes_are_given_every_other_word(skill1, monkeypatch, given, nproc):
     launched = []
     monkeypatch.setattr("skill1.running.launch.launch_torchrun", lambda words, nproc: launched.append((words, nproc)))
-    status, _, _ = skill1(*given.split(), "--nproc", "2")
+    status, _, _ = skill1(*given.split(), *nproc)
     assert status == 0
-    assert launched == [([*given.split(), "--nproc", "2", "--nproc", "1"], 2)]
+    # torchrun would take --nproc for an option of its own
+    assert launched == [(given.split(), 2)]
 
 
 def test_an_endpoint_is_not_asked_by_several_processes(skill1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -151,10 +151,19 @@ def handed_to_processes(nproc: int) -> bool:
         return False
     from skill1.running.launch import launch_torchrun
 
-    launch_torchrun(
-        [*click.get_current_context().obj, "--nproc", "1"], nproc
-    )  # the last --nproc is the one that counts
+    launch_torchrun(_without_nproc(click.get_current_context().obj), nproc)
     return True
+
+
+def _without_nproc(words: Sequence[str]) -> list[str]:
+    """The words of a command without its --nproc, which torchrun would take for an ambiguous option of its own."""
+    kept, rest = [], iter(words)
+    for word in rest:
+        if word == "--nproc":
+            next(rest)
+        elif not word.startswith("--nproc="):
+            kept.append(word)
+    return kept
 
 
 def report(*lines: dict[str, Any]) -> bool:
