@@ -108,7 +108,7 @@ def test_one_half_remembers_and_all_reflect(two, tmp_path):
     assert not any("For comparison" in text for text in asked)
     admitted = method.learn(rollouts, 2, "train").admitted
     assert len(admitted) == 1  # of the lost episodes, once; the won ones were judged wrong
-    assert list(library)[-1] == admitted[0] and admitted[0].outcome == "failure"
+    assert list(library)[-1].id == admitted[0].id and admitted[0].outcome == "failure"
     method.observe(rollouts, 2, "validation", policy)  # nothing is remembered of these
     method.observe(rollouts, 2, "train", policy)
     roll()
