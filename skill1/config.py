@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from skill1.presets import presets, variants
+from skill1.presets import DEFAULT_ENVIRONMENT, presets, variants
 from skill1.registry import ConfigError, absolute, closest, find
 
 STRICT = ConfigDict(extra="forbid")
@@ -67,7 +67,7 @@ class EnvironmentConfig:
     """Where the tasks come from; an environment adds options of its own."""
 
     # A registered environment, "module:OBJECT" or "file.py:OBJECT".
-    name: str = knob("alfworld", "environment", "paper")
+    name: str = knob(DEFAULT_ENVIRONMENT, "environment", "paper")
     # Where the games or goals are; None reads the environment's variable (see its specification).
     data: str | None = knob(None, "folder, None = the environment's variable", "ours")
     # What training draws its tasks from.
@@ -75,11 +75,11 @@ class EnvironmentConfig:
     # What is played every train.validate_every steps.
     validation_split: str = knob("valid_seen", "split", "ours")
     # An episode that is not won by then is lost.
-    max_steps: int = knob(50, "actions per episode", "paper section 4.1 (ALFWorld 50, WebShop 15)", gt=0)
+    max_steps: int = knob(50, "actions per episode", "paper section 4.1 (15 in shops)", gt=0)
     # How much of the past an act prompt shows.
     history: int = knob(2, "past (observation, action) pairs", "released", ge=0)
     # An act prompt longer than this is written without its history.
-    history_limit: int | None = knob(None, "characters, None = never", "released (WebShop 13,000)", gt=0)
+    history_limit: int | None = knob(None, "characters, None = never", "released (13,000 in shops)", gt=0)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -91,7 +91,7 @@ class LibraryConfig:
     # How many candidates a query retrieves (K).
     top_k: int = knob(5, "candidates", "paper; released 3", gt=0)
     # The same at evaluation.
-    evaluation_top_k: int | None = knob(None, "candidates, None = top_k", "ours; RetroAgent 3", gt=0)
+    evaluation_top_k: int | None = knob(None, "candidates, None = top_k", "ours", gt=0)
     # Retrieval ranks by w * cosine + (1 - w) * (utility + bonus).
     similarity_weight: float = knob(0.6, "w in [0, 1]", "paper; Eq. 3 alone and released are 1.0", ge=0, le=1)
     # Size of the bonus for skills that were rarely retrieved, in training only.
@@ -125,7 +125,7 @@ class RolloutConfig:
     """One training step's experience."""
 
     # How many tasks a step plays, each as one group.
-    tasks_per_step: int = knob(16, "groups", "paper; 32 on WebShop", gt=0)
+    tasks_per_step: int = knob(16, "groups", "paper; 32 in shops", gt=0)
     # How many rollouts of a task are compared with each other (G).
     group_size: int = knob(16, "rollouts per task", "paper; released 8", ge=2)
     # Sampling temperature of every stage in training.

@@ -12,6 +12,8 @@ from typing import Any
 
 from skill1.registry import closest, gather
 
+DEFAULT_ENVIRONMENT = "alfworld"  # the paper's first benchmark
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -32,21 +34,21 @@ def variants() -> Mapping[str, Variant]:
 
 
 def preset_of(preset: str, environment: str) -> str:
-    """Return the preset's name in an environment: "nano" in "webshop" is "nano-webshop".
+    """Return the preset's name in an environment: it is followed by the environment's where that is another one.
 
     Raises:
         ConfigError: there is none.
     """
-    inside = presets().get(preset, {}).get("environment.name", "alfworld") == environment
+    inside = presets().get(preset, {}).get("environment.name", DEFAULT_ENVIRONMENT) == environment
     return closest(preset if inside else f"{preset}-{environment}", presets(), "preset")
 
 
 _SHORT_ANSWERS = {  # reached by a runaway answer only, and a cache of a quarter
     "rollout.max_act_tokens": 512,
-    "method.skill1.max_query_tokens": 512,
-    "method.skill1.max_rerank_tokens": 512,
-    "method.skill1.max_distill_tokens": 512,
-    "method.retroagent.max_reflect_tokens": 512,
+    "method.max_query_tokens": 512,
+    "method.max_rerank_tokens": 512,
+    "method.max_distill_tokens": 512,
+    "method.max_reflect_tokens": 512,
 }
 _ADAPTERS = {
     "policy.lora_rank": 32,  # with the base model in bfloat16, and as the reference with its adapters off

@@ -92,7 +92,7 @@ class Rollout:
     skill: str  # text of the skill block shown in the act prompts, "" without a skill
     skill_similarity: float  # cosine(instruction, selected desc); nan without a skill
     outcome: float  # r: 1.0 if the environment says won, else 0.0
-    score: float  # the environment's graded reward (WebShop); equals outcome in ALFWorld
+    score: float  # the environment's graded reward; equals outcome where nothing is graded
     steps: int
     lesson: Lesson | None  # parsed distillation, None if it failed or the stage is off
     extra: Any = None  # what only one method stores, in its own frozen dataclass (`methods.base.Method.Extra`)

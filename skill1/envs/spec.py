@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from skill1.config import EnvironmentConfig
 from skill1.envs.base import VectorEnvironment
 
-ANY_KIND = "any"  # kind of every task where kinds are not told apart
+ANY_KIND = "any"  # kind of every task where kinds are not distinguished
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 TRL owns the engine and the transfer of weights, sharded or with adapters; it happens once per policy, that is once a
 rollout. Prompts go to the engine directly: TRL's own `generate` would take one sampling seed for all prompts, transfer
-weights anew after sleeping, and in server mode hand completions to the wrong ranks unless all ask equally many. Every
+weights again after sleeping, and in server mode hand completions to the wrong ranks unless all ask equally many. Every
 rank talks to its own engine, or to the server by itself, so ranks may ask as often as their own episodes need.
 
 vLLM's numerics are not the policy's: training takes the importance ratio against the log-probs that come from here.

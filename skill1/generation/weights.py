@@ -4,7 +4,7 @@ Sharded weights (FSDP2) are gathered by one pass over one token and stay gathere
 pass is a collective operation, so ranks may call `generate` as often as their own episodes need, and a rollout costs one
 all-gather instead of one a token. (DeepSpeed's ZeRO-3 is gathered by TRL's `unwrap_model_for_generation`.)
 
-Whole float32 weights (full fine-tuning) would be cast anew for every token under autocast, and leave float32 keys and
+Whole float32 weights (full fine-tuning) would be cast again for every token under autocast, and leave float32 keys and
 values in the cache: they are cast once, beside the originals, which come back unchanged.
 """
 

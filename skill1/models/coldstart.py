@@ -135,7 +135,7 @@ def tokenize(lines: list[Line], config: Config, tokenizer: PreTrainedTokenizerBa
 def cold_start(
     config: Config, options: ColdStartConfig, demonstrations: Path, out: Path, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Fine-tune `policy.model` and write it to the new folder `out`; the same command goes on after an interruption.
+    """Fine-tune `policy.model` and write it to the new folder `out`; the same command resumes after an interruption.
 
     Checkpoints lie beside it in `<out>.checkpoints`, one an epoch, until it is written.
 

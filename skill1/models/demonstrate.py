@@ -1,6 +1,6 @@
 """Demonstrations for a cold start: episodes won with the bank's block in the prompt (SkillRL's second stage).
 
-    DIR/manifest.json       who plays what; a repeated command goes on only with the same
+    DIR/manifest.json       who plays what; a repeated command resumes only with the same
     DIR/part-00000.jsonl    a line per action: {"prompt", "completion", "game", "pass"}; a part per batch of episodes
 
 The policy plays (rejection sampling), or the teacher behind `method.teacher_url`. A line's prompt is the text of the one
@@ -40,7 +40,7 @@ from skill1.store.run_directory import RunError
 
 MANIFEST = "manifest.json"
 By = Literal["policy", "teacher"]
-# what playing does not depend on: a folder goes on where only these differ
+# what playing does not depend on: a folder is resumed where only these differ
 _UNREAD = ("train.", "credit.", "evaluation.passes", "evaluation.splits")
 
 

@@ -27,7 +27,7 @@ from skill1.envs.webshop.goals import GoalSources, Kind, SourceCollector
 from skill1.envs.webshop.ranking import Index
 
 RECORD = "catalogue.json"  # of a stored catalogue: what it was made from
-FORMAT = 2  # raise when the folder's content changes: stored catalogues are then made anew
+FORMAT = 2  # raise when the folder's content changes: stored catalogues are then made again
 _CACHED_PRODUCTS = 1 << 14
 _PRODUCTS, _OFFSETS, _RANGES, _CATEGORIES = "products.pickle", "offsets.npy", "ranges.npy", "categories.npy"
 

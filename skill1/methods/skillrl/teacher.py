@@ -5,7 +5,7 @@
     endpoint   a model behind an OpenAI-compatible address (the paper's setting); `endpoint_teacher`
     scripted   counts over the episodes, in words of the nano policies: for their presets and tests; `skill1.nano.teacher`
 
-A teacher that cannot be had or does not answer with a JSON array is a `TeacherError`: the caller counts it and goes on.
+A teacher that cannot be had or does not answer with a JSON array is a `TeacherError`: the caller counts it and continues.
 
 Differs from the paper in: ids are given by the bank, not asked of the teacher.
 """
