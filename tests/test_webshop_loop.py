@@ -99,6 +99,8 @@ def test_presets_follow_the_paper_and_variants_lie_over_them():
         assert preset_of(name, environment) == found
     with pytest.raises(ConfigError, match="unknown preset 'nano-webshp'; did you mean 'nano-webshop'"):
         preset_of("nano", "webshp")
+    with pytest.raises(ConfigError, match="unknown preset 'nano-webshop-alfworld'"):
+        preset_of("nano-webshop", "alfworld")  # of the other environment
     assert make_prompts("full", "webshop").words == WEBSHOP.words
     assert isinstance(make_prompts("compact", "webshop"), CompactShopPrompts)
     with pytest.raises(ConfigError, match="did you mean 'webshop'"):
