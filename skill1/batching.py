@@ -1,17 +1,19 @@
 """Which rows enter which update, micro-batch and rank: pure numpy, no torch (Skill1 Table 6, mini-batch).
 
-A training step has any number of rows of any length. They become
+A training step has any number of rows of any length. Rows that continue one another are one sequence, which is never
+split. Sequences become
 
-    step -> updates        a random split by (seed, step) into equal parts of at most `rows_per_update` rows
-    update -> micro-batches  rows of like shape together, under a budget of padded tokens
+    step -> updates        a random split by (seed, step) into parts of `rows_per_update` rows each, on average
+    update -> micro-batches  sequences of like length together, under a budget of padded tokens
     micro-batch -> ranks   dealt like cards, so that all ranks do about the same work
 
-The result is a function of the row lengths, the seed and the step alone. How an update is cut into micro-batches and
+The result is a function of the lengths, the seed and the step alone. How an update is cut into micro-batches and
 ranks changes neither its loss nor its gradient, only the floating-point order in which they are summed.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ from skill1.records import Row
 class MicroBatch:
     """One forward and backward. A rank whose tuple is empty has nothing to do but take part in collectives."""
 
-    ranks: tuple[tuple[int, ...], ...]  # row indices of each rank
+    ranks: tuple[tuple[int, ...], ...]  # sequence indices of each rank
     tokens: int  # completion tokens over all ranks
 
 
@@ -40,10 +42,11 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Lengths of the rows of a step, in tokens."""
+    """Lengths of the sequences of a step, in tokens."""
 
-    prompts: np.ndarray  # (N,) int64
-    completions: np.ndarray  # (N,) int64
+    prompts: np.ndarray  # (N,) int64, what is read
+    completions: np.ndarray  # (N,) int64, what was written and is trained
+    rows: np.ndarray  # (N,) int64 >= 1, rows of each sequence
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Shape:
@@ -55,12 +58,25 @@ class Shape:
                 row = rows[int(np.argmin(lengths))]
                 where = f"{row.stage} row of rollout {row.rollout}, turn {row.turn}"
                 raise ValueError(f"the {where} has an empty {name}: leave such calls out of the rows")
-        return cls(prompts, completions)
+        sequences = sequences_of(rows)
+        first = [sequence.start for sequence in sequences]
+        sums = (
+            [np.add.reduceat(lengths, first) for lengths in (prompts, completions)] if first else [prompts, completions]
+        )
+        return cls(*sums, np.array([len(sequence) for sequence in sequences], dtype=np.int64))
 
     @property
-    def rows(self) -> np.ndarray:
-        """(N,) tokens of each row."""
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each sequence."""
         return self.prompts + self.completions
+
+
+def sequences_of(rows: Sequence[Row]) -> list[range]:
+    """Cut rows into sequences: a row that continues belongs to the one before. Raises ValueError if there is none."""
+    starts = [i for i, row in enumerate(rows) if not row.continues]
+    if rows and (not starts or starts[0]):
+        raise ValueError("the first row continues another one, which is missing")
+    return [range(start, end) for start, end in itertools.pairwise([*starts, len(rows)])]
 
 
 def folded_advantages(rows: Sequence[Row]) -> np.ndarray:
@@ -80,14 +96,15 @@ def checksum(rows: Sequence[Row]) -> int:
     """CRC-32 of everything about the rows that enters the loss, to compare ranks."""
     crc = 0
     for row in rows:
-        for part in (row.prompt_ids, row.completion_ids, np.array([row.advantage, row.weight])):
+        for part in (row.prompt_ids, row.completion_ids, np.array([row.advantage, row.weight, row.continues])):
             crc = zlib.crc32(np.ascontiguousarray(part), crc)
     return crc
 
 
 def plan_updates(
     shape: Shape,
-    trained: np.ndarray,  # (N,) bool: rows with a gradient; the others count in Update.size only
+    trained: np.ndarray,  # (N,) bool: sequences with a gradient; the others count in Update.size only
+    unmoved: np.ndarray,  # (N,) bool: the same, for the first update alone
     *,
     world: int,
     rows_per_update: int | None,
@@ -101,28 +118,28 @@ def plan_updates(
     Args:
         world: number of ranks.
         rows_per_update: most rows of an update, None = one update with all rows.
-        rows_per_micro_batch: most rows a rank takes at once.
-        tokens_per_micro_batch: most tokens, padding included, a rank takes at once; a single longer row goes alone.
+        rows_per_micro_batch: most sequences a rank takes at once.
+        tokens_per_micro_batch: most tokens, padding included, a rank takes at once; a single longer sequence goes alone.
 
     Returns:
         The updates that train at least one row: an update without gradient is no update.
     """
-    rows = len(shape.rows)
+    rows = int(shape.rows.sum())
     parts = 1 if rows_per_update is None else max(1, math.ceil(rows / rows_per_update))
-    order = np.random.default_rng([seed, step]).permutation(rows)
-    updates = []
+    order = np.random.default_rng([seed, step]).permutation(len(shape.rows))
+    updates: list[Update] = []
     for part in np.array_split(order, parts):
-        active = part[trained[part]]
+        active = part[(trained if updates else unmoved)[part]]
         if len(active):
             cut = _cut(shape, active, world, rows_per_micro_batch, tokens_per_micro_batch)
-            updates.append(Update(len(part), cut))
+            updates.append(Update(int(shape.rows[part].sum()), cut))
     return tuple(updates)
 
 
 def _cut(shape: Shape, rows: np.ndarray, world: int, most_rows: int, most_tokens: int) -> tuple[MicroBatch, ...]:
-    """Longest rows first, so that a lack of memory shows at once and the small rest fills the ranks evenly."""
-    rows = rows[np.lexsort((rows, -shape.rows[rows]))]
-    lengths = shape.rows[rows]
+    """Longest sequences first, so that a lack of memory shows at once and the small rest fills the ranks evenly."""
+    rows = rows[np.lexsort((rows, -shape.lengths[rows]))]
+    lengths = shape.lengths[rows]
     micro_batches = []
     start = 0
     while start < len(rows):
@@ -140,7 +157,7 @@ def padding_waste(shape: Shape, updates: Sequence[Update]) -> float:
     for update in updates:
         for micro_batch in update.micro_batches:
             for rank in micro_batch.ranks:
-                lengths = shape.rows[list(rank)]
+                lengths = shape.lengths[list(rank)]
                 real += int(lengths.sum())
                 padded += len(rank) * int(lengths.max(initial=0))
     return 1.0 - real / padded if padded else 0.0

@@ -128,9 +128,11 @@ class RolloutConfig:
     tasks_per_step: int = knob(16, "groups", "paper; 32 in shops", gt=0)
     # How many rollouts of a task are compared with each other (G).
     group_size: int = knob(16, "rollouts per task", "paper; released 8", ge=2)
+    # Whether every call is a chat of its own, or all calls of a rollout are one.
+    context: Literal["window", "conversation"] = knob("window", "what a call reads", "paper; conversation is ours")
     # Sampling temperature of every stage in training.
     temperature: float = knob(1.0, "temperature", "paper", gt=0)
-    # A longer prompt ends the run.
+    # A longer prompt ends the run; an episode whose conversation grows longer is lost.
     max_prompt_tokens: int = knob(16384, "tokens", "paper", gt=0)
     # A longer action is cut.
     max_act_tokens: int = knob(2048, "tokens", "paper (response limit)", gt=0)

@@ -18,7 +18,7 @@ Differs from the paper in:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -259,9 +259,10 @@ def make_rows(
         token_mean,
         terms or {},
     )
+    read = _read(rollouts, calls)
     return [
         Row(
-            prompt_ids=call.turn.prompt_ids,
+            prompt_ids=prompt,
             completion_ids=call.turn.completion_ids,
             logprobs=call.turn.logprobs,
             stage=call.turn.stage,
@@ -270,9 +271,28 @@ def make_rows(
             group=rollouts[call.rollout].group,
             rollout=call.rollout,
             turn=call.position,
+            continues=continues,
         )
-        for call, advantage, weight in zip(calls, advantages, weights, strict=True)
+        for call, (prompt, continues), advantage, weight in zip(calls, read, advantages, weights, strict=True)
     ]
+
+
+def _read(rollouts: Sequence[Rollout], calls: Sequence[Call]) -> Iterator[tuple[np.ndarray, bool]]:
+    """What each call has read since the call before it in the same chat, and whether there is one.
+
+    Turns of the chat that are no calls (their stage is not trained) are part of what is read.
+    """
+    rollout, last = -1, -1  # of the call before
+    for call in calls:
+        turns = rollouts[call.rollout].turns
+        first = call.position  # of the chat
+        while turns[first].continues:
+            first -= 1
+        continues = call.rollout == rollout and last >= first
+        between = turns[last + 1 if continues else first : call.position]
+        parts = [ids for turn in between for ids in (turn.prompt_ids, turn.completion_ids)]
+        yield np.concatenate([*parts, call.turn.prompt_ids]) if parts else call.turn.prompt_ids, continues
+        rollout, last = call.rollout, call.position
 
 
 def check_rollouts(rollouts: Sequence[Rollout]) -> None:
@@ -357,6 +377,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], returns: np.ndarray) -> dict[st
         "actions/ill_formed": mean(not t.well_formed for t in acts),
         "actions/inadmissible": mean(not t.admissible for t in acts),
         "steps": mean(r.steps for r in rollouts),
+        "cost/cut": mean(r.cut for r in rollouts),
         "cost/calls": float(len(turns)),
         "cost/tokens": float(sum(len(t.completion_ids) for t in turns)),
     }

@@ -27,14 +27,14 @@ from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Completion, Seed
+from skill1.generation.sampling import Chat, Completion, Seed
 from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
 from skill1.store.resources import find_model
 
 
 class PromptTooLong(UserError, ValueError):
-    """A prompt exceeds `rollout.max_prompt_tokens`."""
+    """A prompt exceeds `rollout.max_prompt_tokens`, or a conversation what the model can read."""
 
 
 class Policy:
@@ -52,6 +52,7 @@ class Policy:
         self.tokenizer = tokenizer
         self.prompts = prompts
         self._max_prompt = max_prompt_tokens
+        self._context = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         own = model.generation_config.eos_token_id or tokenizer.eos_token_id
         ends = frozenset(own if isinstance(own, list) else [own])
@@ -76,21 +77,47 @@ class Policy:
 
     @torch.no_grad()
     def generate(
-        self, texts: Sequence[str], seeds: Sequence[Seed], *, temperature: float, max_new_tokens: int
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[Seed],
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        chats: Sequence[Chat] | None = None,
     ) -> list[Completion]:
         """Answer every prompt; `temperature` 0 is greedy.
 
+        Args:
+            chats: the conversations that the prompts go on with; None: each is a chat of its own.
+
+        Returns:
+            Completions whose `prompt_ids` are what is new in the conversation.
+
         Raises:
-            PromptTooLong: a prompt has more than `rollout.max_prompt_tokens` tokens.
+            PromptTooLong: a prompt has more than `rollout.max_prompt_tokens` tokens, or a conversation more than the
+                model's context.
         """
-        prompts = [self.prompts.encode(self.tokenizer, text) for text in texts]
-        longest = max(map(len, prompts), default=0)
-        if longest > self._max_prompt:
+        if chats is None:
+            prompts = [self.prompts.encode(self.tokenizer, text) for text in texts]
+            said: list[list[int]] = [[] for _ in texts]
+            names = None
+        else:
+            prompts = [self._next(chat, text) for chat, text in zip(chats, texts, strict=True)]
+            said = [chat.ids for chat in chats]
+            names = [chat.name for chat in chats]
+        whole = [before + prompt for before, prompt in zip(said, prompts, strict=True)]
+        longest = max(map(len, whole), default=0)
+        if chats is None and longest > self._max_prompt:
             raise PromptTooLong(
                 f"a prompt has {longest} tokens, more than rollout.max_prompt_tokens={self._max_prompt}: raise the limit"
             )
+        if longest + max_new_tokens > self._context:
+            raise PromptTooLong(
+                f"a conversation of {longest} tokens and its answer are more than the {self._context} that the model reads: "
+                f"lower rollout.max_prompt_tokens (it is {self._max_prompt})"
+            )
         try:
-            written = self._writer.write(prompts, seeds, temperature, max_new_tokens)
+            written = self._writer.write(whole, seeds, temperature, max_new_tokens, names)
         finally:
             if not self._open:
                 self._writer.close()
@@ -99,6 +126,13 @@ class Policy:
             Completion(np.asarray(prompt, np.int32), ids, logprobs, text)
             for prompt, (ids, logprobs), text in zip(prompts, written, answers, strict=True)
         ]
+
+    def _next(self, chat: Chat, text: str) -> list[int]:
+        """Encode the next request of a conversation, with the end of the answer before it if that was cut."""
+        if not chat.ids:
+            return self.prompts.encode(self.tokenizer, text)
+        ids = self.prompts.encode_next(self.tokenizer, text)
+        return ids[1:] if chat.ids[-1] == ids[0] else ids
 
 
 def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

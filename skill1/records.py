@@ -28,7 +28,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One policy call: a fresh single-turn prompt and what the policy wrote."""
+    """One policy call: what it read since the call before it, and what it wrote.
+
+    In the context "window" every call is a fresh single-turn chat. In "conversation" the calls of a rollout are one chat: a
+    call that `continues` has read all turns before it, and `prompt_ids` are what came after them.
+    """
 
     stage: Stage
     prompt_ids: np.ndarray  # (P,) int32
@@ -39,6 +43,7 @@ class Turn:
     well_formed: bool  # the parser found what it asked for
     admissible: bool = True  # act only: the action was in the environment's list
     observation: str = ""  # what the policy was shown: the environment's text before this call
+    continues: bool = False  # the text goes on from the turn before
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Rollout:
     score: float  # the environment's graded reward; equals outcome where nothing is graded
     steps: int
     lesson: Lesson | None  # parsed distillation, None if it failed or the stage is off
+    cut: bool = False  # lost because its conversation reached `rollout.max_prompt_tokens`
     extra: Any = None  # what only one method stores, in its own frozen dataclass (`methods.base.Method.Extra`)
 
     def turns_of(self, stage: Stage) -> tuple[Turn, ...]:
@@ -112,9 +118,14 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One policy call as the trainer sees it. `advantage` enters the clipped surrogate times `weight`."""
+    """One policy call as the trainer sees it. `advantage` enters the clipped surrogate times `weight`.
 
-    prompt_ids: np.ndarray  # (P,) int32
+    Rows that continue one another stand together and are one sequence, of which the trainer reads every token once.
+    """
+
+    prompt_ids: (
+        np.ndarray
+    )  # (P,) int32, what was read since the row it continues; may hold answers that are not trained
     completion_ids: np.ndarray  # (C,) int32
     logprobs: np.ndarray  # (C,) float32 sampling log-probs
     stage: Stage
@@ -123,6 +134,7 @@ class Row:
     group: int
     rollout: int  # index of the rollout within the step
     turn: int  # index of the turn within the rollout
+    continues: bool = False  # the text goes on from the row before
 
     @property
     def length(self) -> int:

@@ -17,7 +17,8 @@ from typing import Any
 
 from skill1.config import Config
 from skill1.envs.base import Observation, VectorEnvironment
-from skill1.policy import Completion, Policy, Seed
+from skill1.generation.sampling import Chat, Completion, Seed
+from skill1.policy import Policy
 from skill1.prompts import ActContext, Exchange, PromptSet, history_of
 from skill1.records import STAGES, Candidate, Lesson, Rollout, Stage, Task, Turn
 
@@ -34,11 +35,13 @@ class Episode:
     seed: Seed
     start: Observation
     now: Observation
+    chat: Chat | None = None  # the rollout's, in the context "conversation"
     turns: list[Turn] = field(default_factory=list)
     trajectory: list[Exchange] = field(default_factory=list)
     won: bool = False
     done: bool = False
     score: float = 0.0
+    cut: bool = False  # ended because the conversation grew too long
     query: str = ""
     candidates: tuple[Candidate, ...] = ()
     ranking: tuple[int, ...] = ()
@@ -65,6 +68,7 @@ class Episode:
                 well_formed=well_formed,
                 admissible=admissible,
                 observation=self.now.text,
+                continues=self.chat is not None and bool(self.turns),
             )
         )
 
@@ -87,6 +91,7 @@ class Episode:
             score=self.score,
             steps=len(self.trajectory),
             lesson=self.lesson,
+            cut=self.cut,
             extra=self.extra,
         )
 
@@ -113,7 +118,20 @@ class Ask:
             max_tokens: limit of an answer.
         """
         seeds = [(*e.seed, _number(stage), len(e.trajectory)) for e in episodes]
-        return self._policy.generate(texts, seeds, temperature=self._temperature, max_new_tokens=max_tokens)
+        limits: dict[str, Any] = {"temperature": self._temperature, "max_new_tokens": max_tokens}
+        chats = [e.chat for e in episodes if e.chat is not None]
+        if not chats:
+            return self._policy.generate(texts, seeds, **limits)
+        asked = [self._opened(e, text) for e, text in zip(episodes, texts, strict=True)]
+        answers = self._policy.generate(asked, seeds, **limits, chats=chats)
+        for chat, text, answer in zip(chats, asked, answers, strict=True):
+            chat.add(text, answer)
+        return answers
+
+    def _opened(self, e: Episode, text: str) -> str:
+        """Begin a conversation with its opening."""
+        parts = (text,) if e.chat is not None and e.chat.said else (self.prompts.opening(e.start), text)
+        return "\n\n".join(filter(None, parts))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -176,7 +194,7 @@ class RolloutLoop:
         """Play one rollout per entry: `groups[i]` and `indices[i]` name it within the step, `seed` the run and step."""
         starts = self._env.reset(tasks)
         episodes = [
-            Episode(task, group, index, (*seed, task_key(task), index), start, start)
+            Episode(task, group, index, name := (*seed, task_key(task), index), start, start, self._chat(name))
             for task, group, index, start in zip(tasks, groups, indices, starts, strict=True)
         ]
         self._stages.begin(episodes, self._ask)
@@ -184,6 +202,9 @@ class RolloutLoop:
             self._act(episodes, progress)
         self._stages.end(episodes, self._ask)
         return [e.rollout() for e in episodes]
+
+    def _chat(self, name: Seed) -> Chat | None:
+        return Chat(name) if self._config.rollout.context == "conversation" else None
 
     def _act(self, episodes: list[Episode], progress: Progress | None) -> None:
         """Stage act, until every episode is won or out of steps."""
@@ -200,17 +221,23 @@ class RolloutLoop:
                 e.trajectory.append((e.now.text, action.value))
                 e.now, e.won, e.done = result.observation, result.won, result.done
                 e.score = max(e.score, result.reward)
+                if e.chat is not None and not e.done and len(e.chat.ids) > self._config.rollout.max_prompt_tokens:
+                    e.done = e.cut = True
             turn += 1
             if progress:
                 progress(turn, sum(not e.done for e in episodes))
 
     def _act_prompt(self, e: Episode) -> str:
-        """The prompt of the next action; one longer than `environment.history_limit` is written without history."""
-        environment = self._config.environment
+        """The prompt of the next action; one longer than `environment.history_limit` is written without history.
+
+        A conversation is shown the skill once.
+        """
+        environment, steps = self._config.environment, len(e.trajectory)
+        shown = steps >= e.skill_from if e.chat is None else steps == e.skill_from
         context = ActContext(
             start=e.start,
-            skill=e.skill if len(e.trajectory) >= e.skill_from else "",
-            steps=len(e.trajectory),
+            skill=e.skill if shown else "",
+            steps=steps,
             history=history_of(e.trajectory, environment.history),
             observation=e.now,
         )

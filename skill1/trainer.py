@@ -11,8 +11,12 @@ the step's first update, and k3 = exp(ref - new) - (ref - new) - 1, the low-vari
 weights leave alone. The reference is the starting policy: the base model with its adapter off (LoRA), else a copy
 loaded from the folder or hub id the policy came from.
 
-Rows with a_i = 0 have no gradient without the KL term: they are skipped then, but counted in N. An update (or a whole
-step) without any gradient changes nothing, not even by weight decay or momentum.
+Rows that continue one another (a conversation) are one sequence, of which every token passes the model once: the loss is
+the same sum over rows.
+
+Sequences whose rows all have a_i = 0 have no gradient without the KL term: they are skipped then, but counted in N. So
+they are in a run's first update, where policy and reference are the same and the KL is 0 with its gradient. An update
+(or a whole step) without any gradient changes nothing, not even by weight decay or momentum.
 
 Differs from the paper in: the mean over all rows of an update with `Row.weight` stands for Eq. 11's mean of each stage
 over its own rows (`credit.row_weights`), exact for one update a step, and in expectation for several.
@@ -39,7 +43,16 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
-from skill1.batching import MicroBatch, Shape, Update, checksum, folded_advantages, padding_waste, plan_updates
+from skill1.batching import (
+    MicroBatch,
+    Shape,
+    Update,
+    checksum,
+    folded_advantages,
+    padding_waste,
+    plan_updates,
+    sequences_of,
+)
 from skill1.config import Config, ConfigError
 from skill1.devices import peak_flops
 from skill1.divergence import Attempt, Batch, record
@@ -113,7 +126,7 @@ class RowTrainer(GRPOTrainer):
     returned: `kl` (only if train.kl > 0), `entropy` and `clip_ratio/region_mean`, means over the trained tokens;
     `grad_norm`, mean over the updates, before clipping; `rows/total`, `rows/trained`, `rows/updates`,
     `rows/padding_waste` (share of the tokens), `tokens/trained` (completion tokens), `time/collect` and `time/update`
-    (seconds), `time/update_tokens_per_second` (prompt and completion tokens of all ranks, without padding) and, on
+    (seconds), `tokens/passed` and `time/update_tokens_per_second` (prompt and completion tokens of all ranks, without padding) and, on
     GPUs whose peak rate is known, `time/update_mfu`: 4 operations per token and parameter, 2 more per trained one.
     """
 
@@ -128,7 +141,7 @@ class RowTrainer(GRPOTrainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         args = trl_config(config, output_dir)
-        self._positions: torch.Tensor | None = None  # (B, K), set while completions are scored
+        self._layout: Batch | None = None  # of the micro-batch that the model is called on
         super().__init__(
             model=model,
             args=args,
@@ -154,6 +167,7 @@ class RowTrainer(GRPOTrainer):
         self._update_started = 0.0
         self._passed = 0  # tokens of the step's updates, on all ranks
         device = self.accelerator.device
+        self._scoring = False  # the backbone's states are those of completions alone
         self._peak = (
             peak_flops(torch.cuda.get_device_name(device), config.policy.dtype) if device.type == "cuda" else None
         )
@@ -171,11 +185,15 @@ class RowTrainer(GRPOTrainer):
         rows, metrics = self._collect_rows(self.state.global_step)
         self._update_started = time.perf_counter()
 
+        sequences = sequences_of(rows)
         shape = Shape.of(rows)
         advantages = folded_advantages(rows)  # (N,)
+        moves = np.array([advantages[sequence].any() for sequence in sequences], dtype=bool)  # (sequences,)
+        started = bool(self.optimizer.state)  # an update has been made: the policy is no longer the reference
         updates = plan_updates(
             shape,
-            (advantages != 0) | (self.beta > 0),
+            moves | (self.beta > 0),
+            moves | (self.beta > 0 and started),
             world=self.accelerator.num_processes,
             rows_per_update=self.config.train.rows_per_update,
             rows_per_micro_batch=self.config.train.rows_per_micro_batch,
@@ -187,7 +205,17 @@ class RowTrainer(GRPOTrainer):
         # ratio is 1 by definition, and TRL takes the new log-probs, detached, where the key is missing. Rows that vLLM
         # wrote bring theirs.
         batches = [
-            [self._batch(rows, advantages, micro, update, old=number > 0) for micro in update.micro_batches]
+            [
+                self._batch(
+                    rows,
+                    [[*sequences[i]] for i in micro.ranks[self.accelerator.process_index]],
+                    advantages,
+                    max(shape.rows[[*rank]].sum() for rank in micro.ranks),
+                    update,
+                    old=number > 0,
+                )
+                for micro in update.micro_batches
+            ]
             for number, update in enumerate(updates)
         ]
         loss = torch.zeros((), device=self.accelerator.device)
@@ -197,17 +225,22 @@ class RowTrainer(GRPOTrainer):
                 self._finish_update(model)
             update_loss = self._accumulate(model, batch)
             loss += update_loss / len(batches)
-            mine = [micro.ranks[self.accelerator.process_index] for micro in update.micro_batches]
+            mine = [
+                [row for i in micro.ranks[self.accelerator.process_index] for row in sequences[i]]
+                for micro in update.micro_batches
+            ]
             self._attempt = Attempt(number, len(updates), rows, mine, batch, update_loss)
 
         micro_batches = [micro for update in updates for micro in update.micro_batches]
-        self._passed = sum(int(shape.rows[list(rank)].sum()) for micro in micro_batches for rank in micro.ranks)
+        passed = [i for micro in micro_batches for rank in micro.ranks for i in rank]
+        self._passed = int(shape.lengths[passed].sum())
         own = {
             **self._drain_metrics([micro.tokens for micro in micro_batches]),
             "rows/total": len(rows),
-            "rows/trained": sum(len(rank) for micro in micro_batches for rank in micro.ranks),
+            "rows/trained": int(shape.rows[passed].sum()),
             "rows/updates": len(updates),
             "rows/padding_waste": padding_waste(shape, updates),
+            "tokens/passed": self._passed,
             "tokens/trained": sum(micro.tokens for micro in micro_batches),
             "time/collect": self._update_started - started,
         }
@@ -250,48 +283,61 @@ class RowTrainer(GRPOTrainer):
         return rows, metrics
 
     def _batch(
-        self, rows: Sequence[Row], advantages: np.ndarray, micro: MicroBatch, update: Update, old: bool
-    ) -> dict[str, torch.Tensor | float]:
-        """This rank's share of a micro-batch, as `_compute_loss` wants it: the same number of rows on every rank, which
-        TRL's metrics need, the missing ones with masked completions."""
-        mine = list(micro.ranks[self.accelerator.process_index])
-        size = max(map(len, micro.ranks))
+        self,
+        rows: Sequence[Row],
+        mine: Sequence[Sequence[int]],
+        advantages: np.ndarray,
+        size: int,
+        update: Update,
+        old: bool,
+    ) -> Batch:
+        """This rank's share of a micro-batch, as `_compute_loss` wants it: TRL sees one row per policy call.
+
+        Args:
+            mine: this rank's sequences, as indices of their rows.
+            size: rows of the rank that has the most: TRL's metrics need as many on every rank, and the missing ones have
+                masked completions.
+            old: whether the log-probs before the step's first update are needed.
+        """
+        flat = [i for sequence in mine for i in sequence]
+        missing = size - len(flat)
         pad_id = self._tokenizer.pad_token_id
         # Two columns: TRL takes a single one for a value per sequence, and would count the missing rows in its means.
-        missing = [torch.full((2,), pad_id)] * (size - len(mine))
-        prompts = [torch.as_tensor(rows[i].prompt_ids, dtype=torch.long) for i in mine] + missing
-        completions = [torch.as_tensor(rows[i].completion_ids, dtype=torch.long) for i in mine]
-        masks = [torch.ones_like(ids) for ids in completions] + [torch.zeros_like(ids) for ids in missing]
+        nothing = torch.full((2,), pad_id)
+        texts = [[ids for i in sequence for ids in (rows[i].prompt_ids, rows[i].completion_ids)] for sequence in mine]
+        starts = [np.cumsum([0, *map(len, text)])[1:-1:2] - 1 for text in texts]  # of each completion: the token before
+        completions = [torch.as_tensor(rows[i].completion_ids, dtype=torch.long) for i in flat]
+        masks = [torch.ones_like(ids) for ids in completions] + [torch.zeros_like(nothing)] * missing
         folded = torch.zeros(size)
-        folded[: len(mine)] = torch.as_tensor(advantages[mine])
+        folded[: len(flat)] = torch.as_tensor(advantages[flat])
+        placed = torch.zeros(size, 2, dtype=torch.long)  # sequence and start of each row
+        placed[: len(flat)] = torch.tensor([(b, start) for b, own in enumerate(starts) for start in own]).view(-1, 2)
+        # padding stands to the right, where causal attention cannot see it: attention needs no mask
+        sequences = [torch.as_tensor(np.concatenate(text), dtype=torch.long) for text in texts] or [nothing]
+        none = torch.zeros(size, 0, dtype=torch.long)  # TRL need not see prompts
         batch = {
-            "prompt_ids": pad(prompts, pad_id, "left"),  # (B, P)
-            "prompt_mask": pad([torch.ones_like(ids) for ids in prompts], 0, "left"),
-            "completion_ids": pad(completions + missing, pad_id, "right"),  # (B, K)
+            "sequences": pad(sequences, pad_id, "right"),  # (B, W)
+            "placed": placed,  # (S, 2)
+            "prompt_ids": none,
+            "prompt_mask": none,
+            "completion_ids": pad(completions + [nothing] * missing, pad_id, "right"),  # (S, K)
             "completion_mask": pad(masks, 0, "right"),
-            "advantages": folded,  # (B,)
+            "advantages": folded,  # (S,)
         }
-        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        kept = batch["completion_ids"].size(1)
         sampled = self.config.policy.backend in _ENGINES
         if sampled:
-            logprobs = [torch.as_tensor(rows[i].logprobs) for i in mine] + [torch.zeros(2)] * len(missing)
-            batch["old_per_token_logps"] = pad(logprobs, 0.0, "right").to(self.accelerator.device)
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
-            if old and not sampled:
-                batch["old_per_token_logps"] = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept)[0]
-            if self.beta and self.ref_model is not None:
-                scored = self._get_per_token_logps_and_entropies(self.ref_model, ids, mask, kept)
-                batch["ref_per_token_logps"] = scored[0]
-            elif self.beta:
-                with self.accelerator.unwrap_model(self.model).disable_adapter():
-                    scored = self._get_per_token_logps_and_entropies(self.model, ids, mask, kept)
-                batch["ref_per_token_logps"] = scored[0]
+            logprobs = [torch.as_tensor(rows[i].logprobs) for i in flat] + [torch.zeros(2)] * missing
+            batch["old_per_token_logps"] = pad(logprobs, 0.0, "right")
+        batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+        if old and not sampled:
+            batch["old_per_token_logps"] = self._score(batch)
+        if self.beta and self.ref_model is not None:
+            batch["ref_per_token_logps"] = self._score(batch, self.ref_model)
+        elif self.beta:
+            with self.accelerator.unwrap_model(self.model).disable_adapter():
+                batch["ref_per_token_logps"] = self._score(batch)
         # TRL takes the mean over this rank's rows and DDP the mean over ranks; ours is the mean over the update's rows.
-        batch["loss_scale"] = size * self.accelerator.num_processes / update.size
-        return batch
+        return batch | {"loss_scale": size * self.accelerator.num_processes / update.size}
 
     def _accumulate(self, model: nn.Module, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Forward and backward over the micro-batches of an update; whole gradients are exchanged at the last one."""
@@ -328,12 +374,12 @@ class RowTrainer(GRPOTrainer):
         spoilt = gather_object(self._attempt.spoilt(self._score))
         raise record(folder, step, self._attempt, spoilt, loss, norm)
 
-    def _score(self, batch: Batch) -> torch.Tensor:
-        """A micro-batch's log-probs (B, K) under the policy as it is now."""
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    def _score(self, batch: Batch, model: nn.Module | None = None) -> torch.Tensor:
+        """A micro-batch's log-probs (S, K), 0 at padding, under the policy as it is now, or another model."""
+        self._layout = batch
+        ids, mask = batch["completion_ids"], batch["completion_mask"]
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
-            return self._get_per_token_logps_and_entropies(self.model, ids, mask, batch["completion_ids"].size(1))[0]
+            return self._get_per_token_logps_and_entropies(model or self.model, ids, mask, ids.size(1))[0]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs  # `_batch` made them
@@ -342,6 +388,7 @@ class RowTrainer(GRPOTrainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """This rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
+        self._layout = inputs
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
 
     # -- log-probabilities --------------------------------------------------------------------------------------
@@ -349,41 +396,35 @@ class RowTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self,
         model: nn.Module,
-        input_ids: torch.Tensor,  # (B, P + K), prompts padded left, completions right
-        attention_mask: torch.Tensor,  # (B, P + K)
+        input_ids: torch.Tensor,  # (S, K) completions
+        attention_mask: torch.Tensor,  # (S, K), 0 at their padding
         logits_to_keep: int,  # K
         batch_size: int | None = None,
         compute_entropy: bool = False,
         compute_aux_loss: bool = False,
         **multimodal: None,
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
-        """Log-probs and entropies of the completion tokens, both (B, K), 0 at padding.
+        """Log-probs and entropies of the completion tokens, both (S, K), 0 at padding.
 
-        As TRL's, with two savings: the padding all goes to the right, where causal attention cannot see it, so rows
-        take the width of the longest and attention needs no mask; and only the K hidden states that predict
-        completion tokens go through the LM head (TRL projects the whole sequence where Triton is missing).
+        TRL asks for the rows of `_batch`; what passes the model are their sequences, and only the hidden states that
+        predict completion tokens go through the LM head (TRL projects whole sequences where Triton is missing).
         """
-        left = attention_mask.argmax(dim=1, keepdim=True)  # (B, 1) padding before the prompt
-        width = int(attention_mask.sum(dim=1).max())
-        columns = torch.arange(width, device=input_ids.device)
-        packed = input_ids.gather(1, (columns + left).clamp(max=input_ids.size(1) - 1))  # (B, width)
-        first = input_ids.size(1) - logits_to_keep - left - 1  # (B, 1) the prompt's last token
-        kept = torch.arange(logits_to_keep, device=input_ids.device)
-        labels = input_ids[:, -logits_to_keep:].masked_fill(attention_mask[:, -logits_to_keep:] == 0, -100)
-        self._positions = (first + kept).clamp(max=width - 1)  # (B, K)
+        labels = input_ids.masked_fill(attention_mask == 0, -100)
+        self._scoring = True
         try:
             with self.accelerator.autocast():
-                output = model(input_ids=packed, shift_labels=labels, fused_lm_head=True)
+                output = model(input_ids=self._layout["sequences"], shift_labels=labels, fused_lm_head=True)
         finally:
-            self._positions = None
+            self._scoring = False
         return output.log_probs, output.entropy, None
 
     def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Forward hook of the backbone: (B, width, H) -> (B, K, H) while completions are scored."""
-        if self._positions is not None:
-            states = output.last_hidden_state
-            index = self._positions.unsqueeze(-1).expand(-1, -1, states.size(-1))
-            output.last_hidden_state = states.gather(1, index)
+        """Forward hook of the backbone: (B, W, H) -> (S, K, H) while completions are scored."""
+        if self._scoring:
+            states, (sequence, start) = output.last_hidden_state, self._layout["placed"].T
+            ahead = torch.arange(self._layout["completion_ids"].size(1), device=states.device)
+            positions = (start.unsqueeze(1) + ahead).clamp(max=states.size(1) - 1)  # (S, K)
+            output.last_hidden_state = states[sequence.unsqueeze(1), positions]
         return output
 
     # -- schedule, log ------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def policy(tmp_path_factory) -> Path:
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(policy, tmp_path):
     rows = random_rows(12)
     first, second = plan_updates(
-        Shape.of(rows), np.ones(12, dtype=bool), world=1, rows_per_update=6, rows_per_micro_batch=64,
+        Shape.of(rows), np.ones(12, dtype=bool), np.ones(12, dtype=bool), world=1, rows_per_update=6, rows_per_micro_batch=64,
         tokens_per_micro_batch=10**6, seed=0, step=0,
     )  # fmt: skip
     spoilt = second.micro_batches[0].ranks[0][2]

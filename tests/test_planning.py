@@ -13,13 +13,13 @@ from skill1.batching import Shape, checksum, folded_advantages, padding_waste, p
 
 def shape(*lengths: tuple[int, int]) -> Shape:
     prompts, completions = np.array(lengths, dtype=np.int64).reshape(-1, 2).T
-    return Shape(prompts, completions)
+    return Shape(prompts, completions, np.ones(len(prompts), dtype=np.int64))
 
 
 def plan(shape: Shape, trained=None, **changes):
     options = dict(world=1, rows_per_update=None, rows_per_micro_batch=64, tokens_per_micro_batch=10**6, seed=0, step=0)
     trained = np.ones(len(shape.rows), dtype=bool) if trained is None else np.array(trained, dtype=bool)
-    return plan_updates(shape, trained, **(options | changes))
+    return plan_updates(shape, trained, trained, **(options | changes))
 
 
 steps = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20), st.booleans()), max_size=60)
@@ -58,7 +58,7 @@ def test_every_trained_row_is_dealt_once_within_the_budgets(rows, world, rows_pe
             assert micro.tokens == sum(lengths.completions[i] for rank in micro.ranks for i in rank)
             for rank in micro.ranks:
                 assert len(rank) <= most_rows
-                assert len(rank) <= 1 or len(rank) * lengths.rows[list(rank)].max() <= most_tokens
+                assert len(rank) <= 1 or len(rank) * lengths.lengths[list(rank)].max() <= most_tokens
 
 
 @settings(max_examples=50, deadline=None)
@@ -117,7 +117,7 @@ def test_rows_without_tokens_are_refused_by_name():
         Shape.of([replace(row, completion_ids=row.completion_ids[:0])])
     with pytest.raises(ValueError, match="empty prompt"):
         Shape.of([replace(row, prompt_ids=row.prompt_ids[:0])])
-    assert Shape.of([row]).rows.tolist() == [row.length]
+    assert Shape.of([row]).lengths.tolist() == [row.length]
     assert len(Shape.of([]).rows) == 0
 
 

@@ -84,7 +84,12 @@ class ContinuousWriter:
         self._draws: _Draws | None = None
 
     def write(
-        self, prompts: Sequence[list[int]], seeds: Sequence[Seed], temperature: float, max_new_tokens: int
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[Seed],
+        temperature: float,
+        max_new_tokens: int,
+        chats: Sequence[Seed] | None = None,
     ) -> list[Written]:
         """Continue every prompt; `seeds` name their random streams.
 

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: one user message a call, by the `openai` client.
+"""A model behind an OpenAI-compatible endpoint, asked by the `openai` client.
 
 `ChatClient` asks; `EndpointPolicy` puts it where the skill loop expects a policy, so that an API model queries, reranks
 and acts by the same prompts and parsers. Differs from a policy of ours in: completions carry no token ids and
@@ -19,7 +19,7 @@ from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, De
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from skill1.errors import UserError
-from skill1.generation.sampling import Completion, Seed
+from skill1.generation.sampling import Chat, Completion, Seed
 from skill1.prompts import PromptSet
 
 CONCURRENT = 16  # requests at a time where nothing else is asked for
@@ -27,6 +27,7 @@ RETRIES = 8  # of a request, waiting for 40 s in all, or as long as the server a
 _TIMEOUT = 300.0  # seconds without a byte of an answer
 _SHOWN = 200  # characters of a server's words in a message
 _ADDRESS = TypeAdapter(HttpUrl)
+Messages = list[dict[str, str]]  # {"role": "user", "content": "..."}, ...
 _NO_IDS = np.zeros(0, dtype=np.int32)
 _NO_LOGPROBS = np.zeros(0, dtype=np.float32)
 
@@ -65,9 +66,12 @@ class ChatClient:
         self._limit = "max_tokens"  # what the field is called; newer models of OpenAI's take another name
 
     def ask(
-        self, prompts: Sequence[str], seeds: Sequence[int], *, temperature: float, max_new_tokens: int
+        self, prompts: Sequence[str | Messages], seeds: Sequence[int], *, temperature: float, max_new_tokens: int
     ) -> list[str]:
         """Return the model's answers, in order. An unusable reply is counted and answers "".
+
+        Args:
+            prompts: each one user message, or all messages of a conversation.
 
         Raises:
             EndpointError: no connection, a refused key or request, nothing but errors after all retries, or not one
@@ -85,7 +89,7 @@ class ChatClient:
         return [answer or "" for answer in answers]
 
     async def _replies(
-        self, prompts: Sequence[str], seeds: Sequence[int], temperature: float, max_new_tokens: int
+        self, prompts: Sequence[str | Messages], seeds: Sequence[int], temperature: float, max_new_tokens: int
     ) -> list[str]:
         """Ask for all answers, `concurrent` at a time, over connections that are closed at the end."""
         turn = asyncio.Semaphore(self._concurrent)
@@ -101,9 +105,10 @@ class ChatClient:
             if prompts and not self.replies:
                 await self._look_for_server(client)
 
-            async def answer(prompt: str, seed: int) -> str:
+            async def answer(prompt: str | Messages, seed: int) -> str:
+                messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
                 async with turn:
-                    return await self._reply(client, prompt, seed, temperature, max_new_tokens)
+                    return await self._reply(client, messages, seed, temperature, max_new_tokens)
 
             return await asyncio.gather(*(answer(*asked) for asked in zip(prompts, seeds, strict=True)))
 
@@ -117,13 +122,15 @@ class ChatClient:
         except APIError:
             pass  # it answered; not every server lists its models
 
-    async def _reply(self, client: AsyncOpenAI, prompt: str, seed: int, temperature: float, max_new_tokens: int) -> str:
+    async def _reply(
+        self, client: AsyncOpenAI, messages: Messages, seed: int, temperature: float, max_new_tokens: int
+    ) -> str:
         """Return the body of the reply."""
         limit = self._limit
         try:
             raw = await client.chat.completions.with_raw_response.create(
                 model=self.model,
-                messages=[{"role": "user", "content": prompt}],
+                messages=messages,
                 temperature=temperature,
                 seed=seed,
                 extra_headers=self._headers,
@@ -137,7 +144,7 @@ class ChatClient:
             problem = f"HTTP {code}: {_shown(error.response.text)}"
             if code == 400 and limit == "max_tokens" and "max_completion_tokens" in problem:
                 self._limit = "max_completion_tokens"
-                return await self._reply(client, prompt, seed, temperature, max_new_tokens)
+                return await self._reply(client, messages, seed, temperature, max_new_tokens)
             if code in (401, 403):
                 key = (
                     f"the key in {self._key_variable}"
@@ -159,11 +166,18 @@ class EndpointPolicy:
         self.prompts = prompts
 
     def generate(
-        self, texts: Sequence[str], seeds: Sequence[Seed], *, temperature: float, max_new_tokens: int
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[Seed],
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        chats: Sequence[Chat] | None = None,
     ) -> list[Completion]:
         """See `Policy.generate`. Raises EndpointError, see `ChatClient.ask`."""
         numbers = [int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1 for seed in seeds]  # 31 bits
-        answers = self.client.ask(texts, numbers, temperature=temperature, max_new_tokens=max_new_tokens)
+        asked = texts if chats is None else [self.prompts.messages(*each) for each in zip(chats, texts, strict=True)]
+        answers = self.client.ask(asked, numbers, temperature=temperature, max_new_tokens=max_new_tokens)
         return [Completion(_NO_IDS, _NO_IDS, _NO_LOGPROBS, answer) for answer in answers]
 
 

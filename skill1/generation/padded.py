@@ -1,7 +1,8 @@
 """The backend `transformers`: `generate` on batches of prompts of similar length, padded to the longest.
 
 A call has at most `policy.generate_batch` prompts and room for `policy.cache_tokens` keys and values, prompts and answers
-padded: 256 prompts of 16,384 tokens would need 240 GB of them with a model of 7B.
+padded: 256 prompts of 16,384 tokens would need 240 GB of them with a model of 7B. Of conversations as many tokens more
+are kept from one call to the next.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from skill1.generation.kept import KeptStates
 from skill1.generation.sampling import Seed, certain, draw, stream
 
 Written = tuple[np.ndarray, np.ndarray]  # (C,) int32 tokens and (C,) float32 log-probs, up to the end token or limit
@@ -46,18 +48,31 @@ class PaddedWriter:
         self._cache = cache_tokens
         self._pad = pad
         self._ends = ends
+        self._kept = KeptStates(cache_tokens)
 
     def close(self) -> None:
-        """Nothing is kept between calls."""
+        """Forget the conversations."""
+        self._kept.clear()
 
     def write(
-        self, prompts: Sequence[list[int]], seeds: Sequence[Seed], temperature: float, max_new_tokens: int
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[Seed],
+        temperature: float,
+        max_new_tokens: int,
+        chats: Sequence[Seed] | None = None,
     ) -> list[Written]:
-        """Continue every prompt; `seeds` name their random streams."""
+        """Continue every prompt; `seeds` name their random streams, `chats` the conversations that they belong to."""
         written: dict[int, Written] = {}
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for chosen in self._calls(order, [len(prompt) + max_new_tokens for prompt in prompts]):
-            batch = self._sample([prompts[i] for i in chosen], [seeds[i] for i in chosen], temperature, max_new_tokens)
+            batch = self._sample(
+                [prompts[i] for i in chosen],
+                [seeds[i] for i in chosen],
+                temperature,
+                max_new_tokens,
+                None if chats is None else [chats[i] for i in chosen],
+            )
             written.update(zip(chosen, batch, strict=True))
         return [written[i] for i in range(len(prompts))]
 
@@ -86,20 +101,34 @@ class PaddedWriter:
             self._model.generation_config = own
 
     def _sample(
-        self, prompts: list[list[int]], seeds: list[Seed], temperature: float, max_new_tokens: int
+        self,
+        prompts: list[list[int]],
+        seeds: list[Seed],
+        temperature: float,
+        max_new_tokens: int,
+        chats: list[Seed] | None,
     ) -> list[Written]:
-        width, device = max(map(len, prompts)), self._model.device
+        device = self._model.device
+        if chats is None:
+            cache, known = None, [0] * len(prompts)
+        else:
+            cache, known = self._kept.take(self._model, prompts, chats)
+        # what is known, then what is new, each with its padding to the left
+        kept = max(known)
+        width = kept + max(len(prompt) - n for prompt, n in zip(prompts, known, strict=True))
         ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
+        for row, (prompt, n) in enumerate(zip(prompts, known, strict=True)):
+            for end, part in ((kept, prompt[:n]), (width, prompt[n:])):
+                ids[row, end - len(part) : end] = torch.tensor(part, dtype=torch.long)
+                mask[row, end - len(part) : end] = 1
         uniforms = np.stack([stream(seed, max_new_tokens) for seed in seeds])
         sampler = SeededSampling(torch.from_numpy(uniforms).to(device), temperature)
         with self._bare_generation():
             generated = self._model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
+                past_key_values=cache,
                 generation_config=GenerationConfig(
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
@@ -112,4 +141,22 @@ class PaddedWriter:
         new = generated[:, width:].cpu().numpy().astype(np.int32)  # (B, T)
         logprobs = torch.stack(sampler.logprobs, dim=1).cpu().numpy().astype(np.float32)  # (B, T)
         lengths = [next((t + 1 for t, i in enumerate(row) if i in self._ends), len(row)) for row in new.tolist()]
-        return [(row[:n].copy(), lp[:n].copy()) for row, lp, n in zip(new, logprobs, lengths, strict=True)]
+        written = [(row[:n].copy(), lp[:n].copy()) for row, lp, n in zip(new, logprobs, lengths, strict=True)]
+        if chats is not None:
+            self._keep(cache, mask, prompts, written, chats)
+        return written
+
+    def _keep(
+        self,
+        cache: DynamicCache,
+        mask: torch.Tensor,  # (B, W) of the prompts
+        prompts: list[list[int]],
+        written: list[Written],
+        chats: list[Seed],
+    ) -> None:
+        """Keep the states of conversations, up to the last token that the model has read."""
+        answered = torch.arange(cache.get_seq_length() - mask.size(1))  # all columns but the last token written
+        lengths = torch.tensor([len(ids) for ids, _ in written])
+        read = torch.cat([mask.bool(), answered < lengths.unsqueeze(1)], dim=1)  # (B, T)
+        texts = [[*prompt, *ids.tolist()] for prompt, (ids, _) in zip(prompts, written, strict=True)]
+        self._kept.keep(cache, read.to(self._model.device), texts, chats)

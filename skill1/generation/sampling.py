@@ -6,7 +6,7 @@ vocabulary of 150,000.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +22,20 @@ class Completion:
     ids: np.ndarray  # (C,) int32
     logprobs: np.ndarray  # (C,) float32 at the sampling temperature
     text: str
+
+
+@dataclass(slots=True, eq=False)
+class Chat:
+    """One conversation: what was asked and answered so far, and its tokens where the policy has a tokenizer."""
+
+    name: Seed  # among those that run together
+    ids: list[int] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)  # (request, answer)
+
+    def add(self, request: str, answer: Completion) -> None:
+        """Append a request and its answer."""
+        self.ids += [*answer.prompt_ids.tolist(), *answer.ids.tolist()]
+        self.said.append((request, answer.text))
 
 
 def stream(seed: Seed, count: int) -> np.ndarray:

@@ -80,7 +80,12 @@ class VLLMWriter:
         """The engine stays for the next rollout."""
 
     def write(
-        self, prompts: Sequence[list[int]], seeds: Sequence[Seed], temperature: float, max_new_tokens: int
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[Seed],
+        temperature: float,
+        max_new_tokens: int,
+        chats: Sequence[Seed] | None = None,
     ) -> list[Written]:
         """Continue every prompt; `seeds` name their random streams, where vLLM has them.
 

@@ -42,6 +42,7 @@ _TURN = pa.struct(
         ("well_formed", pa.bool_()),
         ("admissible", pa.bool_()),
         ("observation", pa.string()),
+        ("continues", pa.bool_()),
     ]
 )
 _CANDIDATE = pa.struct(
@@ -65,6 +66,7 @@ _SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("steps", pa.int64()),
         ("lesson", pa.struct([("desc", pa.string()), ("strategy", pa.string())])),
+        ("cut", pa.bool_()),
     ]
 )
 _PLAIN = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
