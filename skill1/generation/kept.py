@@ -1,0 +1,77 @@
+"""Keys and values of conversations, from one call to the next: every token is read or written once.
+
+Without them the next call reads the whole conversation again, to the same result up to float rounding.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from skill1.generation.sampling import Seed
+
+States = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (T, H, D) of each layer
+
+
+class KeptStates:
+    """Keys and values of conversations, at most so many tokens of them; the least recently used go first."""
+
+    def __init__(self, tokens: int) -> None:
+        self._room = tokens
+        self._kept: OrderedDict[Seed, tuple[list[int], States]] = OrderedDict()  # tokens read, and their states
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._kept.clear()
+
+    def take(
+        self, model: PreTrainedModel, prompts: Sequence[list[int]], names: Sequence[Seed]
+    ) -> tuple[DynamicCache, list[int]]:
+        """Lay out what is known of each prompt's beginning as one cache, shorter ones padded to the left.
+
+        Returns:
+            The cache, and how many tokens of each prompt it holds.
+        """
+        found = [self._kept.pop(name, ([], [])) for name in names]
+        found = [
+            (ids, states) if len(ids) < len(prompt) and prompt[: len(ids)] == ids else ([], [])
+            for (ids, states), prompt in zip(found, prompts, strict=True)
+        ]
+        cache = DynamicCache(config=model.config)
+        some = next((states for _, states in found if states), [])
+        for number, (keys, values) in enumerate(some):
+            for_none = keys[:0], values[:0]
+            rows = [states[number] if states else for_none for _, states in found]
+            k, v = (
+                pad_sequence(part, batch_first=True, padding_side="left").transpose(1, 2)  # (B, H, T, D)
+                for part in zip(*rows, strict=True)
+            )
+            cache.update(k, v, number)
+        return cache, [len(ids) for ids, _ in found]
+
+    def keep(self, cache: DynamicCache, read: torch.Tensor, texts: Sequence[list[int]], names: Sequence[Seed]) -> None:
+        """Take the states of each text out of a cache.
+
+        Args:
+            read: (B, T) bool, the columns of the cache that hold tokens of the row's text.
+            texts: B texts, of which the columns hold the beginning.
+        """
+        if not all(type(layer) is DynamicLayer for layer in cache.layers):
+            return  # a sliding window forgets: such models read the conversation again
+        for row, (text, name) in enumerate(zip(texts, names, strict=True)):
+            columns = read[row].nonzero()[:, 0]
+            states = [
+                tuple(
+                    part[row].index_select(1, columns).transpose(0, 1).contiguous()
+                    for part in (layer.keys, layer.values)
+                )
+                for layer in cache.layers
+            ]
+            self._kept[name] = text[: len(columns)], states
+        while sum(len(ids) for ids, _ in self._kept.values()) > self._room:
+            self._kept.popitem(last=False)
