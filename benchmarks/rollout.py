@@ -28,7 +28,7 @@ from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import make_model, nano_tokenizer
 from skill1.policy import Policy
 from skill1.records import Lesson, Rollout
-from skill1.rollout import RolloutLoop
+from skill1.rollout import Ask, RolloutLoop
 
 EPISODES, STEPS, SKILLS, REPEATS = 64, 18, 100, 3
 
@@ -69,7 +69,7 @@ def main() -> None:
         environment = make_environment(config.environment)
         tasks = environment.tasks("train")
         method = method_of(config)(config)
-        loop = RolloutLoop(policy, environment, method, config, config.rollout.temperature)
+        loop = RolloutLoop(Ask(policy, config.rollout.temperature), environment, method, config)
         teach(method.skills, loop.run(tasks[:1], [0], [0], (0,))[0])
         watch = Stopwatch()
         model.register_forward_pre_hook(watch.start)

@@ -377,10 +377,11 @@ def rollout_metrics(rollouts: Sequence[Rollout], returns: np.ndarray) -> dict[st
         "actions/ill_formed": mean(not t.well_formed for t in acts),
         "actions/inadmissible": mean(not t.admissible for t in acts),
         "steps": mean(r.steps for r in rollouts),
-        "cost/cut": mean(r.cut for r in rollouts),
         "cost/calls": float(len(turns)),
         "cost/tokens": float(sum(len(t.completion_ids) for t in turns)),
     }
+    if any(t.continues for t in turns):
+        metrics["conversation/cut"] = mean(r.cut for r in rollouts)
     for stage in stages:
         of_stage = [t for t in turns if t.stage == stage]
         metrics[f"{stage}/tokens"] = mean(len(t.completion_ids) for t in of_stage)

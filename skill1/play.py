@@ -20,7 +20,7 @@ from skill1.envs.base import VectorEnvironment
 from skill1.policy import Policy, load_model
 from skill1.prompts import make_prompts
 from skill1.records import Rollout, Task
-from skill1.rollout import RolloutLoop, Stages
+from skill1.rollout import Ask, RolloutLoop, Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def play(
         policy: what answers (`policy.Policy`, or an endpoint's).
         stages: a method's frozen view; `Stages()` acts without skills.
     """
-    loop = RolloutLoop(policy, environment, stages, config, config.evaluation.temperature)
+    loop = RolloutLoop(Ask(policy, config.evaluation.temperature), environment, stages, config)
     size = config.policy.generate_batch
     rollouts: list[Rollout] = []
     with tqdm(total=len(todo), unit="episode", disable=not progress, mininterval=2.0) as bar:

@@ -100,6 +100,7 @@ class Ask:
     """The only way from a method to the policy: one batch of prompts of a stage, with that stage's random streams."""
 
     def __init__(self, policy: Policy, temperature: float) -> None:
+        """`temperature` of sampling: 1.0 in training, 0.4 at evaluation in the paper."""
         self.seconds: Counter[str] = Counter()  # wall clock by stage, see `timed`
         self._policy = policy
         self._temperature = temperature
@@ -162,21 +163,18 @@ def _number(stage: Stage) -> int:
 
 
 class RolloutLoop:
-    """Runs rollouts of tasks with one policy and one environment."""
+    """Runs rollouts of tasks in one environment."""
 
-    def __init__(
-        self, policy: Policy, environment: VectorEnvironment, stages: Stages, config: Config, temperature: float
-    ) -> None:
+    def __init__(self, ask: Ask, environment: VectorEnvironment, stages: Stages, config: Config) -> None:
         """
         Args:
+            ask: who answers.
             stages: a method in training, or its frozen view in evaluation.
-            temperature: sampling temperature (training 1.0, evaluation 0.4 in the paper).
         """
         self._env = environment
         self._stages = stages
         self._config = config
-        self._prompts = policy.prompts
-        self._ask = Ask(policy, temperature)
+        self._ask = ask
 
     @property
     def seconds(self) -> Counter[str]:
@@ -212,7 +210,9 @@ class RolloutLoop:
         while live := [e for e in episodes if not e.done]:
             texts = [self._act_prompt(e) for e in live]
             answers = self._ask("act", live, texts, self._config.rollout.max_act_tokens)
-            actions = [self._prompts.parse_action(a.text, e.now.admissible) for e, a in zip(live, answers, strict=True)]
+            actions = [
+                self._ask.prompts.parse_action(a.text, e.now.admissible) for e, a in zip(live, answers, strict=True)
+            ]
             commands = iter(actions)
             results = self._env.step([None if e.done else next(commands).value for e in episodes])
             played = [result for result in results if result is not None]
@@ -241,7 +241,7 @@ class RolloutLoop:
             history=history_of(e.trajectory, environment.history),
             observation=e.now,
         )
-        text = self._prompts.act(context)
+        text = self._ask.prompts.act(context)
         if environment.history_limit is not None and len(text) > environment.history_limit:
-            return self._prompts.act(replace(context, history=()))
+            return self._ask.prompts.act(replace(context, history=()))
         return text

@@ -32,7 +32,7 @@ from skill1.methods.base import Method, Source
 from skill1.play import jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
-from skill1.rollout import RolloutLoop
+from skill1.rollout import Ask, RolloutLoop
 from skill1.store.places import weights_hash
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.trainer import RowTrainer, build_trainer
@@ -91,7 +91,7 @@ class Experience:
         size = config.rollout.group_size
         drawn = step_tasks(self._tasks, step, config.rollout.tasks_per_step, config.train.seed)
         mine = [g for g in range(len(drawn)) if g % self._state.num_processes == self._state.process_index]
-        loop = RolloutLoop(policy, self.environment, self.method, config, config.rollout.temperature)
+        loop = RolloutLoop(Ask(policy, config.rollout.temperature), self.environment, self.method, config)
         rollouts = loop.run(
             [drawn[g] for g in mine for _ in range(size)],
             groups=[g for g in mine for _ in range(size)],

@@ -44,7 +44,6 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
 from skill1.batching import (
-    MicroBatch,
     Shape,
     Update,
     checksum,

@@ -16,7 +16,7 @@ from skill1.methods.skill1 import Skill1
 from skill1.policy import Completion
 from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout
-from skill1.rollout import RolloutLoop, Stages
+from skill1.rollout import Ask, RolloutLoop, Stages
 
 LESSONS = [("look for a mug", "mugs are in shelf 1"), ("look for an apple", "apples are in fridge 1"),
            ("put things away", "open what is closed"), ("examine a thing", "take it to the lamp")]  # fmt: skip
@@ -79,7 +79,7 @@ def taught(config: Config, count: int) -> Skill1:
 
 
 def loop(config: Config, policy: Any, stages: Stages, temperature: float = 1.0) -> RolloutLoop:
-    return RolloutLoop(policy, environment(config), stages, config, temperature)
+    return RolloutLoop(Ask(policy, temperature), environment(config), stages, config)
 
 
 def play(

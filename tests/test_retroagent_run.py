@@ -28,7 +28,7 @@ from skill1.methods.skill1 import JOURNAL
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.play import jobs, play
 from skill1.records import Lesson
-from skill1.rollout import RolloutLoop
+from skill1.rollout import Ask, RolloutLoop
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 
@@ -80,7 +80,7 @@ def test_one_half_remembers_and_all_reflect(two, tmp_path):
     method.save(tmp_path)
     (tmp_path / "potentials.json").write_text(json.dumps({starts[1].instruction: 0.5}))
     method.load(tmp_path)
-    loop = RolloutLoop(policy, environment(config), method, config, temperature=1.0)
+    loop = RolloutLoop(Ask(policy, 1.0), environment(config), method, config)
     named = [(g, i) for g in range(2) for i in range(3)]
 
     def roll():
@@ -124,7 +124,7 @@ def test_one_half_remembers_and_all_reflect(two, tmp_path):
 def test_a_policy_that_must_judge_is_told_nothing(two):
     policy, tasks, _, configured = two
     config, method = configured("retroagent_rl")
-    RolloutLoop(policy, environment(config), method, config, temperature=1.0).run(tasks, [0, 1], [0, 0], (0, 0))
+    RolloutLoop(Ask(policy, 1.0), environment(config), method, config).run(tasks, [0, 1], [0, 0], (0, 0))
     won, lost = policy.calls[-1][0]
     for text in (won, lost):
         assert "Outcome" not in text and "For comparison" not in text and "judge, by what" in text

@@ -37,7 +37,7 @@ from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout
-from skill1.rollout import RolloutLoop
+from skill1.rollout import Ask, RolloutLoop
 from skill1.running.evaluation import evaluate_arms
 from skill1.store.run_directory import RunDirectory
 
@@ -56,7 +56,7 @@ def play(world: Path, warm: Path, variant: str, bank: SkillBank | None, **change
     method = method_of(config)(config)
     if bank is not None:
         method.skills = LiveBank(config.method, "alfworld", HashEncoder(), bank)
-    loop = RolloutLoop(policy, environment, method, config, temperature=1.0)
+    loop = RolloutLoop(Ask(policy, 1.0), environment, method, config)
     tasks = environment.tasks("train")
     named = [(group, index) for group in range(2) for index in range(4)]
     return loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0)), policy

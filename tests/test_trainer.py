@@ -34,9 +34,11 @@ from trainer_runs import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import pad
 
 import skill1.trl_config
-from skill1.batching import Shape, plan_updates
+from skill1.batching import Shape, Update, plan_updates
+from skill1.records import Row
 from skill1.store.checkpoints import CheckpointError, complete_checkpoints
 from skill1.trainer import build_trainer
 
@@ -94,20 +96,17 @@ def _is_call(node: ast.AST, name: str) -> bool:
 def test_completions_are_scored_as_trl_scores_them(policy, tmp_path, lora):
     trainer, _ = make_trainer(policy, tmp_path, configure(policy__lora_rank=lora), lambda step, model: [])
     rows = random_rows(7)
-    lengths = Shape.of(rows)
-    (update,) = plan_updates(
-        lengths, np.ones(7, dtype=bool), world=1, rows_per_update=None, rows_per_micro_batch=7,
-        tokens_per_micro_batch=10**6, seed=0, step=0,
-    )  # fmt: skip
-    batch = trainer._batch(rows, np.ones(7), update.micro_batches[0], update, old=False)
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-    kept = batch["completion_ids"].size(1)
+    batch = trainer._batch(rows, [[i] for i in range(7)], np.ones(7), 7, Update(7, ()), old=False)
+    written, mask = batch["completion_ids"], batch["completion_mask"]
+    prompts = [torch.tensor(row.prompt_ids).long() for row in rows]
+    read = [pad(part, 0, "left") for part in (prompts, [torch.ones_like(ids) for ids in prompts])]
+    kept = written.size(1)
     with torch.no_grad():
-        ours = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, kept, compute_entropy=True)
+        ours = trainer._get_per_token_logps_and_entropies(trainer.model, written, mask, kept, compute_entropy=True)
         theirs = GRPOTrainer._get_per_token_logps_and_entropies(
-            trainer, trainer.model, ids, mask, kept, compute_entropy=True
-        )
+            trainer, trainer.model, torch.cat([read[0], written], 1), torch.cat([read[1], mask], 1), kept,
+            compute_entropy=True,
+        )  # fmt: skip
     for mine, reference in zip(ours[:2], theirs[:2], strict=True):
         torch.testing.assert_close(mine, reference, rtol=0, atol=5e-6)
     assert ours[0][batch["completion_mask"] == 0].eq(0).all()
@@ -150,6 +149,11 @@ def reference_step(model, reference, rows, updates, *, clip, kl, rate):
     return losses, {name: p.grad.clone() for name, p in model.named_parameters()}, clipped / tokens
 
 
+def first_part(rows: int, size: int) -> np.ndarray:
+    """The rows of the first update of step 0 with seed 0."""
+    return np.array_split(np.random.default_rng([0, 0]).permutation(rows), -(-rows // size))[0]
+
+
 @pytest.mark.parametrize("kl", [0.0, 0.05])
 def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl):
     rows = random_rows(23)
@@ -160,9 +164,9 @@ def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl):
     trainer, tape = make_trainer(policy, tmp_path, config, lambda step, model: rows)
     trainer.train()
 
-    trained = np.array([kl > 0 or row.advantage * row.weight != 0 for row in rows])
+    moves = np.array([row.advantage * row.weight != 0 for row in rows])
     updates = plan_updates(
-        Shape.of(rows), trained, world=1, rows_per_update=12, rows_per_micro_batch=5, tokens_per_micro_batch=10**6,
+        Shape.of(rows), moves | (kl > 0), moves, world=1, rows_per_update=12, rows_per_micro_batch=5, tokens_per_micro_batch=10**6,
         seed=0, step=0,
     )  # fmt: skip
     assert [u.size for u in updates] == [12, 11]
@@ -173,7 +177,9 @@ def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl):
     assert largest_difference(tape.steps[0], gradients) < 1e-5 * scale
     assert entry["loss"] == pytest.approx(np.mean(losses), abs=1e-6)
     assert entry["clip_ratio/region_mean"] == pytest.approx(clipped, abs=1e-6) and clipped > 0.05
-    assert entry["rows/trained"] == trained.sum() and entry["rows/total"] == 23 and entry["rows/updates"] == 2
+    still = sum(not moves[i] for i in first_part(23, 12))  # in the first update the KL is 0, with its gradient
+    assert entry["rows/trained"] == 23 - (still if kl else 2)
+    assert entry["rows/total"] == 23 and entry["rows/updates"] == 2
     assert ("kl" in entry) == (kl > 0)
 
 
@@ -200,6 +206,47 @@ def test_micro_batches_do_not_change_the_updates(policy, tmp_path, lora):
             assert entry[name] == pytest.approx(whole[1][name], rel=1e-5, abs=1e-7)
     assert whole[1]["kl"] > 0.01
     assert runs[3][1]["rows/padding_waste"] == 0 < whole[1]["rows/padding_waste"]
+
+
+def conversations(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The same calls as conversations of three, and each by itself with all that came before it as its prompt."""
+    together, apart, said = [], [], []
+    for i, row in enumerate(rows):
+        said = said if i % 3 else []
+        together.append(replace(row, continues=bool(i % 3)))
+        apart.append(replace(row, prompt_ids=np.concatenate([*said, row.prompt_ids])))
+        said += [row.prompt_ids, row.completion_ids]
+    return together, apart
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_a_conversation_is_trained_as_its_calls_are_one_by_one(policy, tmp_path, lora):
+    rows = random_rows(20)
+    still = [*rows[:4], replace(rows[4], advantage=0.0), *rows[5:9], replace(rows[9], weight=0.0), *rows[10:]]
+    runs = []
+    for number in range(2):
+        given = [conversations(rows)[number], conversations(still)[number]]
+        config = configure(policy__lora_rank=lora, train__steps=2, train__rows_per_micro_batch=4 - 2 * number)
+        trainer, tape = make_trainer(
+            policy, tmp_path / str(number), config, lambda step, model, given=given: given[step]
+        )
+        move_off_reference(trainer)
+        trainer.train()
+        runs.append((tape.steps, entries(trainer)))
+    (steps, logged), (others, expected) = runs
+    for mine, other, entry, line in zip(steps, others, logged, expected, strict=True):
+        assert largest_difference(mine, other) < 1e-6 * max(1.0, *(float(g.abs().max()) for g in other.values()))
+        for name in ("loss", "entropy", "clip_ratio/region_mean", "grad_norm"):
+            assert entry[name] == pytest.approx(line[name], rel=1e-5, abs=1e-6)
+        assert entry["tokens/trained"] <= entry["tokens/passed"] < line["tokens/passed"] / 1.5
+    assert logged[1]["kl"] == pytest.approx(expected[1]["kl"], rel=1e-4)
+
+
+def test_a_row_that_continues_needs_the_row_before():
+    rows = conversations(random_rows(6))[0]
+    with pytest.raises(ValueError, match="continues another one, which is missing"):
+        Shape.of(rows[1:])
+    assert Shape.of(rows).rows.tolist() == [3, 3]
 
 
 def test_a_row_with_weight_two_is_the_row_with_twice_the_advantage(policy, tmp_path):

@@ -24,7 +24,7 @@ from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import compact
 from skill1.presets import variants
 from skill1.records import Rollout, Row
-from skill1.rollout import RolloutLoop
+from skill1.rollout import Ask, RolloutLoop
 from skill1.store.journal import LibraryEvent
 from skill1.store.run_directory import RunDirectory
 
@@ -63,7 +63,7 @@ def batches(world: Path, warm: Path) -> dict[str, Batch]:
             method.skills.learn([success(*lesson) for lesson in LESSONS], 1)
             proven = method.skills.retrieve(["mug"], "greedy")[0][:1]  # so that not every order is perfect
             method.skills.learn([replace(success(*LESSONS[0]), candidates=proven)] * 9, 2)
-        loop = RolloutLoop(policy, environment, method, config, temperature=1.0)
+        loop = RolloutLoop(Ask(policy, 1.0), environment, method, config)
         tasks = environment.tasks("train")
         named = [(group, index) for group in range(2) for index in range(6)]
         rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0))

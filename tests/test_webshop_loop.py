@@ -32,7 +32,7 @@ from skill1.nano.world import nano_world, world_folder
 from skill1.presets import preset_of, variants
 from skill1.prompts import make_prompts
 from skill1.prompts.full import FullPrompts
-from skill1.rollout import RolloutLoop, Stages
+from skill1.rollout import Ask, RolloutLoop, Stages
 from skill1.running.batch import run_notebook
 from skill1.running.demo import demo
 from skill1.running.evaluation import evaluate_arms
@@ -158,7 +158,7 @@ def test_one_outcome_credits_a_shopping_group(shop, shopper):
     ]
     method = Skill1(config)
     policy = ScriptedPolicy(nano_tokenizer("webshop"), prompts, scripts)
-    loop = RolloutLoop(policy, environment, method, config, temperature=1.0)
+    loop = RolloutLoop(Ask(policy, 1.0), environment, method, config)
     rollouts = loop.run([task] * 3, groups=[0] * 3, indices=range(3), seed=(0, 0))
     assert [r.outcome for r in rollouts] == [float(step.won), 0.0, 0.0] and step.won
     assert rollouts[0].score == 1.0 and 0 < rollouts[1].score == rollouts[2].score < 1
@@ -193,7 +193,7 @@ def test_a_long_prompt_drops_its_history(shop, shopper):
             nano_tokenizer("webshop"), FullPrompts(WEBSHOP.words), [{"act": ["<action>search[lamp]</action>"] * 4}]
         )
         policy.prompts.encode = lambda tokenizer, text: [0]
-        loop = RolloutLoop(policy, environment, Stages(), config, temperature=1.0)
+        loop = RolloutLoop(Ask(policy, 1.0), environment, Stages(), config)
         loop.run(environment.tasks("test")[:1], [0], [0], (0, 0))
         return asked
 

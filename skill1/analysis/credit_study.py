@@ -32,7 +32,7 @@ from skill1.policy import load_model
 from skill1.presets import preset_of, presets
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.registry import find
-from skill1.rollout import RolloutLoop
+from skill1.rollout import Ask, RolloutLoop
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.train import step_tasks
 from skill1.trainer import build_trainer
@@ -123,7 +123,7 @@ def fresh_batch(
     with TemporaryDirectory() as folder:
         world.generate(Path(folder), seed=seed, **world.sizes)
         vector = make_environment(override(config, {"environment.data": folder}).environment)
-        loop = RolloutLoop(policy, vector, method, config, config.rollout.temperature)
+        loop = RolloutLoop(Ask(policy, config.rollout.temperature), vector, method, config)
         for step in range(3):
             if rollouts:
                 method.learn(rollouts, step, "train")
