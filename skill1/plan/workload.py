@@ -108,9 +108,11 @@ class Workload:
 
     def updates(self, config: Config, world: int) -> tuple[Update, ...]:
         """Cut these rows, all of them trained, for `world` ranks as training would."""
+        trained = np.ones(self.rows, dtype=bool)
         return plan_updates(
             self.shape(),
-            np.ones(self.rows, dtype=bool),
+            trained,
+            trained,
             world=world,
             rows_per_update=config.train.rows_per_update,
             rows_per_micro_batch=config.train.rows_per_micro_batch,
@@ -123,7 +125,7 @@ class Workload:
         """Lengths of all rows, stage by stage."""
         lengths = np.array([(s.lengths.prompt, s.lengths.completion) for s in self.stages], dtype=np.int64)
         prompts, completions = np.repeat(lengths, [s.rows for s in self.stages], axis=0).T
-        return Shape(prompts, completions)
+        return Shape(prompts, completions, np.ones_like(prompts))
 
 
 def make_workload(config: Config, given: Assumptions) -> Workload:
