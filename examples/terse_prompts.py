@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from skill1.envs.spec import EnvironmentSpec
-from skill1.prompts import ActContext, Parsed
+from skill1.prompts import ActContext, Context, Parsed, window_only
 from skill1.prompts.full import FullPrompts
 
 
@@ -18,7 +18,7 @@ class TersePrompts(FullPrompts):
         past = "".join(f"\n{observation}\n> {action}" for observation, action in context.history)
         choices = "\n".join(context.observation.admissible)
         return (
-            f"{context.skill}You are solving {self.words.setting}. Task: {context.start.instruction}{past}\n"
+            f"{context.skill}\nYou are solving {self.words.setting}. Task: {context.start.instruction}{past}\n"
             f"{context.observation.text}\nPossible actions:\n{choices}\nAnswer with one action."
         )
 
@@ -29,6 +29,7 @@ class TersePrompts(FullPrompts):
         return Parsed(known.get(said.lower(), said), said.lower() in known)
 
 
-def make(spec: EnvironmentSpec) -> TersePrompts:
+def make(spec: EnvironmentSpec, context: Context) -> TersePrompts:
     """Build the prompts in an environment's words."""
+    window_only("terse_prompts.py", context)
     return TersePrompts(spec.words)

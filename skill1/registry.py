@@ -41,8 +41,15 @@ def find(group: str, name: str) -> Any:
     return entries[closest(name, entries, group.removesuffix("s"))].load()
 
 
+def is_folder(name: str) -> bool:
+    """Tell whether a name is a folder's path, "path/to/folder" or "./folder", and no name of a group or object."""
+    return "/" in name and ":" not in name
+
+
 def absolute(name: str) -> str:
-    """Make the file of "path/to/file.py:OBJECT" an absolute path, so that a run can be resumed from another folder."""
+    """Make the file of "path/to/file.py:OBJECT", or a folder, an absolute path: runs are resumed from anywhere."""
+    if is_folder(name):
+        return str(Path(name).expanduser().resolve())
     place, colon, attribute = name.rpartition(":")
     return f"{Path(place).expanduser().resolve()}:{attribute}" if colon and place.endswith(".py") else name
 

@@ -25,12 +25,12 @@ from skill1.prompts import ActContext, history_of, make_prompts
 from skill1.prompts.full import FullPrompts
 
 FULL, COMPACT = FullPrompts(ALFWORLD.words), CompactPrompts()
-FIRST = (
-    "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see a "
-    "cabinet 2, a cabinet 1, a fridge 1, a shelf 3, a shelf 2, and a shelf 1.\n\nYour task is to: put a clean mug in "
-    "fridge."
-)
 TASK = "put a clean mug in fridge."
+ROOM = (
+    "You are in the middle of a room. Looking quickly around you, you see a cabinet 2, a cabinet 1, a fridge 1, "
+    "a shelf 3, a shelf 2, and a shelf 1."
+)
+FIRST = f"-= Welcome to TextWorld, ALFRED! =-\n\n{ROOM}\n\nYour task is to: {TASK}"
 START = Observation(FIRST, ("go to cabinet 1", "go to fridge 1", "inventory", "look"), TASK)
 AT_SHELF = Observation(
     "You arrive at shelf 2. On the shelf 2, you see a cup 1, and a mug 3.",
@@ -67,7 +67,7 @@ RANKINGS = [
     (" 3 ,2 , 1 ", (2, 1, 0), True),
     ("2,2,1,2", (1, 0, 2), True),
     ("3", (2, 0, 1), True),
-    ("9,2,0,-3", (1, 2, 0), True),
+    ("9,2,0,3", (1, 2, 0), True),
     ("2 1", (1, 0, 2), True),
     ("4,5", (0, 1, 2), False),
     ("", (0, 1, 2), False),
@@ -75,9 +75,15 @@ RANKINGS = [
     ("1" * 5000, (0, 1, 2), False),
     ("²", (0, 1, 2), False),
 ]
+STRICT = [
+    ("2 > 1;3,", (1, 0, 2), True),
+    ("2,1,-3", (0, 1, 2), False),
+    ("first 2, then 1", (0, 1, 2), False),
+    ("2 and 1", (0, 1, 2), False),
+]
 
 
-@pytest.mark.parametrize("text, ranking, parsed", RANKINGS)
+@pytest.mark.parametrize("text, ranking, parsed", RANKINGS + STRICT)
 def test_full_rerank(text, ranking, parsed):
     assert FULL.parse_rerank(f"I think <rank>{text}</rank>", 3) == (ranking, parsed)
 
@@ -87,7 +93,7 @@ def test_a_full_ranking_without_its_tag_is_not_parsed():
     assert FULL.parse_rerank("<rank>2,1,3", 3) == ((0, 1, 2), False)
 
 
-@pytest.mark.parametrize("text, ranking, parsed", [row for row in RANKINGS if row[0] != "9,2,0,-3"])
+@pytest.mark.parametrize("text, ranking, parsed", RANKINGS)
 def test_compact_rerank(text, ranking, parsed):
     assert COMPACT.parse_rerank(text.replace(",", " , "), 3) == (ranking, parsed)
 
@@ -216,9 +222,9 @@ def test_the_first_full_act_prompt_has_neither_skill_nor_history():
 
 def test_full_query_and_rerank_prompts():
     query = FULL.query(START)
-    assert f"Task: {TASK}" in query and FIRST in query and "<query>" in query
+    assert f"Task: {TASK}" in query and ROOM in query and "<query>" in query
     rerank = FULL.rerank(START, ["Mugs stand on {shelves}.", "Rinse first."])
-    assert "1. Mugs stand on {shelves}.\n2. Rinse first." in rerank and FIRST in rerank and "<rank>" in rerank
+    assert "1. Mugs stand on {shelves}.\n2. Rinse first." in rerank and ROOM in rerank and "<rank>" in rerank
 
 
 @pytest.mark.parametrize("won, outcome, other", [(True, "success", "failed"), (False, "failure", "successful")])
@@ -240,7 +246,7 @@ def test_a_full_call_is_one_user_message():
 def test_raw_lessons_are_the_trajectory_keyed_by_the_task():
     raw = FULL.raw_lesson(START, PAIRS)
     assert raw.desc == TASK
-    assert raw.strategy.startswith("[1] Observation: -= Welcome") and raw.strategy.endswith("Action: open cabinet 1")
+    assert raw.strategy.startswith("[1] Observation: You are in") and raw.strategy.endswith("Action: open cabinet 1")
     raw = COMPACT.raw_lesson(START, PAIRS)
     assert (raw.desc, raw.strategy) == ("put clean mug fridge", "go_to cabinet_1 ; open cabinet_1")
 
@@ -256,7 +262,11 @@ def test_prompt_sets_by_name():
     with pytest.raises(ConfigError, match="unknown prompt 'terse' .known: compact, full"):
         make_prompts("terse", "alfworld")
     with pytest.raises(ConfigError, match="alfworld has no nano world: name one in its EnvironmentSpec.nano"):
-        compact_prompts(replace(ALFWORLD, nano=None))
+        compact_prompts(replace(ALFWORLD, nano=None), "window")
+    with pytest.raises(
+        ConfigError, match="compact has no words for rollout.context=conversation: set rollout.context=w"
+    ):
+        make_prompts("compact", "alfworld", "conversation")
 
 
 # -- compact ----------------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from skill1.records import STAGES, Row
 
 SPECIAL = ("<pad>", "<unk>", "<user>", "<assistant>", "<end>")
 WORDS = "go to take put clean heat cool open close look apple mug drawer shelf fridge one two three done".split()
+WORDS += ["<system>"]
 CHAT = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -28,6 +29,32 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", padding_side="left"
     )
     tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA3 = (  # begins with a token of its own, and trims
+    "{{ '<|begin|>' }}{% for m in messages %}{{ '<|head|>' + m['role'] + '<|/head|>\n\n' + m['content'] | trim + '<|eot|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n\n' }}{% endif %}"
+)
+SPECIAL_OF = {
+    CHATML: ("<|im_end|>", "<|im_start|>"),
+    LLAMA3: ("<|eot|>", "<|head|>", "<|/head|>", "<|begin|>"),
+}  # its end token first
+
+
+def byte_tokenizer(template: str, special: tuple[str, ...] | None = None) -> PreTrainedTokenizerFast:
+    """One token a byte, and the special tokens after them (ids 256, 257, ...), of which the first ends an answer."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE({character: index for index, character in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = special or SPECIAL_OF[template]
+    core.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=special[0], pad_token=special[0])
+    tokenizer.chat_template = template
     return tokenizer
 
 
@@ -68,7 +95,7 @@ def taught_policy(folder: Path, rows: list[tuple[str, str]], steps: int = 300) -
     """Save a tiny chat model fine-tuned on (prompt, answer) rows; its words are those of the rows, an answer is one."""
     words = dict.fromkeys(word for prompt, _ in rows for word in prompt.split())
     answers = [answer for _, answer in rows]
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *answers]))}
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*SPECIAL, *words, *answers, "<system>"]))}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(

@@ -25,7 +25,7 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class PromptWords:
-    """What an instruct model is told about the environment, as it stands in the sentences of `prompts.full`."""
+    """What an instruct model is told about the environment, as it stands in the templates of `prompts`."""
 
     setting: str  # what it solves: "a household task in a text environment"
     episode: str  # what it looks back at: "a household task"
@@ -34,7 +34,10 @@ class PromptWords:
     subtasks: tuple[str, ...]  # of a reflection that is told the outcome (RetroAgent)
     judged_subtasks: tuple[str, ...]  # of one that must judge it
     hint: str = ""  # what the list of admissible actions does not say
-    lower_case: bool = False  # actions are read in lower case
+    actions: str = ""  # the forms of all actions, for prompts that do not list them
+    lower_case: bool = False  # actions that are not on the list are read in lower case
+    # (observation's text, task's sentence) -> the text as prompts show it: the task stands beside it already
+    plain: Callable[[str, str], str] = lambda text, instruction: text
 
 
 @dataclass(frozen=True, slots=True)

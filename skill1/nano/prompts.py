@@ -33,6 +33,8 @@ class Fact:
 class CompactBase(ABC):
     """The prompts that differ between environments only in how a task, a skill and a trajectory are written."""
 
+    context = "window"
+
     @abstractmethod
     def _task(self, start: Observation) -> str:
         """Write the task, with its mark."""
@@ -47,6 +49,12 @@ class CompactBase(ABC):
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)
+
+    def encode_next(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+        raise NotImplementedError("compact prompts are single calls")
+
+    def opening(self, start: Observation) -> str:
+        return ""
 
     def query(self, start: Observation) -> str:
         return f"<query> {self._task(start)} {WRITE}"

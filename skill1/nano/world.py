@@ -24,7 +24,7 @@ from skill1.nano.options import WarmStartConfig
 from skill1.nano.prompts import Fact
 from skill1.nano.reflection import CompactReflections
 from skill1.presets import presets
-from skill1.prompts import PromptSet
+from skill1.prompts import Context, PromptSet, window_only
 from skill1.records import Rollout, Task
 from skill1.registry import ConfigError, find
 from skill1.store.run_directory import RunError
@@ -75,8 +75,9 @@ def _nano_of(spec: EnvironmentSpec) -> NanoWorld:
     return find("nano worlds", spec.nano)
 
 
-def compact_prompts(spec: EnvironmentSpec) -> CompactReflections:
-    """Build the prompt set `compact`. Raises ConfigError for an environment without a nano world."""
+def compact_prompts(spec: EnvironmentSpec, context: Context) -> CompactReflections:
+    """Build the prompt set `compact`. Raises ConfigError for an environment without a nano world, or a conversation."""
+    window_only("policy.prompts=compact", context)
     return _nano_of(spec).prompts()
 
 

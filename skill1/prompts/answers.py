@@ -1,16 +1,32 @@
-"""JSON objects in what an instruction-tuned model writes, and the lessons in them."""
+"""What an instruction-tuned model writes, taken apart: rankings, JSON objects, and the lessons in them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from skill1.prompts.base import complete_ranking
 
 _MIN_LESSON = 5  # characters; a lesson must be longer (released code)
 _LESSONS = (("action_lesson", "Actions"), ("navigation_lesson", "Navigation"))
+_RANKING = re.compile(r"[0-9\s,;>]+")
 _FENCED = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
 _BRACES = re.compile(r"\{.*\}", re.DOTALL)
+
+
+def ranking(text: str, count: int) -> tuple[tuple[int, ...], bool]:
+    """Read numbers and what may stand between them, "," ";" ">" and blanks; see `PromptSet.parse_rerank`."""
+    return complete_ranking(re.findall("[0-9]+", text) if _RANKING.fullmatch(text) else (), count)
+
+
+def command(text: str, admissible: Sequence[str], lower_case: bool) -> str:
+    """Find what is sent to the environment: the admissible command that `text` is, whatever its case, or `text`."""
+    if text in admissible:
+        return text
+    known = {action.lower(): action for action in admissible}
+    return known.get(text.lower(), text.lower() if lower_case else text)
 
 
 def json_object(text: str) -> dict[str, Any] | None:

@@ -1,17 +1,23 @@
-"""The contract of a prompt set: text in, text out, and a parser per stage. Prompt sets are stateless."""
+"""The contract of a prompt set: text in, text out, and a parser per stage. Prompt sets are stateless.
+
+A call stands in a context (`rollout.context`). In the "window" every call is a chat of its own, which says all that the
+policy is to know (the paper). In the "conversation" all calls of a rollout are one chat: a call says only what is new.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from skill1.envs.base import Observation
 from skill1.records import Lesson
+from skill1.registry import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Context = Literal["window", "conversation"]
 Exchange = tuple[str, str]  # (observation text, environment command answered with)
 
 
@@ -28,7 +34,7 @@ class ActContext:
     """What an act prompt is made from."""
 
     start: Observation  # initial observation
-    skill: str  # skill block, "" for none
+    skill: str  # skill block, "" for none; in a conversation only where it is to be shown for the first time
     steps: int  # actions taken so far
     history: tuple[Exchange, ...]  # last W pairs, oldest first
     observation: Observation  # current
@@ -37,15 +43,33 @@ class ActContext:
 class PromptSet(Protocol):
     """Templates and parsers of the four stages."""
 
+    context: Context  # what the texts are worded for
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-        """Token ids of one fresh single-turn call, up to where the policy starts writing."""
+        """Encode the first call of a chat, up to where the policy starts writing."""
+        ...
+
+    def encode_next(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+        """Encode a later call of a conversation: what follows an answer, up to where the policy writes again.
+
+        The first token is the one that ends the answer (`tokenizer.eos_token_id`), whether the policy wrote it or not.
+
+        Raises:
+            ConfigError: the tokenizer's chat template cannot be continued in this way.
+        """
+        ...
+
+    def opening(self, start: Observation) -> str:
+        """Write what stands before the text of a rollout's first call: task and first observation; "" in the window."""
         ...
 
     def query(self, start: Observation) -> str: ...
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str: ...
 
-    def act(self, context: ActContext) -> str: ...
+    def act(self, context: ActContext) -> str:
+        """Ask for an action; in a conversation the observation is shown from the second action on."""
+        ...
 
     def distill(
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
@@ -77,6 +101,16 @@ class PromptSet(Protocol):
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
         """The "no distillation" ablation: the raw trajectory, keyed by the task text."""
         ...
+
+
+def window_only(what: str, context: Context) -> None:
+    """Refuse a conversation in the name of a prompt set ("policy.prompts=compact") or method that has no words for it.
+
+    Raises:
+        ConfigError: `context` is "conversation".
+    """
+    if context != "window":
+        raise ConfigError(f"{what} has no words for rollout.context={context}: set rollout.context=window")
 
 
 def history_of(trajectory: Sequence[Exchange], window: int) -> tuple[Exchange, ...]:

@@ -28,6 +28,16 @@ def kind_of(instruction: str) -> str:
     raise ValueError(f"not a task sentence of the ALFWorld grammar: {instruction!r}")
 
 
+def plain(text: str, instruction: str) -> str:
+    """Leave out the engine's banner and the task's sentence, which the first observation has.
+
+    >>> plain("-= Welcome to TextWorld, ALFRED! =-\\n\\nYou see a bed 1.\\n\\nYour task is to: go.", "go.")
+    'You see a bed 1.'
+    """
+    banner, task = "-= Welcome to TextWorld, ALFRED! =-\n\n", f"\n\nYour task is to: {instruction}"
+    return text.removeprefix(banner).removesuffix(task)
+
+
 ALFWORLD = EnvironmentSpec(
     name=NAME,
     open=open_alfworld,
@@ -45,6 +55,9 @@ ALFWORLD = EnvironmentSpec(
         world="household tasks in a text game, where an agent walks between receptacles and handles objects",
         subtasks=("pick up", "navigate", "use appliance", "place"),
         judged_subtasks=("locate", "acquire", "modify state", "place"),
+        actions="go to X, open X, close X, take X from Y, move X to Y, clean X with Y, heat X with Y, cool X with Y, "
+        "use X, examine X, look, inventory (X and Y as observations name them: mug 1, cabinet 2)",
+        plain=plain,
     ),
     kinds=("pick_and_place", "look_at_obj_in_light", "clean", "heat", "cool", "examine"),
     kind_of=kind_of,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from skill1.config import EnvironmentConfig
@@ -10,6 +11,7 @@ from skill1.envs.webshop.ceiling import ceiling
 from skill1.envs.webshop.environment import NAME, open_webshop
 from skill1.envs.webshop.kinds import KINDS, kind_of
 from skill1.envs.webshop.options import WebShopConfig
+from skill1.envs.webshop.pages import SEPARATOR
 
 
 def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
@@ -19,6 +21,19 @@ def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
     """
     environment = open_webshop(config)
     return ceiling(environment.shop, [environment.number(game) for game in sorted(set(games))])
+
+
+def plain(text: str, instruction: str) -> str:
+    """Leave out the instruction, with which every page begins that is not shown as "quoted".
+
+    >>> plain("WebShop [SEP] Instruction: [SEP] buy a lamp [SEP] Search", "buy a lamp")
+    'Search'
+    >>> plain("You have clicked teal.\\nInstruction:\\nbuy a lamp\\n[button] < Prev [button_]", "buy a lamp")
+    'You have clicked teal.\\n[button] < Prev [button_]'
+    """
+    between = rf"(?:{re.escape(SEPARATOR)}|\s*\n)"
+    page = rf"(?:WebShop{between})?Instruction:{between}\s*{re.escape(instruction.strip())}\s*?{between}"
+    return re.sub(page, "", text, count=1)
 
 
 _SUBTASKS = ("search", "filter", "select", "purchase")
@@ -40,8 +55,10 @@ WEBSHOP = EnvironmentSpec(
         world="shopping tasks in a text shop, where an agent searches, opens products, picks options and buys",
         subtasks=_SUBTASKS,
         judged_subtasks=_SUBTASKS,
-        hint="\nsearch[...] takes your own words in place of <your query>; click[...] takes one of those listed.",
+        hint="search[...] takes your own words in place of <your query>; click[...] takes one of those listed.",
+        actions="search[words] where there is a search bar, click[what the page shows]",
         lower_case=True,
+        plain=plain,
     ),
     kinds=KINDS,
     kind_of=kind_of,

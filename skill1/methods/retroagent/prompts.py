@@ -17,8 +17,9 @@ from typing import Protocol
 from skill1.envs.base import Observation
 from skill1.methods.retroagent.equations import Reflection
 from skill1.prompts.answers import fenced_object, lessons
-from skill1.prompts.base import Exchange
-from skill1.prompts.full import FullPrompts, write_comparison, write_steps
+from skill1.prompts.base import Exchange, window_only
+from skill1.prompts.full import FullPrompts
+from skill1.prompts.instruct import write_steps
 from skill1.records import Lesson
 
 _DONE = "completed"
@@ -71,6 +72,8 @@ class FullReflections:
     """Reflections in the words of the `full` prompts."""
 
     def __init__(self, prompts: FullPrompts) -> None:
+        window_only("method.name=retroagent", prompts.context)
+        self._prompts = prompts
         self._words = prompts.words
 
     def reflect(
@@ -86,12 +89,18 @@ class FullReflections:
             episode=self._words.episode,
             task=start.instruction,
             outcome="" if won is None else _OUTCOME.format("" if won else "not "),
-            trajectory=write_steps(trajectory),
-            reference=write_comparison(won, reference),
+            trajectory=write_steps(self._prompts.plain(trajectory, start)),
+            reference=self._compared(won, reference, start),
             subtasks=", ".join(f'"{name}"' for name in subtasks),
             judge=_JUDGE if won is None else _EXPLAIN,
             navigation=self._words.navigation,
         )
+
+    def _compared(self, won: bool | None, reference: Sequence[Exchange] | None, start: Observation) -> str:
+        if reference is None:
+            return ""
+        other = "failed" if won else "successful"
+        return f"\nFor comparison, an earlier {other} attempt:\n{write_steps(self._prompts.plain(reference, start))}\n"
 
     def parse_reflect(self, text: str, start: Observation) -> Reflected | None:
         """Read the judgement and the lesson, which is kept by the task's sentence; None without a judgement in JSON.

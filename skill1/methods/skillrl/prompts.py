@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from skill1.methods.skillrl.bank import Mistake, Principle
+from skill1.prompts.base import window_only
 from skill1.prompts.full import FullPrompts
 
 
@@ -23,6 +24,7 @@ class FullBank:
     """The bank's block for instruction-tuned models: three headed lists."""
 
     def __init__(self, prompts: FullPrompts) -> None:
+        window_only("method.name=skillrl", prompts.context)
         self._prompts = prompts
 
     def bank_block(

@@ -1,0 +1,64 @@
+"""The stages as one chat per rollout. Ours, not the paper's.
+
+    user       task, first observation, request    assistant  where are mugs kept, and how is one cleaned
+    user       candidates, request                 assistant  2,1,3
+    user       skill, request                      assistant  go to cabinet 3
+    user       observation                         assistant  take mug 1 from cabinet 3
+    user       outcome, request                    assistant  When: … / Do: …
+
+Answers are plain text. An action may follow lines of thought, of which the first begins with "Thought:"; it is the last
+line. No observation, skill or action is written twice, so a turn costs a tenth of the tokens of a single call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from skill1.envs.base import Observation
+from skill1.prompts.answers import command, ranking
+from skill1.prompts.base import Parsed
+from skill1.prompts.instruct import InstructPrompts
+from skill1.records import Lesson
+
+_MAX_QUERY = 500  # characters; a longer line is no query
+_THOUGHT = "Thought:"
+_LESSON = re.compile(r"When: *(\S.*)\nDo: *(\S.*)")
+
+
+class ConversationPrompts(InstructPrompts):
+    """Calls of one chat: only what is new is said, answers are plain text."""
+
+    context = "conversation"
+    lists_admissible = False
+
+    def opening(self, start: Observation) -> str:
+        """See `PromptSet.opening`."""
+        return self._fill("opening", **self._seen(start))
+
+    def parse_query(self, text: str, start: Observation) -> Parsed:
+        """Read one line; of several, the first is what is searched for."""
+        lines = _lines(text)
+        value = lines[0] if lines else start.instruction
+        return Parsed(value, len(lines) == 1 and len(value) <= _MAX_QUERY)
+
+    def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
+        """See `PromptSet.parse_rerank`."""
+        return ranking(text, count)
+
+    def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
+        """Read the last line; lines before it must be a thought."""
+        *before, said = _lines(text) or [""]
+        thought = not before or before[0].startswith(_THOUGHT)
+        well_formed = bool(said) and thought and not said.startswith(_THOUGHT)
+        return Parsed(command(said, admissible, self.words.lower_case), well_formed)
+
+    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
+        """Read the two lines of a lesson."""
+        found = _LESSON.fullmatch("\n".join(_lines(text)))
+        return Lesson(found[1], found[2]) if found else None
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that are not blank."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
