@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from skill1.config import Config, method_of
+from skill1.prompts import make_prompts
 from skill1.registry import ConfigError
 from skill1.sharding import check_sharding
 
@@ -17,7 +18,8 @@ def check_run(config: Config, processes: int) -> None:
     """Check a configuration against the processes and packages that are there.
 
     Raises:
-        ConfigError: fewer tasks a step than processes, sharding that would not happen, or a tracker that is not installed.
+        ConfigError: fewer tasks a step than processes, prompts without words for the context, sharding that would not
+            happen, or a tracker that is not installed.
         UserError: what the method begins with is not there, see `Method.check_start`.
     """
     if config.rollout.tasks_per_step < processes:
@@ -25,6 +27,7 @@ def check_run(config: Config, processes: int) -> None:
             f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {processes} processes: every process "
             "plays whole groups"
         )
+    make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
     check_sharding(config, processes)
     method_of(config).check_start(config)
     tracker = config.train.report_to

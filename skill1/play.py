@@ -14,7 +14,7 @@ import pandas as pd
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from skill1.config import Config
+from skill1.config import Config, ConfigError, method_of
 from skill1.distributed import join_processes
 from skill1.envs.base import VectorEnvironment
 from skill1.policy import Policy, load_model
@@ -112,10 +112,22 @@ def load_policy(config: Config, model: str | None = None) -> Policy:
         ConfigError: see `policy.load_model`.
     """
     loaded, tokenizer = load_model(config.policy, model)
+    check_length(config, loaded)
     return make_policy(config, loaded.eval().to(join_processes().device), tokenizer)
+
+
+def check_length(config: Config, model: Any) -> None:
+    """Raise ConfigError if a conversation as long as the run allows does not fit the model."""
+    longest = config.rollout.max_prompt_tokens + max(method_of(config).trained_stages(config).values())
+    reads = getattr(model.config, "max_position_embeddings", longest)
+    if config.rollout.context == "conversation" and longest > reads:
+        raise ConfigError(
+            f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens}: with an answer a conversation may have {longest} "
+            f"tokens, and {config.policy.model} reads {reads}: lower it"
+        )
 
 
 def make_policy(config: Config, model: Any, tokenizer: Any) -> Policy:
     """Wrap loaded weights into a policy that speaks the run's prompts."""
-    prompts = make_prompts(config.policy.prompts, config.environment.name)
+    prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
     return Policy(model, tokenizer, prompts, config.policy, config.rollout.max_prompt_tokens)

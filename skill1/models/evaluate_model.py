@@ -148,7 +148,7 @@ def _policy(
             "'full': choose preset paper or small, or set policy.prompts=full"
         )
     client = ChatClient(endpoint, config.policy.model, key_variable, concurrent=config.policy.generate_batch)
-    return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name))
+    return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name, config.rollout.context))
 
 
 def _missing(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:

@@ -49,6 +49,10 @@ class PromptSet(Protocol):
         """Encode the first call of a chat, up to where the policy starts writing."""
         ...
 
+    def messages(self, said: Sequence[Exchange], text: str) -> list[dict[str, str]]:
+        """Write a conversation, and the next call of it, as the messages of a chat with roles."""
+        ...
+
     def encode_next(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """Encode a later call of a conversation: what follows an answer, up to where the policy writes again.
 

@@ -48,6 +48,13 @@ class InstructPrompts:
         """See `PromptSet.encode`."""
         return encode_first(tokenizer, self._system, text)
 
+    def messages(self, said: Sequence[Exchange], text: str) -> list[dict[str, str]]:
+        """See `PromptSet.messages`."""
+        before = [{"role": "system", "content": self._system}] if self._system else []
+        for request, answer in said:
+            before += [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
+        return [*before, {"role": "user", "content": text}]
+
     def encode_next(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """See `PromptSet.encode_next`."""
         return encode_next(tokenizer, text)
