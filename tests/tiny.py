@@ -59,7 +59,13 @@ def byte_tokenizer(template: str, special: tuple[str, ...] | None = None) -> Pre
 
 
 def tiny_model(
-    seed: int = 0, *, hidden: int = 32, layers: int = 2, vocabulary: int = 64, dtype: torch.dtype = torch.float32
+    seed: int = 0,
+    *,
+    hidden: int = 32,
+    layers: int = 2,
+    vocabulary: int = 64,
+    context: int = 512,
+    dtype: torch.dtype = torch.float32,
 ) -> Qwen2ForCausalLM:
     """A randomly initialised Qwen2 with heads of 16 dimensions and tied embeddings."""
     torch.manual_seed(seed)
@@ -70,7 +76,7 @@ def tiny_model(
         num_hidden_layers=layers,
         num_attention_heads=hidden // 16,
         num_key_value_heads=max(1, hidden // 32),
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         initializer_range=0.2,  # far from uniform predictions, so that tests see gradients of a real size
         bos_token_id=None,

@@ -45,4 +45,6 @@ def method_prompts(config: Config) -> Any:
             f"policy.prompts={config.policy.prompts} has no prompts for the method {config.method.name}: register them in "
             f"the entry point group skill1.method_prompts as {wanted!r}"
         )
-    return find("method_prompts", wanted)(make_prompts(config.policy.prompts, config.environment.name, config.rollout.context))
+    return find("method_prompts", wanted)(
+        make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
+    )
