@@ -105,7 +105,7 @@ def tokenize(lines: list[Line], config: Config, tokenizer: PreTrainedTokenizerBa
         ConfigError: a prompt, or an answer with its end, is longer than the limits of `rollout`, or holds a word that
             the tokenizer does not know.
     """
-    prompts = make_prompts(config.policy.prompts, config.environment.name)
+    prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
     limits = {
         "prompt": ("rollout.max_prompt_tokens", config.rollout.max_prompt_tokens),
         "completion": ("rollout.max_act_tokens", config.rollout.max_act_tokens),

@@ -120,7 +120,7 @@ def _teacher(config: Config) -> EndpointPolicy:
     if config.policy.prompts != "full":
         raise ConfigError(f"policy.prompts={config.policy.prompts}: a teacher reads the prompts 'full' alone")
     client = endpoint_client(config.method, concurrent=config.policy.generate_batch)
-    return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name))
+    return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name, config.rollout.context))
 
 
 class _Remembering:
