@@ -28,6 +28,10 @@ class TersePrompts(FullPrompts):
         known = {action.lower(): action for action in admissible}
         return Parsed(known.get(said.lower(), said), said.lower() in known)
 
+    def write_action(self, command: str, thought: str = "") -> str:
+        """Write the action as `parse_action` reads it, for demonstrations."""
+        return command
+
 
 def make(spec: EnvironmentSpec, context: Context) -> TersePrompts:
     """Build the prompts in an environment's words."""

@@ -1,19 +1,21 @@
-"""What an instruction-tuned model writes, taken apart: rankings, JSON objects, and the lessons in them."""
+"""What an instruction-tuned model writes: rankings, commands, JSON objects, and the lessons in them."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from skill1.prompts.base import complete_ranking
 
 _MIN_LESSON = 5  # characters; a lesson must be longer (released code)
 _LESSONS = (("action_lesson", "Actions"), ("navigation_lesson", "Navigation"))
 _RANKING = re.compile(r"[0-9\s,;>]+")
+_LABELLED = re.compile(r"Actions: (.+?)(?: Navigation: (.+))?|Navigation: (.+)", re.DOTALL)
 _FENCED = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
 _BRACES = re.compile(r"\{.*\}", re.DOTALL)
+T = TypeVar("T")
 
 
 def ranking(text: str, count: int) -> tuple[tuple[int, ...], bool]:
@@ -21,7 +23,7 @@ def ranking(text: str, count: int) -> tuple[tuple[int, ...], bool]:
     return complete_ranking(re.findall("[0-9]+", text) if _RANKING.fullmatch(text) else (), count)
 
 
-def command(text: str, admissible: Sequence[str], lower_case: bool) -> str:
+def command_of(text: str, admissible: Sequence[str], lower_case: bool) -> str:
     """Find what is sent to the environment: the admissible command that `text` is, whatever its case, or `text`."""
     if text in admissible:
         return text
@@ -46,6 +48,30 @@ def lessons(fields: Mapping[str, Any]) -> str | None:
     found = [(label, fields.get(key)) for key, label in _LESSONS]
     kept = [f"{label}: {v.strip()}" for label, v in found if isinstance(v, str) and len(v.strip()) > _MIN_LESSON]
     return " ".join(kept) or None
+
+
+def labelled(strategy: str) -> str:
+    """Put the label of actions before a strategy that is not of the form that `lessons` gives."""
+    return strategy if _LABELLED.fullmatch(strategy) else f"{_LESSONS[0][1]}: {strategy}"
+
+
+def lesson_fields(strategy: str) -> dict[str, str]:
+    """Take a labelled strategy apart into the fields that `lessons` joins."""
+    found = _LABELLED.fullmatch(strategy)
+    said = zip(_LESSONS, (found[1], found[2] or found[3]), strict=True) if found else ()
+    return {key: value for (key, _), value in said if value is not None}
+
+
+def one_line(text: str) -> str:
+    """Join a text's words by single blanks."""
+    return " ".join(text.split())
+
+
+def checked(written: str, read: T, meant: T) -> str:
+    """Return an answer. Raises ValueError if its parser has `read` something else than was `meant`."""
+    if read != meant:
+        raise ValueError(f"{written!r} would be read as {read!r}, not as {meant!r}")
+    return written
 
 
 def _read(text: str) -> dict[str, Any] | None:

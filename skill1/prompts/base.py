@@ -107,6 +107,25 @@ class PromptSet(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """What an instruct set's parsers read, the other way round: the answers of demonstrations.
+
+    Each writer raises ValueError for what its parser would not read as it is meant.
+    """
+
+    def write_query(self, text: str) -> str: ...
+
+    def write_ranking(self, order: Sequence[int]) -> str:
+        """`order`: all candidates, from 0, the best first."""
+        ...
+
+    def write_action(self, command: str, thought: str = "") -> str:
+        """`thought`: what is considered before, "" for none."""
+        ...
+
+    def write_lesson(self, lesson: Lesson, won: bool) -> str: ...
+
+
 def window_only(what: str, context: Context) -> None:
     """Refuse a conversation in the name of a prompt set ("policy.prompts=compact") or method that has no words for it.
 

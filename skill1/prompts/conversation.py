@@ -16,9 +16,9 @@ import re
 from collections.abc import Sequence
 
 from skill1.envs.base import Observation
-from skill1.prompts.answers import command, ranking
+from skill1.prompts.answers import checked, command_of, one_line, ranking
 from skill1.prompts.base import Parsed
-from skill1.prompts.instruct import InstructPrompts
+from skill1.prompts.instruct import NOWHERE, InstructPrompts
 from skill1.records import Lesson
 
 _MAX_QUERY = 500  # characters; a longer line is no query
@@ -51,12 +51,35 @@ class ConversationPrompts(InstructPrompts):
         *before, said = _lines(text) or [""]
         thought = not before or before[0].startswith(_THOUGHT)
         well_formed = bool(said) and thought and not said.startswith(_THOUGHT)
-        return Parsed(command(said, admissible, self.words.lower_case), well_formed)
+        return Parsed(command_of(said, admissible, self.words.lower_case), well_formed)
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         """Read the two lines of a lesson."""
         found = _LESSON.fullmatch("\n".join(_lines(text)))
         return Lesson(found[1], found[2]) if found else None
+
+    # -- the other way round, see `base.Answers` ---------------------------------------------------------------------
+
+    def write_query(self, text: str) -> str:
+        """Write a query, on one line."""
+        written = one_line(text)
+        return checked(written, self.parse_query(written, NOWHERE), Parsed(written, True))
+
+    def write_ranking(self, order: Sequence[int]) -> str:
+        """See `Answers.write_ranking`."""
+        written = ",".join(str(i + 1) for i in order)
+        return checked(written, self.parse_rerank(written, len(order)), (tuple(order), True))
+
+    def write_action(self, command: str, thought: str = "") -> str:
+        """See `Answers.write_action`; a thought becomes one line."""
+        written = f"{_THOUGHT} {one_line(thought)}\n{command}" if thought else command
+        return checked(written, self.parse_action(written, (command,)), Parsed(command, True))
+
+    def write_lesson(self, lesson: Lesson, won: bool) -> str:
+        """Write the two lines; the outcome stands in the request already."""
+        meant = Lesson(one_line(lesson.desc), one_line(lesson.strategy))
+        written = f"When: {meant.desc}\nDo: {meant.strategy}"
+        return checked(written, self.parse_distill(written, NOWHERE), meant)
 
 
 def _lines(text: str) -> list[str]:

@@ -13,6 +13,8 @@ from skill1.prompts.chat import encode_first, encode_next
 from skill1.prompts.templates import load_templates
 from skill1.records import Lesson
 
+NOWHERE = Observation("", (), "")  # for parsers that are asked about no episode
+
 if TYPE_CHECKING:  # a command that only reads a configuration need not load transformers
     from transformers import PreTrainedTokenizerBase
 
