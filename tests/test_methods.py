@@ -317,6 +317,15 @@ def test_a_prompt_set_without_a_methods_prompts_is_refused_in_one_line(monkeypat
         SkillRL(config).frozen()
 
 
+@pytest.mark.parametrize("variant", ["retroagent_rl", "skillrl"])
+def test_methods_without_words_for_a_conversation_do_not_begin_one(variant):
+    config = load_config("paper", variant, {"rollout.context": "conversation", "train.sharding": "none"})
+    with pytest.raises(
+        ConfigError, match=f"method.name={config.method.name} has no words for rollout.context=conversation"
+    ):
+        check_run(config, 1)
+
+
 # --- what a run begins with --------------------------------------------------------------------------------------
 
 

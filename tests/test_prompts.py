@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
 from skill1.config import ConfigError
-from skill1.envs.alfworld.spec import ALFWORLD
+from skill1.envs.alfworld.spec import ALFWORLD, plain
 from skill1.envs.base import Observation
 from skill1.nano.alfworld.prompts import MARKS, CompactPrompts
 from skill1.nano.alfworld.reading import NAME, compact, home, room
@@ -120,6 +120,8 @@ def test_a_partial_ranking_is_completed_in_retrieval_order(order, written):
         ("<think>mugs</think><action>take mug 3 from shelf 2</action>", "take mug 3 from shelf 2", True),
         ("<action>\n look \n</action>", "look", True),
         ("<action>fly away</action>", "fly away", True),  # the form is checked, not the admissible list
+        ("<action>Take Mug 3 from Shelf 2</action>", "take mug 3 from shelf 2", True),  # as the list spells it
+        ("<action>Fly Away</action>", "Fly Away", True),
         ("<action>look</action> or <action>inventory</action>", "look", True),
         ("take mug 3 from shelf 2", "take mug 3 from shelf 2", False),
         ("<action>look", "<action>look", False),
@@ -198,26 +200,48 @@ def test_parsers_of_any_text_return(text):
 # -- full: prompts ----------------------------------------------------------------------------------------------------
 
 
-def test_the_full_act_prompt_has_all_its_parts():
+def test_the_full_act_prompt():
     block = FULL.skill_block(["Mugs stand on shelves.", "Rinse first."])
     trajectory = [*PAIRS, ("You open the cabinet 1. In it, you see nothing.", "go to shelf 2")]
-    prompt = FULL.act(ActContext(START, block, 3, history_of(trajectory, 2), AT_SHELF))
-    assert block in prompt and "Mugs stand on shelves.\nRinse first." in block and "outdated" in block
-    assert f"Task: {TASK}" in prompt
-    assert "Actions taken so far: 3." in prompt
-    assert "[2] Observation: You arrive at cabinet 1. The cabinet 1 is closed.\n    Action: open cabinet 1" in prompt
-    assert "[3] Observation: You open the cabinet 1. In it, you see nothing.\n    Action: go to shelf 2" in prompt
-    assert "[1]" not in prompt and "go to cabinet 1" not in prompt  # outside the window
-    assert f"Current observation: {AT_SHELF.text}" in prompt
-    for command in AT_SHELF.admissible:
-        assert f"'{command}'" in prompt
-    assert prompt.index(block) < prompt.index("Task:") < prompt.index("Current observation")  # constant head first
+    now = replace(AT_SHELF, admissible=("look", "take mug 3 from shelf 2"))
+    prompt = FULL.act(ActContext(START, block, 3, history_of(trajectory, 2), now))
+    assert (
+        prompt
+        == """\
+You are an agent solving a household task in a text environment. Think step by step between <think> and </think>, then \
+give exactly one admissible action between <action> and </action>.
+
+Skill from earlier experience (it may be outdated or from another situation: check it against what you see):
+Mugs stand on shelves.
+Rinse first.
+
+Task: put a clean mug in fridge.
+
+Actions taken so far: 3. The most recent ones:
+[2] Observation: You arrive at cabinet 1. The cabinet 1 is closed.
+    Action: open cabinet 1
+[3] Observation: You open the cabinet 1. In it, you see nothing.
+    Action: go to shelf 2
+Current observation: You arrive at shelf 2. On the shelf 2, you see a cup 1, and a mug 3.
+Admissible actions: ['look', 'take mug 3 from shelf 2']
+Your thought and your action:"""
+    )
+
+
+def test_the_act_prompts_of_an_episode_begin_alike():
+    block = FULL.skill_block(["Mugs stand on shelves."])
+    first = FULL.act(ActContext(START, block, 0, (), START))
+    later = FULL.act(ActContext(START, block, 12, tuple(PAIRS), AT_SHELF))
+    for prompt, steps in ((first, 0), (later, 12)):
+        head, found, rest = prompt.partition(f"Actions taken so far: {steps}.")
+        assert found and block in head and head == first.partition("Actions")[0]
+        assert prompt.count(TASK) == 1 and "Welcome" not in prompt
 
 
 def test_the_first_full_act_prompt_has_neither_skill_nor_history():
     prompt = FULL.act(ActContext(START, FULL.skill_block([]), 0, (), START))
     assert FULL.skill_block([]) == "" and "Skill from" not in prompt
-    assert "Actions taken so far: 0.\nCurrent observation:" in prompt
+    assert f"Task: {TASK}\n\nActions taken so far: 0.\nCurrent observation: {ROOM}\n" in prompt
 
 
 def test_full_query_and_rerank_prompts():
@@ -236,6 +260,16 @@ def test_the_full_distill_prompt(won, outcome, other):
         assert f'"{key}"' in prompt
     compared = FULL.distill(START, won, PAIRS[:1], PAIRS[1:])
     assert f"an earlier {other} attempt:\n[1] Observation: {PAIRS[1][0]}\n    Action: open cabinet 1" in compared
+
+
+def test_prompts_show_observations_without_banner_and_task(shared_data):
+    with lzma.open(shared_data / "alfworld" / "transcripts_seen.jsonl.xz", "rt") as lines:
+        for game in map(json.loads, islice(lines, 5)):
+            first = game["reset"]["observation"]
+            task = first.partition("Your task is to: ")[2]
+            room = plain(first, task)
+            assert room.startswith("You are in the middle of a room.") and room.endswith(".") and task not in room
+            assert all(plain(step["observation"], task) == step["observation"] for step in game["steps"])
 
 
 def test_a_full_call_is_one_user_message():

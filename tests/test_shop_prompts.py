@@ -70,6 +70,17 @@ def shop(tmp_path_factory) -> Path:
     return make_shop(tmp_path_factory.mktemp("shop") / "shop")
 
 
+@pytest.mark.parametrize("text, plain", [
+    (START.text, "[button] Search [button_]\n"),
+    (ITEM.format(task=TASK), "You have clicked teal.\n" + ITEM.partition("{task}\n")[2]),
+    (f"WebShop [SEP] Instruction: [SEP] {TASK} [SEP] Search", "Search"),
+    (f"Instruction: [SEP] {TASK} [SEP] Back to Search [SEP] {TASK} [SEP]", f"Back to Search [SEP] {TASK} [SEP]"),
+    ("'Back to Search' [SEP] 'Page 1'", "'Back to Search' [SEP] 'Page 1'"),
+])  # fmt: skip
+def test_prompts_show_pages_without_the_instruction(text, plain):
+    assert WEBSHOP.words.plain(text, f"{TASK} ") == plain
+
+
 def listed(text: str, *admissible: str) -> Observation:
     return Observation(text.format(task=TASK), admissible, TASK)
 
@@ -108,8 +119,15 @@ def test_every_instruction_and_page_of_a_shop_is_read_whole_in_every_mode(shop):
             wish = read_wish(goal.text)
             assert set(wish.terms) == {token(term) for term in (goal.query, *goal.attributes)}
             assert wish.options == tuple(token(value) for _, value in goal.options)
-            environment.reset([task])
+            [first] = environment.reset([task])
+            assert WEBSHOP.words.plain(first.text, goal.text).strip() in (
+                "Search",
+                "'Search'",
+                "[button] Search [button_]",
+            )
             results = environment.step([f"search[{spoken(' '.join(wish.terms))}]"])[0].observation
+            shown = WEBSHOP.words.plain(results.text, goal.text)
+            assert goal.text not in shown and "Instruction" not in shown and "Back to Search" in shown.partition(".")[0]
             read = read_page(results.text, goal.text)
             found = [environment.shop.products[p] for p in environment.shop.search(spoken(" ".join(wish.terms)))[:10]]
             assert read.kind == "results" and read.ids == tuple(p.asin.lower() for p in found)

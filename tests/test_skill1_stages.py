@@ -93,7 +93,8 @@ def test_without_distillation_the_raw_trajectory_is_the_lesson(config, scripted)
         assert {t.stage for t in rollout.turns} == {"query", "rerank", "act"}
         assert rollout.lesson.desc == rollout.instruction
         first, *_ = rollout.turns_of("act")
-        assert rollout.lesson.strategy.startswith(f"[1] Observation: {first.observation}\n    Action: {first.value}")
+        seen = plain(first.observation, rollout.instruction)
+        assert rollout.lesson.strategy.startswith(f"[1] Observation: {seen}\n    Action: {first.value}")
         assert rollout.lesson.strategy.count("Action: ") == rollout.steps
 
 

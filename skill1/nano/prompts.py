@@ -53,6 +53,9 @@ class CompactBase(ABC):
     def encode_next(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         raise NotImplementedError("compact prompts are single calls")
 
+    def messages(self, said: Trajectory, text: str) -> list[dict[str, str]]:
+        raise NotImplementedError("compact prompts are single calls")
+
     def opening(self, start: Observation) -> str:
         return ""
 

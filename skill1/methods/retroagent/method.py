@@ -132,6 +132,12 @@ class RetroAgent(LibraryMethod):
             )
 
     @classmethod
+    def check_start(cls, config: Config) -> None:
+        """See `Method.check_start`. Raises ConfigError for a prompt set without words for a reflection."""
+        super().check_start(config)
+        method_prompts(config)
+
+    @classmethod
     def trained_stages(cls, config: Config) -> dict[Stage, int]:
         """See `Method.trained_stages`."""
         return super().trained_stages(config) | {STAGE: config.method.max_reflect_tokens}

@@ -88,7 +88,14 @@ class SkillRL(Method):
 
     @classmethod
     def check_start(cls, config: Config) -> None:
-        """See `Method.check_start`. Raises EndpointError (no key) and BankError (a malformed file)."""
+        """See `Method.check_start`.
+
+        Raises:
+            ConfigError: the prompt set has no words for a bank.
+            EndpointError: no key.
+            BankError: a malformed file.
+        """
+        method_prompts(config)
         check_teacher(config.method)
         initial_bank(config)
 
