@@ -94,6 +94,16 @@ def test_templates_that_cannot_be_continued_are_refused(template: str, message: 
         encode_next(byte_tokenizer(template, ("<|im_end|>", "<|im_start|>", "</s>")), "Go")
 
 
+@pytest.mark.parametrize("encode", [lambda t: encode_first(t, "", "Hi"), lambda t: encode_next(t, "Go")])
+def test_a_tokenizer_without_a_template_is_named(encode) -> None:
+    tokenizer = byte_tokenizer(CHATML)
+    tokenizer.chat_template = None
+    with pytest.raises(
+        ConfigError, match="has no chat template, which the prompts need: use an instruction-tuned model"
+    ):
+        encode(tokenizer)
+
+
 def test_a_template_without_a_system_message_is_named() -> None:
     no_system = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
     tokenizer = byte_tokenizer(no_system, ("<|im_end|>", "<|im_start|>"))

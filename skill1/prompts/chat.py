@@ -37,7 +37,7 @@ def encode_first(tokenizer: PreTrainedTokenizerBase, system: str, text: str) -> 
         system: the system message, "" for none.
 
     Raises:
-        ConfigError: the template takes no system message.
+        ConfigError: the tokenizer has no template, or one that takes no system message.
     """
     return tokenizer(_render(tokenizer, system, text), add_special_tokens=False)["input_ids"]
 
@@ -49,10 +49,10 @@ def encode_next(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     earlier messages as they were.
 
     Raises:
-        ConfigError: the template changes or drops messages, or ends an answer with another token than
+        ConfigError: there is no template, it changes or drops messages, or it ends an answer with another token than
             `tokenizer.eos_token_id`.
     """
-    frame = _frame(tokenizer, tokenizer.get_chat_template())
+    frame = _frame(tokenizer, str(tokenizer.chat_template))
     return tokenizer(frame.fill(text), add_special_tokens=False)["input_ids"]
 
 
@@ -86,6 +86,11 @@ def _following(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 
 def _render(tokenizer: PreTrainedTokenizerBase, system: str, *messages: str) -> str:
     """Write a chat of alternating messages, the user's first, up to where the assistant goes on."""
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"policy.model: the tokenizer of {tokenizer.name_or_path!r} has no chat template, which the prompts need: use an "
+            "instruction-tuned model, or add its chat_template.jinja to the folder"
+        )
     said = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
     chat = [{"role": "system", "content": system}, *said] if system else said
     try:
