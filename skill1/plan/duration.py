@@ -43,7 +43,7 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     typical = (workload.micro_rows, workload.act.prompt, workload.act.completion)
     padded = workload.micro_rows * (workload.act.prompt + workload.act.completion)
     update, score = passes.update(*typical, config.policy.gradient_checkpointing), passes.score(*typical)
-    rows = workload.shape().rows
+    rows = workload.shape().lengths
     tokens = [  # padding included, of each micro-batch on the rank that is dealt first, update by update
         [len(m.ranks[0]) * int(rows[list(m.ranks[0])].max()) for m in u.micro_batches]
         for u in workload.updates(config, machine.gpus)
