@@ -8,7 +8,8 @@
 machine lacks, in parts of at most --part-size MB with a checksum each, so that they can travel one by one. `run`
 evaluates the policy that it is given on all valid_seen games, trains as many steps of GRPO with the full loop as the
 minutes allow (SIGTERM ends a run after its step, with a checkpoint), and evaluates again; the time of the second
-evaluation is kept free, as long as the first one took. `run` repeated resumes. `summary.json` has the card, versions, seconds
+evaluation is kept free, as long as the first one took. `run` repeated resumes. (-P keeps this
+folder off the path, where alfworld.py would stand for the alfworld package.) `summary.json` has the card, versions, seconds
 of every stage and step, and success before and after with intervals, which is what is printed.
 """
 
@@ -20,7 +21,6 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -30,8 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
 
 ROOT = Path(__file__).resolve().parents[1]
 MB = 2**20
