@@ -23,7 +23,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "method.skill1.max_distill_tokens": 128,
         "method.skill1.rerank_baseline": "batch_mean",  # NDCG near .9 reinforces any ranking
         "method.skill1.unparsed_distill": "lost",  # 0 is more than a readable lesson of a lost episode earns
-        "credit.invalid_penalty": 0.01,
         "credit.penalise_inadmissible": True,
         "credit.scale_by_std": False,  # a group that lost alike differs in penalties alone: scaled, they would weigh as wins
         "train.steps": 12,
@@ -40,7 +39,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation.passes": 2,
         "cold_start.learning_rate": 5e-4,
         "cold_start.epochs": 1.0,
-        "cold_start.chats_per_step": 8,
-        "cold_start.held_out": 0.05,
     },
 }
