@@ -60,10 +60,9 @@ class Shape:
                 raise ValueError(f"the {where} has an empty {name}: leave such calls out of the rows")
         sequences = sequences_of(rows)
         first = [sequence.start for sequence in sequences]
-        sums = (
-            [np.add.reduceat(lengths, first) for lengths in (prompts, completions)] if first else [prompts, completions]
-        )
-        return cls(*sums, np.array([len(sequence) for sequence in sequences], dtype=np.int64))
+        if first:
+            prompts, completions = (np.add.reduceat(lengths, first) for lengths in (prompts, completions))
+        return cls(prompts, completions, np.array([len(sequence) for sequence in sequences], dtype=np.int64))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -83,7 +82,7 @@ def folded_advantages(rows: Sequence[Row]) -> np.ndarray:
     """(N,) advantage * weight. Raises ValueError on a negative weight or a value that is not finite."""
     folded = np.array([row.advantage * row.weight for row in rows], dtype=np.float64)
     weights = np.array([row.weight for row in rows])
-    for index in np.flatnonzero(~np.isfinite(folded) | (weights < 0)):
+    for index in np.flatnonzero(~np.isfinite(folded) | (weights < 0)).tolist():
         row = rows[index]
         raise ValueError(
             f"row {index} ({row.stage}, rollout {row.rollout}, turn {row.turn}) has advantage {row.advantage} and "
@@ -97,7 +96,7 @@ def checksum(rows: Sequence[Row]) -> int:
     crc = 0
     for row in rows:
         for part in (row.prompt_ids, row.completion_ids, np.array([row.advantage, row.weight, row.continues])):
-            crc = zlib.crc32(np.ascontiguousarray(part), crc)
+            crc = zlib.crc32(np.ascontiguousarray(part).data, crc)
     return crc
 
 

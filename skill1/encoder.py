@@ -63,7 +63,10 @@ class SentenceEncoder:
         except (OSError, ValueError, RuntimeError) as error:
             raise EncoderError(f"cannot load the encoder {str(source)!r}: {error}. {_PINNED_HINT}") from error
         self._model.eval().requires_grad_(False)
-        self.dimension: int = self._model.get_embedding_dimension()
+        dimension = self._model.get_embedding_dimension()
+        if dimension is None:
+            raise EncoderError(f"the encoder {str(source)!r} does not say how many dimensions it has. {_PINNED_HINT}")
+        self.dimension: int = dimension
         self._cache_size = cache_size
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
 

@@ -199,16 +199,16 @@ class SkillLibrary:
             LibraryError: an outcome outside [0, 1] or a candidate that never was in this library. Nothing is changed.
         """
         updates = self._updates(rollouts)
-        taught = [r for r in rollouts if r.lesson is not None and admits(r)]
-        embeddings = self._encoder.encode([r.lesson.desc for r in taught])
+        taught = [(r, r.lesson) for r in rollouts if r.lesson is not None and admits(r)]
+        embeddings = self._encoder.encode([lesson.desc for _, lesson in taught])
         for skill, outcome in updates:
             self._update(skill, outcome, step)
         admitted: list[Skill] = []
         merged: list[str] = []
-        for rollout, embedding in zip(taught, embeddings, strict=True):
-            twin = self._twin(rollout.lesson, embedding)
+        for (rollout, lesson), embedding in zip(taught, embeddings, strict=True):
+            twin = self._twin(lesson, embedding)
             if twin is None:
-                admitted.append(self._new(rollout, step))
+                admitted.append(self._new(rollout, lesson, step))
                 self._append(admitted[-1], embedding)
             else:
                 self._merge(twin)
@@ -302,11 +302,11 @@ class SkillLibrary:
         utility = (1.0 - self._config.ema) * old.utility + self._config.ema * outcome
         self._skills[skill] = replace(old, utility=utility, count=old.count + 1, last_used=step)
 
-    def _new(self, rollout: Rollout, step: int) -> Skill:
+    def _new(self, rollout: Rollout, lesson: Lesson, step: int) -> Skill:
         return Skill(
             id=_id(self._next),
-            desc=rollout.lesson.desc,
-            strategy=rollout.lesson.strategy,
+            desc=lesson.desc,
+            strategy=lesson.strategy,
             task=rollout.instruction,
             utility=self._config.initial_utility,
             count=1,

@@ -56,6 +56,7 @@ class Policy:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         own = model.generation_config.eos_token_id or tokenizer.eos_token_id
         ends = frozenset(own if isinstance(own, list) else [own])
+        self._writer: PaddedWriter | ContinuousWriter | VLLMWriter
         if config.backend == "transformers":
             self._writer = PaddedWriter(
                 model, batch=config.generate_batch, cache_tokens=config.cache_tokens, pad=pad, ends=ends
@@ -121,7 +122,8 @@ class Policy:
         finally:
             if not self._open:
                 self._writer.close()
-        answers = self.tokenizer.batch_decode([ids for ids, _ in written], skip_special_tokens=True) if written else []
+        tokens = [ids.tolist() for ids, _ in written]
+        answers = self.tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         return [
             Completion(np.asarray(prompt, np.int32), ids, logprobs, text)
             for prompt, (ids, logprobs), text in zip(prompts, written, answers, strict=True)

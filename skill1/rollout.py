@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -101,7 +101,7 @@ class Ask:
 
     def __init__(self, policy: Policy, temperature: float) -> None:
         """`temperature` of sampling: 1.0 in training, 0.4 at evaluation in the paper."""
-        self.seconds: Counter[str] = Counter()  # wall clock by stage, see `timed`
+        self.seconds: defaultdict[str, float] = defaultdict(float)  # wall clock by stage, see `timed`
         self._policy = policy
         self._temperature = temperature
 
@@ -177,7 +177,7 @@ class RolloutLoop:
         self._ask = ask
 
     @property
-    def seconds(self) -> Counter[str]:
+    def seconds(self) -> Mapping[str, float]:
         """Wall clock of all runs by stage."""
         return self._ask.seconds
 

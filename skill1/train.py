@@ -123,7 +123,7 @@ class Experience:
         tasks = self.environment.tasks(config.environment.validation_split)
         if len(tasks) > config.train.validation_tasks:
             chosen = np.random.default_rng(config.evaluation.seed).permutation(len(tasks))
-            tasks = [tasks[i] for i in sorted(chosen[: config.train.validation_tasks])]
+            tasks = tuple(tasks[i] for i in sorted(chosen[: config.train.validation_tasks]))
         todo, policy = jobs(tasks, passes=1), make_policy(config, model, self._tokenizer)
         with policy:
             rollouts = play_together(todo, policy, self.environment, self.method.frozen(), config)

@@ -129,6 +129,9 @@ class RowTrainer(GRPOTrainer):
     GPUs whose peak rate is known, `time/update_mfu`: 4 operations per token and parameter, 2 more per trained one.
     """
 
+    model: PreTrainedModel  # transformers allows None before it is set, as for the optimizer
+    optimizer: torch.optim.Optimizer
+
     def __init__(
         self,
         config: Config,
@@ -140,7 +143,7 @@ class RowTrainer(GRPOTrainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         args = trl_config(config, output_dir)
-        self._layout: Batch | None = None  # of the micro-batch that the model is called on
+        self._layout: Batch = {}  # of the micro-batch that the model is called on
         super().__init__(
             model=model,
             args=args,
@@ -158,11 +161,13 @@ class RowTrainer(GRPOTrainer):
             )
         self.remove_callback(PrinterCallback)
         self.config = config
+        self._directory = output_dir
+        self._checkpointing: Any = self.args.activation_checkpointing_kwargs  # typed as it stands on a command line
         self.collect = collect
         self.stateful = tuple(stateful)
         self._architecture = architecture_of(self.model)
         self._entry: dict[str, float] = {}
-        self._norms: list[torch.Tensor] = []  # of the updates before the last one
+        self._norms: list[torch.Tensor | float] = []  # of the updates before the last one
         self._update_started = 0.0
         self._passed = 0  # tokens of the step's updates, on all ranks
         device = self.accelerator.device
@@ -262,7 +267,7 @@ class RowTrainer(GRPOTrainer):
                 self.model_wrapped,
                 self.accelerator,
                 gather_deepspeed3_params=not engine,
-                gradient_checkpointing_kwargs=self.args.activation_checkpointing_kwargs,
+                gradient_checkpointing_kwargs=self._checkpointing,
             ) as model,
             contextlib.nullcontext() if engine else generation_weights(model, getattr(torch, self.config.policy.dtype)),
         ):
@@ -314,7 +319,7 @@ class RowTrainer(GRPOTrainer):
         # padding stands to the right, where causal attention cannot see it: attention needs no mask
         sequences = [torch.as_tensor(np.concatenate(text), dtype=torch.long) for text in texts] or [nothing]
         none = torch.zeros(size, 0, dtype=torch.long)  # TRL need not see prompts
-        batch = {
+        batch: Batch = {
             "sequences": pad(sequences, pad_id, "right"),  # (B, W)
             "placed": placed,  # (S, 2)
             "prompt_ids": none,
@@ -326,7 +331,7 @@ class RowTrainer(GRPOTrainer):
         sampled = self.config.policy.backend in _ENGINES
         if sampled:
             logprobs = [torch.as_tensor(rows[i].logprobs) for i in flat] + [torch.zeros(2)] * missing
-            batch["old_per_token_logps"] = pad(logprobs, 0.0, "right")
+            batch["old_per_token_logps"] = pad(logprobs, 0, "right")
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         if old and not sampled:
             batch["old_per_token_logps"] = self._score(batch)
@@ -362,22 +367,22 @@ class RowTrainer(GRPOTrainer):
         if self._attempt is not None:
             found = torch.stack([self._attempt.loss.float(), self._attempt.loss.new_tensor(float(norm)).float()])
             if not self.accelerator.gather(found).isfinite().all():
-                self._stop(*found.tolist())
+                self._stop(self._attempt, *found.tolist())
         return norm
 
-    def _stop(self, loss: float, norm: float) -> None:
+    def _stop(self, attempt: Attempt, loss: float, norm: float) -> None:
         """Save the policy, which the update has not changed yet, and raise Diverged."""
         step = self.state.global_step + 1
-        folder = Path(self.args.output_dir) / f"failed-step-{step}"
+        folder = self._directory / f"failed-step-{step}"
         self.save_model(str(folder), _internal_call=True)
-        spoilt = gather_object(self._attempt.spoilt(self._score))
-        raise record(folder, step, self._attempt, spoilt, loss, norm)
+        spoilt = gather_object(attempt.spoilt(self._score))
+        raise record(folder, step, attempt, spoilt, loss, norm)
 
     def _score(self, batch: Batch, model: nn.Module | None = None) -> torch.Tensor:
         """A micro-batch's log-probs (S, K), 0 at padding, under the policy as it is now, or another model."""
         self._layout = batch
         ids, mask = batch["completion_ids"], batch["completion_mask"]
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.activation_checkpointing_kwargs):
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self._checkpointing):
             return self._get_per_token_logps_and_entropies(model or self.model, ids, mask, ids.size(1))[0]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -484,7 +489,7 @@ class RowTrainer(GRPOTrainer):
                     "loaded from there: save the policy to a folder and load it from that folder"
                 )
 
-    def train(self, resume_from_checkpoint: Path | None = None) -> TrainOutput:
+    def train(self, resume_from_checkpoint: Path | None = None) -> TrainOutput:  # type: ignore[override]
         """Run to the end, from the start or from a complete checkpoint (also one of another number of processes).
 
         Raises:
@@ -503,7 +508,7 @@ class RowTrainer(GRPOTrainer):
         Raises:
             CheckpointError: the disk is full, or cannot be written.
         """
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = self._directory / f"checkpoint-{self.state.global_step}"
         if self.accelerator.is_main_process:
             remove_checkpoint(folder)  # of a run that died here
         self.accelerator.wait_for_everyone()
@@ -520,6 +525,6 @@ class RowTrainer(GRPOTrainer):
                 remove_checkpoint(old)
 
 
-def _no_reward(prompts: list[str], **kwargs: Any) -> list[float]:
+def _no_reward(prompts: list[str], **kwargs: Any) -> list[float | None]:
     """GRPOTrainer insists on a reward function; it is never called."""
     return [0.0] * len(prompts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ class _Draws(ContinuousBatchingLogitsProcessor):
     Both tables stay where they are for the manager's life: CUDA graphs are replayed on their addresses.
     """
 
-    supported_kwargs: ClassVar[dict[str, type]] = {}
-    ignored_kwargs: ClassVar[tuple[str, ...]] = ()
+    supported_kwargs: dict[str, type] = {}  # noqa: RUF012 - no ClassVar in the class that it derives from
+    ignored_kwargs: tuple[str, ...] = ()
 
     def __init__(self, calls: int, tokens: int, temperature: float, device: torch.device) -> None:
         self.calls, self.tokens, self.temperature = calls, tokens, temperature
@@ -77,10 +77,10 @@ class ContinuousWriter:
     """Writes with a manager that is opened by the first call and stays until `close`."""
 
     def __init__(self, model: PreTrainedModel, *, cache_tokens: int, ends: frozenset[int]) -> None:
-        self._model = model
+        self._model: Any = model  # the type of models lacks `init_continuous_batching`, which a mixin has
         self._cache = cache_tokens
         self._ends = ends
-        self._manager = None
+        self._manager: Any = None
         self._draws: _Draws | None = None
 
     def write(
@@ -105,8 +105,8 @@ class ContinuousWriter:
                 f"a prompt and its answer may have {longest} tokens, more than policy.cache_tokens={self._cache}: "
                 "raise it"
             )
-        self._open(len(prompts), max_new_tokens, temperature)
-        self._draws.begin(prompts, seeds, max_new_tokens)
+        draws = self._open(len(prompts), max_new_tokens, temperature)
+        draws.begin(prompts, seeds, max_new_tokens)
         for row, prompt in enumerate(prompts):
             self._manager.add_request(
                 prompt, request_id=str(row), max_new_tokens=max_new_tokens, eos_token_id=sorted(self._ends)
@@ -123,7 +123,7 @@ class ContinuousWriter:
                 raise RuntimeError(f"continuous batching failed on a prompt: {result.error}")
             elif result.is_finished():
                 answers[int(result.request_id)] = result.generated_tokens
-        logprobs = self._draws.logprobs()
+        logprobs = draws.logprobs()
         return [
             (np.asarray(answers[row], np.int32), logprobs[row, : len(answers[row])].copy())
             for row in range(len(prompts))
@@ -136,12 +136,12 @@ class ContinuousWriter:
             self._manager.destroy()
             self._manager = self._draws = None
 
-    def _open(self, calls: int, tokens: int, temperature: float) -> None:
-        """A running manager with room for so many calls: the one there is, or a larger one."""
+    def _open(self, calls: int, tokens: int, temperature: float) -> _Draws:
+        """The draws of a running manager with room for so many calls: the one there is, or a larger one."""
         draws = self._draws
         if draws is not None:
             if calls <= draws.calls and tokens <= draws.tokens and temperature == draws.temperature:
-                return
+                return draws
             calls, tokens = max(calls, draws.calls), max(tokens, draws.tokens)
             self.close()
         device = self._model.device
@@ -158,11 +158,12 @@ class ContinuousWriter:
                 auto_switch_to_flash=on_gpu,
             ),
         )
-        self._draws = _Draws(calls, tokens, temperature, device)
-        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._draws]))
+        draws = _Draws(calls, tokens, temperature, device)
+        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([draws]))
         processors.tensors_required = 1
         manager.logit_processor = processors
         with torch.no_grad():
             manager.warmup()
         manager.start()
-        self._manager = manager
+        self._manager, self._draws = manager, draws
+        return draws

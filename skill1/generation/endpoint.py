@@ -127,10 +127,11 @@ class ChatClient:
     ) -> str:
         """Return the body of the reply."""
         limit = self._limit
+        asked: Any = messages  # the client has a type of its own for each role
         try:
             raw = await client.chat.completions.with_raw_response.create(
                 model=self.model,
-                messages=messages,
+                messages=asked,
                 temperature=temperature,
                 seed=seed,
                 extra_headers=self._headers,

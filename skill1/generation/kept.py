@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -48,7 +49,7 @@ class KeptStates:
             for_none = keys[:0], values[:0]
             rows = [states[number] if states else for_none for _, states in found]
             k, v = (
-                pad_sequence(part, batch_first=True, padding_side="left").transpose(1, 2)  # (B, H, T, D)
+                pad_sequence(list(part), batch_first=True, padding_side="left").transpose(1, 2)  # (B, H, T, D)
                 for part in zip(*rows, strict=True)
             )
             cache.update(k, v, number)
@@ -61,17 +62,17 @@ class KeptStates:
             read: (B, T) bool, the columns of the cache that hold tokens of the row's text.
             texts: B texts, of which the columns hold the beginning.
         """
-        if not all(type(layer) is DynamicLayer for layer in cache.layers):
+        layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
+        if len(layers) < len(cache.layers):
             return  # a sliding window forgets: such models read the conversation again
         for row, (text, name) in enumerate(zip(texts, names, strict=True)):
             columns = read[row].nonzero()[:, 0]
-            states = [
-                tuple(
-                    part[row].index_select(1, columns).transpose(0, 1).contiguous()
-                    for part in (layer.keys, layer.values)
-                )
-                for layer in cache.layers
-            ]
+            states = [(_taken(layer.keys, row, columns), _taken(layer.values, row, columns)) for layer in layers]
             self._kept[name] = text[: len(columns)], states
         while sum(len(ids) for ids, _ in self._kept.values()) > self._room:
             self._kept.popitem(last=False)
+
+
+def _taken(part: Any, row: int, columns: torch.Tensor) -> torch.Tensor:
+    """(T, H, D), a copy of one row's columns of a layer's (B, H, W, D)."""
+    return part[row].index_select(1, columns).transpose(0, 1).contiguous()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class SeededSampling(LogitsProcessor):
         self.temperature = temperature
         self.logprobs: list[torch.Tensor] = []  # T x (B,)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         token, logp = draw(scores, self.uniforms[:, len(self.logprobs)], self.temperature)
         self.logprobs.append(logp)
         return certain(scores, token)
@@ -43,7 +44,7 @@ class PaddedWriter:
     def __init__(
         self, model: PreTrainedModel, *, batch: int, cache_tokens: int, pad: int, ends: frozenset[int]
     ) -> None:
-        self._model = model
+        self._model: Any = model  # the type of models lacks `generate`, which a mixin has
         self._batch = batch
         self._cache = cache_tokens
         self._pad = pad
@@ -142,7 +143,7 @@ class PaddedWriter:
         logprobs = torch.stack(sampler.logprobs, dim=1).cpu().numpy().astype(np.float32)  # (B, T)
         lengths = [next((t + 1 for t, i in enumerate(row) if i in self._ends), len(row)) for row in new.tolist()]
         written = [(row[:n].copy(), lp[:n].copy()) for row, lp, n in zip(new, logprobs, lengths, strict=True)]
-        if chats is not None:
+        if chats is not None and cache is not None:
             self._keep(cache, mask, prompts, written, chats)
         return written
 

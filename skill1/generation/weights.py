@@ -16,10 +16,11 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel
 
 
 @contextmanager
-def generation_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def generation_weights(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[None]:
     """Inside, `model` generates with whole weights in `dtype`; afterwards it is as before, bit for bit.
 
     Every rank must enter, whether or not it has anything to generate. Sharded weights come in the dtype of their
@@ -34,11 +35,11 @@ def generation_weights(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextmanager
-def _gathered(model: FSDPModule) -> Iterator[None]:
-    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+def _gathered(model: PreTrainedModel) -> Iterator[None]:
+    root, *inner = units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     # torch sets this and does not tell; the root keeps its weights between forward and backward in any case
-    resharded = [unit for unit in units if unit is not model and _reshards(unit)]
-    model.set_reshard_after_forward(False)
+    resharded = [unit for unit in inner if _reshards(unit)]
+    root.set_reshard_after_forward(False)
     try:
         with torch.no_grad():
             model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))

@@ -116,7 +116,7 @@ class GiGPO(Method):
     def rows(cls, rollouts: Sequence[Rollout], config: Config) -> list[Row]:
         """Credit every action by A_E + omega * A_S (GiGPO Eq. 8)."""
         check_rollouts(rollouts)
-        options, credit, groups = config.method, config.credit, groups_of(rollouts)
+        options, credit, groups = GiGPOConfig.of(config), config.credit, groups_of(rollouts)
         invalid = [invalid_actions(r, credit) for r in rollouts]
         steps = np.array([len(part) for part in invalid])
         episode = episode_advantages(

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from skill1.config import STRICT, Config, MethodConfig, knob
+from skill1.config import STRICT, Config, LibraryConfig, MethodConfig, knob
 from skill1.credit import (
     calls_of,
     check_rollouts,
@@ -112,12 +112,14 @@ def rerank(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, max_to
 def show(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, inject: Literal["top1", "all"]) -> None:
     """Put the first of each ranking (or all, in that order) into the episode's act prompts."""
     skilled = [e for e in episodes if e.candidates]
+    selected = []
     for e in skilled:
         ranked = [e.candidates[i].skill for i in e.ranking]
         e.selected = ranked[0]
+        selected.append(ranked[0])
         e.skill = ask.prompts.skill_block([library[s].strategy for s in (ranked if inject == "all" else ranked[:1])])
     if skilled:
-        cosines = library.similarity([e.start.instruction for e in skilled], [e.selected for e in skilled])
+        cosines = library.similarity([e.start.instruction for e in skilled], selected)
         for e, cosine in zip(skilled, cosines, strict=True):
             e.similarity = float(cosine)
 
@@ -126,18 +128,18 @@ def select(
     episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, mode: Literal["ucb", "greedy"], config: Config
 ) -> None:
     """Query, retrieve, rerank and show, as far as the run's options have them."""
-    selection = config.method.selection
-    if selection:
-        query(episodes, ask, config.method.max_query_tokens)
+    options = Skill1Config.of(config)
+    if options.selection:
+        query(episodes, ask, options.max_query_tokens)
     else:
         for e in episodes:
             e.query = e.start.instruction
     if not len(library):
         return
     retrieve(episodes, ask, library, mode)
-    if selection:
-        rerank(episodes, ask, library, config.method.max_rerank_tokens)
-    show(episodes, ask, library, config.library.inject)
+    if options.selection:
+        rerank(episodes, ask, library, options.max_rerank_tokens)
+    show(episodes, ask, library, LibraryConfig.of(config).inject)
 
 
 def distill(episodes: Sequence[Episode], ask: Ask, references: ReferenceTrajectories | None, max_tokens: int) -> None:
@@ -177,8 +179,9 @@ class LibraryMethod(Method):
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         super().__init__(config, folder)
-        self._encoder = load_encoder(config.library.encoder)
-        self.skills: SkillLibrary = SkillLibrary(config.library, self._encoder)
+        self._settings = LibraryConfig.of(config)
+        self._encoder = load_encoder(self._settings.encoder)
+        self.skills: SkillLibrary = SkillLibrary(self._settings, self._encoder)
         self._journal = None if folder is None else Journal(folder / JOURNAL)
 
     @classmethod
@@ -189,26 +192,27 @@ class LibraryMethod(Method):
     @classmethod
     def check_start(cls, config: Config) -> None:
         """See `Method.check_start`. Raises LibraryError for a malformed file of skills to start with."""
-        if config.library.start is not None:
-            read_skills(Path(config.library.start).expanduser(), config.library.initial_utility)
+        settings = LibraryConfig.of(config)
+        if settings.start is not None:
+            read_skills(Path(settings.start).expanduser(), settings.initial_utility)
 
     @classmethod
     def starts_with_skills(cls, config: Config) -> bool:
         """See `Method.starts_with_skills`."""
-        return config.library.start is not None
+        return LibraryConfig.of(config).start is not None
 
     def start(self) -> None:
         """See `Method.start`; the skills that the run begins with are its first event."""
         if self._journal is not None and (self._journal.sequence or self._journal.torn):
             self._journal.truncate(0)
-        if self.config.library.start is not None:
-            event = self._take(Path(self.config.library.start).expanduser())
+        if self._settings.start is not None:
+            event = self._take(Path(self._settings.start).expanduser())
             if self._journal is not None:
                 self._journal.append(event)
 
     def _take(self, file: Path) -> LibraryEvent:
         """Admit the skills of a file, before the first step."""
-        skills = read_skills(file, self.config.library.initial_utility)
+        skills = read_skills(file, self._settings.initial_utility)
         event = LibraryEvent(1, step=0, updates=(), admitted=skills, merged=(), retired=())
         self.skills.apply(event)
         return event
@@ -251,11 +255,11 @@ class LibraryMethod(Method):
         if folder.is_file():
             self._take(folder)
         else:
-            self.skills = SkillLibrary.load(folder, self.config.library, self._encoder)
+            self.skills = SkillLibrary.load(folder, self._settings, self._encoder)
 
     def load_initial(self, folder: Path) -> None:
         """See `Method.load_initial`."""
-        if self.config.library.start is not None:
+        if self._settings.start is not None:
             replay(Journal(folder / JOURNAL), self.skills, before=1)
 
     def skill_table(self) -> list[dict[str, Any]]:
@@ -271,7 +275,7 @@ class LibraryMethod(Method):
     @classmethod
     def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
         """See `Method.skills_before`: the journal's events of earlier steps, again."""
-        records = SkillLibrary(config.library, HashEncoder(dimension=1))  # no embedding is looked at
+        records = SkillLibrary(LibraryConfig.of(config), HashEncoder(dimension=1))  # no embedding is looked at
         library = replay(Journal(folder / JOURNAL), records, before=step)
         return {skill.id: skill for skill in library}
 
@@ -283,18 +287,20 @@ class Skill1(LibraryMethod):
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         super().__init__(config, folder)
-        self._references = ReferenceTrajectories() if config.method.distill_reference else None
+        self._options = Skill1Config.of(config)
+        self._references = ReferenceTrajectories() if self._options.distill_reference else None
 
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
-        if config.method.rerank_credit == "return" and config.method.rerank_baseline != "none":
+        options = Skill1Config.of(config)
+        if options.rerank_credit == "return" and options.rerank_baseline != "none":
             raise ConfigError("method.rerank_baseline has no effect with method.rerank_credit=return: set it to none")
 
     @classmethod
     def trained_stages(cls, config: Config) -> dict[Stage, int]:
         """See `Method.trained_stages`."""
-        options = config.method
+        options = Skill1Config.of(config)
         chosen = {"query": options.max_query_tokens, "rerank": options.max_rerank_tokens} if options.selection else {}
         distilled = {"distill": options.max_distill_tokens} if options.distillation else {}
         return chosen | super().trained_stages(config) | distilled
@@ -302,7 +308,8 @@ class Skill1(LibraryMethod):
     @classmethod
     def skills_shown(cls, config: Config) -> tuple[int, float]:
         """See `Method.skills_shown`."""
-        return config.library.top_k if config.library.inject == "all" else 1, 1.0
+        settings = LibraryConfig.of(config)
+        return settings.top_k if settings.inject == "all" else 1, 1.0
 
     def begin(self, episodes: Sequence[Episode], ask: Ask) -> None:
         """See `select`."""
@@ -310,8 +317,8 @@ class Skill1(LibraryMethod):
 
     def end(self, episodes: Sequence[Episode], ask: Ask) -> None:
         """Distil every episode; with distillation off, keep the raw trajectory."""
-        if self.config.method.distillation:
-            distill(episodes, ask, self._references, self.config.method.max_distill_tokens)
+        if self._options.distillation:
+            distill(episodes, ask, self._references, self._options.max_distill_tokens)
         else:
             for e in episodes:
                 e.lesson = ask.prompts.raw_lesson(e.start, e.trajectory)
@@ -327,7 +334,7 @@ class Skill1(LibraryMethod):
         Raises:
             ValueError: see `credit.check_rollouts`, or a wrong number of turns of a stage.
         """
-        options, credit = config.method, config.credit
+        options, credit = Skill1Config.of(config), config.credit
         check_rollouts(rollouts)
         count = len(rollouts)
         check_stages(
@@ -354,7 +361,7 @@ class Skill1(LibraryMethod):
     @classmethod
     def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:
         """See `Method.metrics`: also what retrieval expected, how well it was ranked, and whom distillation rewards."""
-        hats, ndcgs = u_hats_of(rollouts, config.method.u_hat), ndcgs_of(rollouts)
+        hats, ndcgs = u_hats_of(rollouts, Skill1Config.of(config).u_hat), ndcgs_of(rollouts)
         distilled = np.array([bool(r.turns_of("distill")) for r in rollouts])
         ranked = ndcgs[~np.isnan(ndcgs)]
         return (
@@ -388,7 +395,7 @@ class Skill1(LibraryMethod):
 
 def _returns(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
     """(N,) R of each rollout: Eq. 4 with penalties, and NDCG where the released code adds it."""
-    options, returns = config.method, returns_of(rollouts, config.credit)
+    options, returns = Skill1Config.of(config), returns_of(rollouts, config.credit)
     if options.rerank_credit == "return":
         return returns + options.lambda_rerank * np.nan_to_num(ndcgs_of(rollouts), nan=0.0)
     return returns
@@ -396,6 +403,6 @@ def _returns(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
 
 def _distill_rewards(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
     """(N,) rewards of the distill rows (Eq. 7)."""
-    options = config.method
+    options = Skill1Config.of(config)
     parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
     return distill_rewards(outcomes_of(rollouts), u_hats_of(rollouts, options.u_hat), parsed, options.unparsed_distill)

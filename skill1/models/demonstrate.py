@@ -30,6 +30,7 @@ from skill1.envs.make import make_environment
 from skill1.generation.endpoint import EndpointPolicy
 from skill1.methods.base import Method
 from skill1.methods.skillrl.model_teachers import endpoint_client
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.play import Job, jobs, load_policy, play
 from skill1.policy import Completion, Policy, Seed
 from skill1.prompts import make_prompts
@@ -100,10 +101,10 @@ def demonstrate(
                 replace_file(files[number], "".join(lines).encode())
                 player.texts.clear()
     state.wait_for_everyone()
-    lines = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
-    if not lines:
+    kept = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+    if not kept:
         raise RunError(f"not one of {len(todo)} episodes was won: there is nothing to learn from in {out}")
-    return Demonstrated(len(todo), len({(line["game"], line["pass"]) for line in lines}), len(lines))
+    return Demonstrated(len(todo), len({(line["game"], line["pass"]) for line in kept}), len(kept))
 
 
 def incomplete(folder: Path) -> str | None:
@@ -119,7 +120,7 @@ def incomplete(folder: Path) -> str | None:
 def _teacher(config: Config) -> EndpointPolicy:
     if config.policy.prompts != "full":
         raise ConfigError(f"policy.prompts={config.policy.prompts}: a teacher reads the prompts 'full' alone")
-    client = endpoint_client(config.method, concurrent=config.policy.generate_batch)
+    client = endpoint_client(SkillRLConfig.of(config), concurrent=config.policy.generate_batch)
     return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name, config.rollout.context))
 
 

@@ -19,6 +19,7 @@ from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank
 from skill1.methods.skillrl.evolution import Episode, episode_of
 from skill1.methods.skillrl.method import initial_bank
 from skill1.methods.skillrl.model_teachers import make_teacher
+from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.teacher import Call, Teacher, TeacherError
 from skill1.models.demonstrate import training_jobs
 from skill1.play import load_policy, play
@@ -55,10 +56,10 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
     policy = load_policy(config)
     rollouts = play(todo, policy, environment, Stages(), config, progress=progress)
     episodes = [episode_of(rollout, config.environment.name) for rollout in rollouts]
-    replies = out.parent / f"{out.stem}-replies"
-    teacher = make_teacher(config.method, initial_bank(config), policy, (config.train.seed,), replies)
+    replies, options = out.parent / f"{out.stem}-replies", SkillRLConfig.of(config)
+    teacher = make_teacher(options, initial_bank(config), policy, (config.train.seed,), replies)
     about = {
-        "source": f"skill1 bank, teacher {config.method.teacher}",
+        "source": f"skill1 bank, teacher {options.teacher}",
         "episodes": len(episodes),
         "won": sum(episode.won for episode in episodes),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -94,7 +94,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, system: str, *messages: str) -> 
     said = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(messages)]
     chat = [{"role": "system", "content": system}, *said] if system else said
     try:
-        return tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        text: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        return text
     except TemplateError as error:
         advice = "make the template system.jinja an empty file" if system else "use another model"
         raise ConfigError(

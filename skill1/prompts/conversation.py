@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from skill1.envs.base import Observation
 from skill1.prompts.answers import checked, command_of, one_line, ranking
-from skill1.prompts.base import Parsed
+from skill1.prompts.base import Context, Parsed
 from skill1.prompts.instruct import NOWHERE, InstructPrompts
 from skill1.records import Lesson
 
@@ -29,7 +29,7 @@ _LESSON = re.compile(r"When: *(\S.*)\nDo: *(\S.*)")
 class ConversationPrompts(InstructPrompts):
     """Calls of one chat: only what is new is said, answers are plain text."""
 
-    context = "conversation"
+    context: Context = "conversation"
     lists_admissible = False
 
     def opening(self, start: Observation) -> str:

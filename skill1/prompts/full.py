@@ -29,7 +29,7 @@ def _tag(name: str, text: str) -> str | None:
 class FullPrompts(InstructPrompts):
     """Single calls: answers stand between tags, a lesson is a JSON object."""
 
-    context = "window"
+    context: Context = "window"
     lists_admissible = True
 
     def parse_query(self, text: str, start: Observation) -> Parsed:

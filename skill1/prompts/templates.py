@@ -34,8 +34,9 @@ class Templates:
                 a syntax error.
         """
         folders = [BUILT_IN / context, BUILT_IN] if folder is None else [folder, BUILT_IN / context, BUILT_IN]
+        self._loader = ChoiceLoader([FileSystemLoader(place) for place in folders])
         self._environment = Environment(
-            loader=ChoiceLoader([FileSystemLoader(place) for place in folders]),
+            loader=self._loader,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -63,7 +64,7 @@ class Templates:
 
     def _variables(self, name: str) -> set[str]:
         """What a template reads and does not set itself."""
-        source, _, _ = self._environment.loader.get_source(self._environment, f"{name}.jinja")
+        source, _, _ = self._loader.get_source(self._environment, f"{name}.jinja")
         return meta.find_undeclared_variables(self._environment.parse(source))
 
 

@@ -15,10 +15,10 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -122,7 +122,10 @@ def _read_embeddings(folder: Path, head: Mapping[str, Any]) -> np.ndarray:
 class Event(Protocol):
     """A dataclass of JSON values that says what one step did."""
 
-    sequence: int
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def sequence(self) -> int: ...
 
 
 E = TypeVar("E", bound=Event)

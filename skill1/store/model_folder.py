@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
@@ -39,7 +38,7 @@ def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """Fold the adapter of a folder into a model's weights, which keep their precision."""
     dtype = base.dtype
     # float32 first: a sum of base and adapter in bfloat16 would lose most of a small adapter
-    return PeftModel.from_pretrained(base.to(torch.float32), adapter).merge_and_unload().to(dtype)
+    return PeftModel.from_pretrained(base.float(), adapter).merge_and_unload().to(dtype)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

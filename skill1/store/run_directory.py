@@ -254,6 +254,7 @@ class RunDirectory:
         """
         if step <= self._last_step:
             raise RunError(f"{self.metrics_file}: step {step} logged after step {self._last_step}")
+        assert self._metrics is not None, "opened for reading"
         record = {"step": step, **{name: _plain(value) for name, value in metrics.items()}}
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
