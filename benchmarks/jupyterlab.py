@@ -5,7 +5,7 @@
 
 Starts JupyterLab on a free port of this machine, with a token, its settings and a copy of the notebook in a temporary
 folder; opens it in Chromium, runs all cells, and changes the controls; then opens the exported file without JavaScript.
-Prints what it saw and leaves pictures in --shots for the eye. Exit status 1: something did not react.
+Prints what it saw and leaves screenshots in --shots. Exit status 1: something did not react.
 Skips, with the reason, where Playwright or a Chromium is missing.
 """
 

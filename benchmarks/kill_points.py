@@ -3,7 +3,7 @@
 Run on one thread: OMP_NUM_THREADS=1 python benchmarks/kill_points.py --kills 20 --seed 0
 Weights, optimiser, metrics, rollouts, validation, library and journal are compared. The policy has had seconds of warm
 start and plays easy games, so that the library fills; the moments are uniform over a straight run's duration, from the
-loading of the model to the last checkpoint. A run that dies before its directory is whole holds nothing and is made anew.
+loading of the model to the last checkpoint. A run that dies before its directory is whole holds nothing and is made again.
 """
 
 from __future__ import annotations

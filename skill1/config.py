@@ -38,7 +38,7 @@ class PolicyConfig:
 
     # The weights that training starts from.
     model: str = knob("Qwen/Qwen2.5-7B-Instruct", "hub id or folder", "paper", min_length=1)
-    # How the stages are worded and parsed; "compact" is for the nano policies.
+    # The prompts of the stages and how answers are parsed; "compact" is for the nano policies.
     prompts: str = knob("full", "prompt set", "paper; compact is ours")
     # The number format of the forward and backward pass.
     dtype: Literal["float32", "bfloat16"] = knob("bfloat16", "compute dtype", "released")

@@ -1,4 +1,4 @@
-"""Training that is told to end, cannot write, or computes no number: what is saved, what is said, and how it goes on."""
+"""Training that is told to end, cannot write, or computes no number: what is saved, what is said, and how it resumes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def sigterm_in_step(step: int) -> Callable[[], None]:
     return sabotage
 
 
-def test_sigterm_ends_with_a_checkpoint_and_resume_goes_on_exactly(config, straight, tmp_path):
+def test_sigterm_ends_with_a_checkpoint_and_resume_is_exact(config, straight, tmp_path):
     directory = tmp_path / "run"
     status, printed = train(config, directory, tmp_path / "out", sabotage=sigterm_in_step(3))
     assert status == 143 and "step 3 of 4 is saved; continue with --resume" in printed and "Traceback" not in printed
@@ -259,7 +259,7 @@ def spoil() -> None:
     Experience.collect = collect
 
 
-def test_a_diverged_run_keeps_the_step_and_goes_on_from_its_checkpoint(config, straight, tmp_path):
+def test_a_diverged_run_keeps_the_step_and_resumes_from_its_checkpoint(config, straight, tmp_path):
     directory = tmp_path / "run"
     status, printed = train(config, directory, tmp_path / "out", sabotage=spoil)
     (error,) = [line for line in printed.splitlines() if line.startswith("error: ")]

@@ -170,7 +170,7 @@ def test_a_bank_goes_along_and_is_used(world, warm, tmp_path):
     model, tokenizer = load_model(config.policy)
     for part in (model, tokenizer):
         part.save_pretrained(made.checkpoint_dir(1))
-    LiveBank(config.method, "alfworld", HashEncoder(), bank).save(made.checkpoint_dir(1) / "library")
+    LiveBank(config, HashEncoder(), bank).save(made.checkpoint_dir(1) / "library")
     mark_complete(made.checkpoint_dir(1), 1, {})
     made.close()
     folder = export(tmp_path / "run", tmp_path / "model")
@@ -248,7 +248,7 @@ def test_other_models_act_by_the_full_prompts(world, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_an_evaluation_goes_on_where_it_was(world, exported, tmp_path, monkeypatch):
+def test_an_evaluation_resumes_where_it_was(world, exported, tmp_path, monkeypatch):
     [whole] = evaluated(exported, tmp_path / "whole", evaluation__splits=["valid_seen"], evaluation__passes=3)
     out, played = tmp_path / "out", []
     evaluated(exported, out, evaluation__splits=["valid_seen"], evaluation__passes=1)

@@ -213,7 +213,7 @@ PLANNER = '''
 
         @classmethod
         def trained_stages(cls, config):
-            return {"plan": config.method.max_plan_tokens} | super().trained_stages(config)
+            return {"plan": PlannerConfig.of(config).max_plan_tokens} | super().trained_stages(config)
 
         def begin(self, episodes, ask):
             with ask.timed("plan"):

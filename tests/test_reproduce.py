@@ -51,7 +51,7 @@ def sweep(folder: Path, world: Path, notebooks: Path, *variants: str) -> Sweep:
 
 def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: Path, notebooks: Path) -> None:
     said: list[str] = []
-    (tmp_path / "study-bank.json").write_text("{}")  # not written anew
+    (tmp_path / "study-bank.json").write_text("{}")  # not written again
     study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0", "skillrl")
     done = reproduce(study, [2], say=said.append)
     assert not done.failures and [path.stem for path in done.notebooks] == list(ANALYSES)

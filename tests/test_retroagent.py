@@ -89,15 +89,26 @@ def group_of(wins: int, size: int = 8, group: int = 0) -> list[Rollout]:
     return [played(i, float(i < wins), group=group) for i in range(size)]
 
 
+def ended(instruction: str, game: str, won: bool) -> Episode:
+    """An episode of a task at its end, when it is reflected on."""
+    start = Observation("", (), instruction)
+    task = replace(rollout().task, game=game)
+    return Episode(task, 0, 0, (0,), start, start, won=won)
+
+
+def phi(potentials: Potentials, instruction: str, game: str = "") -> float:
+    return potentials.of(ended(instruction, game, True))
+
+
 def test_phi_is_the_best_share_of_a_group_that_won() -> None:
     potentials = Potentials("text")
-    assert potentials[TEXT] == 0.0
+    assert phi(potentials, TEXT) == 0.0
     potentials.learn(group_of(4))
-    assert potentials[TEXT] == 0.5
+    assert phi(potentials, TEXT) == 0.5
     potentials.learn(group_of(2))
-    assert potentials[TEXT] == 0.5
+    assert phi(potentials, TEXT) == 0.5
     potentials.learn(group_of(5))
-    assert potentials[TEXT] == 0.625 and potentials["train/0"] == 0.0
+    assert phi(potentials, TEXT) == 0.625 and phi(potentials, "another", "train/0") == 0.0
 
 
 def test_games_of_one_sentence_share_phi_by_text_alone() -> None:
@@ -105,8 +116,8 @@ def test_games_of_one_sentence_share_phi_by_text_alone() -> None:
     by_text, by_game = Potentials("text"), Potentials("game")
     by_text.learn(both)
     by_game.learn(both)
-    assert by_text[TEXT] == by_game["train/1"] == 0.75
-    assert by_game["train/0"] == 0.125 and by_game[TEXT] == 0.0
+    assert phi(by_text, TEXT) == phi(by_game, TEXT, "train/1") == 0.75
+    assert phi(by_game, TEXT, "train/0") == 0.125 and phi(by_game, TEXT) == 0.0
 
 
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=5), st.randoms())
@@ -117,19 +128,12 @@ def test_the_order_of_groups_does_not_matter_to_phi(wins: list[int], random) -> 
     for order in (wins, shuffled):
         potentials = Potentials("text")
         potentials.learn([r for g, w in enumerate(order) for r in group_of(w, group=g)])
-        found.append(potentials[TEXT])
+        found.append(phi(potentials, TEXT))
     assert found == [max(wins) / 8] * 2
 
 
-def ended(instruction: str, game: str, won: bool) -> Episode:
-    """An episode of a task at its end, when it is reflected on."""
-    start = Observation("", (), instruction)
-    task = replace(rollout().task, game=game)
-    return Episode(task, 0, 0, (0,), start, start, won=won)
-
-
 def test_phi_and_references_survive_their_files(tmp_path) -> None:
-    for same_task, name in (("text", TEXT), ("game", "train/0")):
+    for same_task in ("text", "game"):
         potentials, references = Potentials(same_task), ReferenceTrajectories(same_task)
         potentials.learn(group_of(3))
         references.learn(group_of(3))
@@ -138,9 +142,9 @@ def test_phi_and_references_survive_their_files(tmp_path) -> None:
         again, shown = Potentials(same_task), ReferenceTrajectories(same_task)
         for state in (again, shown):
             state.load(tmp_path)
-        assert again[name] == 0.375
         of_text, of_game = ended(TEXT, "train/9", True), ended("another", "train/0", True)
         asked, other = (of_text, of_game) if same_task == "text" else (of_game, of_text)
+        assert (again.of(asked), again.of(other)) == (0.375, 0.0)
         assert shown.opposite(asked) == references.opposite(asked) == [("", "")] * 2
         assert shown.opposite(other) is None
 

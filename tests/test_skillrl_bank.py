@@ -112,7 +112,7 @@ def test_adding_keeps_the_old_bank_and_gives_no_id_twice():
 
 
 @given(count=st.integers(0, 9), more=st.integers(0, 9))
-def test_evolved_ids_go_on_from_the_banks_own(count, more):
+def test_evolved_ids_continue_from_the_banks_own(count, more):
     bank = SkillBank()
     for _ in range(count + more):
         bank = bank.add([principle(f"dyn_{bank.next_evolved:03d}")])

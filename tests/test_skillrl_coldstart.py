@@ -1,4 +1,4 @@
-"""The cold start: what is demonstrated, which files are read, what is learnt, and that it goes on after a kill."""
+"""The cold start: what is demonstrated, which files are read, what is learnt, and that it resumes after a kill."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_the_demonstrations_become_likely(banked, folder, tmp_path, lora, epochs
         cold_start(config, options, folder, tmp_path / "policy")
 
 
-def test_it_goes_on_where_it_was_killed(banked, folder, tmp_path):
+def test_it_resumes_where_it_was_killed(banked, folder, tmp_path):
     """After its second epoch, in the middle of writing the checkpoint: the same weights as without."""
     cold_start(banked, LEARNING, folder, tmp_path / "straight")
     out = tmp_path / "killed"

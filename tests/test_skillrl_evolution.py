@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skill1.config import Config, load_config
 from skill1.encoder import HashEncoder
 from skill1.methods.skillrl.bank import BankError, Principle, SkillBank
 from skill1.methods.skillrl.events import BankJournal
-from skill1.methods.skillrl.evolution import Episode, Tally, accept, episode_of, pick_failures, tallies, weak_categories
+from skill1.methods.skillrl.evolution import Episode, accept, episode_of, pick_failures, tallies, weak_categories
 from skill1.methods.skillrl.live import Answer, LiveBank, ask_teacher
 from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.teacher import TeacherError, read_answer
@@ -67,7 +68,11 @@ class Says:
 
 
 def live(config: SkillRLConfig = CONFIG, bank: SkillBank = SkillBank()) -> LiveBank:
-    return LiveBank(config, "alfworld", HashEncoder(), bank)
+    return LiveBank(whole(config), HashEncoder(), bank)
+
+
+def whole(config: SkillRLConfig = CONFIG) -> Config:
+    return replace(load_config("nano", "skillrl"), method=config)
 
 
 def run(bank: LiveBank, teacher: Says, steps: Sequence[Sequence[Rollout]], first: int = 1) -> list[Any]:
@@ -93,10 +98,10 @@ def test_no_call_when_every_category_is_at_the_threshold():
 
 def test_few_episodes_do_not_make_a_category_weak():
     found = tallies([Episode("", "heat", i < 1, ()) for i in range(7)] + [Episode("", "cool", False, ())] * 8)
-    assert found == {"cool": Tally(0, 8), "heat": Tally(1, 7)}
+    assert found == {"cool": (0, 8), "heat": (1, 7)}
     assert weak_categories(found, CONFIG) == ["cool"]
     assert weak_categories(found, replace(CONFIG, weak_rollouts=7)) == ["cool", "heat"]  # weakest first
-    assert weak_categories({"a": Tally(0, 8), "b": Tally(0, 8)}, CONFIG) == ["a", "b"]  # ties by name
+    assert weak_categories({"a": (0, 8), "b": (0, 8)}, CONFIG) == ["a", "b"]  # ties by name
 
 
 def test_every_evolution_looks_at_the_steps_since_the_last_one():
@@ -223,7 +228,7 @@ def test_only_the_configured_episodes_are_looked_at(source, other):
     bank, lost = live(replace(CONFIG, evolve_from=source)), batch(heat=(0, 40))
     assert bank.observe(lost, 5, other) is None
     question = bank.observe(lost, 5, source)
-    assert question.source == source and question.success == {"heat": Tally(0, 40)}
+    assert question.source == source and question.success == {"heat": (0, 40)}
     for config in (replace(CONFIG, evolve_from="never"), replace(CONFIG, evolve_from=source, teacher="file")):
         assert live(config).observe(lost, 5, source) is None and live(config).observe(lost, 5, other) is None
 
@@ -277,16 +282,16 @@ def hash_of(text: str) -> int:
 
 @pytest.mark.parametrize("saved", [2, 5, 8])
 def test_a_restart_asks_the_same_questions(tmp_path, saved):
-    whole = live()
-    events = run(whole, Numbers(), steps(15))
+    straight = live()
+    events = run(straight, Numbers(), steps(15))
     first = live()
     before = run(first, Numbers(), steps(15)[:saved])
     first.save(tmp_path)
-    again = LiveBank.load(tmp_path, CONFIG, "alfworld", HashEncoder())
+    again = LiveBank.load(tmp_path, whole(), HashEncoder())
     assert again.state_hash() == first.state_hash()
     after = run(again, Numbers(), steps(15)[saved:], first=saved + 1)
     assert before + after == events and len(events) == 3
-    assert again.state_hash() == whole.state_hash() and again.bank == whole.bank
+    assert again.state_hash() == straight.state_hash() and again.bank == straight.bank
 
 
 def test_the_journal_repeats_the_run_and_other_ranks_apply_its_events(tmp_path):
@@ -321,4 +326,4 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path, change, message):
     bank.save(tmp_path)
     change(tmp_path)
     with pytest.raises(BankError, match=message):
-        LiveBank.load(tmp_path, CONFIG, "alfworld", HashEncoder())
+        LiveBank.load(tmp_path, whole(), HashEncoder())

@@ -55,7 +55,7 @@ def play(world: Path, warm: Path, variant: str, bank: SkillBank | None, **change
     policy, environment = load_policy(config), easy_environment(config.environment)
     method = method_of(config)(config)
     if bank is not None:
-        method.skills = LiveBank(config.method, "alfworld", HashEncoder(), bank)
+        method.skills = LiveBank(config, HashEncoder(), bank)
     loop = RolloutLoop(Ask(policy, 1.0), environment, method, config)
     tasks = environment.tasks("train")
     named = [(group, index) for group in range(2) for index in range(4)]
@@ -113,7 +113,7 @@ def test_the_blocks_words():
     full = full_bank.bank_block(*shown)
     assert "Principles for every task:\n- Anywhere: mug in cabinet\n- Learnt: egg in fridge\n" in full
     assert "Principles for this kind of task:\n- Only clean: clean in shelf (when: cold)\n" in full
-    assert "Mistakes to avoid:\n- open open Instead: look\n" in full
+    assert full.endswith("Mistakes to avoid:\n- open open Instead: look")
     assert "this kind" not in full_bank.bank_block(BANK.general, (), ())
     assert full_bank.bank_block((), (), ()) == CompactPrompts().bank_block((), (), ()) == ""
 
@@ -214,7 +214,7 @@ def in_call(count: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("count, kept", [(1, 0), (3, 3)])
-def test_a_killed_run_goes_on_bit_by_bit(straight, config, tmp_path, count, kept):
+def test_a_killed_run_resumes_bit_by_bit(straight, config, tmp_path, count, kept):
     directory = tmp_path / "run"
     assert run(config, directory, sabotage=taught(in_call(count))) == -signal.SIGKILL
     latest = RunDirectory.open(directory).latest_checkpoint()
@@ -292,7 +292,7 @@ def test_learning_from_validation_is_flagged_in_the_manifest(world, warm, tmp_pa
 
 
 def test_a_teacher_that_fails_is_told_at_the_end(world, warm, tmp_path):
-    """A nano policy cannot write JSON, and nobody listens at the endpoint: the run goes on with the bank as it is."""
+    """A nano policy cannot write JSON, and nobody listens at the endpoint: the run continues with the bank as it is."""
     for teacher, message in (("policy", "no JSON array in the answer"), ("endpoint", "there is no server at")):
         given = {
             "method__teacher": teacher, "method__teacher_url": "http://127.0.0.1:9", "method__teacher_model": "absent",

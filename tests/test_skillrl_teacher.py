@@ -11,23 +11,22 @@ from threading import Thread
 
 import pytest
 from nano_runs import settings
-from test_skillrl_bank import ALFWORLD, tree
+from test_skillrl_bank import ALFWORLD
 
 from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.generation.endpoint import EndpointError
-from skill1.methods.skillrl.asking import first_inputs, question
-from skill1.methods.skillrl.bank import SkillBank, load_bank, parse_bank
+from skill1.methods.skillrl.asking import Inputs, first_inputs, question
+from skill1.methods.skillrl.bank import load_bank, parse_bank
 from skill1.methods.skillrl.evolution import Episode
-from skill1.methods.skillrl.model_teachers import (
+from skill1.methods.skillrl.options import SkillRLConfig
+from skill1.methods.skillrl.teacher import (
     EndpointTeacher,
     PolicyTeacher,
+    TeacherError,
     check_teacher,
-    endpoint_client,
     make_teacher,
 )
-from skill1.methods.skillrl.options import SkillRLConfig
-from skill1.methods.skillrl.teacher import FileTeacher, Inputs, TeacherError
 from skill1.models.first_bank import ask_for_bank
 from skill1.nano.alfworld.reading import compact
 from skill1.nano.model import nano_tokenizer
@@ -81,15 +80,6 @@ def test_the_first_bank_is_asked_for_with_episodes_of_all_categories():
 
 
 # -- without a model --------------------------------------------------------------------------------------------------
-
-
-def test_a_file_answers_with_its_sections_and_has_nothing_to_add():
-    bank = parse_bank(tree(), ALFWORLD)
-    teacher = FileTeacher(bank)
-    assert [e["skill_id"] for e in teacher.write("general", Inputs("alfworld"))] == ["gen_001", "gen_002"]
-    assert [e["skill_id"] for e in teacher.write("category", Inputs("alfworld", category="heat"))] == ["hea_001"]
-    assert [e["mistake_id"] for e in teacher.write("mistakes", Inputs("alfworld"))] == ["err_001"]
-    assert teacher.write("evolve", EVOLVE) == []
 
 
 def test_the_script_counts_where_objects_lay():
@@ -148,7 +138,7 @@ class Writer:
 
 def test_the_policy_teaches_itself_with_a_stream_of_its_own():
     writer, config = Writer(ARRAY), SkillRLConfig(max_evolve_tokens=77, max_bank_tokens=99, teacher_temperature=0.5)
-    teacher = make_teacher(config, SkillBank(), writer, (3, 5), Path("unused"))
+    teacher = make_teacher(config, writer, (3, 5), Path("unused"))
     assert isinstance(teacher, PolicyTeacher)
     assert teacher.write("evolve", EVOLVE) == json.loads(ARRAY)
     teacher.write("general", EVOLVE)
@@ -159,7 +149,7 @@ def test_the_policy_teaches_itself_with_a_stream_of_its_own():
 @pytest.mark.parametrize("answer", ["go_to shelf_1", PromptTooLong("a prompt has 9 tokens")])
 def test_a_policy_that_cannot_write_is_a_teacher_without_an_answer(answer):
     with pytest.raises(TeacherError, match="no JSON array|a prompt has 9 tokens"):
-        PolicyTeacher(Writer(answer), SkillRLConfig(), (0,)).write("evolve", EVOLVE)
+        PolicyTeacher(SkillRLConfig(), Writer(answer), (0,)).write("evolve", EVOLVE)
 
 
 # -- an endpoint ------------------------------------------------------------------------------------------------------
@@ -203,8 +193,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def endpoint(server: Server, folder: Path) -> EndpointTeacher:
-    config = replace(CONFIG, teacher_url=server.url)
-    return EndpointTeacher(endpoint_client(config), config, folder)
+    return EndpointTeacher(replace(CONFIG, teacher_url=server.url), folder)
 
 
 def test_an_endpoint_is_asked_once_for_the_same_thing(server, tmp_path):
@@ -252,6 +241,11 @@ def test_a_teacher_that_cannot_work_is_refused_at_the_start(monkeypatch, config,
     monkeypatch.delenv(KEY, raising=False)
     with pytest.raises(error, match=message):
         check_teacher(config)
+
+
+def test_a_bank_file_is_asked_nothing():
+    with pytest.raises(ConfigError, match="writes nothing: choose policy, endpoint or scripted"):
+        make_teacher(SkillRLConfig(teacher="file", bank="bank.json"), Writer(ARRAY), (0,), Path("unused"))
 
 
 # -- a first bank -----------------------------------------------------------------------------------------------------

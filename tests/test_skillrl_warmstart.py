@@ -9,9 +9,9 @@ from shop_runs import make_shop
 
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.options import WebShopConfig
+from skill1.methods.skillrl.asking import Inputs
 from skill1.methods.skillrl.bank import Principle
 from skill1.methods.skillrl.evolution import Episode
-from skill1.methods.skillrl.teacher import Inputs
 from skill1.nano.alfworld import NANO as HOMES
 from skill1.nano.demonstrator import Demonstration
 from skill1.nano.model import nano_tokenizer

@@ -66,7 +66,7 @@ def killed(start: list[str], condition: Callable[[], object]) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_and_repeats_nothing(sweep: Sweep, tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes_and_repeats_nothing(sweep: Sweep, tmp_path: Path) -> None:
     homes = [sweep.folder / variant / f"seed{seed}" for seed in sweep.seeds for variant in sweep.variants]
     for place in homes:
         place.mkdir(parents=True)

@@ -388,7 +388,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, short):
     assert f"{weights} is damaged" in refused(printed, status)
 
 
-def test_a_failed_run_can_go_on_in_the_same_process(config, straight, tmp_path):
+def test_a_failed_run_can_continue_in_the_same_process(config, straight, tmp_path):
     def twice() -> None:
         skill1.train.make_environment = easy_environment
         with patch.object(Skill1, "rows", None), pytest.raises(TypeError):
@@ -423,7 +423,7 @@ def test_other_data_is_refused(tmp_path, short, world):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_it_its_policy_and_its_data_have_moved(tmp_path, short, world, monkeypatch):
+def test_a_run_resumes_where_it_its_policy_and_its_data_have_moved(tmp_path, short, world, monkeypatch):
     (tmp_path / "here").mkdir()
     shutil.copytree(world, tmp_path / "here" / "games")
     shutil.copytree(short["policy.model"], tmp_path / "here" / "policy")
@@ -449,7 +449,7 @@ def test_a_run_goes_on_where_it_its_policy_and_its_data_have_moved(tmp_path, sho
 
 
 @pytest.mark.slow
-def test_a_run_that_was_out_of_memory_goes_on_with_smaller_batches(world, warm, tmp_path):
+def test_a_run_that_was_out_of_memory_resumes_with_smaller_batches(world, warm, tmp_path):
     options = OPTIONS | {"train__kl": 0.05, "train__learning_rate": 1e-5}
     config = configure(world, warm, **options)
     assert run(config, tmp_path / "straight") == 0

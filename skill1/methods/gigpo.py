@@ -38,7 +38,7 @@ class GiGPOConfig(MethodConfig):
 
 
 def step_rewards(outcome: float, invalid: np.ndarray, penalty: float) -> np.ndarray:
-    """Rewards of an episode's steps: each invalid action's price where it happens, the outcome at the last step.
+    """Reward an episode's steps: each invalid action's price where it happens, the outcome at the last step.
 
     Their plain sum is the return of `credit.returns_of`.
 
@@ -56,7 +56,7 @@ def step_rewards(outcome: float, invalid: np.ndarray, penalty: float) -> np.ndar
 
 
 def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
-    """GiGPO Eq. 5: R_t = sum over k >= t of gamma^(k - t) r_k. (T,) -> (T,)."""
+    """Discount: R_t = sum over k >= t of gamma^(k - t) r_k (GiGPO Eq. 5). (T,) -> (T,)."""
     result = np.array(rewards, dtype=float)
     for t in range(len(result) - 2, -1, -1):
         result[t] += gamma * result[t + 1]
@@ -66,7 +66,7 @@ def discounted_returns(rewards: np.ndarray, gamma: float) -> np.ndarray:
 def episode_advantages(
     returns: np.ndarray, groups: np.ndarray, steps: np.ndarray, statistics: Statistics, scale_by_std: bool
 ) -> np.ndarray:
-    """GiGPO Eq. 3: A_E, the episodes of a group compared by their returns.
+    """Compare the episodes of a group by their returns: A_E (GiGPO Eq. 3).
 
     Args:
         returns: (N,) R of each episode.
@@ -88,7 +88,7 @@ def episode_advantages(
 
 
 def step_advantages(returns: np.ndarray, groups: np.ndarray, anchors: Sequence[str], scale_by_std: bool) -> np.ndarray:
-    """GiGPO Eq. 6-7: A_S, the rows of a task group with the same anchor compared by their discounted returns.
+    """Compare the rows of a task group with one anchor by their discounted returns: A_S (GiGPO Eq. 6-7).
 
     Args:
         returns: (M,) R_t of each act row.

@@ -29,8 +29,8 @@ from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import make_environment
 from skill1.generation.endpoint import EndpointPolicy
 from skill1.methods.base import Method
-from skill1.methods.skillrl.model_teachers import endpoint_client
 from skill1.methods.skillrl.options import SkillRLConfig
+from skill1.methods.skillrl.teacher import endpoint_client
 from skill1.play import Job, jobs, load_policy, play
 from skill1.policy import Completion, Policy, Seed
 from skill1.prompts import make_prompts

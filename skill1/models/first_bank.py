@@ -14,13 +14,11 @@ from typing import Any
 
 from skill1.config import Config, method_of
 from skill1.envs.make import make_environment
-from skill1.methods.skillrl.asking import first_inputs
-from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, usable, usable_mistake
+from skill1.methods.skillrl.asking import Call, first_inputs
+from skill1.methods.skillrl.bank import BankError, Mistake, Principle, SkillBank, read_taught
 from skill1.methods.skillrl.evolution import Episode, episode_of
-from skill1.methods.skillrl.method import initial_bank
-from skill1.methods.skillrl.model_teachers import make_teacher
 from skill1.methods.skillrl.options import SkillRLConfig
-from skill1.methods.skillrl.teacher import Call, Teacher, TeacherError
+from skill1.methods.skillrl.teacher import Teacher, TeacherError, make_teacher
 from skill1.models.demonstrate import training_jobs
 from skill1.play import load_policy, play
 from skill1.rollout import Stages
@@ -46,18 +44,18 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
         passes: episodes of each.
 
     Raises:
-        BankError: `out` exists, or not one call had a usable answer. Otherwise as `SkillRL.check_start`, `load_policy`.
+        BankError: `out` exists, or not one call had a usable answer. Otherwise as `SkillRL.check_start`, `load_policy`
+            and `make_teacher`.
     """
     if out.exists():
         raise BankError(f"{out} exists: choose another file")
     method_of(config).check_start(config)
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)
-    policy = load_policy(config)
+    policy, options = load_policy(config), SkillRLConfig.of(config)
+    teacher = make_teacher(options, policy, (config.train.seed,), out.parent / f"{out.stem}-replies")
     rollouts = play(todo, policy, environment, Stages(), config, progress=progress)
     episodes = [episode_of(rollout, config.environment.name) for rollout in rollouts]
-    replies, options = out.parent / f"{out.stem}-replies", SkillRLConfig.of(config)
-    teacher = make_teacher(options, initial_bank(config), policy, (config.train.seed,), replies)
     about = {
         "source": f"skill1 bank, teacher {options.teacher}",
         "episodes": len(episodes),
@@ -72,7 +70,7 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
 
 
 def ask_for_bank(teacher: Teacher, environment: str, episodes: Sequence[Episode], about: dict[str, Any]) -> Written:
-    """General principles, those of every category that was played, and mistakes if an episode was lost."""
+    """Ask for general principles, those of every category that was played, and mistakes if an episode was lost."""
     played = sorted({episode.category for episode in episodes})
     calls: list[tuple[Call, str | None]] = [("general", None), *(("category", name) for name in played)]
     if not all(episode.won for episode in episodes):
@@ -93,19 +91,21 @@ def ask_for_bank(teacher: Teacher, environment: str, episodes: Sequence[Episode]
             continue
         kept = 0
         for entry in answer:
-            fits = usable_mistake(entry) if call == "mistakes" else usable(entry)
-            title = entry["description" if call == "mistakes" else "title"].strip() if fits else ""
-            if not fits or title.casefold() in titles:
+            identity = f"{_prefix(call, category)}_{kept + 1:03d}"
+            made: Principle | Mistake | None
+            if call == "mistakes":
+                made = read_taught(Mistake, entry, identity)
+            else:
+                made = read_taught(Principle, entry, identity, category=category)
+            if made is None or made.title.casefold() in titles:
                 refused += 1
                 continue
-            titles.add(title.casefold())
+            titles.add(made.title.casefold())
             kept += 1
-            identity = f"{_prefix(call, category)}_{kept:03d}"
-            if call == "mistakes":
-                mistakes.append(Mistake(identity, title, entry["how_to_avoid"].strip(), _text(entry, "why_it_happens")))
+            if isinstance(made, Mistake):
+                mistakes.append(made)
             else:
-                when = _text(entry, "when_to_apply")
-                principles.append(Principle(identity, title, entry["principle"].strip(), when, category))
+                principles.append(made)
     bank = SkillBank(mistakes=tuple(mistakes), extra={"metadata": about}).add(principles)
     return Written(bank, refused, tuple(failures))
 
@@ -113,8 +113,3 @@ def ask_for_bank(teacher: Teacher, environment: str, episodes: Sequence[Episode]
 def _prefix(call: Call, category: str | None) -> str:
     """As in the published files: gen, err, or the category's first letters."""
     return category[:3] if category is not None else {"general": "gen", "mistakes": "err"}[call]
-
-
-def _text(entry: dict[str, Any], name: str) -> str:
-    value = entry.get(name)
-    return value.strip() if isinstance(value, str) else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skill1.methods.skillrl.teacher import Call, Inputs
+from skill1.methods.skillrl.asking import Call, Inputs
 from skill1.nano.world import nano_of
 
 _MOST: dict[Call, int | None] = {"general": 8, "category": 4, "mistakes": 8, "evolve": None}  # entries; None: all

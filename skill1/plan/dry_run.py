@@ -22,7 +22,7 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     if resume:
         RunDirectory.open(directory).check_resumable(config)
     elif (directory / "config.json").exists():
-        raise RunError(f"{directory} already holds a run: continue it with --resume, or choose another name")
+        raise RunError(f"{directory} already holds a run: continue with --resume, or choose another name")
     tasks = make_environment(config.environment).tasks(config.environment.train_split)
     if not tasks:
         raise ConfigError(f"environment.train_split={config.environment.train_split}: the data holds no such game")

@@ -40,7 +40,7 @@ class EvaluationFolder:
 
     @classmethod
     def begin(cls, path: Path, config: Config, about: Mapping[str, Any]) -> EvaluationFolder:
-        """A new evaluation, or the one at `path` to go on with; nothing is written yet.
+        """A new evaluation, or the one at `path` to resume; nothing is written yet.
 
         Raises:
             RunError: another evaluation or something else is there.

@@ -121,8 +121,8 @@ class RunDirectory:
             if found:
                 kind = "already holds a run" if "config.json" in found else "exists and is not empty"
                 raise RunError(
-                    f"{path} {kind} ({', '.join(found[:4])}): continue a run with --resume, "
-                    "or choose another name, or remove the directory"
+                    f"{path} {kind} ({', '.join(found[:4])}): continue with --resume, "
+                    "choose another name, or remove the directory"
                 )
             run = cls(path, absolute_places(config))
             run._take_lock()
@@ -269,7 +269,7 @@ class RunDirectory:
         """
         records, torn = _read_lines(self.metrics_file)
         if torn:
-            raise RunError(f"{self.metrics_file}: the last line is torn, an interrupted run: continue it with --resume")
+            raise RunError(f"{self.metrics_file}: the last line is torn, an interrupted run: continue with --resume")
         return pd.DataFrame.from_records(records, columns=None if records else ["step"])
 
     # ---------------------------------------------------------------- rollouts and evaluations

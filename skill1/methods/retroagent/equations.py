@@ -15,20 +15,19 @@ Differs from the paper in:
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from skill1.credit import group_advantages
 from skill1.methods.gigpo import discounted_returns
-from skill1.methods.references import SameTask, task_name
+from skill1.methods.references import PerTask
 from skill1.records import Rollout
-from skill1.store.atomic import replace_file
+from skill1.rollout import Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def memory_arm(size: int, share: float) -> list[bool]:
 
 
 def potential(reflection: Reflection | None, won: bool) -> float:
-    """phi in [0, 1]: 1 for a won episode, else the share of subtasks completed, 0 if none is listed.
+    """Compute phi in [0, 1]: 1 for a won episode, else the share of subtasks completed, 0 if none is listed.
 
     Without a reflection that parsed it is 0, also for a won episode (released).
     """
@@ -68,12 +67,12 @@ def potential(reflection: Reflection | None, won: bool) -> float:
 
 
 def intrinsic(potential: float, baseline: float) -> float:
-    """RetroAgent Eq. 6: R_int = [phi - Phi]+."""
+    """Compute R_int = [phi - Phi]+ (RetroAgent Eq. 6)."""
     return max(0.0, potential - baseline)
 
 
 def intrinsic_of(rollout: Rollout) -> float:
-    """R_int of an episode."""
+    """Compute R_int of an episode."""
     said: Retrospect = rollout.extra
     return intrinsic(potential(said.reflection, bool(rollout.outcome)), said.baseline)
 
@@ -85,7 +84,7 @@ def judged_right(rollout: Rollout) -> bool:
 
 
 def step_returns(reward: float, invalid: np.ndarray, penalty: float, gamma: float) -> np.ndarray:
-    """What each action of an episode is compared by: G_t = gamma^(T-1-t) * reward, less the price of an invalid one.
+    """Compute the returns to go of an episode: G_t = gamma^(T-1-t) * reward, less the price of an invalid action.
 
     Unlike GiGPO's, the price is the invalid action's alone: those before it do not share it (released).
 
@@ -130,7 +129,7 @@ def return_advantages(
 def reflection_rewards(
     outcomes: np.ndarray, right: np.ndarray, intrinsics: np.ndarray, how: Literal["judged", "judged_won", "intrinsic"]
 ) -> np.ndarray:
-    """RetroAgent Eq. 3: what a reflection earns: 1{c = r} ("judged"), r * 1{c = r} ("judged_won"), R_int ("intrinsic").
+    """Reward reflections (RetroAgent Eq. 3): 1{c = r} ("judged"), r * 1{c = r} ("judged_won"), R_int ("intrinsic").
 
     Args:
         outcomes, intrinsics: (N,) r and R_int.
@@ -141,32 +140,21 @@ def reflection_rewards(
     return right * (outcomes if how == "judged_won" else np.ones(len(outcomes)))
 
 
-class Potentials:
-    """Phi of every task met: the best share of a group that won it; part of a checkpoint."""
+class Potentials(PerTask[float]):
+    """Phi of every task: the best share of a group that won it."""
 
-    _FILE = "potentials.json"
+    FILE = "potentials.json"
+    CONTENT = TypeAdapter(dict[str, float])
 
-    def __init__(self, same_task: SameTask) -> None:
-        self._same_task = same_task
-        self._best: dict[str, float] = {}
-
-    def __getitem__(self, task: str) -> float:
-        """Phi of a task by its `references.task_name`; 0 before it was played."""
-        return self._best.get(task, 0.0)
+    def of(self, episode: Episode) -> float:
+        """Look up Phi of an episode's task; 0 before it was played."""
+        return super().of(episode) or 0.0
 
     def learn(self, rollouts: Iterable[Rollout]) -> None:
-        """RetroAgent Eq. 5: Phi <- max(Phi, share of the group that won), for every group of a step."""
+        """Raise Phi to the share of the group that won, for every group of a step (RetroAgent Eq. 5)."""
         groups: dict[int, list[Rollout]] = {}
         for rollout in rollouts:
             groups.setdefault(rollout.group, []).append(rollout)
         for members in groups.values():
-            name = task_name(members[0].task, members[0].instruction, self._same_task)
-            self._best[name] = max(self[name], float(np.mean([r.outcome for r in members])))
-
-    def save(self, folder: Path) -> None:
-        """Write them into a checkpoint."""
-        replace_file(folder / self._FILE, json.dumps(self._best).encode())
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote. Raises FileNotFoundError when the checkpoint was written without potentials."""
-        self._best = json.loads((folder / self._FILE).read_text())
+            name = self._name(members[0].task, members[0].instruction)
+            self._kept[name] = max(self._kept.get(name, 0.0), float(np.mean([r.outcome for r in members])))

@@ -1,8 +1,8 @@
 """RetroAgent as a method: memory by task text for half of a group, a reflection on every episode, return-to-go credit.
 
 The released code gives R_int to no action (`intrinsic_weight=0`), and to the reflections where these are trained
-(`reflect_reward="intrinsic"`). Differs from the paper in: reflections are trained in the same update as actions, and rows
-are averaged as Skill1's; the memory has the capacity and retirement of the skill library.
+(`reflect_reward="intrinsic"`). Differs from the paper in: reflections are trained in the same update as actions, and
+rows are averaged as Skill1's; the memory has the capacity and retirement of the skill library.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from skill1.config import STRICT, Config, MethodConfig, knob
+from skill1.config import STRICT, Config, LibraryConfig, MethodConfig, knob
 from skill1.credit import (
     calls_of,
     check_rollouts,
@@ -32,7 +32,7 @@ from skill1.credit import (
 )
 from skill1.library import FrozenLibrary
 from skill1.methods.base import Source
-from skill1.methods.references import ReferenceTrajectories, SameTask, task_name
+from skill1.methods.references import PerTask, ReferenceTrajectories, SameTask
 from skill1.methods.retroagent.equations import (
     Potentials,
     Reflection,
@@ -94,7 +94,7 @@ def remember(
         e.query = e.start.instruction
     if len(library):
         retrieve(episodes, ask, library, mode)
-        show(episodes, ask, library, config.library.inject)
+        show(episodes, ask, library, LibraryConfig.of(config).inject)
 
 
 class FrozenRetroAgent(Stages):
@@ -117,18 +117,20 @@ class RetroAgent(LibraryMethod):
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         super().__init__(config, folder)
-        options = config.method
+        options = self._options = RetroAgentConfig.of(config)
         self._prompts: Reflections = method_prompts(config)
         self._potentials = Potentials(options.same_task)
         self._references = ReferenceTrajectories(options.same_task) if options.reference else None
+        self._remembered: list[PerTask] = [m for m in (self._potentials, self._references) if m is not None]
 
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
-        if config.method.reflection == "judged" and config.method.reference:
+        options = RetroAgentConfig.of(config)
+        if options.reflection == "judged" and options.reference:
             raise ConfigError(
-                "method.reference shows an episode of the opposite outcome, which tells what method.reflection=judged asks "
-                "for: set it to false"
+                "method.reference shows an episode of the opposite outcome, which tells what method.reflection=judged "
+                "asks for: set it to false"
             )
 
     @classmethod
@@ -140,12 +142,13 @@ class RetroAgent(LibraryMethod):
     @classmethod
     def trained_stages(cls, config: Config) -> dict[Stage, int]:
         """See `Method.trained_stages`."""
-        return super().trained_stages(config) | {STAGE: config.method.max_reflect_tokens}
+        return super().trained_stages(config) | {STAGE: RetroAgentConfig.of(config).max_reflect_tokens}
 
     @classmethod
     def skills_shown(cls, config: Config) -> tuple[int, float]:
         """See `Method.skills_shown`."""
-        return config.library.top_k if config.library.inject == "all" else 1, config.method.memory_share
+        library = LibraryConfig.of(config)
+        return library.top_k if library.inject == "all" else 1, RetroAgentConfig.of(config).memory_share
 
     @classmethod
     def admits(cls, rollout: Rollout) -> bool:
@@ -156,27 +159,26 @@ class RetroAgent(LibraryMethod):
 
     def begin(self, episodes: Sequence[Episode], ask: Ask) -> None:
         """Let the memory half of every group remember."""
-        remembers = memory_arm(self.config.rollout.group_size, self.config.method.memory_share)
+        remembers = memory_arm(self.config.rollout.group_size, self._options.memory_share)
         for e in episodes:
             e.extra = Retrospect(memory=remembers[e.index])
         remember([e for e in episodes if e.extra.memory], ask, self.skills.frozen(), "ucb", self.config)
 
     def end(self, episodes: Sequence[Episode], ask: Ask) -> None:
         """Let the policy reflect: how far every rollout came, whether it won, and what to remember."""
-        told = self.config.method.reflection == "told"
+        told = self._options.reflection == "told"
         with ask.timed(STAGE):
             shown = [None if self._references is None else self._references.opposite(e) for e in episodes]
             texts = [
                 self._prompts.reflect(e.start, e.won if told else None, e.trajectory, reference)
                 for e, reference in zip(episodes, shown, strict=True)
             ]
-            answers = ask(STAGE, episodes, texts, self.config.method.max_reflect_tokens)
+            answers = ask(STAGE, episodes, texts, self._options.max_reflect_tokens)
             for e, answer in zip(episodes, answers, strict=True):
                 found = self._prompts.parse_reflect(answer.text, e.start)
                 reflection = Reflection(None, 0, 0) if found is None else found.reflection
-                name = task_name(e.task, e.start.instruction, self.config.method.same_task)
                 e.lesson = None if found is None else found.lesson
-                e.extra = replace(e.extra, reflection=reflection, baseline=self._potentials[name])
+                e.extra = replace(e.extra, reflection=reflection, baseline=self._potentials.of(e))
                 e.record(STAGE, answer, "" if found is None else _value(found), found is not None)
 
     def frozen(self) -> Stages:
@@ -192,7 +194,7 @@ class RetroAgent(LibraryMethod):
         Raises:
             ValueError: see `credit.check_rollouts`, or a rollout without its one reflection.
         """
-        options, credit = config.method, config.credit
+        options, credit = RetroAgentConfig.of(config), config.credit
         check_rollouts(rollouts)
         check_stages(rollouts, {"query": [False] * len(rollouts), STAGE: [True] * len(rollouts)})
         groups, intrinsics = groups_of(rollouts), np.array([intrinsic_of(r) for r in rollouts])
@@ -216,7 +218,8 @@ class RetroAgent(LibraryMethod):
     def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:
         """See `Method.metrics`: also both halves' success, and how far and how rightly episodes were judged."""
         intrinsics = [intrinsic_of(r) for r in rollouts]
-        returns = returns_of(rollouts, config.credit) + config.method.intrinsic_weight * np.array(intrinsics)
+        weight = RetroAgentConfig.of(config).intrinsic_weight
+        returns = returns_of(rollouts, config.credit) + weight * np.array(intrinsics)
         return (
             rollout_metrics(rollouts, returns)
             | selection_metrics(rollouts)
@@ -234,28 +237,25 @@ class RetroAgent(LibraryMethod):
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
         """Raise Phi (RetroAgent Eq. 5) and remember the last trajectories."""
         if source == "train":
-            self._potentials.learn(rollouts)
-            if self._references is not None:
-                self._references.learn(rollouts)
+            for memory in self._remembered:
+                memory.learn(rollouts)
 
     def save(self, folder: Path) -> None:
         """See `Method.save`."""
         super().save(folder)
-        self._potentials.save(folder)
-        if self._references is not None:
-            self._references.save(folder)
+        for memory in self._remembered:
+            memory.save(folder)
 
     def load(self, folder: Path) -> None:
         """See `Method.load`."""
         super().load(folder)
-        self._potentials.load(folder)
-        if self._references is not None:
-            self._references.load(folder)
+        for memory in self._remembered:
+            memory.load(folder)
 
 
 def _reflect_advantages(rollouts: Sequence[Rollout], intrinsics: np.ndarray, config: Config) -> np.ndarray:
     """(N,) advantages of the reflections."""
-    options = config.method
+    options = RetroAgentConfig.of(config)
     right = np.array([judged_right(r) for r in rollouts])
     rewards = reflection_rewards(outcomes_of(rollouts), right, intrinsics, options.reflect_reward)
     if options.reflect_baseline == "none":

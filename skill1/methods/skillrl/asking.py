@@ -1,4 +1,4 @@
-"""The teacher's prompts, in our own words: what the four calls ask of a language model, and which episodes they show.
+"""What a teacher is asked: the four calls, the episodes that they show, and their prompts in our own words.
 
 Differs from the paper in: a call shows successes and failures drawn round-robin over the categories (the released code
 fills its lists category by category, so that the first two dominate), as episodes rather than as memories distilled by
@@ -8,11 +8,26 @@ three calls each; ids are not asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, zip_longest
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from skill1.envs.make import environment_spec
-from skill1.methods.skillrl.evolution import Episode
-from skill1.methods.skillrl.teacher import Call, Inputs
+from skill1.methods.skillrl.evolution import Episode, in_turn
+
+Call = Literal["general", "category", "mistakes", "evolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a call is made from."""
+
+    environment: str
+    successes: tuple[Episode, ...] = ()
+    failures: tuple[Episode, ...] = ()
+    category: str | None = None  # "category": the one; "evolve": the failures' common one
+    titles: tuple[str, ...] = ()  # "evolve": of all principles that are there
+    counted: tuple[Episode, ...] = ()  # "evolve": all of the weak categories, won or lost; models do not see them
+
 
 # how many episodes a call shows (released code)
 _PER_CATEGORY, _POOL = 5, 10  # general: of each outcome, per category and in all
@@ -43,7 +58,7 @@ Answer with a JSON array of {wanted} objects and nothing else. Each has the keys
 
 
 def question(call: Call, inputs: Inputs, observation: int) -> str:
-    """The prompt of a call; observations are cut at `observation` characters."""
+    """Write the prompt of a call; observations are cut at `observation` characters."""
     titles = "\n".join(f"- {title}" for title in inputs.titles) or "- none"
     return _PROMPT.format(
         world=environment_spec(inputs.environment).words.world,
@@ -55,15 +70,16 @@ def question(call: Call, inputs: Inputs, observation: int) -> str:
 
 
 def first_inputs(call: Call, environment: str, episodes: Sequence[Episode], category: str | None = None) -> Inputs:
-    """What the calls of a first bank are shown of the episodes played for it."""
-    won, lost = ([e for e in episodes if e.won == outcome] for outcome in (True, False))
+    """Choose what a call of a first bank is shown of the episodes played for it."""
+    starts = [replace(e, steps=e.steps[:_FIRST]) for e in episodes]
+    won, lost = ([e for e in starts if e.won == outcome] for outcome in (True, False))
     if call == "category":
         shown = [[e for e in pool if e.category == category][:_OF_ONE] for pool in (won, lost)]
     elif call == "general":
         shown = [_round_robin(pool, _PER_CATEGORY)[:_POOL] for pool in (won, lost)]
     else:
         shown = [[], _round_robin(lost, _PER_CATEGORY)[:_MISTAKES_POOL]]
-    return Inputs(environment, tuple(map(_start, shown[0])), tuple(map(_start, shown[1])), category)
+    return Inputs(environment, tuple(shown[0]), tuple(shown[1]), category)
 
 
 def _round_robin(episodes: Iterable[Episode], per_category: int) -> list[Episode]:
@@ -71,12 +87,7 @@ def _round_robin(episodes: Iterable[Episode], per_category: int) -> list[Episode
     queues: dict[str, list[Episode]] = {}
     for episode in episodes:
         queues.setdefault(episode.category, []).append(episode)
-    rounds = zip_longest(*(queue[:per_category] for _, queue in sorted(queues.items())))
-    return [episode for episode in chain.from_iterable(rounds) if episode is not None]
-
-
-def _start(episode: Episode) -> Episode:
-    return Episode(episode.task, episode.category, episode.won, episode.steps[:_FIRST])
+    return in_turn(queue[:per_category] for _, queue in sorted(queues.items()))
 
 
 def _episode(episode: Episode, observation: int) -> str:

@@ -14,15 +14,15 @@ _ALSO = {"look_at_obj_in_light": ("examine",)}  # sections of the published bank
 
 
 def known_categories(environment: str) -> tuple[str, ...]:
-    """Categories of an environment's bank. Raises ConfigError for an unknown environment."""
+    """List the categories of an environment's bank. Raises ConfigError for an unknown environment."""
     return environment_spec(environment).kinds
 
 
 def category_of(environment: str, instruction: str) -> str:
-    """The category of a task. Raises ValueError for a sentence that is none of the environment's."""
+    """Read the category off a task's sentence. Raises ValueError for a sentence of another environment."""
     return environment_spec(environment).kind_of(instruction)
 
 
 def sections_of(category: str) -> tuple[str, ...]:
-    """Sections of a bank whose principles a task of this category is shown; the first is its own."""
+    """List the sections of a bank that a task of this category is shown; the first is its own."""
     return (category, *_ALSO.get(category, ()))

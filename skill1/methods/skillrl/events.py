@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from skill1.methods.base import Source
 from skill1.methods.skillrl.bank import Principle
 from skill1.store.journal import EventJournal
@@ -25,6 +27,9 @@ class BankEvent:
     refused: tuple[str, ...]  # why each of the other entries was not added
 
 
+_EVENT = TypeAdapter(BankEvent)
+
+
 class BankJournal(EventJournal[BankEvent]):
     """The append-only file of a run's bank events; see `EventJournal`."""
 
@@ -33,13 +38,4 @@ class BankJournal(EventJournal[BankEvent]):
     @staticmethod
     def parse(event: Mapping[str, Any]) -> BankEvent:
         """See `EventJournal.parse`."""
-        return BankEvent(
-            sequence=event["sequence"],
-            step=event["step"],
-            source=event["source"],
-            success={name: (won, played) for name, (won, played) in event["success"].items()},
-            shown=tuple(event["shown"]),
-            error=event["error"],
-            added=tuple(Principle(**entry) for entry in event["added"]),
-            refused=tuple(event["refused"]),
-        )
+        return _EVENT.validate_python(event)

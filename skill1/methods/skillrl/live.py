@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from skill1.config import Config
 from skill1.encoder import Encoder
 from skill1.methods.base import Source
+from skill1.methods.skillrl.asking import Inputs
 from skill1.methods.skillrl.bank import BankError, SkillBank, load_bank
 from skill1.methods.skillrl.categories import known_categories
 from skill1.methods.skillrl.events import BankEvent
@@ -36,12 +39,13 @@ from skill1.methods.skillrl.evolution import (
 )
 from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.retrieval import FrozenBank
-from skill1.methods.skillrl.teacher import Inputs, Teacher, TeacherError
+from skill1.methods.skillrl.teacher import Teacher, TeacherError
 from skill1.records import Rollout
 from skill1.store.atomic import replace_file
 
 BANK_FILE, STATE_FILE = "bank.json", "state.json"
 _HEAD = {"format": "skill1-bank", "version": 1}
+_WINDOW = TypeAdapter(list[Episode])
 _SOURCES: dict[Source, int] = {"train": 1, "validation": 2}  # names of their random streams
 
 
@@ -64,7 +68,7 @@ class Answer:
 
 
 def ask_teacher(teacher: Teacher, question: Question) -> Answer:
-    """The teacher's answer; one that failed is an answer too."""
+    """Ask a teacher; a call that fails is an answer with an error."""
     try:
         return Answer(tuple(teacher.write("evolve", question.inputs)))
     except TeacherError as error:
@@ -74,21 +78,14 @@ def ask_teacher(teacher: Teacher, question: Question) -> Answer:
 class LiveBank:
     """The bank of a training run, and what it is about to learn from."""
 
-    def __init__(
-        self, config: SkillRLConfig, environment: str, encoder: Encoder, bank: SkillBank, *, seed: int = 0
-    ) -> None:
-        """
-        Args:
-            environment: its name, which says how categories are read off a sentence.
-            bank: the one to start with.
-            seed: of the draws among the failures; the run's.
-        """
+    def __init__(self, config: Config, encoder: Encoder, bank: SkillBank) -> None:
+        """`bank`: the one to start with."""
         self.sequence = 0  # events applied
         self.failed = 0  # of these: calls without an answer
-        self._config = config
-        self._environment = environment
+        self._config = SkillRLConfig.of(config)
+        self._environment = config.environment.name
+        self._seed = config.train.seed
         self._encoder = encoder
-        self._seed = seed
         self._window: list[Episode] = []
         self._hold(bank)
 
@@ -100,7 +97,7 @@ class LiveBank:
         return self._frozen.bank
 
     def frozen(self) -> FrozenBank:
-        """The bank as it is now. Later steps make new views and leave this one alone."""
+        """View the bank as it is now. Later steps make new views and leave this one alone."""
         return self._frozen
 
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source) -> Question | None:
@@ -140,7 +137,7 @@ class LiveBank:
             sequence=self.sequence + 1,
             step=question.step,
             source=question.source,
-            success={name: (tally.won, tally.played) for name, tally in question.success.items()},
+            success=question.success,
             shown=tuple(episode.task for episode in question.inputs.failures),
             error=answer.error,
             added=added,
@@ -171,18 +168,13 @@ class LiveBank:
         replace_file(folder / STATE_FILE, (json.dumps(state) + "\n").encode())
 
     @classmethod
-    def load(
-        cls, folder: Path, config: SkillRLConfig, environment: str, encoder: Encoder, *, seed: int = 0
-    ) -> LiveBank:
-        """What `save` wrote. Raises BankError: a file is missing, altered, or of another version."""
+    def load(cls, folder: Path, config: Config, encoder: Encoder) -> LiveBank:
+        """Read what `save` wrote. Raises BankError: a file is missing, altered, or of another version."""
         path = folder / STATE_FILE
-        bank = load_bank(folder / BANK_FILE, known_categories(environment))
+        bank = load_bank(folder / BANK_FILE, known_categories(config.environment.name))
         try:
             state = json.loads(path.read_text())
-            window = [
-                Episode(e["task"], e["category"], e["won"], tuple((o, a) for o, a in e["steps"]))
-                for e in state["window"]
-            ]
+            window = _WINDOW.validate_python(state["window"])
             head = {name: state[name] for name in _HEAD}
             checksum, sequence, failed = state["bank_sha256"], state["sequence"], state["failed"]
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -191,12 +183,12 @@ class LiveBank:
             raise BankError(f"{path} is {head}, this code reads {_HEAD}: use the code version that wrote it")
         if hashlib.sha256((folder / BANK_FILE).read_bytes()).hexdigest() != checksum:
             raise BankError(f"{folder / BANK_FILE} was changed since it was saved: resume from another checkpoint")
-        live = cls(config, environment, encoder, bank, seed=seed)
+        live = cls(config, encoder, bank)
         live.sequence, live.failed, live._window = sequence, failed, window
         return live
 
     def state_hash(self) -> str:
-        """SHA-256 of all that a checkpoint holds: equal on all ranks and after a resume."""
+        """Take the SHA-256 of all that a checkpoint holds: equal on all ranks and after a resume."""
         state = (self.sequence, self.failed, self.bank.to_json(), [asdict(e) for e in self._window])
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 

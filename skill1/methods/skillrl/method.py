@@ -25,10 +25,10 @@ from skill1.methods.skillrl.bank import BankError, SkillBank, load_bank
 from skill1.methods.skillrl.categories import known_categories
 from skill1.methods.skillrl.events import BankEvent, BankJournal
 from skill1.methods.skillrl.live import Answer, LiveBank, Question, ask_teacher
-from skill1.methods.skillrl.model_teachers import check_teacher, make_teacher
 from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.prompts import BankPrompts
 from skill1.methods.skillrl.retrieval import FrozenBank
+from skill1.methods.skillrl.teacher import check_teacher, make_teacher
 from skill1.policy import Policy
 from skill1.prompts import method_prompts
 from skill1.records import Rollout, Skill
@@ -42,16 +42,19 @@ JOURNAL = "journal.jsonl"
 
 def initial_bank(config: Config) -> SkillBank:
     """Read the bank that the configuration starts with. Raises BankError for a malformed file."""
-    if config.method.bank is None:
-        return SkillBank()
-    return load_bank(Path(config.method.bank).expanduser(), known_categories(config.environment.name))
+    file = SkillRLConfig.of(config).bank
+    return SkillBank() if file is None else load_bank(Path(file).expanduser(), _categories(config))
+
+
+def _categories(config: Config) -> tuple[str, ...]:
+    return known_categories(config.environment.name)
 
 
 class ShownBank(Stages):
     """Acting with what a bank, as it is now, has for each task: no call of the policy."""
 
     def __init__(self, config: Config, bank: FrozenBank) -> None:
-        self._first_step = config.method.first_step
+        self._skill_from = 0 if SkillRLConfig.of(config).first_step else 1
         self._bank = bank
         self._prompts: BankPrompts = method_prompts(config)
 
@@ -62,7 +65,7 @@ class ShownBank(Stages):
             for e, shown in zip(episodes, found, strict=True):
                 e.candidates, e.ranking = shown.candidates, tuple(range(len(shown.candidates)))
                 e.skill = self._prompts.bank_block(shown.general, shown.specific, shown.mistakes)
-                e.skill_from = 0 if self._first_step else 1
+                e.skill_from = self._skill_from
 
 
 class SkillRL(Method):
@@ -73,9 +76,10 @@ class SkillRL(Method):
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         super().__init__(config, folder)
-        self._encoder = load_encoder(config.method.encoder)
+        self._options = SkillRLConfig.of(config)
+        self._encoder = load_encoder(self._options.encoder)
         self._journal = None if folder is None else BankJournal(folder / JOURNAL)
-        self.skills = self._live(SkillBank())
+        self.skills: LiveBank = LiveBank(config, self._encoder, SkillBank())
         self._question: Question | None = None  # of this step, and its answer where every rank had to ask
         self._answer: Answer | None = None
         self._policy: Policy | None = None
@@ -83,7 +87,7 @@ class SkillRL(Method):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
-        if config.method.evolve_from == "validation" and not config.train.validate_every:
+        if SkillRLConfig.of(config).evolve_from == "validation" and not config.train.validate_every:
             raise ConfigError("method.evolve_from = 'validation' needs validations: set train.validate_every")
 
     @classmethod
@@ -96,7 +100,7 @@ class SkillRL(Method):
             BankError: a malformed file.
         """
         method_prompts(config)
-        check_teacher(config.method)
+        check_teacher(SkillRLConfig.of(config))
         initial_bank(config)
 
     @classmethod
@@ -106,19 +110,19 @@ class SkillRL(Method):
         Evolved principles have a budget of their own where the configuration gives them one. Of "template" retrieval,
         which shows all principles of a category, it is assumed that they are `specific_top_k`.
         """
-        options = config.method
+        options = SkillRLConfig.of(config)
         budgets = 2 if options.general_budget == "own" and options.evolve_from != "never" else 1
         return min(options.limit, budgets * options.top_k + options.specific_top_k + options.mistakes), 1.0
 
     @classmethod
     def starts_with_skills(cls, config: Config) -> bool:
         """See `Method.starts_with_skills`."""
-        return config.method.bank is not None
+        return SkillRLConfig.of(config).bank is not None
 
     @classmethod
     def leak(cls, config: Config) -> str | None:
         """See `Method.leak`."""
-        if config.method.evolve_from != "validation":
+        if SkillRLConfig.of(config).evolve_from != "validation":
             return None
         return "method.evolve_from = validation: the bank learns from episodes of the validation split"
 
@@ -138,29 +142,28 @@ class SkillRL(Method):
         Raises:
             BankError: a malformed bank file, or the run started before with another one.
         """
-        self.skills = self._live(initial_bank(self.config))
-        if self.folder is None:
+        self.skills = LiveBank(self.config, self._encoder, initial_bank(self.config))
+        if self.folder is None or self._journal is None:
             return
         if self._journal.sequence or self._journal.torn:
             self._journal.truncate(0)
         kept, text = self.folder / INITIAL_BANK, self.skills.bank.to_text()
         if kept.exists() and kept.read_text(encoding="utf-8") != text:
-            raise BankError(
-                f"{self.config.method.bank} was changed since this run started with it ({kept}): restore it"
-            )
+            raise BankError(f"{self._options.bank} was changed since this run started with it ({kept}): restore it")
         replace_file(kept, text.encode())
 
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
         """Look at episodes; if it is time to ask and the policy is the teacher, ask it, on every rank."""
-        self._question = self.skills.observe(rollouts, step, source)
+        self._question, self._answer = self.skills.observe(rollouts, step, source), None
         self._policy = policy
-        self._answer = self._ask() if self._question is not None and self.config.method.teacher == "policy" else None
+        if self._question is not None and self._options.teacher == "policy":
+            self._answer = self._ask(self._question)
 
     def learn(self, rollouts: Sequence[Rollout], step: int, source: Source) -> BankEvent | None:
         """Let the bank grow by what the teacher answers about the failures observed, if it is time."""
         if self._question is None:
             return None
-        event = self.skills.learn(self._question, self._ask() if self._answer is None else self._answer)
+        event = self.skills.learn(self._question, self._answer or self._ask(self._question))
         if self._journal is not None:
             self._journal.append(event)
         return event
@@ -170,7 +173,7 @@ class SkillRL(Method):
         self.skills.apply(event)
 
     def state(self, event: BankEvent | None) -> dict[str, float]:
-        """Size of the bank, and how its teacher fares."""
+        """Report the size of the bank, and the calls of its teacher."""
         bank = self.skills.bank
         return {
             "bank/size": float(len(bank)),
@@ -183,22 +186,18 @@ class SkillRL(Method):
             "bank/failed_calls": float(self.skills.failed),
         }
 
-    def _live(self, bank: SkillBank) -> LiveBank:
-        config = self.config
-        return LiveBank(config.method, config.environment.name, self._encoder, bank, seed=config.train.seed)
-
-    def _ask(self) -> Answer:
+    def _ask(self, question: Question) -> Answer:
         replies = (self.folder or Path()) / "replies"
-        seed = (self.config.train.seed, self._question.step)
-        teacher = make_teacher(self.config.method, self.skills.bank, self._policy, seed, replies)
-        return ask_teacher(teacher, self._question)
+        seed = (self.config.train.seed, question.step)
+        assert self._policy is not None, "observe comes before learn"
+        return ask_teacher(make_teacher(self._options, self._policy, seed, replies), question)
 
     def close(self) -> None:
         """Say, at the end of a run, how often the teacher failed."""
         if self.skills.failed and self._journal is not None:
             last = next(event for event in reversed(self._journal.events()) if event.error is not None)
             tqdm.write(
-                f"{self.skills.failed} of {self.skills.sequence} calls of the teacher ({self.config.method.teacher}) had "
+                f"{self.skills.failed} of {self.skills.sequence} calls of the teacher ({self._options.teacher}) had "
                 f"no usable answer, and the bank was left as it was; the last at step {last.step}: {last.error}",
                 file=sys.stderr,
             )
@@ -217,14 +216,12 @@ class SkillRL(Method):
 
     def load_skills(self, folder: Path) -> None:
         """See `Method.load_skills`."""
-        config = self.config
-        self.skills = LiveBank.load(
-            folder, config.method, config.environment.name, self._encoder, seed=config.train.seed
-        )
+        self.skills = LiveBank.load(folder, self.config, self._encoder)
 
     def load_initial(self, folder: Path) -> None:
         """See `Method.load_initial`."""
-        self.skills = self._live(load_bank(folder / INITIAL_BANK, known_categories(self.config.environment.name)))
+        bank = load_bank(folder / INITIAL_BANK, _categories(self.config))
+        self.skills = LiveBank(self.config, self._encoder, bank)
 
     def skill_table(self) -> list[dict[str, Any]]:
         """See `Method.skill_table`: section by section."""
@@ -237,7 +234,7 @@ class SkillRL(Method):
     @classmethod
     def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
         """See `Method.skills_before`. A bank has neither utilities nor counts: both are 0."""
-        bank = load_bank(folder / INITIAL_BANK, known_categories(config.environment.name))
+        bank = load_bank(folder / INITIAL_BANK, _categories(config))
         journal = folder / JOURNAL
         for event in BankJournal(journal).events() if journal.exists() else ():
             if event.step < step:

@@ -3,8 +3,8 @@
     embedding   the principles of either section nearest to the task's sentence, those of a category only above a floor
     template    all principles of the task's category, general ones in the order of the bank
 
-Once per episode. Utilities do not exist here: a `Candidate` says which entries were shown, with the cosine where one was
-taken and 0 otherwise.
+Once per episode. Utilities do not exist here: a `Candidate` says which entries were shown, with the cosine where one
+was taken and 0 otherwise.
 
 Differs from the paper in:
 * The encoder is the kit's, so that all methods share it.
@@ -21,10 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from skill1.encoder import Encoder
-from skill1.methods.skillrl.bank import Mistake, Principle, SkillBank
+from skill1.methods.skillrl.bank import Entry, Mistake, Principle, SkillBank
 from skill1.methods.skillrl.categories import category_of, sections_of
 from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.records import Candidate
+
+_Ranked = list[tuple[Principle, float]]  # with the cosine to the task's sentence, nearest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +48,32 @@ class FrozenBank:
         self._config = config
         self._environment = environment
         self._encoder = encoder
-        self._general = _Pool(bank.general, encoder) if config.retrieval == "embedding" else None
-        self._specific = _Pool(bank.specific, encoder) if config.retrieval == "embedding" else None
+        self._pools = None
+        if config.retrieval == "embedding":
+            self._pools = _Pool(bank.general, encoder), _Pool(bank.specific, encoder)
 
     def __len__(self) -> int:
         return len(self.bank)
 
     def retrieve(self, instructions: Sequence[str]) -> list[Shown]:
-        """What each task is shown, from its sentence. Raises ValueError for a sentence of another environment."""
-        if self._config.retrieval == "template":
+        """Choose what each task is shown, by its sentence. Raises ValueError for that of another environment."""
+        if self._pools is None:
             return [self._by_category(instruction) for instruction in instructions]
-        return [self._by_similarity(query) for query in self._encoder.encode(instructions)]
+        general, specific = self._pools
+        queries = self._encoder.encode(instructions)
+        return [self._by_similarity(general.ranked(query), specific.ranked(query)) for query in queries]
 
     def _by_category(self, instruction: str) -> Shown:
         sections = sections_of(category_of(self._environment, instruction))
-        general = self._budget(list(self.bank.general))
-        return self._shown(general, list(self.bank.of(sections)), {})
+        return self._shown(self._budget(self.bank.general), self.bank.of(sections), {})
 
-    def _by_similarity(self, query: np.ndarray) -> Shown:
-        config = self._config
-        general, specific = self._general.ranked(query), self._specific.ranked(query)
-        near = [(entry, cosine) for entry, cosine in specific if cosine > config.similarity_floor]
+    def _by_similarity(self, general: _Ranked, specific: _Ranked) -> Shown:
+        near = [(entry, cosine) for entry, cosine in specific if cosine > self._config.similarity_floor]
         kept = self._budget([entry for entry, _ in general])
         cosines = {entry.id: cosine for entry, cosine in (*general, *near)}
-        return self._shown(kept, [entry for entry, _ in near[: config.specific_top_k]], cosines)
+        return self._shown(kept, [entry for entry, _ in near[: self._config.specific_top_k]], cosines)
 
-    def _budget(self, ranked: list[Principle]) -> list[Principle]:
+    def _budget(self, ranked: Sequence[Principle]) -> list[Principle]:
         """The general principles that are shown of all, best first."""
         static, evolved = ([e for e in ranked if e.evolved == grown] for grown in (False, True))
         most = self._config.top_k
@@ -83,11 +85,10 @@ class FrozenBank:
 
     def _shown(self, general: Sequence[Principle], specific: Sequence[Principle], cosines: dict[str, float]) -> Shown:
         mistakes = self.bank.mistakes[: self._config.mistakes]
-        candidates = [
-            Candidate(entry.id, utility=0.0, similarity=cosines.get(entry.id, 0.0), score=cosines.get(entry.id, 0.0))
-            for entry in (*general, *specific, *mistakes)
-        ]
-        return Shown(tuple(general), tuple(specific), tuple(mistakes), tuple(candidates))
+        shown: tuple[Entry, ...] = (*general, *specific, *mistakes)
+        found = [(entry.id, cosines.get(entry.id, 0.0)) for entry in shown]
+        candidates = tuple(Candidate(name, utility=0.0, similarity=cosine, score=cosine) for name, cosine in found)
+        return Shown(tuple(general), tuple(specific), mistakes, candidates)
 
 
 class _Pool:
@@ -97,7 +98,7 @@ class _Pool:
         self._entries = tuple(entries)
         self._embeddings = encoder.encode([entry.text for entry in entries]).astype(np.float64)  # (n, d)
 
-    def ranked(self, query: np.ndarray) -> list[tuple[Principle, float]]:
-        """All entries with their cosine to a (d,) query, nearest first, ties in the order of the bank."""
+    def ranked(self, query: np.ndarray) -> _Ranked:
+        """List all entries with their cosine to a (d,) query, nearest first, ties in the order of the bank."""
         cosines = np.vecdot(self._embeddings, query.astype(np.float64))  # (n,)
         return [(self._entries[i], float(cosines[i])) for i in np.argsort(-cosines, kind="stable")]

@@ -1,80 +1,169 @@
-"""Teachers: who writes the bank's entries. One call, `Teacher.write(call, inputs) -> list[dict]`, four backends.
+"""Teachers: who writes the bank's entries. One call, `Teacher.write(call, inputs)`, three backends.
 
-    file       a bank file: it answers the three calls of a first bank and has nothing to say about failures
-    policy     the policy itself ("self-taught" in tables); `policy_teacher`
-    endpoint   a model behind an OpenAI-compatible address (the paper's setting); `endpoint_teacher`
-    scripted   counts over the episodes, in words of the nano policies: for their presets and tests; `skill1.nano.teacher`
+    policy     the policy itself ("self-taught" in tables; ours)
+    endpoint   a model behind an OpenAI-compatible address (the paper's setting)
+    scripted   counts over the episodes, in words of the nano policies, for their presets and tests (`skill1.nano.teacher`)
 
-A teacher that cannot be had or does not answer with a JSON array is a `TeacherError`: the caller counts it and continues.
+A teacher that fails or does not answer with a JSON array raises `TeacherError`: the caller counts it and continues.
 
-Differs from the paper in: ids are given by the bank, not asked of the teacher.
+Differs from the paper in: ids are given by the bank, not asked of the teacher; an endpoint's replies are kept by a hash
+of what was asked, so that a resumed run gets the same answer and nothing is paid for twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from skill1.methods.skillrl.bank import SkillBank
-from skill1.methods.skillrl.evolution import Episode
+from skill1.generation.endpoint import ChatClient, EndpointError
+from skill1.methods.skillrl.asking import Call, Inputs, question
+from skill1.methods.skillrl.options import SkillRLConfig
+from skill1.policy import Policy, PromptTooLong, Seed
+from skill1.registry import ConfigError, find
+from skill1.store.atomic import replace_file
 
-Call = Literal["general", "category", "mistakes", "evolve"]
+_SCRIPTED = "skill1.nano.teacher:ScriptedTeacher"  # of a higher layer, hence by name
+_SHOWN = 120  # characters of an answer in a message
 
 
 class TeacherError(RuntimeError):
     """A teacher gave no usable answer. The message says what came instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a call is made from."""
-
-    environment: str
-    successes: tuple[Episode, ...] = ()
-    failures: tuple[Episode, ...] = ()
-    category: str | None = None  # "category": the one; "evolve": the failures' common one
-    titles: tuple[str, ...] = ()  # "evolve": of all principles that are there
-    counted: tuple[
-        Episode, ...
-    ] = ()  # "evolve": all episodes of the weak categories, won or lost; models do not see them
-
-
 class Teacher(Protocol):
     """Writes entries in the bank's public shape, without ids."""
 
     def write(self, call: Call, inputs: Inputs) -> list[Any]:
-        """The entries as they came: `method.usable` says which can be used. Raises TeacherError."""
+        """Answer a call with entries as they come: `bank.read_taught` says which can be used. Raises TeacherError."""
         ...
 
 
+class PolicyTeacher:
+    """The policy as it is now. Every rank must ask, and in the same order: sharded weights are gathered to write."""
+
+    def __init__(self, config: SkillRLConfig, policy: Policy, seed: Seed) -> None:
+        """`seed` names the random stream of the answers."""
+        self._config = config
+        self._policy = policy
+        self._seed = seed
+        self._asked = 0
+
+    def write(self, call: Call, inputs: Inputs) -> list[Any]:
+        """See `Teacher.write`."""
+        self._asked += 1
+        prompt, limit = _request(call, inputs, self._config)
+        try:
+            [answer] = self._policy.generate(
+                [prompt],
+                [(*self._seed, self._asked)],
+                temperature=self._config.teacher_temperature,
+                max_new_tokens=limit,
+            )
+        except PromptTooLong as error:
+            raise TeacherError(str(error)) from None
+        return read_answer(answer.text)
+
+
+class EndpointTeacher:
+    """A model that answers over HTTP, with its replies kept in a folder."""
+
+    def __init__(self, config: SkillRLConfig, replies: Path) -> None:
+        """
+        Args:
+            replies: the folder, made when there is something to keep.
+
+        Raises:
+            ConfigError, EndpointError: see `endpoint_client`.
+        """
+        self._config = config
+        self._client = endpoint_client(config, concurrent=1)
+        self._replies = replies
+
+    def write(self, call: Call, inputs: Inputs) -> list[Any]:
+        """See `Teacher.write`. Only an answer that holds a JSON array is kept."""
+        prompt, limit = _request(call, inputs, self._config)
+        asked = {
+            "url": self._client.url,
+            "model": self._client.model,
+            "temperature": self._config.teacher_temperature,
+            "max_tokens": limit,
+            "prompt": prompt,
+        }
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        kept = self._replies / f"{key}.json"
+        if kept.exists():
+            return read_answer(json.loads(kept.read_text(encoding="utf-8"))["reply"])
+        try:
+            [reply] = self._client.ask(
+                [prompt], [int(key[:7], 16)], temperature=self._config.teacher_temperature, max_new_tokens=limit
+            )
+        except EndpointError as error:
+            raise TeacherError(str(error)) from None
+        found = read_answer(reply)
+        self._replies.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, json.dumps(asked | {"reply": reply}, indent=2).encode())
+        return found
+
+
+def _request(call: Call, inputs: Inputs, config: SkillRLConfig) -> tuple[str, int]:
+    """The prompt, and the limit of the answer in tokens."""
+    limit = config.max_evolve_tokens if call == "evolve" else config.max_bank_tokens
+    return question(call, inputs, config.observation_limit), limit
+
+
 def read_answer(text: str) -> list[Any]:
-    """The JSON array in a model's answer: from the first "[" to the last "]". Raises TeacherError without one."""
+    """Read the JSON array in a model's answer: from the first "[" to the last "]". Raises TeacherError without one."""
     first, last = text.find("["), text.rfind("]")
     try:
         found = json.loads(text[first : last + 1]) if first >= 0 else None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
-        raise TeacherError(f"no JSON array in the answer {_short(text)!r}")
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        raise TeacherError(f"no JSON array in the answer {shown!r}")
     return found
 
 
-def _short(text: str, most: int = 120) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+def endpoint_client(config: SkillRLConfig, *, concurrent: int) -> ChatClient:
+    """Make the client that the configuration names; `concurrent`: requests at a time.
+
+    Raises:
+        ConfigError: no address or model.
+        EndpointError: no http(s) address, or the key's variable is not set.
+    """
+    if config.teacher_url is None:
+        raise ConfigError("method.teacher = 'endpoint' needs method.teacher_url")
+    if config.teacher_model is None:
+        raise ConfigError("method.teacher = 'endpoint' needs method.teacher_model")
+    return ChatClient(config.teacher_url, config.teacher_model, config.teacher_key, concurrent=concurrent)
 
 
-class FileTeacher:
-    """What a bank file holds."""
+def check_teacher(config: SkillRLConfig) -> None:
+    """Raise ConfigError (EndpointError for a missing key) if the configured teacher cannot work."""
+    if config.teacher == "endpoint":
+        endpoint_client(config, concurrent=1)
+    if config.teacher == "file" and config.bank is None:
+        raise ConfigError("method.teacher = 'file' needs method.bank: the bank is what that file holds")
 
-    def __init__(self, bank: SkillBank) -> None:
-        self._bank = bank
 
-    def write(self, call: Call, inputs: Inputs) -> list[Any]:
-        """The section that the call asks for; nothing about failures."""
-        if call == "evolve":
-            return []
-        if call == "mistakes":
-            return [entry.to_json() for entry in self._bank.mistakes]
-        wanted = self._bank.general if call == "general" else self._bank.of([inputs.category])
-        return [entry.to_json() for entry in wanted]
+def make_teacher(config: SkillRLConfig, policy: Policy, seed: Seed, replies: Path) -> Teacher:
+    """Make the configured teacher; `check_teacher` says beforehand whether it can work.
+
+    Args:
+        policy, seed: the current policy and the random stream of this call's answers, for "policy".
+        replies: folder of kept replies, for "endpoint".
+
+    Raises:
+        ConfigError: the configuration has a bank file in the place of a teacher.
+    """
+    match config.teacher:
+        case "file":
+            raise ConfigError("method.teacher = 'file' writes nothing: choose policy, endpoint or scripted")
+        case "policy":
+            return PolicyTeacher(config, policy, seed)
+        case "endpoint":
+            return EndpointTeacher(config, replies)
+        case "scripted":
+            return find("teachers", _SCRIPTED)()
