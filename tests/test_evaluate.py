@@ -12,6 +12,7 @@ import pytest
 from distributed_train import easy_environment, two_ranks
 from nano_runs import configure, environment, load_policy, success
 
+import skill1.play
 from skill1 import evaluate
 from skill1.cli import main as cli
 from skill1.config import ConfigError
@@ -34,7 +35,10 @@ def frames(directory: Path, **options) -> dict[str, pd.DataFrame]:
     return {e.split: e.frame for e in evaluate_run(directory, progress=False, **options)}
 
 
-def test_the_result_does_not_depend_on_the_batch(trained):
+def test_the_result_does_not_depend_on_the_batch(trained, monkeypatch):
+    """In double precision: in single, rounding may draw another token on some machine."""
+    load = skill1.play.load_model
+    monkeypatch.setattr(skill1.play, "load_model", lambda *given: (load(*given)[0].double(), load(*given)[1]))
     whole = frames(trained)
     assert list(whole) == ["valid_seen", "valid_unseen"]
     for size in (1, 5, 64):

@@ -267,7 +267,7 @@ def test_two_processes_play_and_learn_together(banked, folder, tmp_path):
     assert two_ranks(lambda: demonstrate.demonstrate(banked, tmp_path / "made", 10, 2)) == 0
     assert lines_of(tmp_path / "made") == lines_of(folder)
     assert two_ranks(lambda: cold_start(banked, LEARNING, folder, tmp_path / "policy")) == 0
-    assert loss_on(folder, banked, str(tmp_path / "policy")) < 0.7 * loss_on(folder, banked, banked.policy.model)
+    assert loss_on(folder, banked, str(tmp_path / "policy")) < 0.8 * loss_on(folder, banked, banked.policy.model)
 
 
 def test_the_commands(banked, world, warm, tmp_path, capsys):

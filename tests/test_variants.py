@@ -46,7 +46,7 @@ class Batch:
 def batches(world: Path, warm: Path) -> dict[str, Batch]:
     """Two groups of six, the same tasks and seeds for every variant, some episodes won."""
 
-    def play(variant: str) -> Batch:
+    def play(variant: str, seed: int) -> Batch:
         distilled = {"full", "no_selection", "lambda1_0", "lambda2_0", "lambdas_0"}
         limit = {"method.max_distill_tokens": 16} if variant in distilled else {}
         limit |= {"method.max_reflect_tokens": 16} if variant.startswith("retroagent") else {}
@@ -66,14 +66,21 @@ def batches(world: Path, warm: Path) -> dict[str, Batch]:
         loop = RolloutLoop(Ask(policy, 1.0), environment, method, config)
         tasks = environment.tasks("train")
         named = [(group, index) for group in range(2) for index in range(6)]
-        rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, 0))
+        rollouts = loop.run([tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (0, seed))
         rows = method.rows(rollouts, config)
         method.observe(rollouts, 3, "train", policy)
         return Batch(config, method, rollouts, rows, method.learn(rollouts, 3, "train"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CompactPrompts, "parse_reflect", any_reflection)
-        return {variant: play(variant) for variant in VARIANTS}
+        seed = next(seed for seed in range(30) if mixed(play("full", seed)))  # which one it is depends on rounding
+        return {variant: play(variant, seed) for variant in VARIANTS}
+
+
+def mixed(batch: Batch) -> bool:
+    """Whether there is something to credit: both groups have won and lost episodes."""
+    won = np.array([r.outcome for r in batch.rollouts]).reshape(2, 6).mean(axis=1)
+    return bool(((won > 0) & (won < 1)).all())
 
 
 def stages(batch: Batch) -> set[str]:
@@ -91,8 +98,7 @@ def shares(batch: Batch, left_out: set[str] = frozenset()) -> dict[tuple[int, in
 
 def test_the_batch_has_something_to_credit(batches):
     full = batches["full"]
-    outcomes = np.array([r.outcome for r in full.rollouts]).reshape(2, 6)
-    assert (0 < outcomes.mean(axis=1)).all() and (outcomes.mean(axis=1) < 1).all()
+    assert mixed(full)
     assert stages(full) == {"query", "rerank", "act", "distill"}
     assert all(any(row.advantage for row in full.rows if row.stage == stage) for stage in stages(full))
 
