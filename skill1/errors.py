@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+
 
 class UserError(Exception):
     """The base of errors whose message, one line, names what is wrong and what to do: no traceback is needed."""
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's whole message as one line, cut at 400 characters: libraries put what helps on later lines."""
+    return textwrap.shorten(str(error), 400, placeholder=" …")

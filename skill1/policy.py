@@ -24,7 +24,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.logging import disable_progress_bar
 
 from skill1.config import ConfigError, PolicyConfig
-from skill1.errors import UserError
+from skill1.errors import UserError, one_line
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
 from skill1.generation.sampling import Chat, Completion, Seed
@@ -157,7 +157,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         tokenizer = load_tokenizer(name)
         loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"policy.model: {name!r} does not load ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
     if config.prompts == "full" and not tokenizer.chat_template:
         raise ConfigError(
             f"policy.model: the tokenizer of {name!r} has no chat template, which policy.prompts=full needs: use an "

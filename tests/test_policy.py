@@ -212,6 +212,14 @@ def test_a_folder_without_a_model_is_an_error(world, nano, tmp_path):
         load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
 
 
+def test_what_does_not_load_is_told_in_one_whole_line(world, nano, tmp_path):
+    make_nano(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match="does not load .*from one of: .* need to have sentencepiece") as told:
+        load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
+    assert "\n" not in str(told.value)
+
+
 def test_a_torn_model_is_an_error(world, nano, tmp_path):
     make_nano(tmp_path)
     weights = tmp_path / "model.safetensors"

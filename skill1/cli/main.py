@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from skill1.cli.data import generate
+from skill1.cli.imports import import_model
 from skill1.cli.models import compare, evaluate, export
 from skill1.cli.options import (
     FOLDER,
@@ -93,7 +94,7 @@ def warmstart(config: Any, own: dict[str, Any], out: Path) -> None:
     warm_start(options, config.environment.name, config.preset, out)
 
 
-for _command in (bank, demonstrate, coldstart):
+for _command in (import_model, bank, demonstrate, coldstart):
     cli.add_command(_command)
 
 

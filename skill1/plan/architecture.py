@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from skill1.config import ConfigError
+from skill1.errors import one_line
 from skill1.store.resources import find_model
 
 
@@ -89,5 +90,5 @@ def _read(model: str) -> PretrainedConfig:
         return AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"policy.model: no model configuration can be read from {model!r} ({str(error).splitlines()[0]})"
+            f"policy.model: no model configuration can be read from {model!r} ({one_line(error)})"
         ) from error

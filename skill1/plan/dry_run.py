@@ -7,6 +7,7 @@ from pathlib import Path
 from skill1.checks import check_run
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
+from skill1.errors import one_line
 from skill1.plan.plan import Plan, Planner
 from skill1.plan.rates import this_machine
 from skill1.policy import load_tokenizer
@@ -30,8 +31,9 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     try:
         load_tokenizer(config.policy.model)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"policy.model: {config.policy.model!r} has no tokenizer that loads ({reason})") from error
+        raise ConfigError(
+            f"policy.model: {config.policy.model!r} has no tokenizer that loads ({one_line(error)})"
+        ) from error
     check_run(config, processes)
     sharded = config.train.sharding != "none"
     return planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))

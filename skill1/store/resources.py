@@ -38,9 +38,14 @@ def find_model(name: str) -> str:
     A relative folder is looked for in the working folder, then among those shipped.
 
     Raises:
-        ConfigError: `name` is a path, and there is no such folder.
+        ConfigError: `name` is a path, and there is no such folder; or it is a GGUF file, or a folder with nothing else.
     """
     folder = Path(name).expanduser()
+    if file := _gguf(folder):
+        raise ConfigError(
+            f"policy.model: {name!r} is a GGUF file, which is no model folder yet: make one with "
+            f"`skill1 import gguf {file} --out DIR` and name that"
+        )
     if folder.is_dir():
         return str(folder)
     if name.startswith("data/") and _shipped(name).is_dir():
@@ -72,6 +77,13 @@ def enter_project() -> None:
     """
     if Path.cwd() == _CHECKOUT / "notebooks":
         os.chdir(_CHECKOUT)
+
+
+def _gguf(place: Path) -> Path | None:
+    """The GGUF file that is meant: the place itself, or the first in a folder that holds no model for transformers."""
+    if place.suffix == ".gguf":
+        return place
+    return None if (place / "config.json").exists() else min(place.glob("*.gguf"), default=None)
 
 
 def _shipped(name: str) -> Path:

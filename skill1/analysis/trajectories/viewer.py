@@ -16,6 +16,7 @@ from skill1.analysis.scores import played_note
 from skill1.analysis.trajectories.cases import RULES, find_cases
 from skill1.analysis.trajectories.html import Prompts, show
 from skill1.analysis.trajectories.read import Episode, Step, load_step
+from skill1.errors import one_line
 from skill1.records import Turn
 from skill1.store.journal import LibraryError, replace_file
 from skill1.store.run_directory import RunDirectory, RunError
@@ -56,8 +57,7 @@ def _tokenizer(name: str) -> Any:
     try:
         return load_tokenizer(name)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"no tokenizer at {name} to show prompts with ({reason}): restore it") from error
+        raise RunError(f"no tokenizer at {name} to show prompts with ({one_line(error)}): restore it") from error
 
 
 class Explorer(widgets.VBox):
