@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -38,6 +38,15 @@ _PROBES = 16  # records that are embedded again on load
 def won(rollout: Rollout) -> bool:
     """Tell whose lessons the paper admits."""
     return rollout.outcome == 1.0
+
+
+class Library(Protocol):
+    """What a method reads of skills: a `FrozenLibrary`, or what stands in its place."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, skill: str) -> Skill: ...
+    def retrieve(self, queries: Sequence[str], mode: Mode) -> list[tuple[Candidate, ...]]: ...
+    def similarity(self, texts: Sequence[str], skills: Sequence[str]) -> np.ndarray: ...
 
 
 class FrozenLibrary:

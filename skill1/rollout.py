@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skill1.config import Config
-from skill1.envs.base import Observation, VectorEnvironment
+from skill1.envs.base import Episodes, Observation
 from skill1.generation.sampling import Chat, Completion, Seed
 from skill1.policy import Policy
 from skill1.prompts import ActContext, Exchange, PromptSet, history_of
@@ -118,21 +118,33 @@ class Ask:
             stage: names the random streams, with each episode's number of actions.
             max_tokens: limit of an answer.
         """
-        seeds = [(*e.seed, _number(stage), len(e.trajectory)) for e in episodes]
-        limits: dict[str, Any] = {"temperature": self._temperature, "max_new_tokens": max_tokens}
-        chats = [e.chat for e in episodes if e.chat is not None]
-        if not chats:
-            return self._policy.generate(texts, seeds, **limits)
         asked = [self._opened(e, text) for e, text in zip(episodes, texts, strict=True)]
-        answers = self._policy.generate(asked, seeds, **limits, chats=chats)
-        for chat, text, answer in zip(chats, asked, answers, strict=True):
-            chat.add(text, answer)
+        answers = self.answer(stage, episodes, asked, max_tokens)
+        for e, text, answer in zip(episodes, asked, answers, strict=True):
+            if e.chat is not None:
+                e.chat.add(text, answer)
         return answers
+
+    def answer(
+        self, stage: Stage, episodes: Sequence[Episode], texts: Sequence[str], max_tokens: int
+    ) -> list[Completion]:
+        """Let the policy answer; a subclass lets somebody else.
+
+        Args:
+            texts: as they are sent, in a conversation the first with its opening.
+        """
+        seeds = [(*e.seed, _number(stage), len(e.trajectory)) for e in episodes]
+        chats = [e.chat for e in episodes if e.chat is not None]
+        given: dict[str, Any] = {"temperature": self._temperature, "max_new_tokens": max_tokens}
+        if chats:
+            given["chats"] = chats
+        return self._policy.generate(texts, seeds, **given)
 
     def _opened(self, e: Episode, text: str) -> str:
         """Begin a conversation with its opening."""
-        parts = (text,) if e.chat is not None and e.chat.said else (self.prompts.opening(e.start), text)
-        return "\n\n".join(filter(None, parts))
+        if e.chat is None or e.chat.said:
+            return text
+        return "\n\n".join(filter(None, (self.prompts.opening(e.start), text)))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -165,7 +177,7 @@ def _number(stage: Stage) -> int:
 class RolloutLoop:
     """Runs rollouts of tasks in one environment."""
 
-    def __init__(self, ask: Ask, environment: VectorEnvironment, stages: Stages, config: Config) -> None:
+    def __init__(self, ask: Ask, environment: Episodes, stages: Stages, config: Config) -> None:
         """
         Args:
             ask: who answers.

@@ -21,7 +21,8 @@ from skill1.registry import ConfigError
 
 QUERY = Call(stage="query", prompt="what?", completion="a mug")
 SLIP = Call(stage="act", prompt="go\u2028on", completion="fly", learn=False)
-ONE = Chat((QUERY, SLIP), "train/a/b", 1, won=False)
+SILENCE = Call(stage="act", prompt="", completion="", learn=False)  # context may be empty
+ONE = Chat((QUERY, SLIP, SILENCE), "train/a/b", 1, won=False)
 OTHER = Chat((Call(prompt="go", completion="to"),), "train/a/c", 0)
 
 
@@ -67,7 +68,8 @@ def test_a_chat_counts_once_and_all_parts_are_read(tmp_path):
             '{"prompt": "go", "completion": "to"}\n{"prompt": "go"}\n',
             r"mine\.jsonl:2: .*\(0\.completion: Field required",
         ),
-        ('{"prompt": "  ", "completion": "to"}\n', r"mine\.jsonl:1: .*\(0\.prompt: "),
+        ('{"prompt": "  ", "completion": "to"}\n', r"mine\.jsonl:1: the prompt of call 1 is empty"),
+        ('{"prompt": "go", "completion": ""}\n', r"mine\.jsonl:1: the completion of call 1 is empty"),
         ('{"prompt": ["go"], "completion": "to"}\n', r"\(0\.prompt: Input should be a valid string"),
         ('{"chat": [{"prompt": "a", "completion": "b", "learn": 1}]}', r"\(0\.learn: Input should be a valid boolean"),
         ('{"chat": "go"}', r"\(chat: Input should be a valid tuple"),

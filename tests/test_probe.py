@@ -17,7 +17,7 @@ from skill1.envs.make import make_environment
 from skill1.nano.alfworld.facts import draw_arms, followed, taught
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import home
-from skill1.nano.probe import Injected, judge, probe
+from skill1.nano.probe import Injected, judge, nano_arms, probe
 from skill1.nano.prompts import Fact
 from skill1.nano.webshop import facts as shop_facts
 from skill1.nano.webshop.prompts import CompactShopPrompts
@@ -75,7 +75,9 @@ def test_the_arms_are_what_they_are_called(world, warm):
 
 def test_a_policy_that_follows_blindly_is_seen_to(world, warm):
     config = configure(world, warm)
-    report = probe(Follower(), environment(config), config, split="valid_seen", passes=2)
+    report = probe(
+        Follower(), environment(config), config, nano_arms(config.environment.name), split="valid_seen", passes=2
+    )
     assert set(report.arms) == set(ARMS) and report.frame["pass"].nunique() == 2
     followed = {arm: values["followed"].value for arm, values in report.arms.items()}
     assert followed["relevant"] == 1.0 and followed["none"] == 0.0
@@ -88,7 +90,15 @@ def test_a_policy_that_follows_blindly_is_seen_to(world, warm):
 def test_a_real_policy_can_be_probed(world, warm):
     config = configure(world, warm)
     first, second = (
-        probe(load_policy(config), environment(config), config, split="valid_seen", passes=1).frame for _ in range(2)
+        probe(
+            load_policy(config),
+            environment(config),
+            config,
+            nano_arms(config.environment.name),
+            split="valid_seen",
+            passes=1,
+        ).frame
+        for _ in range(2)
     )
     pd.testing.assert_frame_equal(first, second)
     assert first.groupby("arm").size().nunique() == 1
@@ -97,7 +107,9 @@ def test_a_real_policy_can_be_probed(world, warm):
 def test_homes_without_train_games_cannot_be_probed(world, warm):
     config = configure(world, warm)
     with pytest.raises(DataError, match="no game of valid_unseen has a train game"):
-        probe(Follower(), environment(config), config, split="valid_unseen", passes=1)
+        probe(
+            Follower(), environment(config), config, nano_arms(config.environment.name), split="valid_unseen", passes=1
+        )
     env = environment(config)
     one = [task for task, fact in zip(env.tasks("train"), taught(env, env.tasks("train")), strict=True)][:1]
     with pytest.raises(DataError, match="both another home and another object: probe a larger world"):
@@ -165,7 +177,7 @@ def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(tmp_path: Path):
         assert draw["irrelevant"] in shop_facts.taught(environment, train)
         assert draw["irrelevant"].about != own.about and draw["irrelevant"].found != own.found
         assert own.about == " ".join(read_wish(environment.goal(task).text).terms)
-    report = probe(Searcher(), environment, config, split="test", passes=2)
+    report = probe(Searcher(), environment, config, nano_arms(config.environment.name), split="test", passes=2)
     assert tuple(report.frame["arm"].unique()) == ("none", "relevant", "irrelevant") and len(report.frame) == 3 * 2 * 12
     followed = {arm: values["followed"].value for arm, values in report.arms.items()}
     assert followed == {"none": 0.0, "relevant": 1.0, "irrelevant": 1.0}

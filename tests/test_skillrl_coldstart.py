@@ -51,12 +51,15 @@ def folder(banked: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demonstrate, "make_environment", easy_environment)
         done = demonstrate.demonstrate(banked, out, 10, 2)
-    assert done.episodes == 20 and 0 < done.won < 20 and done.lines >= done.won
+    assert done.episodes == 20 and 0 < done.won < 20 and done.calls == done.chats >= done.won
     return out
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for file in sorted(folder.glob("part-*")) for line in file.read_text().splitlines()]
+    """The calls, each with its episode."""
+    chats = [json.loads(line) for file in sorted(folder.glob("part-*")) for line in file.read_text().splitlines()]
+    assert all(len(chat["chat"]) == 1 and chat["won"] for chat in chats)
+    return [chat | chat["chat"][0] for chat in chats]
 
 
 # -- demonstrations ---------------------------------------------------------------------------------------------------
@@ -71,8 +74,8 @@ def test_what_was_won_is_kept_as_the_policy_was_asked_and_answered(banked, folde
     policy = load_policy(banked)
     expected = [
         (turn.prompt_ids.tolist(), turn.completion_ids.tolist(), rollout.task.game, rollout.index)
-        for rollouts in played
-        for rollout in rollouts
+        for part in played
+        for rollout, _ in part
         if rollout.outcome
         for turn in rollout.turns_of("act")
         if turn.well_formed and turn.admissible
@@ -96,7 +99,6 @@ def test_only_missing_parts_are_played_again(banked, folder, monkeypatch):
     part = folder / "part-00001.jsonl"
     before = part.read_bytes()
     part.unlink()
-    assert "holds 2 of 3 parts" in demonstrate.incomplete(folder)
     with pytest.raises(ConfigError, match="2 of 3 parts: repeat"):
         read_demonstrations(folder)
     real, sizes = demonstrate.play, []
@@ -160,36 +162,6 @@ def test_a_teacher_demonstrates_with_the_full_prompts(banked, world, tmp_path, m
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"prompt": "go", "completion": "to"}\n{"prompt": "go"}\n', r"mine\.jsonl:2: .* 'completion' is None"),
-        ('{"prompt": "", "completion": "to"}\n', r"mine\.jsonl:1: .* 'prompt' is ''"),
-        ('{"prompt": ["go"], "completion": "to"}\n', r"'prompt' is \['go'\]"),
-        ("[1]\n", r"mine\.jsonl:1: .* 'prompt' is None"),
-        ('\n{"prompt": "go', r"mine\.jsonl:2: not JSON"),
-        ("\n", r"mine\.jsonl is empty"),
-    ],
-)
-def test_a_malformed_file_names_its_line(tmp_path, text, message):
-    file = tmp_path / "mine.jsonl"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        read_demonstrations(file)
-
-
-def test_a_line_counts_once(tmp_path):
-    file = tmp_path / "mine.jsonl"
-    one, other = {"prompt": "go", "completion": "to"}, {"prompt": "go\u2028on", "completion": "take", "why": "kept out"}
-    file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in (one, other, one)), encoding="utf-8")
-    found = [(line.prompt, line.completion) for line in read_demonstrations(file)]
-    assert found == [("go", "to"), ("go\u2028on", "take")]
-    with pytest.raises(ConfigError, match="no file or folder"):
-        read_demonstrations(tmp_path / "absent.jsonl")
-    with pytest.raises(ConfigError, match="holds no demonstrations: make them with `skill1 demonstrate"):
-        read_demonstrations(tmp_path)
 
 
 def test_the_answer_alone_is_learnt_with_its_end(tmp_path):
@@ -278,7 +250,20 @@ def test_the_commands(banked, world, warm, tmp_path, capsys):
     sets = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
     skillrl = ("--variant", "skillrl", "--set", "cold_start.epochs=1")
     with pytest.raises(SystemExit) as done:
-        cli.main(["demonstrate", "--out", str(tmp_path / "won"), "--tasks", "12", "--passes", "1", *sets])
+        cli.main(
+            [
+                "demonstrate",
+                "--variant",
+                "skillrl",
+                "--out",
+                str(tmp_path / "won"),
+                "--tasks",
+                "12",
+                "--passes",
+                "1",
+                *sets,
+            ]
+        )
     assert not done.value.code
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["episodes"] == 12
     with pytest.raises(SystemExit) as done:

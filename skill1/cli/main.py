@@ -237,11 +237,15 @@ def probe(config: Any, split: str | None, passes: int) -> int:
     """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
     from skill1.envs.make import make_environment
     from skill1.evaluate import load_policy
+    from skill1.models.experts.probing import expert_arms
+    from skill1.nano.probe import nano_arms
     from skill1.nano.probe import probe as run_probe
 
     environment = make_environment(config.environment)
     split = split or config.environment.validation_split
-    report = run_probe(load_policy(config), environment, config, split=split, passes=passes, progress=True)
+    compact = config.policy.prompts == "compact"
+    arms = nano_arms(config.environment.name) if compact else expert_arms(config, environment)
+    report = run_probe(load_policy(config), environment, config, arms, split=split, passes=passes, progress=True)
     click.echo(json.dumps(report.to_json()))
     return int(not report.passed)
 

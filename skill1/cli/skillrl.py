@@ -1,4 +1,4 @@
-"""What SkillRL does before reinforcement learning: `skill1 bank`, `skill1 demonstrate` and `skill1 coldstart`."""
+"""What comes before reinforcement learning: `skill1 bank` (of SkillRL), `skill1 demonstrate` and `skill1 coldstart`."""
 
 from __future__ import annotations
 
@@ -45,20 +45,25 @@ def bank(config: Any, out: Path, tasks: int, passes: int) -> int:
 
 @click.command()
 @out_option("folder of demonstrations, for skill1 coldstart")
-@configured("skillrl")
+@configured(section="expert")
 @_playing
 @click.option(
-    "--by", default="policy", show_default=True, type=click.Choice(["policy", "teacher"]),
-    help="who plays: policy.model, or the model at method.teacher_url",
+    "--by", default="policy", show_default=True, type=click.Choice(["policy", "teacher", "expert"]),
+    help="who plays: policy.model, the model at method.teacher_url, or the environment's scripted expert",
 )  # fmt: skip
 @nproc_option
-def demonstrate(config: Any, out: Path, tasks: int, passes: int, by: Any, nproc: int) -> None:
-    """Play training tasks with the bank in the prompt and keep what was won; repeat the command to resume."""
+def demonstrate(config: Any, own: dict[str, Any], out: Path, tasks: int, passes: int, by: Any, nproc: int) -> None:
+    """Play training tasks as the method asks for and keep what was won; repeat the command to resume."""
+    if own and by != "expert":
+        raise click.UsageError(f"{', '.join(own)}: only --by expert has these options")
     if handed_to_processes(nproc):
         return
+    from skill1.config import load_section
     from skill1.models.demonstrate import demonstrate as run_demonstration
+    from skill1.models.options import ExpertConfig
 
-    done = run_demonstration(config, out, tasks, passes, by=by, progress=True)
+    options = load_section(ExpertConfig, "expert", config.preset, own)
+    done = run_demonstration(config, out, tasks, passes, by=by, options=options, progress=True)
     report({"demonstrations": str(out), **asdict(done)})
 
 

@@ -34,7 +34,22 @@ class Step:
     admissible: bool  # the action was in the admissible list it was chosen from
 
 
-class VectorEnvironment(Protocol):
+class Episodes(Protocol):
+    """Any number of running episodes."""
+
+    def reset(self, tasks: Sequence[Task]) -> list[Observation]:
+        """Start one episode per task, replacing the running ones; `len(tasks)` may change at every call."""
+        ...
+
+    def step(self, actions: Sequence[str | None]) -> list[Step | None]:
+        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
+
+        Raises ValueError when an action is given for a finished episode or the length does not match.
+        """
+        ...
+
+
+class VectorEnvironment(Episodes, Protocol):
     """Any number of episodes in one process. Resetting a Task again gives exactly the same episode."""
 
     max_steps: int
@@ -49,17 +64,6 @@ class VectorEnvironment(Protocol):
 
     def data_hash(self, split: str) -> str:
         """SHA-256 that names what a split's tasks are made of: what a run's manifest records. Raises as `tasks`."""
-        ...
-
-    def reset(self, tasks: Sequence[Task]) -> list[Observation]:
-        """Start one episode per task, replacing the running ones; `len(tasks)` may change at every call."""
-        ...
-
-    def step(self, actions: Sequence[str | None]) -> list[Step | None]:
-        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
-
-        Raises ValueError when an action is given for a finished episode or the length does not match.
-        """
         ...
 
     def close(self) -> None: ...

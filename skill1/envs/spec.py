@@ -62,6 +62,7 @@ class EnvironmentSpec:
     kinds: tuple[str, ...] = (ANY_KIND,)  # of tasks, as far as their sentence tells: a skill bank's sections (SkillRL)
     kind_of: Callable[[str], str] = lambda instruction: ANY_KIND  # raises ValueError for no sentence of its tasks
     generator: str | None = None  # "module:OBJECT" of what writes games of one's own (`envs.generation.Generator`)
+    expert: str | None = None  # "module:OBJECT" of its scripted player (`models.experts.base.Expert`)
     nano: str | None = None  # "module:OBJECT" of its world for policies trained from scratch (`skill1.nano`)
 
     def ordered_splits(self, present: Iterable[str]) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from skill1.config import Config, MethodConfig
 from skill1.credit import calls_of, check_rollouts, group_advantages, groups_of, make_rows, returns_of, rollout_metrics
+from skill1.library import Library
 from skill1.policy import Policy
 from skill1.records import Rollout, Row, Skill, Stage
 from skill1.rollout import Stages
@@ -138,6 +139,14 @@ class Method(Stages):
     def frozen(self) -> Stages:
         """View the method as evaluation plays it: with what it has learnt so far, learning nothing."""
         return Stages()
+
+    def demonstrated(self, skills: Library) -> Stages:
+        """View the method as an expert demonstrates it: all stages that it trains and an expert can answer.
+
+        Args:
+            skills: drawn for each episode, where the method reads what it retrieves.
+        """
+        return self.frozen()
 
     def save(self, folder: Path) -> None:
         """Write into checkpoint-N what a resumed run needs."""

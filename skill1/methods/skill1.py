@@ -36,7 +36,7 @@ from skill1.credit import (
     u_hats_of,
 )
 from skill1.encoder import HashEncoder, load_encoder
-from skill1.library import FrozenLibrary, SkillLibrary, read_skills, replay, won
+from skill1.library import Library, SkillLibrary, read_skills, replay, won
 from skill1.methods.base import Method, Source
 from skill1.methods.references import ReferenceTrajectories
 from skill1.policy import Policy
@@ -91,7 +91,7 @@ def query(episodes: Sequence[Episode], ask: Ask, max_tokens: int) -> None:
             e.record("query", answer, parsed.value, parsed.well_formed)
 
 
-def retrieve(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, mode: Literal["ucb", "greedy"]) -> None:
+def retrieve(episodes: Sequence[Episode], ask: Ask, library: Library, mode: Literal["ucb", "greedy"]) -> None:
     """Find each episode's candidates by its query (Skill1 Eq. 3); their ranking is the library's for now."""
     with ask.timed("retrieve"):
         found = library.retrieve([e.query for e in episodes], mode)
@@ -99,7 +99,7 @@ def retrieve(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, mode
             e.candidates, e.ranking = candidates, tuple(range(len(candidates)))
 
 
-def rerank(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, max_tokens: int) -> None:
+def rerank(episodes: Sequence[Episode], ask: Ask, library: Library, max_tokens: int) -> None:
     """Let the policy rank the candidates of every episode that has two or more."""
     with ask.timed("rerank"):
         asked = [e for e in episodes if len(e.candidates) >= 2]
@@ -109,7 +109,7 @@ def rerank(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, max_to
             e.record("rerank", answer, ",".join(str(i + 1) for i in e.ranking), e.ranking_parsed)
 
 
-def show(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, inject: Literal["top1", "all"]) -> None:
+def show(episodes: Sequence[Episode], ask: Ask, library: Library, inject: Literal["top1", "all"]) -> None:
     """Put the first of each ranking (or all, in that order) into the episode's act prompts."""
     skilled = [e for e in episodes if e.candidates]
     selected = []
@@ -125,7 +125,7 @@ def show(episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, inject: 
 
 
 def select(
-    episodes: Sequence[Episode], ask: Ask, library: FrozenLibrary, mode: Literal["ucb", "greedy"], config: Config
+    episodes: Sequence[Episode], ask: Ask, library: Library, mode: Literal["ucb", "greedy"], config: Config
 ) -> None:
     """Query, retrieve, rerank and show, as far as the run's options have them."""
     options = Skill1Config.of(config)
@@ -159,13 +159,23 @@ def distill(episodes: Sequence[Episode], ask: Ask, references: ReferenceTrajecto
 class FrozenSkill1(Stages):
     """Skill1 at evaluation: greedy retrieval from a library that stays as it is, nothing distilled."""
 
-    def __init__(self, config: Config, library: FrozenLibrary) -> None:
+    def __init__(self, config: Config, library: Library) -> None:
         self._config = config
         self._library = library
 
     def begin(self, episodes: Sequence[Episode], ask: Ask) -> None:
         """See `select`."""
         select(episodes, ask, self._library, "greedy", self._config)
+
+
+class DemonstratedSkill1(FrozenSkill1):
+    """Skill1 as an expert demonstrates it: with skills that were drawn for each episode, and distilling."""
+
+    def end(self, episodes: Sequence[Episode], ask: Ask) -> None:
+        """See `distill`; there is no earlier episode to refer to."""
+        options = Skill1Config.of(self._config)
+        if options.distillation:
+            distill(episodes, ask, None, options.max_distill_tokens)
 
 
 # -- the method -------------------------------------------------------------------------------------------------------
@@ -326,6 +336,10 @@ class Skill1(LibraryMethod):
     def frozen(self) -> Stages:
         """See `Method.frozen`."""
         return FrozenSkill1(self.config, self.skills.frozen())
+
+    def demonstrated(self, skills: Library) -> Stages:
+        """See `Method.demonstrated`."""
+        return DemonstratedSkill1(self.config, skills)
 
     @classmethod
     def rows(cls, rollouts: Sequence[Rollout], config: Config) -> list[Row]:

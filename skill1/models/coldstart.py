@@ -27,7 +27,7 @@ from trl import SFTConfig, SFTTrainer
 
 from skill1.config import STRICT, Config, ConfigError, knob
 from skill1.distributed import join_processes
-from skill1.models.demonstrate import incomplete
+from skill1.models import demonstrations
 from skill1.policy import load_model
 from skill1.prompts import make_prompts
 from skill1.sharding import check_sharding, sharding_arguments
@@ -63,39 +63,15 @@ class Line:
 
 
 def read_demonstrations(path: Path) -> list[Line]:
-    """The different lines of a JSONL file, or of a folder that `demonstrate` has finished, in their order.
+    """The different calls of a file or folder, in their order.
 
     Raises:
-        ConfigError: there is nothing at `path`, parts are missing, or a line is no object with the texts "prompt" and
-            "completion"; the message names the line.
+        ConfigError: see `demonstrations.read_demonstrations`; or a chat is a conversation.
     """
-    if path.is_dir() and (why := incomplete(path)) is not None:
-        raise ConfigError(why)
-    if not path.exists():
-        raise ConfigError(f"demonstrations: there is no file or folder {path}")
-    files = sorted(path.glob("part-*.jsonl")) if path.is_dir() else [path]
-    lines: dict[tuple[str, str], Line] = {}
-    for file in files:
-        # bytes: texts may hold characters that str.splitlines takes for the end of a line
-        for number, text in enumerate(file.read_bytes().splitlines(), start=1):
-            if text.strip():
-                line = _line(text, f"{file}:{number}")
-                lines.setdefault((line.prompt, line.completion), line)
-    if not lines:
-        raise ConfigError(f"demonstrations: {path} is empty")
-    return list(lines.values())
-
-
-def _line(text: bytes, place: str) -> Line:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{place}: not JSON ({error})") from None
-    for name in ("prompt", "completion"):
-        value = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(value, str) or not value.strip():
-            raise ConfigError(f'{place}: needs the texts "prompt" and "completion", and {name!r} is {value!r}')
-    return Line(found["prompt"], found["completion"], place)
+    chats = demonstrations.read_demonstrations(path)
+    if long := [chat.place for chat in chats if len(chat.calls) > 1]:
+        raise ConfigError(f"{long[0]}: a conversation; demonstrate with rollout.context=window")
+    return [Line(call.prompt, call.completion, chat.place) for chat in chats for call in chat.calls]
 
 
 def tokenize(lines: list[Line], config: Config, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -133,7 +109,7 @@ def tokenize(lines: list[Line], config: Config, tokenizer: PreTrainedTokenizerBa
 
 
 def cold_start(
-    config: Config, options: ColdStartConfig, demonstrations: Path, out: Path, *, progress: bool = False
+    config: Config, options: ColdStartConfig, source: Path, out: Path, *, progress: bool = False
 ) -> dict[str, Any]:
     """Fine-tune `policy.model` and write it to the new folder `out`; the same command resumes after an interruption.
 
@@ -150,7 +126,7 @@ def cold_start(
         raise RunError(f"{out} exists: choose another folder, or remove it")
     state = join_processes(config.train.timeout)
     check_sharding(config, state.num_processes)
-    lines = read_demonstrations(demonstrations)
+    lines = read_demonstrations(source)
     model, tokenizer = load_model(config.policy)
     data = tokenize(lines, config, tokenizer)
     about = {

@@ -1,22 +1,20 @@
-"""Demonstrations for a cold start: episodes won with the bank's block in the prompt (SkillRL's second stage).
+"""Demonstrations for a cold start: episodes played on training tasks, as chats to learn from (`demonstrations`).
 
-    DIR/manifest.json       who plays what; a repeated command resumes only with the same
-    DIR/part-00000.jsonl    a line per action: {"prompt", "completion", "game", "pass"}; a part per batch of episodes
+Who plays: the policy itself (rejection sampling: what is won is kept), the teacher behind `method.teacher_url`, or the
+environment's scripted expert (`expert`), whose lost episodes are kept where they were cut short on purpose. What is asked is
+what the method asks of a policy: SkillRL's act prompts hold the bank's block (its second stage). Under torchrun every
+process plays parts of its own, to the same result.
 
-The policy plays (rejection sampling), or the teacher behind `method.teacher_url`. A line's prompt is the text of the one
-user message of a call; `coldstart` also reads a file of one's own with such lines. Under torchrun every process plays
-parts of its own, to the same result.
-
-Differs from the paper in: the demonstrator plays the environment, and what it won is kept, where the paper's teacher
-writes demonstrations from recorded episodes; its tasks are training tasks, which reinforcement learning plays too.
+Differs from the paper in: the demonstrator plays the environment, and what it won is kept, where SkillRL's teacher writes
+demonstrations from recorded episodes; its tasks are training tasks, which reinforcement learning plays too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,16 +29,17 @@ from skill1.generation.endpoint import EndpointPolicy
 from skill1.methods.base import Method
 from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.teacher import endpoint_client
-from skill1.play import Job, jobs, load_policy, play
-from skill1.policy import Completion, Policy, Seed
+from skill1.models.demonstrations import MANIFEST, Chat, part_file, read_chats, write_chats
+from skill1.models.experts.playing import ExpertPlayer
+from skill1.models.options import ExpertConfig
+from skill1.models.recording import Recorder, play
+from skill1.play import Job, jobs, load_policy
 from skill1.prompts import make_prompts
-from skill1.records import STAGES, Rollout
-from skill1.rollout import task_key
 from skill1.store.atomic import replace_file
 from skill1.store.run_directory import RunError
 
-MANIFEST = "manifest.json"
-By = Literal["policy", "teacher"]
+PRIOR = "prior.json"  # what the expert counted on the training games
+By = Literal["policy", "teacher", "expert"]
 # what playing does not depend on: a folder is resumed where only these differ
 _UNREAD = ("train.", "credit.", "evaluation.passes", "evaluation.splits")
 
@@ -49,9 +48,10 @@ _UNREAD = ("train.", "credit.", "evaluation.passes", "evaluation.splits")
 class Demonstrated:
     """What a folder of demonstrations holds."""
 
-    episodes: int
+    episodes: int  # played
     won: int
-    lines: int
+    chats: int
+    calls: int  # to be learnt
 
 
 def training_jobs(config: Config, environment: VectorEnvironment, tasks: int, passes: int) -> list[Job]:
@@ -64,94 +64,97 @@ def training_jobs(config: Config, environment: VectorEnvironment, tasks: int, pa
 
 
 def demonstrate(
-    config: Config, out: Path, tasks: int, passes: int, *, by: By = "policy", progress: bool = False
+    config: Config,
+    out: Path,
+    tasks: int,
+    passes: int,
+    *,
+    by: By = "policy",
+    options: ExpertConfig | None = None,
+    progress: bool = False,
 ) -> Demonstrated:
-    """Play, and keep what was won in the folder `out`. Parts that are there are not played again.
+    """Play, and keep what is to be learnt in the folder `out`. Parts that are there are not played again.
 
     Args:
         tasks: number of training tasks, drawn with the run's seed.
         passes: episodes of each.
         by: "teacher" is the model that `method.teacher_url` and `method.teacher_model` name.
+        options: the expert's; by default those of `ExpertConfig`.
 
     Raises:
         RunError: `out` holds something else, or nothing was won.
-        ConfigError, BankError, LibraryError, DataError, EndpointError: see `Method.start`, `load_policy` and
-            `endpoint_client`.
+        ConfigError, BankError, LibraryError, DataError, EndpointError: see `Method.start`, `load_policy`,
+            `endpoint_client` and `ExpertPlayer`.
     """
+    if by == "teacher":
+        _check_teacher(config)
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)
     method = method_of(config)(config)
     method.start()
+    options = options or ExpertConfig()
+    expert = ExpertPlayer(config, environment, method, options) if by == "expert" else None
     size = config.policy.generate_batch
     parts = [todo[first : first + size] for first in range(0, len(todo), size)]
     state = join_processes(config.train.timeout)
     if state.is_main_process:
-        _begin(out, config, environment, method, {"by": by, "tasks": tasks, "passes": passes, "parts": len(parts)})
+        about: dict[str, Any] = {"by": by, "tasks": tasks, "passes": passes, "parts": len(parts)}
+        if expert:
+            about["expert"] = asdict(options)
+        _begin(out, config, environment, method, about)
+        if expert:
+            replace_file(out / PRIOR, (json.dumps(expert.knowledge(), indent=1) + "\n").encode())
     state.wait_for_everyone()
-    files = [out / f"part-{number:05d}.jsonl" for number in range(len(parts))]
+    files = [part_file(out, number) for number in range(len(parts))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
     state.wait_for_everyone()  # all have seen the same
     if mine := missing[state.process_index :: state.num_processes]:
-        policy = load_policy(config) if by == "policy" else _teacher(config)
-        player = _Remembering(policy)
-        with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
-            for number in tqdm(mine, unit="part", disable=not progress or not state.is_main_process):
-                rollouts = play(parts[number], player, environment, method.frozen(), config)
-                lines = [json.dumps(line) + "\n" for line in _won_lines(rollouts, config, player.texts)]
-                replace_file(files[number], "".join(lines).encode())
-                player.texts.clear()
+        episodes, silent = sum(len(parts[number]) for number in mine), not progress or not state.is_main_process
+        with (
+            nullcontext(expert.play) if expert else _asking(by, config, environment, method) as played,
+            tqdm(total=episodes, unit="episode", disable=silent) as bar,
+        ):
+            for number in mine:
+                write_chats(files[number], played(parts[number]))
+                bar.update(len(parts[number]))
     state.wait_for_everyone()
-    kept = [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
-    if not kept:
+    chats = [chat for file in files for chat in read_chats(file)]
+    if not chats:
         raise RunError(f"not one of {len(todo)} episodes was won: there is nothing to learn from in {out}")
-    return Demonstrated(len(todo), len({(line["game"], line["pass"]) for line in kept}), len(kept))
+    won = {(chat.game, chat.number) for chat in chats if chat.won}
+    return Demonstrated(len(todo), len(won), len(chats), sum(call.learn for chat in chats for call in chat.calls))
 
 
-def incomplete(folder: Path) -> str | None:
-    """Why a folder's demonstrations are not all there; None if they are."""
-    try:
-        parts = json.loads((folder / MANIFEST).read_text())["parts"]
-    except FileNotFoundError:
-        return f"{folder} holds no demonstrations: make them with `skill1 demonstrate --out {folder}`, or give a file"
-    there = len(list(folder.glob("part-*.jsonl")))
-    return None if there == parts else f"{folder} holds {there} of {parts} parts: repeat `skill1 demonstrate` to go on"
+@contextmanager
+def _asking(
+    by: By, config: Config, environment: VectorEnvironment, method: Method
+) -> Iterator[Callable[[Sequence[Job]], list[Chat]]]:
+    """Let the policy or the teacher play parts, of which what was won is kept."""
+
+    def won(part: Sequence[Job]) -> list[Chat]:
+        asked = Recorder(policy, config.evaluation.temperature)
+        played = play(part, asked, environment, method.frozen(), config)
+        return [chat for rollout, chats in played if rollout.outcome for chat in chats]
+
+    if by == "teacher":
+        policy: Any = _teacher(config)  # an endpoint holds nothing between calls
+        yield won
+    else:
+        with load_policy(config) as policy:
+            yield won
+
+
+def _check_teacher(config: Config) -> None:
+    """Raise ConfigError where a teacher cannot be asked."""
+    if not isinstance(config.method, SkillRLConfig):
+        raise ConfigError(f"method.name={config.method.name} has no teacher: demonstrate with --variant skillrl")
+    if config.policy.prompts != "full":
+        raise ConfigError(f"policy.prompts={config.policy.prompts}: a teacher reads the prompts 'full' alone")
 
 
 def _teacher(config: Config) -> EndpointPolicy:
-    if config.policy.prompts != "full":
-        raise ConfigError(f"policy.prompts={config.policy.prompts}: a teacher reads the prompts 'full' alone")
     client = endpoint_client(SkillRLConfig.of(config), concurrent=config.policy.generate_batch)
     return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name, config.rollout.context))
-
-
-class _Remembering:
-    """A policy, and the texts that it was asked, by the names of their random streams."""
-
-    def __init__(self, policy: Policy | EndpointPolicy) -> None:
-        self._policy = policy
-        self.prompts = policy.prompts
-        self.texts: dict[Seed, str] = {}
-
-    def generate(self, texts: Sequence[str], seeds: Sequence[Seed], **given: Any) -> list[Completion]:
-        """See `Policy.generate`."""
-        self.texts |= dict(zip(seeds, texts, strict=True))
-        return self._policy.generate(texts, seeds, **given)
-
-
-def _won_lines(rollouts: Sequence[Rollout], config: Config, texts: dict[Seed, str]) -> Iterator[dict[str, Any]]:
-    """The actions of won episodes, without those that the environment did not take."""
-    for rollout in rollouts:
-        if not rollout.outcome:
-            continue
-        episode = (config.evaluation.seed, task_key(rollout.task), rollout.index, STAGES.index("act"))
-        for number, turn in enumerate(rollout.turns_of("act")):
-            if turn.well_formed and turn.admissible:
-                yield {
-                    "prompt": texts[(*episode, number)],
-                    "completion": turn.text,
-                    "game": rollout.task.game,
-                    "pass": rollout.index,
-                }
 
 
 def _begin(out: Path, config: Config, environment: VectorEnvironment, method: Method, about: dict[str, Any]) -> None:

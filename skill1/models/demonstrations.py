@@ -14,9 +14,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, StrictBool, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, StrictBool, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from skill1.records import Stage
@@ -24,16 +24,15 @@ from skill1.registry import ConfigError
 from skill1.store.atomic import replace_file
 
 MANIFEST = "manifest.json"
-_Text = Annotated[str, StringConstraints(pattern=r"\S")]
 
 
 @checked_dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="ignore"))
 class Call:
-    """One call of a chat and its answer. Raises pydantic's ValidationError for a text without a visible character."""
+    """One call of a chat and its answer."""
 
     stage: Stage = "act"
-    prompt: _Text
-    completion: _Text
+    prompt: str
+    completion: str
     learn: StrictBool = True
 
 
@@ -131,6 +130,10 @@ def _calls(tree: Any, place: str) -> tuple[Call, ...]:
         raise ConfigError(
             f'{place}: needs calls with the texts "prompt" and "completion" ({where}: {first["msg"]})'
         ) from None
+    for number, call in enumerate(calls):
+        blank = (not number and not call.prompt.strip(), call.learn and not call.completion.strip())
+        if any(blank):
+            raise ConfigError(f"{place}: the {'prompt' if blank[0] else 'completion'} of call {number + 1} is empty")
     if not any(call.learn for call in calls):
         raise ConfigError(f'{place}: not one call is to be learnt ("learn" is false everywhere)')
     return calls

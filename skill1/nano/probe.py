@@ -1,6 +1,7 @@
 """Does the policy follow its skill? First moves and success with a relevant, an irrelevant and no skill. Ours.
 
-The arms are the environment's (`alfworld.facts`, `webshop.facts`); each has "none", "relevant" and "irrelevant". A
+The arms are those of the environment's nano world (`alfworld.facts`, `webshop.facts`) or of its expert
+(`models.experts.probing`); each has "none", "relevant" and "irrelevant". A
 first move follows a skill if it is the one that the skill is about; without a skill, the one of the relevant skill.
 All arms play the same games with the same random streams, so differences are paired by game.
 """
@@ -8,7 +9,7 @@ All arms play the same games with the same random streams, so differences are pa
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,22 +18,39 @@ import pandas as pd
 from skill1.config import Config
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import environment_spec
-from skill1.nano.world import nano_of
+from skill1.nano.world import DrawArms, nano_of
 from skill1.play import jobs, play
 from skill1.policy import Policy
-from skill1.records import Task
+from skill1.records import Rollout, Task
 from skill1.rollout import Ask, Episode, Stages
 from skill1.stats import Estimate, bootstrap_mean, paired_difference
 
 MIN_FOLLOWING = 0.3  # gate: share of first moves, relevant - none
 MIN_GAIN = 0.08  # gate: success, relevant - none and relevant - irrelevant
-# what the gate asks for -> arm, arm it is compared with, column, least difference (None: only reported)
+# what the gate asks for -> arm, arm it is compared with, column, which least difference (None: only reported)
 _GATE = {
-    "following: relevant - none": ("relevant", "none", "followed", MIN_FOLLOWING),
-    "success: relevant - none": ("relevant", "none", "won", MIN_GAIN),
-    "success: relevant - irrelevant": ("relevant", "irrelevant", "won", MIN_GAIN),
+    "following: relevant - none": ("relevant", "none", "followed", "following"),
+    "success: relevant - none": ("relevant", "none", "won", "gain"),
+    "success: relevant - irrelevant": ("relevant", "irrelevant", "won", "gain"),
     "following an irrelevant skill: irrelevant - none": ("irrelevant", "none", "followed_irrelevant", None),
 }
+_LEAST = {"following": MIN_FOLLOWING, "gain": MIN_GAIN}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arms:
+    """What a probe shows, and how it is seen that it was followed."""
+
+    draw: DrawArms
+    write: Callable[[Any], str]  # what is drawn -> the strategy that is shown
+    followed: Callable[[Any, Rollout], bool]  # whether an episode's first move is the one that it is about
+    least: Mapping[str, float]  # what the gate asks for: "following", "gain"
+
+
+def nano_arms(environment: str) -> Arms:
+    """Return those of an environment's nano world. Raises ConfigError as `nano_of`."""
+    world = nano_of(environment)
+    return Arms(draw=world.draw_arms, write=world.prompts().write_skill, followed=world.followed, least=_LEAST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +87,24 @@ class Injected(Stages):
 
 
 def probe(
-    policy: Policy, environment: VectorEnvironment, config: Config, *, split: str, passes: int, progress: bool = False
+    policy: Policy,
+    environment: VectorEnvironment,
+    config: Config,
+    arms: Arms,
+    *,
+    split: str,
+    passes: int,
+    progress: bool = False,
 ) -> ProbeReport:
-    """Play all arms.
-
-    Raises:
-        ConfigError: the environment has no nano world.
-        DataError: the split's tasks have no fitting train tasks (see the environment's `draw_arms`).
-    """
-    world, spec = nano_of(config.environment.name), environment_spec(config.environment.name)
+    """Play all arms. Raises DataError if the split's tasks have no fitting train tasks."""
+    spec = environment_spec(config.environment.name)
     train, tasks = environment.tasks(config.environment.train_split), environment.tasks(split)
-    probed, drawn = world.draw_arms(environment, train, tasks, passes, random.Random(config.evaluation.seed))
-    todo, prompts, frames = jobs(probed, passes), world.prompts(), []
+    probed, drawn = arms.draw(environment, train, tasks, passes, random.Random(config.evaluation.seed))
+    todo, frames = jobs(probed, passes), []
     for arm in drawn[0]:
         shown = [draw[arm] for draw in drawn]
         skills = {
-            (job.task, job.number): prompts.write_skill(fact) if fact else ""
-            for job, fact in zip(todo, shown, strict=True)
+            (job.task, job.number): arms.write(fact) if fact else "" for job, fact in zip(todo, shown, strict=True)
         }
         rollouts = play(todo, policy, environment, Injected(skills), config, progress=progress)
         frames.append(
@@ -97,17 +116,21 @@ def probe(
                     "won": float(r.outcome),
                     **({"score": r.score} if spec.graded else {}),  # elsewhere it is success
                     "steps": r.steps,
-                    "followed": float(world.followed(draw[arm] or draw["relevant"], r)),
-                    "followed_irrelevant": float(world.followed(draw["irrelevant"], r)),
+                    "followed": float(arms.followed(draw[arm] or draw["relevant"], r)),
+                    "followed_irrelevant": float(arms.followed(draw["irrelevant"], r)),
                 }
                 for job, r, draw in zip(todo, rollouts, drawn, strict=True)
             )
         )
-    return judge(pd.concat(frames, ignore_index=True))
+    return judge(pd.concat(frames, ignore_index=True), arms.least)
 
 
-def judge(frame: pd.DataFrame) -> ProbeReport:
-    """Estimate every arm, and whether the policy follows relevant skills and gains by their content."""
+def judge(frame: pd.DataFrame, least: Mapping[str, float] = _LEAST) -> ProbeReport:
+    """Estimate every arm, and whether the policy follows relevant skills and gains by their content.
+
+    Args:
+        least: differences that the gate asks for, beside being above 0 significantly.
+    """
     columns = {"success": "won", "score": "score", "followed": "followed"}
     arms = {
         arm: {name: bootstrap_mean(part[column], part["game"]) for name, column in columns.items() if column in part}
@@ -118,5 +141,5 @@ def judge(frame: pd.DataFrame) -> ProbeReport:
         name: paired_difference(by_arm[arm][column], by_arm[other][column])
         for name, (arm, other, column, _) in _GATE.items()
     }
-    asked = [(gate[name], least) for name, (*_, least) in _GATE.items() if least is not None]
-    return ProbeReport(frame, arms, gate, all(e.value >= least and e.low > 0 for e, least in asked))
+    asked = [(gate[name], least[which]) for name, (*_, which) in _GATE.items() if which is not None]
+    return ProbeReport(frame, arms, gate, all(e.value >= lowest and e.low > 0 for e, lowest in asked))

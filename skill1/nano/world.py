@@ -29,7 +29,7 @@ from skill1.records import Rollout, Task
 from skill1.registry import ConfigError, find
 from skill1.store.run_directory import RunError
 
-Draw = dict[str, Fact | None]  # arm of the probe -> what it shows in one episode, None for nothing
+Draw = dict[str, Any]  # arm of the probe -> what it shows in one episode (here a `Fact`), None for nothing
 DrawArms = Callable[
     [VectorEnvironment, Sequence[Task], Sequence[Task], int, random.Random], tuple[list[Task], list[Draw]]
 ]

@@ -62,5 +62,6 @@ ALFWORLD = EnvironmentSpec(
     kinds=("pick_and_place", "look_at_obj_in_light", "clean", "heat", "cool", "examine"),
     kind_of=kind_of,
     generator="skill1.envs.alfworld.generate:GENERATOR",
+    expert="skill1.models.experts.alfworld:HomeExpert",
     nano="skill1.nano.alfworld:NANO",
 )

@@ -1,0 +1,1 @@
+"""Environments' experts for `skill1 demonstrate --by expert`, each named by its `EnvironmentSpec.expert`."""
