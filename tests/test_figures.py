@@ -227,10 +227,3 @@ def test_a_run_without_a_library_has_no_library_figures(run: RunDirectory) -> No
     for draw in (figures.library_growth, figures.utilities):
         with pytest.raises(ValueError, match="no_library.*has no library"):
             draw(plain)
-
-
-def test_nothing_to_draw_is_an_error(frames: dict) -> None:
-    with pytest.raises(ValueError, match="no outcomes"):
-        figures.demo_summary({}, ALFWORLD)
-    with pytest.raises(ValueError, match="before"):
-        figures.category_dots({"before": frames["before"].head(0)}, ALFWORLD)

@@ -52,8 +52,8 @@ def replayed(study: LibraryRun):
 
 
 DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
-    "lives": figures.lives,
-    "conflicts": lambda study: figures.conflict(study, conflicts(study)),
+    "lives": figures.lifetimes,
+    "conflicts": lambda study: figures.conflicts(study, conflicts(study)),
     "map": lambda study: figures.library_map(library_map.places({"full": study}), ["full"]),
 }
 
@@ -73,7 +73,7 @@ def labels(figure: Figure, panel: int) -> list[str]:
 
 
 def test_lives_shows_ages_utilities_and_the_retired(study: LibraryRun) -> None:
-    figure = figures.lives(study)
+    figure = figures.lifetimes(study)
     ages, utility, retired = figure.axes
     assert sum(patch.get_height() for patch in ages.patches) == 20
     age = study.steps - study.alive["admitted"]
@@ -93,7 +93,7 @@ def test_lives_shows_ages_utilities_and_the_retired(study: LibraryRun) -> None:
 
 
 def test_without_retirement_there_is_no_panel_of_it(quiet: LibraryRun) -> None:
-    figure = figures.lives(quiet)
+    figure = figures.lifetimes(quiet)
     assert len(figure.axes) == 2
     assert labels(figure, 0) == ["retrieved (n = 1)", "never retrieved (n = 0)"]
     colours = {patch.get_facecolor() for patch in figure.axes[0].patches}
@@ -103,19 +103,19 @@ def test_without_retirement_there_is_no_panel_of_it(quiet: LibraryRun) -> None:
 def test_a_library_that_was_never_used_can_be_drawn(tmp_path: Path) -> None:
     steps = [[rollout(outcome=1.0, lesson=(word, word)) for word in ("mug", "egg")], [rollout()]]
     study = read(write_run(tmp_path / "run", steps, config()).path)
-    figure = figures.lives(study)
+    figure = figures.lifetimes(study)
     assert labels(figure, 0) == ["retrieved (n = 0)", "never retrieved (n = 2)"]
-    drawn = figures.use(study, library_study.concentration(study)).axes[1].lines[0]
+    drawn = figures.concentration(study, library_study.concentration(study)).axes[1].lines[0]
     assert drawn.get_ydata().tolist() == [100, 100]
-    figures.conflict(study, conflicts(study))
+    figures.conflicts(study, conflicts(study))
     assert chosen(study).empty
     table = library_study.counterfactual(study, [1])
-    assert np.isnan(figures.smaller(table).axes[0].lines[0].get_ydata()).all()
+    assert np.isnan(figures.counterfactual(table).axes[0].lines[0].get_ydata()).all()
 
 
 def test_use_shows_the_table(study: LibraryRun) -> None:
     table = library_study.concentration(study)
-    figure = figures.use(study, table)
+    figure = figures.concentration(study, table)
     drawn = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     for label, column in (("retrieved", "retrieved_effective"), ("shown", "shown_effective")):
         assert np.array_equal(drawn[label], table[column], equal_nan=True)
@@ -124,7 +124,7 @@ def test_use_shows_the_table(study: LibraryRun) -> None:
 
 def test_pays_shows_differences_and_sizes(study: LibraryRun) -> None:
     table = chosen(study)
-    figure = figures.pays(table)
+    figure = figures.payoffs(table)
     drawn = np.concatenate([np.column_stack(c.lines[0].get_data()) for c in figure.axes[0].containers])
     assert np.allclose(drawn, np.column_stack([100 * table["difference"], range(len(table))]))
     first = table.iloc[0]
@@ -132,19 +132,17 @@ def test_pays_shows_differences_and_sizes(study: LibraryRun) -> None:
     assert text == f"{first['strategy']}  (n = {first['shown']:.0f} in {first['informative']})"
     segment = figure.axes[0].collections[0].get_segments()[0]
     assert np.allclose(segment[:, 0], [100 * first["low"], 100 * first["high"]])
-    with pytest.raises(ValueError, match="no skill has enough"):
-        figures.pays(table.head(0))
 
 
 def test_long_skills_are_cut(study: LibraryRun) -> None:
     table = chosen(study).assign(strategy="look in the\nsink " * 20)
-    text = figures.pays(table).axes[0].get_yticklabels()[0].get_text().partition("  (n")[0]
+    text = figures.payoffs(table).axes[0].get_yticklabels()[0].get_text().partition("  (n")[0]
     assert len(text) == 46 and text.endswith("…") and "\n" not in text
 
 
 def test_conflict_shows_shares(study: LibraryRun, quiet: LibraryRun) -> None:
     found = conflicts(study)
-    [axes] = figures.conflict(study, found).axes
+    [axes] = figures.conflicts(study, found).axes
     chosen = library_payoff.selections(found)
     last = chosen[chosen["step"] == study.steps]  # ten steps: one a bin
     drawn = {line.get_label(): line for line in axes.lines}
@@ -152,25 +150,23 @@ def test_conflict_shows_shares(study: LibraryRun, quiet: LibraryRun) -> None:
     assert drawn["selected"].get_ydata()[-1] == pytest.approx(100 * last["leads"].mean())
     assert drawn["at random"].get_ydata()[-1] == pytest.approx(100 * last["chance"].mean())
     assert axes.collections[0].get_sizes().tolist() == chosen.groupby("step").size().tolist()
-    figures.conflict(quiet, conflicts(quiet))  # one candidate at most: an empty panel
+    figures.conflicts(quiet, conflicts(quiet))  # one candidate at most: an empty panel
 
 
 def test_smaller_shows_the_counterfactual(study: LibraryRun) -> None:
     table = replayed(study)
     assert table["retrievals"].is_monotonic_increasing and table["retrievals"].iloc[-1] > 0
-    lines = figures.smaller(table).axes[0].lines
-    assert [text.get_text() for text in figures.smaller(table).axes[0].get_xticklabels()] == ["5", "10", "20"]
+    lines = figures.counterfactual(table).axes[0].lines
+    assert [text.get_text() for text in figures.counterfactual(table).axes[0].get_xticklabels()] == ["5", "10", "20"]
     for line, column in zip(lines, ("retrievals", "shown", "won"), strict=True):
         assert list(line.get_ydata()) == list(100 * table[column][::-1])
-    with pytest.raises(ValueError, match="too small to halve"):
-        figures.smaller(table.head(0))
 
 
 def test_saturated_draws_every_run_once(study: LibraryRun, tmp_path: Path) -> None:
     other = play_run(tmp_path / "other", config(library__capacity=20, train__seed=1), steps=10, right=0.4, seed=1)
     larger = play_run(tmp_path / "larger", config(library__capacity=40), steps=10, right=0.4)
     curves = library_study.saturation([study.run, other, larger])
-    figure = figures.saturated(curves)
+    figure = figures.saturation(curves)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["capacity 40", "capacity 20 (2 runs)"]
     for panel, column in enumerate(("reward", "mean_utility", "retired")):
         last = curves.groupby("run", sort=False)[column].last() * (100 if column == "reward" else 1)

@@ -325,7 +325,7 @@ def test_the_difference_is_that_of_regression_with_a_term_per_group(played: Libr
     found = library_payoff.paired_effect(treated, played.episodes)
     frame = pd.DataFrame({"t": treated.astype(float), "y": played.episodes["outcome"], "g": played.episodes["place"]})
     within = frame[["t", "y"]] - frame.groupby("g")[["t", "y"]].transform("mean")
-    assert found.value == pytest.approx((within["t"] * within["y"]).sum() / (within["t"] ** 2).sum())
+    assert found["difference"] == pytest.approx((within["t"] * within["y"]).sum() / (within["t"] ** 2).sum())
 
 
 def test_the_task_s_difficulty_cancels() -> None:
@@ -333,9 +333,9 @@ def test_the_task_s_difficulty_cancels() -> None:
     episodes = pd.DataFrame({"place": [0] * 4 + [1] * 4 + [2] * 4, "outcome": [1.0] * 4 + [0.0] * 4 + [1.0, 0, 1, 0]})
     treated = pd.Series([True] * 3 + [False] + [True] + [False] * 3 + [True, True, False, False])
     assert episodes.loc[treated, "outcome"].mean() > episodes.loc[~treated, "outcome"].mean()
-    assert library_payoff.paired_effect(treated, episodes).value == 0
-    assert library_payoff.paired_effect(treated.head(8), episodes) is None  # no group with both outcomes
-    assert library_payoff.paired_effect(pd.Series(False, index=episodes.index), episodes) is None
+    assert library_payoff.paired_effect(treated, episodes)["difference"] == 0
+    for nothing in (treated.head(8), treated & False):  # no group with both outcomes, nobody treated
+        assert math.isnan(library_payoff.paired_effect(nothing, episodes)["difference"])
 
 
 def test_skills_that_name_the_right_place_pay(played: LibraryRun) -> None:

@@ -11,8 +11,8 @@ from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
 from test_notebooks import NOTEBOOKS, shown
 
 from skill1.analysis.chosen import choose_run, choose_study
-from skill1.analysis.comparison import write_summary
-from skill1.analysis.scores import ceiling_note, score_table
+from skill1.analysis.comparison import success_table, write_summary
+from skill1.analysis.scores import ceiling_note
 from skill1.analysis.tour import ScriptedPolicy
 from skill1.config import ConfigError, flatten, load_config
 from skill1.envs.base import DataError
@@ -118,7 +118,8 @@ def test_a_run_trains_validates_and_is_evaluated(trained):
     assert evaluation.split == "test" and len(frame) == 24 and frame["game"].str.startswith("synthetic/").all()
     assert (frame["won"] == (frame["score"] == 1.0)).all() and frame["score"].between(0, 1).all()
     assert set(evaluation.summary["categories"]) == set(frame["category"])
-    assert ceiling_note(trained, {"after": frame}).startswith("Ceiling: 12 of the 12 goals evaluated (100.0 %)")
+    ceiling = ceiling_note(run.config.environment, frame["game"], "evaluated")
+    assert ceiling.startswith("Ceiling: 12 of the 12 goals evaluated (100.0 %)")
 
 
 def test_a_resumed_run_refuses_another_shop(shopper, tmp_path):
@@ -209,7 +210,7 @@ def test_scores_are_shown_beside_success(trained):
     frame = RunDirectory.open(trained).evaluations("validation").iloc[:4].copy()
     frame = frame.assign(game=["a", "a", "b", "b"], split="test", won=[True, False, False, False],
                          score=[1.0, 0.5, 0.25, 0.25])  # fmt: skip
-    row = score_table({"after": frame}, WEBSHOP).loc[("test", "after")]
+    [row] = success_table({"after": frame}, WEBSHOP).to_dict("records")
     assert (row["success %"], row["goals"], row["passes"]) == (25.0, 2, 1)
     assert row["score, 95 % over goals"] == "50.0 [25.0, 75.0]"  # goals' means .75 and .25
 

@@ -12,6 +12,7 @@ p values are adjusted by Holm within a split: over Table 2's ablations, and apar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from statsmodels.stats.power import TTestIndPower
 from skill1.analysis import arms
 from skill1.analysis.arms import by_seed
 from skill1.analysis.published import LABEL, OVERALL, published
-from skill1.analysis.study import Study, remembered
+from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import display_table, interval, number, p_text, p_value, plural, with_interval
 from skill1.analysis.variants import PLAIN, REFERENCE, label
 from skill1.stats import (
@@ -74,9 +75,9 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     return found | {"games": games, "seeds": len(first), "reference_seeds": len(second)}
 
 
-@remembered
+@cached_table
 def effects(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
-    """Every variant against full, or every method against another one, on the same games, overall, in points (`compare`).
+    """Compare every variant with full, or every method with another one, on the same games, overall, in points.
 
     Args:
         reference: "full", or the method (plain GRPO) that full and the baselines are compared with; ablations are not.
@@ -98,13 +99,13 @@ def effects(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
             rows.append(keys | compare(part[variant], part[reference]))
     table = pd.DataFrame(rows)
     for name in ("games", "seeds"):
-        table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(_holm)
+        table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(adjusted)
     theirs = published_points(study, reference).set_index("variant")["points"]
     return table.assign(published=table["variant"].map(theirs).astype(float))
 
 
 def published_points(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
-    """Published differences in overall success from a variant, each within its table: columns table, variant, points.
+    """List published differences in overall success from a variant, each within its table: table, variant, points.
 
     Once per variant: Table 2's ablations, then Table 1's methods.
     """
@@ -120,7 +121,7 @@ def published_points(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
 
 
 def significant(row: Any) -> bool:
-    """Whether a row of `effects` differs significantly.
+    """Tell whether a row of `effects` differs significantly.
 
     It does if Welch's p over the seeds, adjusted, is below 5 % and the two-level interval excludes 0.
     """
@@ -129,33 +130,43 @@ def significant(row: Any) -> bool:
 
 def effect_table(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
     """Format `effects` for display."""
-    tidy, tasks = effects(study, reference), study.environment.tasks
-    cells = {
+    return points_table(study, effects(study, reference), ["split", "variant"])
+
+
+def grpo_table(study: Study) -> pd.DataFrame | None:
+    """Format full and the baselines against plain GRPO; None in a study without GRPO or without other baselines."""
+    plain = next((name for name in PLAIN if name in study.variants), None)
+    return None if plain is None or len(_methods(study, plain)) < 2 else effect_table(study, plain)
+
+
+def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Format differences in points for display: `effects`, `library_share` or `per_category.gains`."""
+    tasks = study.environment.tasks
+    p, heading = ("games_holm", "p (Holm)") if "games_holm" in tidy else ("games_p", "p")
+    cells: dict[str, Callable[[Any], Any]] = {
         "points": lambda row: number(row.points, "+.1f"),
         f"these runs, new {tasks}": lambda row: interval(row.games_low, row.games_high),
-        "p (Holm)": lambda row: p_value(row.games_holm),
+        heading: lambda row: p_value(getattr(row, p)),
         f"new runs, these {tasks} (Welch)": lambda row: interval(row.seeds_low, row.seeds_high),
         "p (Holm), seeds": lambda row: p_value(row.seeds_holm),
         f"new runs, new {tasks}": lambda row: interval(row.both_low, row.both_high),
         tasks: lambda row: row.games,
         "seeds": lambda row: f"{row.seeds} against {row.reference_seeds}",
+        f"{LABEL}, points": lambda row: number(row.published, "+.1f"),
     }
-    if tidy["published"].notna().any():
-        cells[f"{LABEL}, points"] = lambda row: number(row.published, "+.1f")
-    return display_table(tidy.assign(variant=tidy["variant"].map(label)), ["split", "variant"], cells)
-
-
-def grpo_table(study: Study) -> pd.DataFrame | None:
-    """Full and the baselines against plain GRPO, for display; None in a study without GRPO or without other baselines."""
-    plain = next((name for name in PLAIN if name in study.variants), None)
-    return None if plain is None or len(_methods(study, plain)) < 2 else effect_table(study, plain)
+    if "seeds_holm" not in tidy:
+        del cells[f"new runs, these {tasks} (Welch)"], cells["p (Holm), seeds"]
+        cells["seeds"] = lambda row: row.seeds
+    if "published" not in tidy or tidy["published"].isna().all():
+        del cells[f"{LABEL}, points"]
+    return display_table(tidy.assign(variant=tidy["variant"].map(label)), keys, cells)
 
 
 # -- the library's share ----------------------------------------------------------------------------------------------
 
 
 def library_share(study: Study) -> pd.DataFrame:
-    """Each trained policy with its library against the same policy with it withheld, in points. This is no ablation.
+    """Compare each trained policy with its library with the same policy without it, in points. This is no ablation.
 
     Returns:
         Columns split, variant, points; games_low, games_high, games_p (these runs); both_low, both_high (bootstrap over
@@ -183,26 +194,11 @@ def library_share(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Format `library_share` or `per_category.gains` for display."""
-    tasks = study.environment.tasks
-    p, heading = ("games_holm", "p (Holm)") if "games_holm" in tidy else ("games_p", "p")
-    cells = {
-        "points": lambda row: number(row.points, "+.1f"),
-        f"these runs, new {tasks}": lambda row: interval(row.games_low, row.games_high),
-        f"new runs, new {tasks}": lambda row: interval(row.both_low, row.both_high),
-        heading: lambda row: p_value(getattr(row, p)),
-        tasks: lambda row: row.games,
-        "seeds": lambda row: row.seeds,
-    }
-    return display_table(tidy.assign(variant=tidy["variant"].map(label)), keys, cells)
-
-
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 
 def resolution(study: Study) -> pd.DataFrame:
-    """The smallest drop from full's success that this study detects in 80 % of the cases (two-sided test at 5 %).
+    """Compute the smallest drop from full's success that is detected in 80 % of such studies (two-sided test at 5 %).
 
     Returns:
         One row per split: games, passes, seeds (of full), success of full (%), seed_std (points, pooled
@@ -211,29 +207,24 @@ def resolution(study: Study) -> pd.DataFrame:
         as the unit (if_runs: the one for claims about a method). NaN: not even a drop to 0 is detected, or too few
         seeds.
     """
-    tidy = arms.results(study)
-    tidy = tidy[tidy["category"] == OVERALL]
-    rows = []
-    for split, part in tidy.groupby("split", sort=False):
-        full = part[part["variant"] == _reference(study)].iloc[0]
-        games, passes, seeds = (int(full[name]) for name in ("games", "passes", "seeds"))
-        several = part[part["seeds"] > 1]
-        freedom = several["seeds"] - 1
-        spread = float(np.sqrt((several["seed_std"] ** 2 * freedom).sum() / freedom.sum())) if len(several) else np.nan
-        rows.append(
-            {
-                "split": split,
-                "games": games,
-                "passes": passes,
-                "seeds": seeds,
-                "success of full": full["value"],
-                "seed_std": spread,
-                "if_episodes": _drop(games * passes * seeds, full["value"] / 100),
-                "if_games": _drop(games, full["value"] / 100),
-                "if_runs": _drop_over_seeds(seeds, spread),
-            }
-        )
-    return pd.DataFrame(rows).set_index("split")
+    tidy = arms.results(study).query("category == @OVERALL")
+    tidy["freedom"] = tidy["seeds"] - 1
+    tidy["squares"] = tidy["freedom"] * tidy["seed_std"] ** 2
+    pooled = tidy[tidy["seeds"] > 1].groupby("split")[["squares", "freedom"]].sum()
+    full = tidy[tidy["variant"] == _reference(study)].set_index("split").rename(columns={"value": "success of full"})
+    full["seed_std"] = np.sqrt(pooled["squares"] / pooled["freedom"])
+    rates, games, episodes = (
+        full["success of full"] / 100,
+        full["games"],
+        full[["games", "passes", "seeds"]].prod(axis=1),
+    )
+    limits = {
+        "if_episodes": map(_drop, episodes, rates),
+        "if_games": map(_drop, games, rates),
+        "if_runs": map(_drop_over_seeds, full["seeds"], full["seed_std"]),
+    }
+    full = full.assign(**{name: list(drops) for name, drops in limits.items()})
+    return full[["games", "passes", "seeds", "success of full", "seed_std", *limits]]
 
 
 def summary(study: Study) -> str:
@@ -268,24 +259,29 @@ def kind(variant: str) -> str:
     return ABLATION if variant in set(published("table2")["variant"]) else BASELINE
 
 
+def adjusted(p_values: pd.Series) -> pd.Series:
+    """Adjust p values by Holm over those that are not NaN."""
+    known = p_values.dropna()
+    return pd.Series(holm(known) if len(known) else [], index=known.index, dtype=float).reindex(p_values.index)
+
+
 def _reference(study: Study) -> str:
     if REFERENCE not in study.variants:
-        there = ", ".join(study.variants)
-        raise RunError(
-            f"the study {study.path} has no finished run of {REFERENCE} to compare with (it has {there}): "
-            f"add it with `skill1 sweep --name {study.name} --variants {REFERENCE}` and the study's other settings"
-        )
+        there = f"no finished run of {REFERENCE} to compare with (it has {', '.join(study.variants)}): add it"
+        raise RunError(f"the study {study.path} has {there} with {_sweep(study, REFERENCE)}")
     return REFERENCE
 
 
 def _compared(study: Study) -> list[str]:
     others = [variant for variant in study.variants if variant != _reference(study)]
     if not others:
-        raise RunError(
-            f"the study {study.path} has {REFERENCE} alone: add variants to compare it with, e.g. "
-            f"`skill1 sweep --name {study.name} --variants no_library` and the study's other settings"
-        )
+        there = f"{REFERENCE} alone: add variants to compare it with, e.g."
+        raise RunError(f"the study {study.path} has {there} {_sweep(study, 'no_library')}")
     return others
+
+
+def _sweep(study: Study, variant: str) -> str:
+    return f"`skill1 sweep --name {study.name} --variants {variant}` and the study's other settings"
 
 
 def _methods(study: Study, reference: str) -> list[str]:
@@ -299,12 +295,6 @@ def _bounds(name: str, estimate: Estimate | None) -> dict[str, float]:
         return dict.fromkeys((f"{name}_low", f"{name}_high", f"{name}_p"), np.nan)
     bounds = {f"{name}_low": 100 * estimate.low, f"{name}_high": 100 * estimate.high}
     return bounds if estimate.p_value is None else bounds | {f"{name}_p": estimate.p_value}
-
-
-def _holm(p_values: pd.Series) -> pd.Series:
-    """Adjusted p of those that there are."""
-    known = p_values.dropna()
-    return pd.Series(holm(known) if len(known) else [], index=known.index, dtype=float).reindex(p_values.index)
 
 
 def _drop(n: int, rate: float) -> float:

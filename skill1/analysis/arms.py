@@ -4,8 +4,8 @@
     untrained   before training: one policy for all runs, evaluated in each of them
     withheld    after training, with the library withheld; no variant's own result
 
-An evaluation says which library was at hand ("step60", "none"); "none" is the own result of variants that never have one
-and the withheld one of all others. Every run must have played the same games in as many passes, so that whatever is
+An evaluation says which library was at hand ("step60", "none"); "none" is the own result of variants that never have
+one and the withheld one of all others. Every run must have played the same games in as many passes, so that whatever is
 compared is compared on the same games.
 """
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from skill1.analysis import variants
+from skill1.analysis import tables, variants
 from skill1.analysis.published import OVERALL
-from skill1.analysis.study import Study, remembered
+from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import plural
 from skill1.analysis.variants import UNTRAINED
 from skill1.stats import Estimate, bootstrap_mean, success_rate
@@ -24,30 +24,30 @@ from skill1.store.run_directory import RunError
 
 
 def keeps_skills(study: Study) -> set[str]:
-    """The variants that have a library or bank: those with an evaluation that names one."""
+    """Find the variants that have a library or bank: those with an evaluation that names one."""
     frame = study.evaluations
     return set(frame.loc[frame["library"] != "none", "variant"])
 
 
 def own(study: Study) -> pd.DataFrame:
-    """Every run's own result: the rows of `study.evaluations` after training, with its own library if it has one.
+    """Select every run's own result: its rows of `study.evaluations` after training, with its library if it has one.
 
     Raises:
         RunError: a run has no such evaluation, another last step than the others, or other games or passes.
     """
-    frame = _after(study)
+    frame = _after_training(study)
     mine = np.where(frame["variant"].isin(keeps_skills(study)), "step" + frame["step"].astype(str), "none")
-    return _alike(study, frame[frame["library"] == mine], "evaluation after training with its own library")
+    return _require_same_games(study, frame[frame["library"] == mine], "evaluation after training with its own library")
 
 
 def withheld(study: Study) -> pd.DataFrame:
-    """Trained policies of variants with a library, played without it; no rows of runs without such an evaluation."""
-    frame = _after(study)
+    """Select trained policies of variants with a library, played without it; no rows of runs not so evaluated."""
+    frame = _after_training(study)
     return frame[(frame["library"] == "none") & frame["variant"].isin(keeps_skills(study))]
 
 
 def untrained(study: Study) -> pd.DataFrame:
-    """Outcomes before training, of all runs, as one arm: `variant` is "untrained".
+    """Select outcomes before training, of all runs, as one arm: `variant` is "untrained".
 
     All runs start from the same policy, so a run's seed is no training seed here: runs repeat each other like passes.
 
@@ -55,12 +55,14 @@ def untrained(study: Study) -> pd.DataFrame:
         RunError: a run has no such evaluation, or other games or passes than the others.
     """
     frame = study.evaluations
-    before = _alike(study, frame[frame["step"] == 0], "evaluation before training (02_evaluate with baseline = true)")
+    before = _require_same_games(
+        study, frame[frame["step"] == 0], "evaluation before training (02_evaluate with baseline = true)"
+    )
     return before.assign(variant=UNTRAINED)
 
 
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
-    """(seeds, games) table of one arm's success: the mean over passes of each game; the untrained policy is one row."""
+    """Average one arm's success over passes: a (seeds, games) table, of one row for the untrained policy."""
     seeds = np.zeros(len(frame), dtype=int) if _is_untrained(frame) else frame["seed"].to_numpy()
     return frame.assign(seed=seeds, won=frame["won"].astype(float)).pivot_table(
         index="seed", columns="game", values="won", aggfunc="mean"
@@ -68,17 +70,24 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def categories(study: Study, frame: pd.DataFrame) -> list[str]:
-    """Overall, then the categories present, in the environment's order."""
+    """List Overall, then the categories present, in the environment's order."""
     return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
 
 
 def of_category(frame: pd.DataFrame, category: str) -> pd.DataFrame:
-    """Outcomes of a category; all of them for Overall."""
+    """Select the outcomes of a category; all of them for Overall."""
     return frame if category == OVERALL else frame[frame["category"] == category]
 
 
+def mean_over_games(values: pd.Series, games: pd.Series, seeds: pd.Series | None = None) -> Estimate:
+    """Take the mean as `bootstrap_mean` does, with NaN bounds for a single game."""
+    if games.nunique() > 1:
+        return bootstrap_mean(values, games, seeds)
+    return Estimate(float(values.mean()), np.nan, np.nan, 1, 0.95, "single game")
+
+
 def rates(study: Study, frame: pd.DataFrame, measure: str = "success") -> pd.DataFrame:
-    """Success, or the score, of arms of a study, per split, variant and category.
+    """Compute success, or the score, of arms of a study, per split, variant and category.
 
     The mean over seeds, games and passes with its 95 % interval: bootstrap over seeds and games, over games alone for a
     single seed and for the untrained policy. Of success, Wilson over games where all games have the same rate; of the
@@ -92,32 +101,31 @@ def rates(study: Study, frame: pd.DataFrame, measure: str = "success") -> pd.Dat
         Columns split, variant, category (Overall first), value, low, high, seed_std (of success: unbiased, over the
         seeds' rates; NaN for fewer than two), all in percent; games, passes, seeds (0 for the untrained policy).
     """
-    rows = []
-    for split in study.environment.ordered_splits(frame["split"]):
-        for variant in variants.order(frame["variant"]):
-            part = frame[(frame["split"] == split) & (frame["variant"] == variant)]
-            rows += [
-                {"split": split, "variant": variant, "category": category} | _rate(of_category(part, category), measure)
-                for category in categories(study, part)
-            ]
-    return pd.DataFrame(rows)
+    parts = [
+        (split, variant, frame[(frame["split"] == split) & (frame["variant"] == variant)])
+        for split in study.environment.ordered_splits(frame["split"])
+        for variant in variants.order(frame["variant"])
+    ]
+    return pd.DataFrame(
+        {"split": split, "variant": variant, "category": category} | _rate(of_category(part, category), measure)
+        for split, variant, part in parts
+        for category in categories(study, part)
+    )
 
 
-@remembered
+@cached_table
 def results(study: Study, measure: str = "success", *, before: bool = False) -> pd.DataFrame:
-    """`rates` of every variant's own result, or, `before` training, of the untrained policy. Raises as these."""
+    """Compute `rates` of every variant's own result, or `before` training of the untrained policy. Raises as these."""
     return rates(study, untrained(study) if before else own(study), measure)
 
 
 def size(study: Study, split: str) -> str:
-    """ "n = 120 games, 4 passes" of every run on a split."""
-    part, task = study.evaluations[study.evaluations["split"] == split], study.environment
-    passes = plural(part["pass"].nunique(), "pass", "passes")
-    return f"n = {plural(part['game'].nunique(), task.task, task.tasks)}, {passes}"
+    """Say what every run played on a split: "n = 120 games, 4 passes"."""
+    return tables.size(study.evaluations[study.evaluations["split"] == split], study.environment)
 
 
 def overview(study: Study) -> pd.DataFrame:
-    """What the study holds: per variant its seeds, the seeds that are missing, steps, and minutes per run."""
+    """Tabulate what the study holds: per variant its seeds, the seeds that are missing, steps, and minutes per run."""
     runs = pd.DataFrame(study.manifest["runs"])
     minutes = runs["seconds"].map(lambda spent: sum(spent.values()) / 60 if spent else np.nan)
     rows = [
@@ -135,7 +143,7 @@ def overview(study: Study) -> pd.DataFrame:
 
 
 def setting(study: Study) -> str:
-    """What all runs of the study have in common, in a sentence."""
+    """Say in a sentence what all runs of the study have in common."""
     given, task = study.manifest, study.environment
     changed = ", ".join(f"{name} = {value}" for name, value in given["overrides"].items()) or "nothing changed"
     return (
@@ -151,10 +159,8 @@ def _rate(part: pd.DataFrame, measure: str) -> dict[str, float]:
     seeds = part["seed"] if not _is_untrained(part) and part["seed"].nunique() > 1 else None
     if measure == "success":
         estimate = success_rate(part["won"], part["game"], seeds)
-    elif part["game"].nunique() > 1:
-        estimate = bootstrap_mean(part["score"], part["game"], seeds)
     else:
-        estimate = Estimate(part["score"].mean(), np.nan, np.nan, 1, 0.95, "")
+        estimate = mean_over_games(part["score"], part["game"], seeds)
     of_seeds = by_seed(part)
     return {
         "value": 100 * estimate.value,
@@ -167,8 +173,8 @@ def _rate(part: pd.DataFrame, measure: str) -> dict[str, float]:
     }
 
 
-def _after(study: Study) -> pd.DataFrame:
-    """Outcomes of the last evaluated step of every run. Raises RunError if runs differ in it."""
+def _after_training(study: Study) -> pd.DataFrame:
+    """Select outcomes of the last evaluated step of every run. Raises RunError if runs differ in it."""
     frame = study.evaluations[study.evaluations["step"] > 0]
     last = frame.groupby(["variant", "seed"])["step"].max()
     if last.nunique() > 1:
@@ -180,8 +186,8 @@ def _after(study: Study) -> pd.DataFrame:
     return frame[frame["step"] == last.max()]
 
 
-def _alike(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
-    """`frame`, if every run of the study is in it with the same games and passes."""
+def _require_same_games(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return `frame` if every run of the study is in it with the same games and passes, else raise RunError."""
     runs = [(variant, seed) for variant in study.variants for seed in study.seeds(variant)]
     groups = dict(tuple(frame.groupby(["variant", "seed"])))
     first = None

@@ -20,7 +20,7 @@ _RESULTS = Path("results")
 
 
 def choose_study(given: str, environment: str) -> Study:
-    """The collected study in folder `given`, or that of `make reproduce` in the environment at nano scale.
+    """Load the collected study in folder `given`, or that of `make reproduce` in the environment at nano scale.
 
     Raises:
         ConfigError: an unknown environment, or a study of another one.
@@ -39,7 +39,7 @@ def choose_study(given: str, environment: str) -> Study:
 
 
 def choose_run(given: str, environment: str) -> Path:
-    """Run directory `given`, or "results/nano-full-seed0" (in WebShop "results/nano-webshop-full-seed0").
+    """Return run directory `given`, or "results/nano-full-seed0" (in WebShop "results/nano-webshop-full-seed0").
 
     Raises:
         ConfigError: an unknown environment, or a run of another one.

@@ -7,16 +7,19 @@ against the same policy with its skills withheld, on the same games.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from skill1.analysis.arms import mean_over_games
 from skill1.analysis.tables import display_table, interval, p_text, p_value, plural, with_interval
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
 from skill1.evaluate import summarise
-from skill1.stats import Estimate, paired_difference, success_rate, wilson
+from skill1.stats import paired_difference, success_rate, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.store.journal import replace_file
 from skill1.store.run_directory import RunDirectory, RunError
@@ -31,11 +34,11 @@ FIRST_BANK = "after, with the first bank"  # of a skill bank that did not start 
 
 
 def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
-    """All stored evaluations of runs and of other models (`evaluate_model`), to be shown beside each other.
+    """Read all stored evaluations of runs and of other models (`evaluate_model`), to be shown beside each other.
 
     Returns:
         Label -> outcomes (columns of `run_directory.EVALUATION_SCHEMA`), in the order of `paths`. A label begins with
-        the end of the path that tells it from the others: the folder's name, or more of the path where names are equal.
+        the path below the folder that all have in common.
 
     Raises:
         RunError: a path is given twice, or holds neither, or is a run without evaluations.
@@ -57,7 +60,7 @@ def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
 
 
 def environment_of(paths: Sequence[Path]) -> EnvironmentSpec:
-    """The environment of runs and other evaluations. Raises RunError if they have several."""
+    """Find the environment of runs and other evaluations. Raises RunError if they have several."""
     configs = [(EvaluationFolder if is_evaluation(path) else RunDirectory).open(path).config for path in paths]
     found = {config.environment.name: path for config, path in zip(configs, paths, strict=True)}
     if len(found) > 1:
@@ -69,7 +72,8 @@ def environment_of(paths: Sequence[Path]) -> EnvironmentSpec:
 def success_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> pd.DataFrame:
     """Format evaluations for display, a row per split and arm that has it, success in percent with both 95 % intervals.
 
-    The seed of a model that was not trained here is "-".
+    Where the environment is graded also the score: 100 times the mean reward, with its 95 % interval over tasks. The
+    seed of a model that was not trained here is "-".
     """
     parts = [
         (split, label, part)
@@ -77,11 +81,10 @@ def success_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
         for label, frame in frames.items()
         if len(part := frame[frame["split"] == split])
     ]
-    tidy = pd.DataFrame(parts, columns=["split", "evaluation", "outcomes"])
+    tidy, tasks = pd.DataFrame(parts, columns=["split", "evaluation", "outcomes"]), environment.tasks
     tidy["naive"] = [wilson(int(part["won"].sum()), len(part)) for part in tidy["outcomes"]]
-    tasks = environment.tasks
     tidy["clustered"] = [success_rate(part["won"], part["game"]) for part in tidy["outcomes"]]
-    cells = {
+    cells: dict[str, Callable[[Any], Any]] = {
         "success %": lambda row: round(100 * row.naive.value, 1),
         tasks: lambda row: row.clustered.n,
         "passes": lambda row: row.outcomes["pass"].nunique(),
@@ -91,11 +94,14 @@ def success_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
         "Wilson, 95 %": lambda row: interval(100 * row.naive.low, 100 * row.naive.high, ".1f"),
         "steps": lambda row: round(row.outcomes["steps"].mean(), 1),
     }
+    if environment.graded:
+        tidy["score"] = [mean_over_games(100 * part["score"], part["game"]) for part in tidy["outcomes"]]
+        cells[f"score, 95 % over {tasks}"] = lambda row: with_interval(row.score.value, row.score.low, row.score.high)
     return display_table(tidy, ["split", "evaluation"], cells).reset_index()
 
 
 def differences(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Paired differences on the same games, in points, with 95 % interval and permutation p value, per split.
+    """Compute paired differences on the same games, in points, with 95 % interval and permutation p value, per split.
 
     Trained against untrained, and with the library against withheld, as far as `frames` has both sides.
 
@@ -163,16 +169,17 @@ def training_summary(run: RunDirectory) -> str:
     first, last = (100 * part["reward"].mean() for part in (metrics.head(few), metrics.tail(few)))
     size = run.config.rollout.episodes
     lines = [
-        f"* {len(metrics)} of {run.config.train.steps} steps of {size} episodes are done: the first {few} won {first:.1f} % "
-        f"of their episodes, the last {few} won {last:.1f} %."
+        f"* {len(metrics)} of {run.config.train.steps} steps of {size} episodes are done: the first {few} won "
+        f"{first:.1f} % of their episodes, the last {few} won {last:.1f} %."
     ]
     if len(validation):
-        rates = {step: wilson(int(at["won"].sum()), len(at)) for step, at in validation.groupby("step")}
-        start, end = min(rates), max(rates)
+        found = []
+        for step in (validation["step"].min(), validation["step"].max()):
+            won = validation.loc[validation["step"] == step, "won"]
+            rate = wilson(int(won.sum()), len(won))
+            found.append(f"{100 * rate.value:.1f} % {interval(100 * rate.low, 100 * rate.high, '.1f')} at step {step}")
         tasks = environment_spec(run.config.environment.name).tasks
-        lines.append(
-            f"* Validation on {rates[end].n} {tasks}: {_rate(rates[start])} at step {start}, {_rate(rates[end])} at step {end}."
-        )
+        lines.append(f"* Validation on {rate.n} {tasks}: {', '.join(found)}.")
     return "\n".join(lines)
 
 
@@ -180,18 +187,10 @@ def _splits(frames: Mapping[str, pd.DataFrame]) -> list[str]:
     return list(dict.fromkeys(split for frame in frames.values() for split in frame["split"]))
 
 
-def _rate(estimate: Estimate) -> str:
-    value, *bounds = (100 * x for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value:.1f} % {interval(*bounds, '.1f')}"
-
-
 def _names(paths: Sequence[Path]) -> dict[str, Path]:
-    """Paths by as many of their last parts as tell them apart. Raises RunError if one is given twice."""
+    """Paths by what follows the folder that they have in common. Raises RunError if one is given twice."""
     whole = [path.resolve() for path in paths]
     if twice := [path for path in dict.fromkeys(whole) if whole.count(path) > 1]:
         raise RunError(f"{twice[0]} is given twice")
-    for count in range(1, max((len(path.parts) for path in whole), default=0) + 1):
-        names = ["/".join(path.parts[-count:]) for path in whole]
-        if len(set(names)) == len(names):
-            return dict(zip(names, paths, strict=True))
-    return {}
+    common = os.path.commonpath([path.parent for path in whole])
+    return {path.relative_to(common).as_posix(): given for path, given in zip(whole, paths, strict=True)}

@@ -1,11 +1,12 @@
 """What each way to credit does to one real batch of rollouts: to its rows and to the policy gradient.
 
-Every arm credits the same rollouts: the paper; each credit switch by which the released scripts differ, and all of them;
-ablations; GRPO and GiGPO. The gradient is the trainer's own (one update on all rows, ratio 1, no KL, no clipping), so
-lambdas, weights and token means are in it.
+Every arm credits the same rollouts: the paper; each credit switch by which the released scripts differ, and all of
+them; ablations; GRPO and GiGPO. The gradient is the trainer's own (one update on all rows, ratio 1, no KL, no
+clipping), so lambdas, weights and token means are in it.
 
 Differs from a run of an ablation in: its rollouts would be others. Here the calls of a stage that an arm lacks are left
-out of the same rollouts, whose act prompts still show the selected skill. So no_library is grpo here, and no_distillation lambda_distill = 0.
+out of the same rollouts, whose act prompts still show the selected skill. So no_library is grpo here, and
+no_distillation is lambda_distill = 0.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from skill1.play import load_policy
 from skill1.policy import load_model
 from skill1.presets import preset_of, presets
 from skill1.records import STAGES, Rollout, Row, Stage
-from skill1.registry import find
+from skill1.registry import ConfigError, find
 from skill1.rollout import Ask, RolloutLoop
 from skill1.store.run_directory import RunDirectory, RunError
 from skill1.train import step_tasks
@@ -116,8 +117,10 @@ def fresh_batch(
     """
     given = {"library.similarity_floor": None, "rollout.tasks_per_step": groups, "train.seed": seed}
     config = load_config(preset_of("nano", environment), overrides=given | dict(overrides or {}))
-    method, policy = method_of(config)(config), load_policy(config)
-    world = find("nano worlds", environment_spec(environment).nano)
+    spec, method, policy = environment_spec(environment), method_of(config)(config), load_policy(config)
+    if spec.nano is None:
+        raise ConfigError(f"the environment {spec.name} has no nano world to play in: give a run")
+    world = find("nano worlds", spec.nano)
     named = [(group, index) for group in range(groups) for index in range(config.rollout.group_size)]
     rollouts: list[Rollout] = []
     with TemporaryDirectory() as folder:
@@ -187,16 +190,14 @@ def row_statistics(batch: Batch, chosen: Sequence[Arm]) -> pd.DataFrame:
         One row per arm and stage: arm, stage, rows, mean_advantage (mean |A|), zero (share of rows with advantage 0),
         credit (this stage's share of the arm's sum of |A| w); nan for a stage without rows.
     """
-    lines = []
-    for arm in chosen:
-        rows = arm_rows(batch, arm)
-        total = sum(abs(row.advantage) * row.weight for row in rows) or math.nan
-        for stage in STAGES:
-            own = [row for row in rows if row.stage == stage]
-            sizes = pd.Series([abs(row.advantage) for row in own], dtype=float)
-            mass = sum(abs(row.advantage) * row.weight for row in own) if own else math.nan
-            lines.append((arm.name, stage, len(own), sizes.mean(), (sizes == 0).mean(), mass / total))
-    return pd.DataFrame(lines, columns=["arm", "stage", "rows", "mean_advantage", "zero", "credit"])
+    rows = [(arm.name, row.stage, abs(row.advantage), row.weight) for arm in chosen for row in arm_rows(batch, arm)]
+    frame = pd.DataFrame(rows, columns=["arm", "stage", "size", "weight"])
+    frame = frame.assign(zero=frame["size"] == 0, mass=frame["size"] * frame["weight"])
+    groups = frame.groupby(["arm", "stage"])
+    found = groups.agg(rows=("size", "size"), mean_advantage=("size", "mean"), zero=("zero", "mean"))
+    found["credit"] = groups["mass"].sum() / frame.groupby("arm")["mass"].sum().replace(0, math.nan)
+    order = pd.MultiIndex.from_product([[arm.name for arm in chosen], STAGES], names=["arm", "stage"])
+    return found.reindex(order).fillna({"rows": 0}).astype({"rows": int}).reset_index()
 
 
 class _Comparison(TrainerCallback):
@@ -219,7 +220,7 @@ def _dot(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
 
 
 def gradients(batch: Batch, chosen: Sequence[Arm]) -> pd.DataFrame:
-    """Compare each arm's policy gradient with those of the `REFERENCES`, by the trainer's loss on all rows in one update.
+    """Compare each arm's policy gradient with the `REFERENCES`', by the trainer's loss on all rows in one update.
 
     Args:
         chosen: the paper first; what stands before a reference is not compared with it.
@@ -282,13 +283,11 @@ def draw(statistics: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     places = range(len(names))
     figure = Figure(figsize=(9.6, 1.1 + 0.27 * len(names)), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1.3))
-    for axes, column, title in (
-        (left, "cosine_paper", "cosine with the paper's gradient"),
-        (middle, "ratio", "norm / paper's"),
-    ):
+    for axes, column in ((left, "cosine_paper"), (middle, "ratio")):
         axes.axvline(1.0, color="0.8", linewidth=0.8, zorder=0)
         axes.scatter(compared[column], places, color="0.25", s=24, clip_on=False, zorder=3)
-        axes.set(xlabel=title)
+    left.set(xlabel="cosine with the paper's gradient")
+    middle.set(xlabel="norm / paper's")
     left.margins(x=0.08)
     middle.set(xlim=(0, compared["ratio"].max() * 1.08))
     shares = statistics.pivot(index="arm", columns="stage", values="credit").fillna(0.0).loc[names, list(STAGES)]

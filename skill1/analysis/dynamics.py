@@ -40,7 +40,7 @@ _SIMILARITY = "task_skill_similarity"
 
 
 def shown(study: Study, wanted: Sequence[str]) -> list[str]:
-    """The variants of a figure that the study has. Raises RunError if it has none of them."""
+    """Select the variants of a figure that the study has. Raises RunError if it has none of them."""
     found = [variant for variant in wanted if variant in study.variants]
     if not found:
         there = ", ".join(study.variants)
@@ -50,7 +50,7 @@ def shown(study: Study, wanted: Sequence[str]) -> list[str]:
 
 
 def with_u_hat(study: Study) -> list[str]:
-    """The study's variants that estimate U_hat: it is 0 throughout where no skill is selected and none is distilled.
+    """Select the variants that estimate U_hat: it is 0 throughout where no skill is selected and none is distilled.
 
     Raises RunError if there is none.
     """
@@ -59,7 +59,7 @@ def with_u_hat(study: Study) -> list[str]:
 
 
 def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
-    """(steps, seeds) table of a logged metric; NaN where a step had nothing to average.
+    """Tabulate a logged metric, (steps, seeds); NaN where a step had nothing to average.
 
     Raises:
         RunError: the study's metrics do not have it.
@@ -74,12 +74,12 @@ def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
 
 
 def mean_over_seeds(table: pd.DataFrame) -> pd.Series:
-    """Mean over the seeds at each step; NaN at steps where a seed has no value, so that every point has the same n."""
+    """Average over the seeds at each step; NaN where a seed has no value, so that every point has the same n."""
     return table.mean(axis=1, skipna=False)
 
 
 def published_values(study: Study, metric: str) -> dict[str, float]:
-    """What the paper's text quotes of a signal of full on the study's benchmark: value by the point of training."""
+    """Look up what the paper's text quotes of a signal of full on the study's benchmark: point of training -> value."""
     found = study.published("text", variant=REFERENCE).set_index("metric")[["step", "value"]]
     if metric == SIMILARITY:
         ends = (("first checkpoint", f"{_SIMILARITY}_first"), ("last checkpoint", f"{_SIMILARITY}_last"))
@@ -89,29 +89,29 @@ def published_values(study: Study, metric: str) -> dict[str, float]:
 
 
 def checkpoints(study: Study) -> list[int]:
-    """The last steps of the three thirds of training."""
+    """List the last steps of the three thirds of training."""
     steps = int(study.metrics["step"].max())
     return list(dict.fromkeys(max(1, round(steps * third / 3)) for third in (1, 2, 3)))
 
 
 def window(study: Study) -> int:
-    """Number of steps that are averaged up to a checkpoint: a tenth of training."""
+    """Count the steps that are averaged up to a checkpoint: a tenth of training."""
     return max(1, int(study.metrics["step"].max()) // 10)
 
 
 def at_checkpoints(study: Study, metric: str, variants: Sequence[str]) -> pd.DataFrame:
-    """A metric at the three checkpoints: columns metric, variant, seed, step, value (NaN without any in the window)."""
-    rows = []
-    for variant in variants:
-        table = curves(study, metric, variant)
-        for step in checkpoints(study):
-            means = table[(table.index > step - window(study)) & (table.index <= step)].mean()
-            rows += [(metric, variant, seed, step, value) for seed, value in means.items()]
+    """Average a metric at the three checkpoints: metric, variant, seed, step, value (NaN without any in the window)."""
+    rows = [
+        (metric, variant, seed, step, value)
+        for variant in variants
+        for step in checkpoints(study)
+        for seed, value in curves(study, metric, variant).loc[step - window(study) + 1 : step].mean().items()
+    ]
     return pd.DataFrame(rows, columns=["metric", "variant", "seed", "step", "value"])
 
 
 def signals(study: Study) -> pd.DataFrame:
-    """Every signal of Figures 3 to 5 at the three checkpoints, tidy, of the variants of those figures."""
+    """Tabulate every signal of Figures 3 to 5 at the three checkpoints, of the variants of those figures, tidy."""
     wanted = {metric: shown(study, FIGURE_3_VARIANTS) for metric in FIGURE_3}
     wanted |= {SIMILARITY: shown(study, FIGURE_4_VARIANTS), U_HAT: with_u_hat(study)}
     return pd.concat([at_checkpoints(study, metric, names) for metric, names in wanted.items()], ignore_index=True)

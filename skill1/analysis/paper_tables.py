@@ -4,8 +4,9 @@ The published policy is Qwen2.5-7B on the benchmark's own games. A difference fr
 other games: it is no replication gap. What two policies may share is the direction of an effect (`claims`), and where a
 variant does not differ significantly from full, a study has resolved no direction.
 
-Differs from the paper in: rates have 95 % intervals; the games behind Tables 1 and 2 are not named there, so every split
-has rows of its own; Table 3 is at steps 20, 60 and 100 there, and over the first, middle and last tenth of training here.
+Differs from the paper in: rates have 95 % intervals; the games behind Tables 1 and 2 are not named there, so every
+split has rows of its own; Table 3 is at steps 20, 60 and 100 there, and over the first, middle and last tenth of
+training here.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ _SIZES = ("library/size", "bank/size")  # a run has one of them, or none
 
 
 def rates(study: Study, table: str, measure: str = "success") -> pd.DataFrame:
-    """Table 1 or 2, tidy: what the study has of it, per split, then what is published only.
+    """Tabulate Table 1 or 2, tidy: what the study has of it, per split, then what is published only.
 
-    Table 1 has the untrained policy (where it was evaluated), full and every method, Table 2 full and the paper's ablations.
+    Table 1 has the untrained policy (where it was evaluated), full and every method, Table 2 full and the ablations.
 
     Args:
         table: "table1" or "table2".
@@ -71,9 +72,7 @@ def rates(study: Study, table: str, measure: str = "success") -> pd.DataFrame:
     found = pd.concat([found, theirs[~here].assign(split=PUBLISHED_ONLY)], ignore_index=True)
     found["policy"] = [label(row.variant) if row.variant else row.method for row in found.itertuples()]
     columns = ["split", "policy", "variant", "category", OURS, "low", "high", LABEL, DIFFERENCE]
-    order = [*study.splits, PUBLISHED_ONLY]
-    found = found.sort_values("split", key=lambda split: split.map(order.index), kind="stable", ignore_index=True)
-    return _with_difference(found)[[*columns, "games", "passes", "seeds"]]
+    return _with_difference(_by_split(study, found))[[*columns, "games", "passes", "seeds"]]
 
 
 def rate_table(study: Study, table: str, measure: str = "success") -> pd.DataFrame:
@@ -102,14 +101,14 @@ def rate_table(study: Study, table: str, measure: str = "success") -> pd.DataFra
 
 
 def windows(study: Study) -> dict[str, tuple[int, int]]:
-    """Moment of training -> its first and last step: the first, middle and last tenth of training."""
+    """Find the first, middle and last tenth of training: moment -> its first and last step."""
     steps, width = int(study.metrics["step"].max()), dynamics.window(study)
     firsts = (1, (steps - width) // 2 + 1, steps - width + 1)
     return {moment: (first, first + width - 1) for moment, first in zip(MOMENTS, firsts, strict=True)}
 
 
 def cost(study: Study) -> pd.DataFrame:
-    """What a training step cost at three moments, beside the published Table 3.
+    """Tabulate what a training step cost at three moments, beside the published Table 3.
 
     Ours is, per seed, the mean over the moment's steps (library size: its last step), then the median over the seeds.
     A step is `time/collect` + `time/update` of the first process.
@@ -119,17 +118,15 @@ def cost(study: Study) -> pd.DataFrame:
         stages, in seconds), moment, ours, published, difference (ours - published), seeds (with a value; 0 if none).
         NaN where there is none.
     """
-    rows = []
-    quantities = _quantities(study)
-    for quantity, values in quantities.items():
-        frame = study.metrics[["variant", "seed", "step"]].assign(value=values)
-        for moment, (first, last) in windows(study).items():
-            start = last if quantity == SIZE else first
-            of_seeds = frame[frame["step"].between(start, last)].groupby(["variant", "seed"])["value"].mean()
-            for variant, part in of_seeds.groupby("variant"):
-                rows.append((variant, quantity, moment, part.median(), part.count()))
-    keys = ["variant", "quantity", "moment"]
-    ours = pd.DataFrame(rows, columns=[*keys, OURS, "seeds"])
+    quantities, keys = _quantities(study), ["variant", "quantity", "moment"]
+    wide = study.metrics[["variant", "seed", "step"]].join(quantities)
+    logged = wide.melt(["variant", "seed", "step"], var_name="quantity")
+    parts = []
+    for moment, (first, last) in windows(study).items():
+        start = np.where(logged["quantity"] == SIZE, last, first)
+        parts.append(logged[logged["step"].between(start, last)].assign(moment=moment))
+    of_seeds = pd.concat(parts).groupby([*keys, "seed"])["value"].mean()
+    ours = of_seeds.groupby(keys).agg(**{OURS: "median", "seeds": "count"}).reset_index()
     theirs = study.published("table3")
     moments = {step: moment for moment, step in MOMENTS.items()}
     theirs = theirs.assign(quantity=theirs["metric"].map(_PUBLISHED_COST), moment=theirs["step"].map(moments))
@@ -146,12 +143,12 @@ def cost(study: Study) -> pd.DataFrame:
 
 
 def table3(study: Study) -> pd.DataFrame:
-    """Table 3 for display: rows (policy, quantity), columns (moment, ours or published or difference)."""
+    """Format Table 3 for display: rows (policy, quantity), columns (moment, ours or published or difference)."""
     return _cost_table(study, [STEP_TIME, SIZE, *COUNTS])
 
 
 def stage_table(study: Study) -> pd.DataFrame:
-    """Seconds of each stage of a step, for display; none are published. Empty: no such stage, or not logged."""
+    """Format seconds of each stage of a step for display; none are published. Empty: no such stage, or not logged."""
     return _cost_table(study, [*STAGES])
 
 
@@ -159,7 +156,7 @@ def stage_table(study: Study) -> pd.DataFrame:
 
 
 def claims(study: Study) -> pd.DataFrame:
-    """Each published difference from full: does the study support its direction, contradict it, or not resolve it?
+    """Judge each published difference from full: does the study support its direction, contradict or not resolve it?
 
     Supported or contradicted needs `ablations.significant`; the size of a difference plays no part.
 
@@ -176,9 +173,7 @@ def claims(study: Study) -> pd.DataFrame:
     names = {"points": OURS, "both_low": "low", "both_high": "high", "seeds_holm": "p"}
     effects = effects.drop(columns=LABEL).rename(columns=names)
     theirs = ablations.published_points(study).rename(columns={"points": LABEL})
-    here = theirs["variant"].isin(effects["variant"])
-    parts = [theirs[here].merge(effects[effects["split"] == split], on="variant") for split in study.splits]
-    table = pd.concat([*parts, theirs[~here].assign(split=PUBLISHED_ONLY)], ignore_index=True)
+    table = _by_split(study, theirs.merge(effects, "left", on="variant").fillna({"split": PUBLISHED_ONLY}))
     table["verdict"] = [_verdict(row) for row in table.itertuples()]
     columns = ["table", "split", "variant", LABEL, OURS, DIFFERENCE, "low", "high", "p", "seeds", "reference_seeds"]
     return _with_difference(table)[[*columns, "verdict"]]
@@ -234,6 +229,11 @@ def _verdict(row: Any) -> str:
     return SUPPORTED if np.sign(row.ours) == np.sign(row.published) else CONTRADICTED
 
 
+def _by_split(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    order = [*study.splits, PUBLISHED_ONLY]
+    return table.sort_values("split", key=lambda split: split.map(order.index), kind="stable", ignore_index=True)
+
+
 def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{DIFFERENCE: table[OURS] - table[LABEL]})
 
@@ -261,7 +261,7 @@ def _cost_table(study: Study, quantities: list[str]) -> pd.DataFrame:
 
 
 def _display(rows: Mapping[Any, Mapping[tuple[str, str], str]], index: list[str], names: list[str]) -> pd.DataFrame:
-    """Cells under (name, ours or published or difference), empty columns left out, and the second row if all is ours."""
+    """Put cells under (name, ours or published or difference), without empty columns, nor that level if all is ours."""
     shown = pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis(index=index)
     order = [(name, kind) for name in names for kind in (OURS, LABEL, DIFFERENCE)] + [("passes", ""), ("seeds", "")]
     columns = [column for column in order if column in shown and shown[column].any()]

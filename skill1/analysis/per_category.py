@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from skill1.analysis import arms
-from skill1.analysis.ablations import compare, points_table
+from skill1.analysis.ablations import adjusted, compare, points_table
 from skill1.analysis.arms import of_category
 from skill1.analysis.published import OVERALL
-from skill1.analysis.study import Study, remembered
+from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import display_table, number, p_text, with_interval
 from skill1.analysis.variants import REFERENCE, UNTRAINED, label
-from skill1.stats import bootstrap_mean, holm
 
 
 def headline(study: Study) -> list[str]:
-    """Full and the same training without a library, as far as they are there; all variants if neither is."""
+    """Select full and the same training without a library, as far as they are there; all variants if neither is."""
     plain = [name for name in ("no_library", "grpo") if name in study.variants][:1]
     return [*([REFERENCE] if REFERENCE in study.variants else []), *plain] or study.variants
 
 
-@remembered
+@cached_table
 def gains(study: Study) -> pd.DataFrame:
-    """What training gained per category: the `headline` variants against the untrained policy on the same games.
+    """Compute what training gained per category: `headline` variants against the untrained policy on the same games.
 
     Returns:
         Columns split, variant, category, those of `ablations.compare` that apply (points; games_*: these runs;
@@ -39,11 +37,8 @@ def gains(study: Study) -> pd.DataFrame:
                 found = compare(of_category(end, category), of_category(start, category))
                 rows.append({"split": split, "variant": variant, "category": category} | found)
     table = pd.DataFrame(rows).drop(columns=["seeds_low", "seeds_high", "seeds_p", "reference_seeds"])
-    table["games_holm"] = np.nan
-    tested = table[(table["category"] != OVERALL) & table["games_p"].notna()]
-    for _, part in tested.groupby(["split", "variant"]):
-        table.loc[part.index, "games_holm"] = holm(part["games_p"])
-    return table
+    tested = table["games_p"].where(table["category"] != OVERALL)
+    return table.assign(games_holm=tested.groupby([table["split"], table["variant"]]).transform(adjusted))
 
 
 def gain_table(study: Study) -> pd.DataFrame:
@@ -53,9 +48,9 @@ def gain_table(study: Study) -> pd.DataFrame:
     return points_table(study, pd.concat(ordered), ["split", "variant", "category"])
 
 
-@remembered
+@cached_table
 def behaviour(study: Study) -> pd.DataFrame:
-    """How episodes were played, overall by every variant, per category by `headline` ones and the untrained policy.
+    """Measure how episodes were played: overall by all variants, per category by `headline` and the untrained policy.
 
     Returns:
         Columns split, variant, category; steps (actions per episode, a lost one counts all it took), steps_low,
@@ -65,24 +60,23 @@ def behaviour(study: Study) -> pd.DataFrame:
     """
     groups = dict(tuple(pd.concat([arms.own(study), arms.untrained(study)]).groupby(["split", "variant"])))
     tidy = pd.concat([arms.results(study, before=True), arms.results(study)])
-    chosen = (tidy["category"] == OVERALL) | tidy["variant"].isin([UNTRAINED, *headline(study)])
+    tidy = tidy[(tidy["category"] == OVERALL) | tidy["variant"].isin([UNTRAINED, *headline(study)])]
+    tidy = tidy.sort_values("split", key=lambda split: split.map(study.splits.index), kind="stable", ignore_index=True)
     rows = []
-    for row in tidy[chosen].itertuples():
+    for row in tidy.itertuples():
         part = of_category(groups[row.split, row.variant], row.category)
-        found = {"split": row.split, "variant": row.variant, "category": row.category}
-        for name, column in (("steps", "steps"), ("invalid", "invalid_actions")):
-            found |= _mean(name, part, column, row.seeds)
-        found["steps_won"] = part.loc[part["won"], "steps"].mean()
-        found["invalid_share"] = 100 * part["invalid_actions"].sum() / part["steps"].sum()
-        rows.append(found | {"games": row.games, "passes": row.passes, "seeds": row.seeds})
-    order = pd.Series(range(len(study.splits)), index=study.splits)
-    return pd.DataFrame(rows).sort_values("split", key=lambda split: split.map(order), kind="stable", ignore_index=True)
+        rows.append(
+            _mean("steps", part["steps"], part, row.seeds)
+            | _mean("invalid", part["invalid_actions"], part, row.seeds)
+            | {"steps_won": part.loc[part["won"], "steps"].mean()}
+            | {"invalid_share": 100 * part["invalid_actions"].sum() / part["steps"].sum()}
+        )
+    found = pd.DataFrame(rows)
+    return tidy[["split", "variant", "category"]].join(found).join(tidy[["games", "passes", "seeds"]])
 
 
-def _mean(name: str, part: pd.DataFrame, column: str, seeds: int) -> dict[str, float]:
-    if part["game"].nunique() < 2:
-        return {name: float(part[column].mean()), f"{name}_low": np.nan, f"{name}_high": np.nan}
-    estimate = bootstrap_mean(part[column], part["game"], part["seed"] if seeds > 1 else None)
+def _mean(name: str, values: pd.Series, part: pd.DataFrame, seeds: int) -> dict[str, float]:
+    estimate = arms.mean_over_games(values, part["game"], part["seed"] if seeds > 1 else None)
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
@@ -112,9 +106,10 @@ def summary(study: Study) -> str:
             for row in sorted(rest, key=lambda row: -row.points)
             if row.games_holm < 0.05
         )
+        points = with_interval(overall.points, overall.both_low, overall.both_high, "+.1f")
         lines.append(
-            f"* {split}: {label(variant)} gained {with_interval(overall.points, overall.both_low, overall.both_high, '+.1f')} "
-            f"points over the untrained policy ({arms.size(study, split)}, {study.seed_count(variant)}); these runs gained significantly "
-            f"(Holm over {len(rest)} categories) in {found or 'no category'}."
+            f"* {split}: {label(variant)} gained {points} points over the untrained policy ({arms.size(study, split)}, "
+            f"{study.seed_count(variant)}); these runs gained significantly (Holm over {len(rest)} categories) in "
+            f"{found or 'no category'}."
         )
     return "\n".join(lines)

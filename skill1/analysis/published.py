@@ -10,41 +10,33 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from skill1.registry import closest
 from skill1.store.resources import resource
 
 COLUMNS = ("table", "method", "variant", "benchmark", "category", "metric", "step", "value", "unit", "source")
 LABEL = "published"
 OVERALL = "Overall"  # the category of a success rate over all games
-_FILTERS = ("method", "variant", "benchmark", "category", "metric")
 # Games per category of ALFWorld's valid_seen split, the weights of an average over its 140 games.
 _GAMES = {"Pick": 35, "Look": 13, "Clean": 27, "Heat": 16, "Cool": 25, "Pick2": 24}
 
 
 def tables() -> list[str]:
-    """Names of the published tables: the files of `data/paper`."""
+    """List the published tables: the files of `data/paper`."""
     return sorted(path.stem for path in resource("data/paper").glob("*.csv"))
 
 
 def published(*names: str, **where: str) -> pd.DataFrame:
-    """Published values, tidy: the columns of `COLUMNS` and `label`, which is "published" in every row.
+    """Select published values, tidy: the columns of `COLUMNS` and `label`, which is "published" in every row.
 
     Args:
         names: tables ("table1", "table2", "table3", "text", "retroagent", "skillrl"); all of them by default.
         where: method, variant, benchmark, category or metric -> the value to keep, e.g. `variant="no_library"`.
 
     Returns:
-        One row per value in the order of the files; `step` is NA and a name is "" where there is none.
-
-    Raises:
-        ConfigError: an unknown table, column or value, with the closest match.
+        One row per value in the order of the files; `step` is NA and a name is "" where there is none. No rows where
+        nothing is published.
     """
-    for name in names:
-        closest(name, tables(), "published table")
     frame = pd.concat([_read(name) for name in names or tables()], ignore_index=True)
     for column, value in where.items():
-        closest(column, _FILTERS, "column to filter by")
-        closest(value, sorted(set(frame[column])), f"published {column}")
         frame = frame[frame[column] == value]
     return frame.reset_index(drop=True)
 
@@ -57,27 +49,8 @@ def _read(name: str) -> pd.DataFrame:
     return frame.assign(label=LABEL)
 
 
-def averages() -> pd.DataFrame:
-    """Every ALFWorld row of Tables 1 and 2: its published overall success beside the averages of its own categories.
-
-    Returns:
-        Columns table, method, variant, published, over_games (categories weighted by the 140 games of valid_seen),
-        over_categories (unweighted), all in percent.
-    """
-    frame = published("table1", "table2", benchmark="alfworld", metric="success")
-    keys = ["table", "method", "variant"]
-    wide = frame.pivot_table(index=keys, columns="category", values="value", sort=False)
-    categories = wide[list(_GAMES)].to_numpy()  # (rows, 6)
-    means = {
-        "published": wide[OVERALL],
-        "over_games": np.average(categories, axis=1, weights=list(_GAMES.values())),
-        "over_categories": categories.mean(axis=1),
-    }
-    return wide.assign(**means)[list(means)].reset_index().rename_axis(columns=None)
-
-
 def inconsistencies() -> pd.DataFrame:
-    """Published numbers of Skill1 that disagree with each other by more than rounding, found by arithmetic.
+    """Find published numbers of Skill1 that disagree with each other by more than rounding, by arithmetic.
 
     Returns:
         Columns claim, published, recomputed, difference (recomputed - published, percentage points), how.
@@ -85,12 +58,14 @@ def inconsistencies() -> pd.DataFrame:
     overall = published("table1", "table2", benchmark="alfworld", category=OVERALL)
     table1 = overall[overall["table"] == "table1"].set_index("method")["value"]
     table2 = overall[overall["table"] == "table2"].set_index("variant")["value"]
-    full = averages().set_index(["table", "variant"]).loc[("table1", "full")]
+    own = published("table1", variant="full", benchmark="alfworld", metric="success").set_index("category")["value"]
+    categories, games = own[list(_GAMES)], list(_GAMES.values())
+    weighted = np.average(categories, weights=games)
     gain = published("text", metric="gain_over_gigpo")["value"].item()
     rows = [
         ("gain over GiGPO in the text", gain, table1["Skill1"] - table1["GiGPO"], "Table 1: Skill1 - GiGPO"),
-        ("Skill1 overall", full["published"], full["over_games"], "its six categories, weighted by valid_seen's games"),
-        ("Skill1 overall", full["published"], full["over_categories"], "its six categories, unweighted"),
+        ("Skill1 overall", own[OVERALL], weighted, "its six categories, weighted by valid_seen's games"),
+        ("Skill1 overall", own[OVERALL], categories.mean(), "its six categories, unweighted"),
         ("GRPO, Table 1", table1["GRPO"], table2["no_library"], "Table 2: no library, which is plain GRPO"),
         ("Skill1, Table 1", table1["Skill1"], table2["full"], "Table 2: full"),
     ]

@@ -10,11 +10,11 @@ Analyses read these alone, so they work without the run directories.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -33,8 +33,6 @@ FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
 EVALUATIONS = pa.schema([field for field in EVALUATION_SCHEMA if field.name != "inadmissible_actions"])
 METRIC_KEYS = pa.schema([EVALUATION_SCHEMA.field(name) for name in ("variant", "seed", "step")])
 _MANIFEST = FILES[2]
-
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +72,7 @@ class Study:
         return self.environment.ordered_splits(self.evaluations["split"])
 
     def seeds(self, variant: str) -> list[int]:
-        """Seeds whose run of that variant is in the tables."""
+        """List the seeds whose run of that variant is in the tables."""
         return [run["seed"] for run in self.manifest["runs"] if run["variant"] == variant]
 
     @property
@@ -83,41 +81,38 @@ class Study:
         return self.manifest["missing"]
 
     def seed_count(self, variant: str) -> str:
-        """ "3 seeds", or "2 of 3 seeds" where one is missing."""
+        """Say "3 seeds", or "2 of 3 seeds" where one is missing."""
         there, missing = len(self.seeds(variant)), len(self.missing.get(variant, ()))
         return f"{there} of {plural(there + missing, 'seed')}" if missing else plural(there, "seed")
 
     def published(self, *names: str, **where: str) -> pd.DataFrame:
-        """Published values of tables on the study's benchmark, `as_run`; no rows where nothing is published on it.
+        """Select published values on the study's benchmark, `as_run`; no rows where nothing is published on it.
 
         Args:
             names, where: as of `published.published`.
         """
-        frame = published(*names)
-        frame = frame[frame["benchmark"].isin([self.environment.benchmark])]
-        for column, value in where.items():
-            frame = frame[frame[column] == value]
-        return self.as_run(frame)
+        frame = published(*names, **where)
+        return self.as_run(frame[frame["benchmark"].isin([self.environment.benchmark])])
 
     def as_run(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Published rows, those of plain GRPO under the name by which the study ran it, if it did by one of them."""
+        """Rename plain GRPO in published rows as the study ran it, if it did by one of the two names."""
         ran = [name for name in variants.PLAIN if name in self.variants]
         return frame.replace({"variant": dict.fromkeys(variants.PLAIN, ran[0])}) if len(ran) == 1 else frame
 
 
-def remembered(table: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+def cached_table(table: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
     """Compute a table of a study once per arguments, and hand out copies: several tables and figures rest on it."""
     kept = lru_cache(maxsize=8)(table)
 
     @wraps(table)
-    def copied(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+    def copied(*args: Hashable, **kwargs: Hashable) -> pd.DataFrame:
         return kept(*args, **kwargs).copy()
 
     return copied
 
 
 def home(folder: Path, variant: str, seed: int) -> Path:
-    """Where a study keeps a run and its notebooks."""
+    """Return where a study keeps a run and its notebooks."""
     return folder / variant / f"seed{seed}"
 
 
@@ -145,7 +140,7 @@ def load(folder: Path) -> Study:
 
 
 def _read(file: Path, wanted: pa.Schema) -> pd.DataFrame:
-    """A table that has at least the `wanted` columns, and rows."""
+    """Read a table that has at least the `wanted` columns, and rows."""
     try:
         table = pq.read_table(file)
     except FileNotFoundError:

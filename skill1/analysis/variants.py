@@ -1,7 +1,8 @@
 """What a variant is called, and its colour and place, in every table and figure.
 
 A study may hold variants that this installation does not know, such as another's own method: they are called by their
-name, follow the known ones, and draw from a palette that never runs out, like every variant without a colour of its own.
+name, follow the known ones, and draw from a palette that never runs out, as does every variant without a colour of its
+own.
 """
 
 from __future__ import annotations
@@ -51,19 +52,19 @@ def order(variants: Iterable[str]) -> list[str]:
 
 
 def colours(variants: Iterable[str]) -> dict[str, str]:
-    """Colour of each variant: its own, or for the known and then the others without one, the palette's next."""
+    """Choose each variant's colour: its own, or for the known and then the others without one, the palette's next."""
     names = order(variants)
     without = [name for name in order([*presets.variants(), *names]) if name not in _COLOURS]
     return {name: _COLOURS[name] if name in _COLOURS else _further(without.index(name)) for name in names}
 
 
 def colour(variant: str) -> str:
-    """Colour of a variant that stands alone."""
+    """Choose the colour of a variant that stands alone."""
     return colours([variant])[variant]
 
 
 def _further(index: int) -> str:
-    """A point of plasma, which colour-blind readers can order: at 1/2, 1/4, 3/4, 1/8, …, but for its end, pale on white."""
+    """A point of plasma, which the colour-blind can order: at 1/2, 1/4, 3/4, 1/8, …, without its end, pale on white."""
     point, share, rest = 0.0, 0.5, index + 1  # the van der Corput sequence: the digits of the index, mirrored
     while rest:
         point, share, rest = point + share * (rest % 2), share / 2, rest // 2

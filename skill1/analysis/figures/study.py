@@ -9,7 +9,7 @@ Figure 7 shows the same training without a library and the untrained policy besi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skill1.analysis import ablations, arms, dynamics, per_category, variants
-from skill1.analysis.figures.style import HOLLOW, dots, key, legend, percent, rows, shifts, themed, whole
+from skill1.analysis.figures import style
+from skill1.analysis.figures.style import dots, hollow, integer_axis, key, legend, percent_axis, rows, shifts, themed
 from skill1.analysis.published import LABEL, OVERALL
 from skill1.analysis.study import Study
 from skill1.analysis.tables import plural
 from skill1.analysis.variants import REFERENCE, UNTRAINED, label
-from skill1.stats import Estimate
 from skill1.store.run_directory import RunError
 
 _RARE = 0.01  # invalid actions per episode that no axis would show
@@ -31,18 +31,19 @@ _PAPER = {"full": "o", "retroagent_rl": "^"}  # methods of the published Figure 
 
 @themed
 def ablation_dots(study: Study) -> Figure:
-    """Figure 2: success of every variant (`arms.results`, overall) with its seeds, the published values beside."""
+    """Draw Figure 2: success of every variant (`arms.results`, overall) with its seeds, the published values beside."""
     tidy = arms.results(study)
     tidy = tidy[tidy["category"] == OVERALL]
-    seeds = _seed_rates(arms.own(study))
+    per_game = arms.own(study).groupby(["split", "variant", "seed", "game"])["won"].mean()
+    seeds = 100 * per_game.groupby(["split", "variant", "seed"]).mean()
     theirs = study.published("table2", "table1", metric="success", category=OVERALL).query("variant != ''")
     published = theirs.drop_duplicates("variant").set_index("variant")["value"]  # Table 2 has the ablations
     names = study.variants
-    figure, panels = _by_split(study, 1.6 + 0.36 * len(names), _named(study, names))
+    figure, panels = _by_split(study, 1.6 + 0.36 * len(names), "success (%)", names)
     for axes, split in zip(panels, study.splits, strict=True):
         part = tidy[tidy["split"] == split].set_index("variant")
         for row, name in enumerate(names):
-            span = _spans(part.loc[[name], ["value", "low", "high"]])
+            span = part.loc[[name], ["value", "low", "high"]]
             dots(axes, [row], span, _style(study, name), "_", horizontal=True, size=6)
             own = seeds.loc[split, name]
             if len(own) > 1:
@@ -50,19 +51,19 @@ def ablation_dots(study: Study) -> Figure:
         key(axes, "mean over seeds, 95 % interval", marker="o", color="0.3")
         if seeds.groupby(level=[0, 1]).size().max() > 1:
             key(axes, "one seed", marker="|", color="0.3")
-        _published(axes, range(len(names)), published.reindex(names))
-        axes.set(xlabel=f"success (%)\n{arms.size(study, split)}{_common_seeds(study, names)}")
-        percent(axes.xaxis)
+        _published(axes, published.reindex(names))
+        percent_axis(axes.xaxis)
     legend(figure, panels[0])
     return figure
 
 
 @themed
 def effect_dots(study: Study) -> Figure:
-    """Every variant against full in points (`ablations.effects`): thick: these runs, new games; thin: new runs, too."""
+    """Draw every variant against full in points (`ablations.effects`): thick these runs on new games, thin new runs."""
     table, tasks = ablations.effects(study), study.environment.tasks
     names = list(dict.fromkeys(table["variant"]))
-    figure, panels = _by_split(study, 1.6 + 0.36 * len(names), _named(study, [REFERENCE, *names])[1:])
+    xlabel = f"success minus that of {label(REFERENCE)} (points)"
+    figure, panels = _by_split(study, 1.6 + 0.36 * len(names), xlabel, names, [REFERENCE])
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         part = table[table["split"] == split]
@@ -74,16 +75,14 @@ def effect_dots(study: Study) -> Figure:
         key(axes, "difference", marker="o", color="0.3")
         key(axes, f"95 %: these runs, new {tasks}", linewidth=3.2, color="0.3")
         key(axes, f"95 %: new runs, new {tasks}", linewidth=1.0, color="0.3")
-        _published(axes, range(len(part)), part["published"])
-        size = f"{arms.size(study, split)}{_common_seeds(study, [REFERENCE, *names])}"
-        axes.set(xlabel=f"success minus that of {label(REFERENCE)} (points)\n{size}")
+        _published(axes, part["published"])
     legend(figure, panels[0], columns=2)
     return figure
 
 
 @themed
 def training_signals(study: Study) -> Figure:
-    """Figure 3: (a) the three means of U that "selection precision" may be, (b) mean r, (c) share of r - U_hat > 0.
+    """Draw Figure 3: (a) three means of U that "selection precision" may be, (b) mean r, (c) share of r - U_hat > 0.
 
     Where a reward is 0 or 1, (b) and (c) are one panel: U_hat lies between, so that r - U_hat > 0 says that r is 1.
     """
@@ -96,8 +95,7 @@ def training_signals(study: Study) -> Figure:
     else:
         titles |= {reward: f"(b) {dynamics.FIGURE_3[reward]}", share: f"(c) {dynamics.FIGURE_3[share]}"}
     columns = 3 if len(titles) > 4 else 2
-    figure = Figure(figsize=(3.2 * columns, 5.6), layout="constrained")
-    panels = figure.subplots(2, columns, sharex=True).ravel()
+    figure, panels = style.panels(columns, 3.2 * columns, 5.6, rows=2, sharex=True)
     for axes, (metric, title) in zip(panels, titles.items(), strict=False):
         _draw_curves(axes, study, metric, names)
         axes.set(title=title)
@@ -110,10 +108,9 @@ def training_signals(study: Study) -> Figure:
 
 @themed
 def u_hat_curves(study: Study) -> Figure:
-    """Figure 5: mean U_hat over training of every variant that estimates it."""
+    """Draw Figure 5: mean U_hat over training of every variant that estimates it."""
     names = dynamics.with_u_hat(study)
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = style.panels(1, 6.4, 4.2)
     _draw_curves(axes, study, dynamics.U_HAT, names)
     axes.set(ylabel=dynamics.SIGNALS[dynamics.U_HAT])
     _curve_legend(figure, study, axes, names)
@@ -122,13 +119,12 @@ def u_hat_curves(study: Study) -> Figure:
 
 @themed
 def similarity_dots(study: Study) -> Figure:
-    """Figure 4: task-skill similarity at the three checkpoints (`dynamics.at_checkpoints`), seeds and their mean."""
+    """Draw Figure 4: task-skill similarity at three checkpoints (`dynamics.at_checkpoints`), seeds and their mean."""
     names = dynamics.shown(study, dynamics.FIGURE_4_VARIANTS)
     table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names).dropna()
     names = [name for name in names if name in set(table["variant"])]  # without selection there may be none
     steps = dynamics.checkpoints(study)
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, [axes] = style.panels(1, 5.4, 3.4)
     for name, shift in zip(names, shifts(len(names)), strict=True):
         own = table[table["variant"] == name].pivot(index="step", columns="seed", values="value").reindex(steps)
         places, colour = np.arange(len(steps)) + shift, _colour(study, name)
@@ -138,7 +134,7 @@ def similarity_dots(study: Study) -> Figure:
         axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=_with_seeds(study, name))
     if theirs := dynamics.published_values(study, dynamics.SIMILARITY):
         ends = np.linspace(0, len(steps) - 1, len(theirs))
-        axes.plot(ends, list(theirs.values()), "o", label=f"{label(REFERENCE)}, {LABEL}: first and last", **HOLLOW)
+        hollow(axes, ends, list(theirs.values()), f"{label(REFERENCE)}, {LABEL}: first and last")
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed", marker="o", color="0.5", markersize=3)
     axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
@@ -150,41 +146,39 @@ def similarity_dots(study: Study) -> Figure:
 
 @themed
 def category_spread(study: Study) -> Figure:
-    """Figure 7: success per category (`arms.results`), mean and std over seeds, and published."""
+    """Draw Figure 7: success per category (`arms.results`), mean and std over seeds, and published."""
     tidy = pd.concat([arms.results(study), arms.results(study, before=True)])
     std = tidy["seed_std"].fillna(0.0)  # of a single run: a dot alone
     tidy = tidy.assign(low=(tidy["value"] - std).clip(lower=0), high=(tidy["value"] + std).clip(upper=100))
     theirs = study.published("table1", metric="success")
     names = [*per_category.headline(study), UNTRAINED]
-    figure, panels = _by_split(study, 5.6)
+    figure, panels = _by_split(study, 5.6, "success (%), mean ± std over seeds")
     for axes, split in zip(panels, study.splits, strict=True):
         part = tidy[tidy["split"] == split]
         categories, free = _category_dots(axes, study, part, names, ("value", "low", "high"), room_for=len(_PAPER))
         for (method, marker), shift in zip(_PAPER.items(), free, strict=True):
             values = theirs[theirs["variant"] == method].set_index("category")["value"].reindex(categories)
-            _published(axes, np.arange(len(categories)) + shift, values, marker, f"{label(method)}, {LABEL}")
-        axes.set(xlabel=f"success (%), mean ± std over seeds\n{arms.size(study, split)}")
-        percent(axes.xaxis)
+            _published(axes, values, shift, marker, f"{label(method)}, {LABEL}")
+        percent_axis(axes.xaxis)
     legend(figure, panels[0], columns=3)
     return figure
 
 
 @themed
 def gain_dots(study: Study) -> Figure:
-    """Success gained over the untrained policy per category (`per_category.gains`), 95 % for new runs and new games."""
+    """Draw gains over the untrained policy per category (`per_category.gains`), 95 % for new runs and new games."""
     table, names = per_category.gains(study), per_category.headline(study)
-    figure, panels = _by_split(study, 4.6)
+    figure, panels = _by_split(study, 4.6, "gain over untrained (points), 95 % interval")
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         _category_dots(axes, study, table[table["split"] == split], names, ("points", "both_low", "both_high"))
-        axes.set(xlabel=f"gain over untrained (points), 95 % interval\n{arms.size(study, split)}")
     legend(figure, panels[0])
     return figure
 
 
 @themed
 def behaviour_dots(study: Study, split: str) -> Figure:
-    """Steps and, if there are some, invalid actions per episode and category on a split, with 95 % intervals.
+    """Draw steps and, if there are some, invalid actions per episode and category on a split, with 95 % intervals.
 
     Raises:
         RunError: the study was not evaluated on that split.
@@ -197,15 +191,14 @@ def behaviour_dots(study: Study, split: str) -> Figure:
     measures = {"steps": "steps per episode", "invalid": "invalid actions per episode"}
     if table["invalid"].max() < _RARE:
         del measures["invalid"]
-    figure = Figure(figsize=(1.6 + 2.8 * max(len(measures), 1.3), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    figure, panels = style.panels(len(measures), 1.6 + 2.8 * max(len(measures), 1.3), 4.6)
     for axes, (measure, title) in zip(panels, measures.items(), strict=True):
         _category_dots(axes, study, table, names, (measure, f"{measure}_low", f"{measure}_high"))
         xlabel = f"{title}, 95 % interval\n{arms.size(study, split)}"
         axes.set(xlabel=xlabel, title=study.environment.split_label(split))
         axes.set_xlim(left=0)
         axes.tick_params(labelleft=axes is panels[0])
-    whole(panels[0].xaxis)
+    integer_axis(panels[0].xaxis)
     legend(figure, panels[0], columns=2)
     return figure
 
@@ -213,17 +206,22 @@ def behaviour_dots(study: Study, split: str) -> Figure:
 # -- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _by_split(study: Study, height: float, names: Sequence[str] = ()) -> tuple[Figure, Sequence[Axes]]:
-    """A panel per split, side by side; `names`, if given, are the rows of all panels, from the top.
+def _by_split(
+    study: Study, height: float, xlabel: str, names: Sequence[str] = (), reference: Sequence[str] = ()
+) -> tuple[Figure, list[Axes]]:
+    """Make a panel per split, side by side; `names`, if given, are the variants in the rows of all panels, top down.
 
-    A single panel is as wide as two, which is what the legends need.
+    Numbers of seeds stand below the axis if these and the `reference` have as many, else at the rows. A single panel is
+    as wide as two, which is what the legends need.
     """
-    figure = Figure(figsize=(1.4 + 3.1 * max(2, len(study.splits)), height), layout="constrained")
-    panels = figure.subplots(1, len(study.splits), squeeze=False, sharex=True)[0]
+    figure, panels = style.panels(len(study.splits), 1.4 + 3.1 * max(2, len(study.splits)), height, sharex=True)
+    counts = {study.seed_count(name) for name in (*reference, *names)}
+    seeds = f", {counts.pop()}" if len(counts) == 1 else ""
+    labels = [label(name) if seeds else f"{label(name)}\n{study.seed_count(name)}" for name in names]
     for axes, split in zip(panels, study.splits, strict=True):
-        axes.set_title(study.environment.split_label(split))
+        axes.set(title=study.environment.split_label(split), xlabel=f"{xlabel}\n{arms.size(study, split)}{seeds}")
         if names:
-            rows(axes, names if axes is panels[0] else [""] * len(names))
+            rows(axes, labels if axes is panels[0] else [""] * len(names))
     return figure, panels
 
 
@@ -235,34 +233,32 @@ def _category_dots(
     columns: tuple[str, str, str],
     room_for: int = 0,
 ) -> tuple[list[str], np.ndarray]:
-    """A measure with its interval (`columns`: value, low, high) per category, the variants side by side.
+    """Draw a measure with its interval (`columns`: value, low, high) per category, the variants side by side.
 
     Returns the categories, which are the rows, and the offsets of `room_for` more dots within a row.
     """
     categories, games = arms.categories(study, tidy), tidy.groupby("category")["games"].first()
-    rows(axes, [f"{category}\nn = {games[category]}" for category in categories])
-    axes.axhline(0.5, color="0.8", linewidth=0.8)
+    style.category_rows(axes, games[categories])
     beside = shifts(len(names) + room_for)
     for name, shift in zip(names, beside, strict=False):
         own = tidy[tidy["variant"] == name]
         places = [categories.index(category) + shift for category in own["category"]]
-        dots(axes, places, _spans(own[[*columns]]), _style(study, name), _with_seeds(study, name), horizontal=True)
+        dots(axes, places, own[[*columns]], _style(study, name), _with_seeds(study, name), horizontal=True)
     return categories, beside[len(names) :]
 
 
 def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) -> None:
-    """Each seed thin, the mean over seeds on top; the published value of full hollow at the right edge, with its step."""
+    """Draw seeds thin, their mean on top, and what is published of full hollow at the right edge, with its step."""
     for name in names:
         table, colour = dynamics.curves(study, metric, name), _colour(study, name)
         if table.shape[1] > 1:
             axes.plot(table.index, table, color=colour, linewidth=0.5, alpha=0.25)
         axes.plot(table.index, dynamics.mean_over_seeds(table), color=colour, linewidth=1.6)
     for point, value in dynamics.published_values(study, metric).items():
-        at = (1.05 * study.metrics["step"].max(), value)
-        axes.plot(*at, "o", clip_on=False, **HOLLOW)
-        axes.annotate(point, at, (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7)
-    axes.set(xlabel="training step")
-    whole(axes.xaxis)
+        edge = 1.05 * study.metrics["step"].max()
+        hollow(axes, edge, value, "_")
+        axes.annotate(point, (edge, value), (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7)
+    style.over_steps(axes)
 
 
 def _curve_legend(figure: Figure, study: Study, axes: Axes, names: Sequence[str]) -> None:
@@ -271,29 +267,14 @@ def _curve_legend(figure: Figure, study: Study, axes: Axes, names: Sequence[str]
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed, raw", color="0.4", linewidth=0.6)
     if dynamics.published_values(study, dynamics.U_HAT):
-        key(axes, f"{label(REFERENCE)}, {LABEL}, at the step named", marker="o", **HOLLOW)
+        hollow(axes, [], [], f"{label(REFERENCE)}, {LABEL}, at the step named")
     legend(figure, axes, columns=2)
 
 
-def _published(axes: Axes, places: Iterable[float], values: pd.Series, marker: str = "o", shown: str = LABEL) -> None:
-    """Hollow markers of published values on their rows; nothing, not even in the legend, if there is none."""
-    known = pd.Series(list(places), index=values.index)[values.notna()]
-    if len(known):
-        axes.plot(values.dropna(), known, marker, label=shown, clip_on=False, **HOLLOW)
-
-
-def _seed_rates(frame: pd.DataFrame) -> pd.Series:
-    """Success (%) indexed by split, variant and seed."""
-    per_game = frame.assign(won=100.0 * frame["won"]).groupby(["split", "variant", "seed", "game"])["won"].mean()
-    return per_game.groupby(level=[0, 1, 2]).mean()
-
-
-def _spans(values: pd.DataFrame) -> list[Estimate]:
-    """What `style.dots` draws, of the columns value, low, high in the units of the axis; without bounds a dot alone.
-
-    `dots` takes shares and draws percent; n, level and method are not drawn.
-    """
-    return [Estimate(*row, 0, np.nan, "") for row in (values.ffill(axis=1) / 100).itertuples(index=False)]
+def _published(axes: Axes, values: pd.Series, shift: float = 0.0, marker: str = "o", shown: str = LABEL) -> None:
+    """Draw published values, one a row; nothing, not even in the legend, if there is none."""
+    if values.notna().any():
+        hollow(axes, values.dropna(), np.flatnonzero(values.notna()) + shift, shown, marker)
 
 
 def _colour(study: Study, name: str) -> str:
@@ -302,19 +283,6 @@ def _colour(study: Study, name: str) -> str:
 
 def _style(study: Study, name: str) -> tuple[str, str]:
     return _colour(study, name), "s" if name == UNTRAINED else "o"
-
-
-def _named(study: Study, names: Sequence[str]) -> list[str]:
-    """Labels of variants, with their numbers of seeds where these differ."""
-    if _common_seeds(study, names):
-        return [label(name) for name in names]
-    return [f"{label(name)}\n{study.seed_count(name)}" for name in names]
-
-
-def _common_seeds(study: Study, names: Sequence[str]) -> str:
-    """ ", 3 seeds" if all variants have as many, else ""."""
-    counts = {study.seed_count(name) for name in names}
-    return f", {counts.pop()}" if len(counts) == 1 else ""
 
 
 def _with_seeds(study: Study, name: str) -> str:

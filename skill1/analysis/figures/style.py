@@ -2,7 +2,7 @@
 
 Rates are dots with 95 % intervals, every variant has one colour-blind-safe colour everywhere (`analysis.variants`),
 published values are hollow. `save` writes png and pdf whose bytes depend on the data alone. Figures are made without
-pyplot: they belong to nobody but the caller.
+pyplot: they belong to the caller alone.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
 
 from skill1.stats import Estimate
 
-HOLLOW = {"markerfacecolor": "none", "markeredgecolor": "black", "linestyle": "none", "markersize": 6}
 _DPI = 300
 
 P = ParamSpec("P")
@@ -57,20 +57,33 @@ def themed(function: Callable[P, T]) -> Callable[P, T]:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    }
-    paths = [folder / f"{name}.{kind}" for kind in metadata]
-    for path, fixed in zip(paths, metadata.values(), strict=True):
-        figure.savefig(path, dpi=_DPI, metadata=fixed)
+    unstamped = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+    paths = [folder / f"{name}.{kind}" for kind in unstamped]
+    for path, metadata in zip(paths, unstamped.values(), strict=True):
+        figure.savefig(path, dpi=_DPI, metadata=metadata)
     return paths
+
+
+def panels(
+    count: int, width: float, height: float, rows: int = 1, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `width` by `height` inches with `rows` rows of `count` panels."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(rows, count, squeeze=False, sharex=sharex, sharey=sharey).ravel())
+
+
+# -- marks ------------------------------------------------------------------------------------------------------------
+
+
+def percents(estimates: Iterable[Estimate]) -> list[tuple[float, float, float]]:
+    """List (value, low, high) of rates in percent."""
+    return [(100 * e.value, 100 * e.low, 100 * e.high) for e in estimates]
 
 
 def dots(
     axes: Axes,
-    positions: Sequence[float],
-    estimates: Sequence[Estimate],
+    positions: ArrayLike,
+    spans: ArrayLike,
     style: tuple[str, str],
     label: str,
     *,
@@ -78,18 +91,21 @@ def dots(
     line: bool = False,
     size: float = 5,
 ) -> None:
-    """Draw estimates in percent at `positions`, with their intervals; `style`: colour and marker."""
+    """Draw values with their intervals at `positions` (n,).
+
+    Args:
+        spans: (n, 3) value, low and high in the units of the axis; without bounds (NaN) a dot alone.
+        style: colour and marker.
+    """
     colour, marker = style
-    value = np.array([100 * e.value for e in estimates])  # (n,)
+    value, low, high = np.asarray(spans, dtype=float).T  # (n,) each
     # rounding can put a bound of 0 or 100 % a hair on the wrong side of the value
-    below = np.maximum(value - [100 * e.low for e in estimates], 0)
-    above = np.maximum([100 * e.high for e in estimates] - value, 0)
-    spread = np.array([below, above])  # (2, n)
-    x, y = (value, positions) if horizontal else (positions, value)
+    spread = np.nan_to_num(np.maximum([value - low, high - value], 0))  # (2, n)
     axes.errorbar(
-        x,
-        y,
-        **{"xerr" if horizontal else "yerr": spread},
+        value if horizontal else positions,
+        positions if horizontal else value,
+        xerr=spread if horizontal else None,
+        yerr=None if horizontal else spread,
         fmt=marker,
         linestyle="-" if line else "none",
         color=colour,
@@ -100,6 +116,11 @@ def dots(
     )
 
 
+def hollow(axes: Axes, x: ArrayLike, y: ArrayLike, label: str, marker: str = "o") -> None:
+    """Draw published values."""
+    axes.plot(x, y, marker, mfc="none", mec="black", markersize=6, label=label, clip_on=False)
+
+
 def lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
     """Draw logged metrics over the training step; `names`: metric -> label, those not logged are left out."""
     styles = ("-", "--", ":", "-.")
@@ -108,9 +129,17 @@ def lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
             axes.plot(metrics["step"], metrics[name], color=shade, linestyle=style, label=label)
 
 
-def key(axes: Axes, label: str, **style: object) -> None:
-    """Add a legend entry without data."""
+def key(axes: Axes, label: str, **style: Any) -> None:
+    """Add a legend entry without data; `style` as of `Axes.plot`."""
     axes.plot([], [], label=label, **{"linestyle": "none" if "marker" in style else "-", **style})
+
+
+def shades(count: int) -> list[tuple[float, float, float]]:
+    """Choose colours for quantities of one run: one ramp of lightness, so that they are never taken for variants."""
+    return sns.color_palette("viridis", count)
+
+
+# -- axes and legends -------------------------------------------------------------------------------------------------
 
 
 def rows(axes: Axes, labels: Sequence[str]) -> None:
@@ -119,40 +148,45 @@ def rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def shades(count: int) -> list[tuple[float, float, float]]:
-    """Quantities of one run: points of one ramp of lightness, so that they are never taken for variants."""
-    return sns.color_palette("viridis", count)
+def category_rows(axes: Axes, games: Mapping[str, int]) -> None:
+    """Give the rows their categories and numbers of games, the first one (Overall) set apart."""
+    rows(axes, [f"{name}\nn = {count}" for name, count in games.items()])
+    axes.axhline(0.5, color="0.8", linewidth=0.8)
 
 
 def shifts(count: int) -> np.ndarray:
-    """(count,) offsets that put `count` dots side by side within a row of height 1."""
+    """Compute (count,) offsets that put `count` dots side by side within a row of height 1."""
     return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / count)
 
 
-def several(numbers: Iterable[int]) -> str:
-    """ "n = 64 or 128"."""
-    return " or ".join(f"n = {n}" if i == 0 else str(n) for i, n in enumerate(sorted(set(numbers))))
-
-
-def percent(axis: Axis) -> None:
+def percent_axis(axis: Axis) -> None:
     """Scale an axis of rates in percent."""
-    axis.axes.set(**{f"{axis.axis_name}lim": (-3, 103)})
+    limit = axis.axes.set_xlim if isinstance(axis, XAxis) else axis.axes.set_ylim
+    limit(-3, 103)
     axis.set_major_locator(MaxNLocator(steps=[2, 2.5, 5, 10]))
     axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
 
 
-def whole(axis: Axis) -> None:
+def integer_axis(axis: Axis) -> None:
     """Scale an axis of counts."""
     axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
+def over_steps(*shown: Axes) -> None:
+    """Name and scale the horizontal axis of curves over training."""
+    for axes in shown:
+        axes.set(xlabel="training step")
+        integer_axis(axes.xaxis)
+
+
 def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend above all panels: dots with intervals first, lines and hollow markers behind."""
+    """Put one legend above all panels: dots with intervals first, lines and hollow markers behind."""
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside upper center",
-        ncols=min(columns, len(labels)),
-    )
+    shown = [handles[i] for i in order], [labels[i] for i in order]
+    figure.legend(*shown, loc="outside upper center", ncols=min(columns, len(labels)))
+
+
+def legend_above(axes: Axes, columns: int = 1, **spacing: float) -> None:
+    """Put the legend of one panel above it."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **spacing)

@@ -26,13 +26,14 @@ SECTIONS = ("general", "category", "mistake")
 class BankRun:
     """A run's bank and what was done with it. Steps count from 1."""
 
-    run: RunDirectory
+    limit: int  # entries that fit (`method.limit`)
     events: tuple[BankEvent, ...]  # the teacher's calls
-    # Entries by id, in the order of the sections: section (of `SECTIONS`), category ("" if none), title, principle (of a
-    # mistake: description and what to do instead), step (after which it was there, 0 = from the start), shown (episodes).
+    # Entries by id, in the order of the sections: section (of `SECTIONS`), category ("" if none), title, principle (of
+    # a mistake: description and what to do instead), step (after which it was there, 0 = from the start), shown
+    # (episodes).
     entries: pd.DataFrame
-    # One row per step: step, the entries of each section as its rollouts found them, evolved (of these), and the mean per
-    # episode of shown, shown_general, shown_category, shown_mistake.
+    # One row per step: step, the entries of each section as its rollouts found them, evolved (of these), and the mean
+    # per episode of shown, shown_general, shown_category, shown_mistake.
     growth: pd.DataFrame
 
 
@@ -46,7 +47,7 @@ def read(path: Path) -> BankRun:
         LibraryError: the journal is damaged.
     """
     run = RunDirectory.open(path)
-    if not isinstance(run.config.method, SkillRLConfig):
+    if not isinstance(options := run.config.method, SkillRLConfig):
         raise ValueError(
             f"run {path} (variant {run.config.variant}) has no bank to study: choose one of variant skillrl"
         )
@@ -59,7 +60,7 @@ def read(path: Path) -> BankRun:
         step, name = foreign.iloc[0][["step", "skill"]]
         raise RunError(f"{path}: step {step} shows {name}, which its bank never had: not of one run")
     entries["shown"] = shown["skill"].value_counts().reindex(entries.index, fill_value=0)
-    return BankRun(run, events, entries, _growth(entries, episodes, shown))
+    return BankRun(options.limit, events, entries, _growth(entries, episodes, shown))
 
 
 def _entries(first: SkillBank, events: tuple[BankEvent, ...]) -> pd.DataFrame:
@@ -89,17 +90,11 @@ def _growth(entries: pd.DataFrame, episodes: pd.DataFrame, shown: pd.DataFrame) 
 
 
 def calls(study: BankRun) -> pd.DataFrame:
-    """Tabulate the teacher's calls: after which step, weak categories, episodes shown, entries added and refused, failure."""
-    rows = [
-        {
-            "step": event.step,
-            "weak": ", ".join(f"{name} {won}/{played}" for name, (won, played) in event.success.items()),
-            "episodes shown": len(event.shown),
-            "added": len(event.added),
-            "refused": len(event.refused),
-            "failure": event.error or "",
-        }
-        for event in study.events
-    ]
+    """Tabulate the teacher's calls: step, weak categories, episodes shown, entries added and refused, failure."""
+    rows = []
+    for event in study.events:
+        weak = ", ".join(f"{name} {won}/{played}" for name, (won, played) in event.success.items())
+        counts = (len(event.shown), len(event.added), len(event.refused))
+        rows.append((event.step, weak, *counts, event.error or ""))
     columns = ["step", "weak", "episodes shown", "added", "refused", "failure"]
     return pd.DataFrame(rows, columns=columns).set_index("step")

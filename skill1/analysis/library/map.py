@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
 from skill1.analysis.library.study import LibraryRun, embed
@@ -76,7 +77,7 @@ def coverage(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
                     "skills": len(skills),
                     "descriptions": skills["desc"].nunique(),
                     "strategies": skills["strategy"].nunique(),
-                    "spread": _spread(embed(study, skills["desc"])) if len(skills) else math.nan,
+                    "spread": pdist(embed(study, skills["desc"]), "cosine").mean() if len(skills) > 1 else math.nan,
                     "utility": skills["utility"].mean(),
                     "uses": skills["count"].sum() / max(study.alive["count"].sum(), 1),
                 }
@@ -91,12 +92,3 @@ def _project(rows: np.ndarray) -> np.ndarray:
     perplexity = min(_PERPLEXITY, (len(rows) - 1) / 3)
     with threadpool_limits(limits=1):
         return TSNE(n_components=2, init="pca", perplexity=perplexity, random_state=0).fit_transform(rows)
-
-
-def _spread(rows: np.ndarray) -> float:
-    """1 - mean cosine over all pairs of different rows: the sum of all dot products is that of the sum with itself."""
-    n = len(rows)
-    if n < 2:
-        return math.nan
-    total = rows.sum(axis=0, dtype=np.float64)
-    return float(1 - (total @ total - n) / (n * (n - 1)))

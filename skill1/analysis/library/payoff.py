@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from skill1.analysis.library.study import LibraryRun
-from skill1.stats import Estimate, holm
+from skill1.stats import holm
 
 _LEVEL = 0.95
 
@@ -39,20 +39,18 @@ def payoff(study: LibraryRun, by: str = "skill") -> pd.DataFrame:
     return _differences(shown[["episode", by]].drop_duplicates(), study.episodes)
 
 
-def paired_effect(treated: pd.Series, episodes: pd.DataFrame) -> Estimate | None:
-    """Compare the success of treated with other episodes of the same group; None when no group is informative.
+def paired_effect(treated: pd.Series, episodes: pd.DataFrame) -> pd.Series:
+    """Compare the success of treated with other episodes of the same group.
 
     Args:
         treated: (E,) bool, by the episodes' index; only these episodes count.
         episodes: columns place and outcome.
+
+    Returns:
+        The columns of `payoff`; all are nan without a treated episode.
     """
     marked = pd.DataFrame({"episode": treated.index[treated.to_numpy()], "key": "treated"})
-    found = _differences(marked, episodes.loc[treated.index]).squeeze(axis=0)
-    if found.empty or not found["informative"]:
-        return None
-    numbers = (float(found[name]) for name in ("difference", "low", "high"))
-    groups = int(found["informative"])
-    return Estimate(*numbers, groups, _LEVEL, "Mantel-Haenszel over groups", float(found["p"]))
+    return _differences(marked, episodes.loc[treated.index]).reindex(["treated"]).iloc[0]
 
 
 def _differences(treated: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
@@ -174,13 +172,9 @@ def contested(study: LibraryRun, found: pd.DataFrame, top: int = 5) -> pd.DataFr
 def effects(study: LibraryRun, found: pd.DataFrame) -> pd.DataFrame:
     """Tabulate comparisons within groups, in points of success with their 95 % intervals and informative groups."""
     compared = {
-        "any skill, against none": paired_effect(study.episodes["candidates"] > 0, study.episodes),
-        "the rival with the highest U selected, against another": paired_effect(
-            selections(found)["leads"], study.episodes
-        ),
+        "any skill, against none": study.episodes["candidates"] > 0,
+        "the rival with the highest U selected, against another": selections(found)["leads"],
     }
-    rows = {
-        name: [100 * e.value, 100 * e.low, 100 * e.high, e.n] if e else [np.nan, np.nan, np.nan, 0]
-        for name, e in compared.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["points", "low", "high", "groups"])
+    table = pd.DataFrame({name: paired_effect(treated, study.episodes) for name, treated in compared.items()}).T
+    points = 100 * table[["difference", "low", "high"]].rename(columns={"difference": "points"})
+    return points.assign(groups=table["informative"].fillna(0).astype(int))

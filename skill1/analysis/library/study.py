@@ -20,6 +20,7 @@ from skill1.analysis.library.replay import moments
 from skill1.analysis.library.uses import read_uses
 from skill1.config import LibraryConfig, diff
 from skill1.encoder import load_encoder
+from skill1.records import Skill
 from skill1.store.journal import Journal, LibraryEvent, read_snapshot
 from skill1.store.run_directory import RunDirectory, RunError
 
@@ -31,17 +32,14 @@ class LibraryRun:
     """A run's skills and what was done with them. Steps count from 1."""
 
     run: RunDirectory
+    config: LibraryConfig
     events: tuple[LibraryEvent, ...]  # the whole journal
     episodes: pd.DataFrame  # see `read_uses`
     retrievals: pd.DataFrame  # see `read_uses`; and shown
-    # Every skill ever admitted, by id: desc, strategy, admitted, retired (step, nan if it stayed), utility and count (at
-    # the end, or when retired), merged, retrieved and shown (times), first_retrieved (step or nan).
+    # Every skill ever admitted, by id: desc, strategy, admitted, retired (step, nan if it stayed), utility and count
+    # (at the end, or when retired), merged, retrieved and shown (times), first_retrieved (step or nan).
     skills: pd.DataFrame
     history: pd.DataFrame  # per step and skill there after it: step, skill, utility, count, age, retrieved (so far)
-
-    @property
-    def config(self) -> LibraryConfig:
-        return self.run.config.library
 
     @property
     def label(self) -> str:
@@ -68,7 +66,8 @@ def read(path: Path) -> LibraryRun:
         LibraryError: the journal is damaged, or not of this configuration.
     """
     run = RunDirectory.open(path)
-    if run.config.library is None:
+    config = run.config.library
+    if config is None:
         raise ValueError(
             f"run {path} (variant {run.config.variant}) has no library to study: choose another variant; "
             "one with a skill bank can be the parameter bank of 05_library"
@@ -79,24 +78,25 @@ def read(path: Path) -> LibraryRun:
     events, stored = journal.events(), run.rollout_steps()
     if stored != [event.step for event in events if event.step]:  # 0: skills to start with
         raise RunError(
-            f"{path} has rollouts of {len(stored)} steps and library events of {len(events)}: it is being trained (wait), "
-            "was interrupted (--resume), or files were removed (restore them)"
+            f"{path} has rollouts of {len(stored)} steps and library events of {len(events)}: it is being trained "
+            "(wait), was interrupted (--resume), or files were removed (restore them)"
         )
     episodes, retrievals = read_uses(run, stored)
-    retrievals["shown"] = (retrievals["rank"] == 0) | (run.config.library.inject == "all")
+    retrievals["shown"] = (retrievals["rank"] == 0) | (config.inject == "all")
     recorded = sum(len(event.updates) for event in events)
     if recorded != len(retrievals):
         raise RunError(f"{path}: the journal has {recorded} uses, the rollouts {len(retrievals)}: not of one run")
     if not any(event.admitted for event in events):
         raise RunError(f"{path} has admitted no skill in {len(events)} steps: there is nothing to study yet")
-    skills, history = _lives(events, run.config.library, retrievals)
-    return LibraryRun(run, events, episodes, retrievals, skills, history)
+    skills, history = _lives(events, config, retrievals)
+    return LibraryRun(run, config, events, episodes, retrievals, skills, history)
 
 
 def _lives(
     events: Sequence[LibraryEvent], config: LibraryConfig, retrievals: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    history, last = [], {}
+    history: list[tuple[int, str, float, int, int]] = []
+    last: dict[str, Skill] = {}
     retired: dict[str, int] = {}
     for moment in moments(events, config):
         retired |= dict.fromkeys(moment.retired, moment.step)
@@ -120,7 +120,7 @@ def _lives(
 
 
 def retirement(study: LibraryRun) -> pd.DataFrame:
-    """Compare who leaves with who stays: medians over the retired skills and over those there at the end.
+    """Compare retired with kept skills: medians over the retired ones and over those there at the end.
 
     Returns:
         Rows "retired" and "kept": skills, age (steps; at retirement or at the end), utility, count, never_retrieved and
@@ -133,11 +133,13 @@ def retirement(study: LibraryRun) -> pd.DataFrame:
         never_shown=study.skills["shown"] == 0,
         fate=np.where(study.skills["retired"].isna(), "kept", "retired"),
     )
-    groups = table.groupby("fate")
-    found = groups[["age", "utility", "count"]].median().join(groups[["never_retrieved", "never_shown"]].mean())
-    found.insert(0, "skills", groups.size())
-    found = found.reindex(["retired", "kept"])
-    return found.assign(skills=found["skills"].fillna(0).astype(int))
+    medians, shares = ("age", "utility", "count"), ("never_retrieved", "never_shown")
+    found = table.groupby("fate").agg(
+        skills=("age", "size"),
+        **{name: (name, "median") for name in medians},
+        **{name: (name, "mean") for name in shares},
+    )
+    return found.reindex(["retired", "kept"]).fillna({"skills": 0}).astype({"skills": int})
 
 
 def concentration(study: LibraryRun) -> pd.DataFrame:
@@ -147,9 +149,9 @@ def concentration(study: LibraryRun) -> pd.DataFrame:
     number of uses, and the episodes of one task need much the same skills: compare steps, not sizes.
 
     Returns:
-        One row per step: step; retrieved_skills and shown_skills (distinct); their effective numbers retrieved_effective
-        and shown_effective; effective_strategies (of what is shown, equal strategies taken as one); never_retrieved
-        (share of the skills there after the step). nan where nothing was used.
+        One row per step: step; retrieved_skills and shown_skills (distinct); their effective numbers
+        retrieved_effective and shown_effective; effective_strategies (of what is shown, equal strategies taken as
+        one); never_retrieved (share of the skills there after the step). nan where nothing was used.
     """
     shown = study.retrievals[study.retrievals["shown"]]
     strategies = shown.assign(skill=shown["skill"].map(study.skills["strategy"]))
@@ -204,8 +206,7 @@ def duplicates(study: LibraryRun, near: float = 0.85) -> pd.DataFrame:
         EncoderError, LibraryError: see `embed`.
     """
     alive = study.alive
-    rows = embed(study, alive["desc"])
-    strategy = pd.factorize(alive["strategy"])[0]
+    rows, strategy = embed(study, alive["desc"]), alive["strategy"].to_numpy()
     same = strategy[:, None] == strategy  # (n, n)
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, -np.inf)

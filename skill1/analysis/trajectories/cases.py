@@ -1,4 +1,4 @@
-"""Case studies, as in appendix F of the paper: episodes that held a skill beside episodes of the same group that did not.
+"""Case studies, as in appendix F of the paper: episodes that held a skill beside those of the same group that did not.
 
 Differs from the paper in: it does not say how its case studies were chosen; here it is by `RULES`.
 """

@@ -17,7 +17,7 @@ _PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} |
 
 
 def visible(value: Any) -> Any:
-    """Replace a text's control characters by their pictures; what is no text, or HTML already, stays."""
+    """Replace a text's control characters by their pictures; leave what is no text, or HTML already."""
     return value.translate(_PICTURES) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -32,5 +32,5 @@ _VIEWS = Environment(
 
 
 def show(view: str, *parts: Any) -> str:
-    """Fill in the macro `view` of `views.html.jinja`, which names its parts. The result is markup: to others it is a part."""
+    """Fill in the macro `view` of `views.html.jinja`, which names its parts. The result is markup."""
     return getattr(_VIEWS.module, view)(*parts)

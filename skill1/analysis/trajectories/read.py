@@ -1,16 +1,17 @@
 """Read a training step back whole: its rollouts, their credit, the skills they saw, what became of their lessons.
 
 A run stores neither the credit of a rollout nor what the library did with its lesson. Credit follows from the step's
-rollouts and the configuration; a lesson's fate, and the library as retrieval saw it, from the journal. No model is loaded.
+rollouts and the configuration; a lesson's fate, and the library as retrieval saw it, from the journal. No model is
+loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -129,16 +130,6 @@ class Step:
         return min(groups, key=lambda n: abs(sum(e.won for e in groups[n]) / len(groups[n]) - 0.5))
 
 
-def named_values(record: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """List the fields of a dataclass with their values, those of nested ones by "outer.inner"."""
-    for leaf in fields(record):
-        value = getattr(record, leaf.name)
-        if is_dataclass(value):
-            yield from named_values(value, f"{prefix}{leaf.name}.")
-        else:
-            yield prefix + leaf.name, value
-
-
 def find_runs(folder: Path) -> list[Path]:
     """List all run directories in `folder`, at any depth, by name."""
     return sorted(found.parent for found in folder.glob("**/rollouts") if (found.parent / "config.json").is_file())
@@ -167,7 +158,9 @@ def load_step(path: Path, step: int = 0) -> Step:
     for i, (rollout, fate) in enumerate(zip(rollouts, _fates(run, rollouts, number), strict=True)):
         measured = method.metrics([rollout], run.config)
         facts = {name: f"{measured[metric]:.4f}" for name, metric in _MEASURES.items() if metric in measured}
-        facts |= {} if rollout.extra is None else {name: str(value) for name, value in named_values(rollout.extra)}
+        if rollout.extra is not None:
+            [extra] = pd.json_normalize(asdict(rollout.extra)).to_dict("records")  # nested fields by "outer.inner"
+            facts |= {str(name): str(value) for name, value in extra.items()}
         known = {name: text for name, text in facts.items() if text != "nan"}
         own = tuple(rows.get((i, turn)) for turn in range(len(rollout.turns)))
         episodes.append(Episode(rollout, own, known, fate))

@@ -12,22 +12,18 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from skill1.analysis.scores import played_note
+from skill1.analysis.scores import ceiling_note
 from skill1.analysis.trajectories.cases import RULES, find_cases
 from skill1.analysis.trajectories.html import Prompts, show
 from skill1.analysis.trajectories.read import Episode, Step, load_step
 from skill1.errors import one_line
-from skill1.records import Turn
 from skill1.store.journal import LibraryError, replace_file
 from skill1.store.run_directory import RunDirectory, RunError
 
 _ALL = "all"
 _FILTERS: dict[str, dict[str, Callable[[Episode], bool]]] = {
     "outcome": {"won": lambda e: e.won, "lost": lambda e: not e.won},
-    "skill": {
-        "with skill": lambda e: e.rollout.selected is not None,
-        "without": lambda e: e.rollout.selected is None,
-    },
+    "skill": {"with skill": lambda e: e.rollout.selected is not None, "without": lambda e: e.rollout.selected is None},
     "actions": {
         "some ill-formed": lambda e: e.rollout.invalid_actions > 0,
         "some inadmissible": lambda e: e.rollout.inadmissible_actions > 0,
@@ -36,18 +32,14 @@ _FILTERS: dict[str, dict[str, Callable[[Episode], bool]]] = {
 
 
 def prompt_reader(run: RunDirectory) -> Prompts:
-    """Return what decodes a turn's full prompt: the tokenizer of the last checkpoint, or of the starting policy.
+    """Return what decodes a turn's full prompt, by the tokenizer of the last checkpoint, or of the starting policy.
 
     Raises:
         RunError: the tokenizer does not load.
     """
     latest = run.latest_checkpoint()
     tokenizer = _tokenizer(str(latest.path) if latest else run.config.policy.model)
-
-    def read(turn: Turn) -> str:
-        return tokenizer.decode(turn.prompt_ids)
-
-    return read
+    return lambda turn: tokenizer.decode(turn.prompt_ids)
 
 
 @lru_cache(maxsize=4)
@@ -83,12 +75,8 @@ class Explorer(widgets.VBox):
         slim, wide = widgets.Layout(width="13em"), widgets.Layout(width="auto")
         offered = {str(p): p for p in (path, *runs)}
         self.run = widgets.Dropdown(options=list(offered.items()), description="Run", layout=wide)
-        self.step = widgets.SelectionSlider(
-            options=self.current.run.rollout_steps(),
-            value=self.current.number,
-            description="Step",
-            continuous_update=False,
-        )
+        stored, number = self.current.run.rollout_steps(), self.current.number
+        self.step = widgets.SelectionSlider(options=stored, value=number, description="Step", continuous_update=False)
         self.filters = {
             name: widgets.Dropdown(options=[_ALL, *choices], description=name.capitalize(), layout=slim)
             for name, choices in _FILTERS.items()
@@ -102,19 +90,11 @@ class Explorer(widgets.VBox):
         narrow = widgets.HBox([*self.filters.values(), self.category, self.prompts])
         narrow.layout.flex_flow = "row wrap"
         super().__init__([widgets.HBox([self.run, self.step]), narrow, self.count, self.game, self.rollout, self.view])
-        self._renew()
+        self._update()
         self.game.value = group
-        self._renew()
+        self._update()
         self._busy = False
-        for control in (
-            self.run,
-            self.step,
-            *self.filters.values(),
-            self.category,
-            self.prompts,
-            self.game,
-            self.rollout,
-        ):
+        for control in (self.run, self.step, *narrow.children, self.game, self.rollout):
             control.observe(self._follow, names="value")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
@@ -123,25 +103,22 @@ class Explorer(widgets.VBox):
     def matching(self) -> list[Episode]:
         """Return the step's episodes that pass the filters."""
         tests = [_FILTERS[name][f.value] for name, f in self.filters.items() if f.value != _ALL]
-        return [
-            e
-            for e in self.current.episodes
-            if self.category.value in (_ALL, e.rollout.task.category) and all(test(e) for test in tests)
-        ]
+        here = [e for e in self.current.episodes if self.category.value in (_ALL, e.rollout.task.category)]
+        return [e for e in here if all(test(e) for test in tests)]
 
     def _follow(self, _: Any) -> None:
-        """After the user changed a control, renew everything; our own changes on the way are not the user's."""
+        """Update everything after the user changed a control; what that changes itself starts no other update."""
         if self._busy:
             return
         self._busy = True
         try:
-            self._renew()
+            self._update()
         except (RunError, LibraryError) as error:  # a run can change on the disk while it is looked at
             self.view.value = show("fragment", show("message", str(error)))
         finally:
             self._busy = False
 
-    def _renew(self) -> None:
+    def _update(self) -> None:
         if self.run.value != self.current.run.path:
             self.current = load_step(self.run.value)
             self.step.options = self.current.run.rollout_steps()
@@ -157,20 +134,18 @@ class Explorer(widgets.VBox):
         for number in dict.fromkeys(e.rollout.group for e in matching):
             members = self.current.groups[number]
             r = members[0].rollout
-            won = f"{sum(e.won for e in members)}/{len(members)} won"
-            games.append((f"{number}: {won}, {r.task.category}: {r.instruction}", number))
+            wins = f"{sum(e.won for e in members)}/{len(members)} won"
+            games.append((f"{number}: {wins}, {r.task.category}: {r.instruction}", number))
         self.game.description = self.current.task_word.capitalize()
         _offer(self.game, games)
         there = {e.rollout.index: e for e in matching if e.rollout.group == self.game.value}
-        _offer(
-            self.rollout,
-            [(f"{i} {'won' if e.won else 'lost'} {e.rollout.selected or 'no skill'}", i) for i, e in there.items()],
-        )
+        won = {True: "won", False: "lost"}
+        _offer(self.rollout, [(f"{i} {won[e.won]} {e.rollout.selected or 'no skill'}", i) for i, e in there.items()])
+        content = show("message", "No episode of this step passes the filters.")
         if there:
             prompts = prompt_reader(self.current.run) if self.prompts.value else None
-            self.view.value = show("fragment", show("episode", self.current, there[self.rollout.value], prompts))
-        else:
-            self.view.value = show("fragment", show("message", "No episode of this step passes the filters."))
+            content = show("episode", self.current, there[self.rollout.value], prompts)
+        self.view.value = show("fragment", content)
 
 
 def _offer(control: widgets.Dropdown | widgets.ToggleButtons, options: list[tuple[str, Any]]) -> None:
@@ -218,7 +193,7 @@ def export(
 
 
 def cases_view(path: Path, count: int = 1) -> str:
-    """Show the run's case studies, at most `count` of each kind (see `find_cases`), and the rules they are chosen by."""
+    """Show the run's case studies, at most `count` of each kind (`find_cases`), and the rules they are chosen by."""
     found = find_cases(RunDirectory.open(path), count)
     steps = {number: load_step(path, number) for number in {case.step for case in found}}
     return show("cases", RULES, [(case, steps[case.step]) for case in found])
@@ -227,6 +202,6 @@ def cases_view(path: Path, count: int = 1) -> str:
 def won_note(step: Step) -> str:
     """Say how many episodes of the step won and, where the environment has a ceiling, how many could have."""
     won, played = sum(e.won for e in step.episodes), len(step.episodes)
-    note = f"In step {step.number}, {won} of {played} episodes of {len(step.groups)} groups won ({100 * won / played:.1f} %)."
-    limit = played_note(step.run.config.environment, (e.rollout.task.game for e in step.episodes))
-    return f"{note} {limit}".strip()
+    share = f"{won} of {played} episodes of {len(step.groups)} groups won ({100 * won / played:.1f} %)"
+    limit = ceiling_note(step.run.config.environment, (e.rollout.task.game for e in step.episodes))
+    return f"In step {step.number}, {share}. {limit}".strip()
