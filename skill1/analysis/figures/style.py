@@ -117,8 +117,9 @@ def dots(
 
 
 def hollow(axes: Axes, x: ArrayLike, y: ArrayLike, label: str, marker: str = "o") -> None:
-    """Draw published values."""
-    axes.plot(x, y, marker, mfc="none", mec="black", markersize=6, label=label, clip_on=False)
+    """Draw published values; without any, a legend entry alone."""
+    clipped = np.size(x) == 0  # else the layout makes room for it
+    axes.plot(x, y, marker, mfc="none", mec="black", markersize=6, label=label, clip_on=clipped)
 
 
 def lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
