@@ -109,18 +109,27 @@ def load_policy(config: Config, model: str | None = None) -> Policy:
         model: folder or hub id, `policy.model` by default.
 
     Raises:
-        ConfigError: see `policy.load_model`.
+        ConfigError: see `policy.load_model` and `check_policy`.
     """
     loaded, tokenizer = load_model(config.policy, model)
-    check_length(config, loaded)
+    check_policy(config, loaded, tokenizer)
     return make_policy(config, loaded.eval().to(join_processes().device), tokenizer)
 
 
-def check_length(config: Config, model: Any) -> None:
-    """Raise ConfigError if a conversation as long as the run allows does not fit the model."""
+def check_policy(config: Config, model: Any, tokenizer: Any) -> None:
+    """Check that a model can be asked as the run asks.
+
+    Raises:
+        ConfigError: its chat template does not serve, or a conversation as long as the run allows is longer than it reads.
+    """
+    prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
+    prompts.encode(tokenizer, "")
+    if config.rollout.context == "window":
+        return
+    prompts.encode_next(tokenizer, "")
     longest = config.rollout.max_prompt_tokens + max(method_of(config).trained_stages(config).values())
     reads = getattr(model.config, "max_position_embeddings", longest)
-    if config.rollout.context == "conversation" and longest > reads:
+    if longest > reads:
         raise ConfigError(
             f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens}: with an answer a conversation may have {longest} "
             f"tokens, and {config.policy.model} reads {reads}: lower it"

@@ -146,8 +146,8 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         model: folder or hub id, `policy.model` by default (a checkpoint, when evaluating).
 
     Raises:
-        ConfigError: the folder does not exist or holds no model, or its tokenizer cannot serve: no chat template for
-            `policy.prompts` = full, or no token that ends an answer. (Without a padding token the end token pads.)
+        ConfigError: the folder does not exist or holds no model, or its tokenizer has no token that ends an answer.
+            (Without a padding token the end token pads.)
     """
     if not sys.stderr.isatty():
         disable_progress_bar()  # transformers' bars, one per file read or written, would flood logs and notebooks
@@ -158,11 +158,6 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
-    if config.prompts == "full" and not tokenizer.chat_template:
-        raise ConfigError(
-            f"policy.model: the tokenizer of {name!r} has no chat template, which policy.prompts=full needs: use an "
-            "instruction-tuned model, or add its chat_template.jinja to the folder"
-        )
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"

@@ -29,7 +29,7 @@ from skill1.distributed import join_processes, leave_processes, on_sigterm
 from skill1.divergence import Diverged
 from skill1.envs.make import make_environment
 from skill1.methods.base import Method, Source
-from skill1.play import check_length, jobs, make_policy, outcomes, play_together
+from skill1.play import check_policy, jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
 from skill1.rollout import Ask, RolloutLoop
@@ -194,7 +194,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
     state = join_processes(config.train.timeout)
     check_run(config, state.num_processes)
     model, tokenizer = load_model(config.policy)
-    check_length(config, model)
+    check_policy(config, model, tokenizer)
     with ExitStack() as ending:  # after an error too: a notebook can continue the same run
         run = None
         if state.is_main_process:

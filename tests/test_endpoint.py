@@ -192,7 +192,7 @@ def test_every_game_is_played_zero_shot(chat, world, tmp_path):
     done = evaluated(chat, world, tmp_path / "out")
     [found] = done.evaluations
     assert (found.summary["n"], found.summary["passes"], found.library) == (12, 2, "none")
-    assert 0 < found.summary["success"] < 1 and done.unusable == 0
+    assert found.summary["success"] > 0 and done.unusable == 0
     assert done.replies == len(chat.requests) == found.frame["steps"].sum()
     assert {body["max_tokens"] for body in chat.requests} == {2048}
     assert all("Think step by step" in body["messages"][0]["content"] for body in chat.requests)
@@ -265,7 +265,7 @@ def test_the_command_is_loud_about_nonsense(chat, world, tmp_path, monkeypatch, 
 
 def test_the_nano_policy_s_prompts_are_not_for_an_endpoint(chat, world, tmp_path):
     config = evaluate_model.model_config("chatty", "nano", settings(world), endpoint=True)
-    with pytest.raises(ConfigError, match="policy.prompts=compact is for the nano policy"):
+    with pytest.raises(ConfigError, match="policy.prompts=compact is for the nano policies"):
         evaluate_model.evaluate_model(config, tmp_path / "out", endpoint=chat.url, progress=False)
     assert not (tmp_path / "out").exists() and not chat.requests
 

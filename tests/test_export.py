@@ -241,7 +241,7 @@ def test_other_models_act_by_the_full_prompts(world, tmp_path):
     assert (seen.step, seen.library, len(unseen.frame)) == (0, "none", 6)
     table = success_table(stored_arms([tmp_path / "out"]), environment_of([tmp_path / "out"]))
     assert table["seed"].tolist() == ["-", "-"] and table["n"].tolist() == [6, 6]
-    with pytest.raises(ConfigError, match="has no chat template, which policy.prompts=full needs"):
+    with pytest.raises(ConfigError, match="has no chat template, which the prompts need"):
         evaluated(make_nano(tmp_path / "nano"), tmp_path / "o", "paper", **small)
     with pytest.raises(ConfigError, match="is not a local folder|there is no folder"):
         evaluated(tmp_path / "nothing", tmp_path / "o", "paper", **small)

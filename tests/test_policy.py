@@ -229,8 +229,8 @@ def test_a_torn_model_is_an_error(world, nano, tmp_path):
 
 
 def test_a_tokenizer_that_cannot_serve_is_an_error(world, nano, tmp_path):
-    with pytest.raises(ConfigError, match="has no chat template, which policy.prompts=full needs"):
-        load_model(configure(world, nano, policy__prompts="full").policy)
+    with pytest.raises(ConfigError, match="has no chat template, which the prompts need"):
+        load_policy(configure(world, nano, policy__prompts="full"))
     make_nano(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
     tokenizer.eos_token = None

@@ -177,11 +177,8 @@ class EndpointPolicy:
     ) -> list[Completion]:
         """See `Policy.generate`. Raises EndpointError, see `ChatClient.ask`."""
         numbers = [int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1 for seed in seeds]  # 31 bits
-        asked = (
-            texts
-            if chats is None
-            else [self.prompts.messages(chat.said, text) for chat, text in zip(chats, texts, strict=True)]
-        )
+        said = [[]] * len(texts) if chats is None else [chat.said for chat in chats]
+        asked = [self.prompts.messages(before, text) for before, text in zip(said, texts, strict=True)]
         answers = self.client.ask(asked, numbers, temperature=temperature, max_new_tokens=max_new_tokens)
         return [Completion(_NO_IDS, _NO_IDS, _NO_LOGPROBS, answer) for answer in answers]
 

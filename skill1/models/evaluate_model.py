@@ -142,13 +142,10 @@ def _policy(
         if training is None:  # ours keep the precision they were trained and evaluated in
             policy.model.to(getattr(torch, config.policy.dtype))
         return policy
-    if config.policy.prompts != "full":
-        raise ConfigError(
-            f"policy.prompts={config.policy.prompts} is for the nano policy; an endpoint's model needs the prompts "
-            "'full': choose preset paper or small, or set policy.prompts=full"
-        )
+    prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
+    prompts.messages((), "")  # that they are for such a model
     client = ChatClient(endpoint, config.policy.model, key_variable, concurrent=config.policy.generate_batch)
-    return EndpointPolicy(client, make_prompts(config.policy.prompts, config.environment.name, config.rollout.context))
+    return EndpointPolicy(client, prompts)
 
 
 def _missing(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from skill1.envs.base import Observation
 from skill1.methods.skillrl.bank import Mistake, Principle
 from skill1.prompts.base import Exchange, complete_ranking
+from skill1.registry import ConfigError
 
 Trajectory = Sequence[Exchange]
 WRITE = "<write>"  # where the policy starts
@@ -54,7 +55,7 @@ class CompactBase(ABC):
         raise NotImplementedError("compact prompts are single calls")
 
     def messages(self, said: Trajectory, text: str) -> list[dict[str, str]]:
-        raise NotImplementedError("compact prompts are single calls")
+        raise ConfigError("policy.prompts=compact is for the nano policies: another model needs policy.prompts=full")
 
     def opening(self, start: Observation) -> str:
         return ""
