@@ -17,6 +17,7 @@ from distributed_train import two_ranks
 
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
+from skill1.encoder import load_encoder
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.alfworld.generate import generate
@@ -203,6 +204,22 @@ def test_lessons_are_true_of_their_trajectories(homes, chats):
         assert f" {task.target}" in lesson.splitlines()[0] and task.place in lesson.splitlines()[0]
         told += 1
     assert told == len(chats) and found > 30 and missed
+
+
+@pytest.mark.slow
+@pytest.mark.minilm
+def test_a_query_finds_the_lessons_of_its_object_and_task(homes):
+    environment, expert = expert_of(homes)
+    facts, rng, encoder = list(expert.facts.values()), random.Random(0), load_encoder("pinned")
+    queries = encoder.encode([expert.query(fact, rng) for fact in facts for _ in range(5)])
+    lessons = encoder.encode([expert.lesson(fact, True, rng).desc for fact in facts for _ in range(5)])
+    cosines = queries @ lessons.T
+    far = np.repeat(np.repeat([[expert.distance(a, b) for b in facts] for a in facts], 5, 0), 5, 1)
+    assert cosines[far == 0].mean() > cosines[far == 1].mean() + 0.05 and (far == 1).any()
+    assert cosines[far == 1].mean() > cosines[far > 1].mean() + 0.2
+    own = np.diagonal(cosines)
+    assert np.mean(own > np.where(far > 1, cosines, -1.0).max(axis=1)) > 0.99
+    assert np.mean(own > np.where(far > 0, cosines, -1.0).max(axis=1)) > 0.8
 
 
 # -- skills -----------------------------------------------------------------------------------------------------------
