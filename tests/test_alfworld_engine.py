@@ -32,7 +32,7 @@ def test_game_is_parsed_as_written():
     assert [item.name for item in game.items] == ["apple 2", "apple 1", "desklamp 1", "knife 1"]
     assert [r.name for r in game.receptacles] == ["countertop 1", "fridge 1", "microwave 1", "sinkbasin 1"]
     assert game.locations == ("loc 4", "loc 3", "loc 2", "loc 1")
-    assert game.goal == GameGoal("place", "apple", "fridge", "hot")
+    assert game.goal == GameGoal("place", "apple", "fridge", "heat")
     assert Game.parse(room(goal=TWO_GOAL)).goal == GameGoal("two", "apple", "fridge", None)
     assert Game.parse(room(goal=LOOK_GOAL)).goal == GameGoal("look", "apple", "desklamp", None)
 

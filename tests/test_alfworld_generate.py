@@ -16,7 +16,7 @@ from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import generate, make_games
-from skill1.envs.alfworld.homes import TASK_TYPES, WorldParameters, draw_homes, facts, numbered
+from skill1.envs.alfworld.homes import TASK_TYPES, WorldParameters, draw_homes, facts, player_names
 
 SPLITS = dict(train=24, valid_seen=8, valid_unseen=6)
 SMALL = dict(seed=3, **SPLITS, homes=3, unseen_homes=2, receptacles=8, objects=7, targets_per_home=4)
@@ -189,10 +189,10 @@ def test_homes_have_what_their_tasks_need(world):
             assert kinds["Fridge"] == kinds["Microwave"] == 1 and kinds["SinkBasin"] >= 1
         if home.room == "Bathroom":
             assert kinds["SinkBasin"] >= 1
-        assert (home.lamp is not None) == (home.room in ("Bedroom", "LivingRoom"))
+        assert bool(home.lamps) == (home.room in ("Bedroom", "LivingRoom"))
         for kind, habit in home.habits.items():
             assert habit in home.receptacles
-            assert kind == home.lamp or kind in facts().holds[habit.kind]
+            assert kind in home.lamps or kind in facts().holds[habit.kind]
 
 
 def test_placements_follow_the_habits_at_the_asked_rate(world):
@@ -202,7 +202,7 @@ def test_placements_follow_the_habits_at_the_asked_rate(world):
         home = homes[game.home]
         assert home.habits[game.target_type].name == game.habitual
         goal = game.traj_dict["pddl_params"]["parent_target"]
-        by_name = {kind.lower(): kind for kind in (*home.kinds, home.lamp) if kind}
+        by_name = {kind.lower(): kind for kind in (*home.kinds, *home.lamps)}
         for name, places in placements(parsed).items():
             kind = by_name[name]
             possible = [r for r in home.places(kind) if not (kind == game.target_type and r.kind == goal)]
@@ -273,7 +273,7 @@ def test_valid_seen_stays_within_a_small_training_split():
 def test_numbers_count_down_over_sorted_ids():
     ids = ["Drawer|+01.00|+00.00|+00.00", "Drawer|-02.00|+00.00|+00.00", "Sink|+00.00|+00.00|+00.00|SinkBasin"]
     # "_minus_" sorts before "_plus_"
-    assert numbered(ids) == {ids[1]: "drawer 2", ids[0]: "drawer 1", ids[2]: "sinkbasin 1"}
+    assert player_names(ids) == {ids[1]: "drawer 2", ids[0]: "drawer 1", ids[2]: "sinkbasin 1"}
 
 
 def test_written_games_are_the_ones_in_memory(folder):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skill1.config import load_config, load_section
 from skill1.nano.options import WarmStartConfig
-from skill1.nano.policy_card import policy_card
+from skill1.nano.policy_card import write_policy_card
 from skill1.nano.warmstart import MANIFEST, fingerprint
 from skill1.policy import load_model
 
@@ -22,6 +24,15 @@ WORDS = {
     "nano-webshop": "search ~ber +den men's_shirts 4_fl_oz_|_118_ml",
     "nano-baselines-webshop": "search ~ber +den men's_shirts 4_fl_oz_|_118_ml",
 }
+
+
+def card_of(folder: Path, preset: str, environment: str, manifest: Mapping[str, Any]) -> str:
+    """The card as it is written into a folder below the working folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_policy_card(folder, preset, environment, manifest)
+    return (folder / "README.md").read_text()
+
+
 presets = pytest.mark.parametrize("preset", WORDS)
 
 
@@ -36,30 +47,28 @@ def test_manifest_matches_the_code(preset: str) -> None:
 
 
 @presets
-def test_the_card_is_what_the_code_writes(preset: str) -> None:
+def test_the_card_is_what_the_code_writes(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(preset)
     folder = Path(config.policy.model)
     manifest = json.loads((PROJECT / folder / MANIFEST).read_text())
-    card = policy_card(preset, config.environment.name, manifest, folder)
+    monkeypatch.chdir(tmp_path)
+    card = card_of(folder, preset, config.environment.name, manifest)
     assert (PROJECT / folder / "README.md").read_text() == card
     assert f"`skill1 warmstart --preset {preset} --out {folder}`" in card and f"`{preset}` preset" in card
     assert ("SkillRL" in card, "RetroAgent" in card) == (preset.startswith("nano-baselines"),) * 2
 
 
-def test_the_card_of_a_changed_warm_start_names_the_changes() -> None:
+def test_the_card_of_a_changed_warm_start_names_the_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     changed = {"warm_start.games": 50, "warm_start.bank_share": 0.5}
     taught = load_section(WarmStartConfig, "warm_start", "nano-webshop", changed)
     manifest = json.loads((PROJECT / load_config("nano-webshop").policy.model / MANIFEST).read_text())
-    card = policy_card("nano-webshop", "webshop", manifest | {"warm_start": asdict(taught)}, Path("mine"))
+    card = card_of(Path("mine"), "nano-webshop", "webshop", manifest | {"warm_start": asdict(taught)})
     options = "--preset nano-webshop --set warm_start.games=50 --set warm_start.bank_share=0.5 --out mine"
     assert f"`skill1 warmstart {options}`" in card
     assert "also taught blocks of a skill bank (SkillRL)." in card
-    other = policy_card(
-        "nano",
-        "webshop",
-        manifest | {"warm_start": asdict(load_section(WarmStartConfig, "warm_start", "nano"))},
-        Path("mine"),
-    )
+    usual = asdict(load_section(WarmStartConfig, "warm_start", "nano"))
+    other = card_of(Path("mine"), "nano", "webshop", manifest | {"warm_start": usual})
     assert "`skill1 warmstart --preset nano --set environment.name=webshop --out mine`" in other
     assert "brand that a skill names" in other
 

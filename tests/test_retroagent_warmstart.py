@@ -12,7 +12,7 @@ from skill1.nano.alfworld import NANO as HOMES
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import nano_tokenizer
 from skill1.nano.options import WarmStartConfig
-from skill1.nano.reflection import read_reflection
+from skill1.nano.prompts import read_reflection
 from skill1.nano.webshop import NANO as SHOP
 from skill1.nano.webshop.prompts import CompactShopPrompts
 

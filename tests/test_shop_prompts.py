@@ -15,7 +15,7 @@ from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
 from skill1.envs.webshop.environment import SEARCH_ACTION, WebshopEnvironment
-from skill1.envs.webshop.generate import SYLLABLES
+from skill1.envs.webshop.goods import STOCK
 from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.spec import WEBSHOP
 from skill1.nano.prompts import Fact
@@ -214,7 +214,7 @@ def test_lessons_and_queries_are_kept_in_plain_words():
         assert PROMPTS.parse_distill(unreadable, START) is None
 
 
-@given(st.lists(st.sampled_from(SYLLABLES), min_size=1, max_size=4).map("".join))
+@given(st.lists(st.sampled_from(STOCK.syllables), min_size=1, max_size=4).map("".join))
 def test_a_brand_is_said_and_read_back(name):
     assert spoken(brand(name.title())) == name
     assert tokens(f"sofas : {name}") == f"sofas : {brand(name)}"

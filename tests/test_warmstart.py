@@ -23,7 +23,7 @@ from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import TASK_TYPES, facts
 from skill1.envs.base import Observation
 from skill1.nano.alfworld import NANO
-from skill1.nano.alfworld.demonstrator import HomeDemonstrator, common_places, environment_of
+from skill1.nano.alfworld.demonstrator import HomeDemonstrator, OneGame, common_places
 from skill1.nano.alfworld.expert import HomeExpert
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import Request, compact, home, read_request, room
@@ -201,7 +201,7 @@ def demonstrate(games, **changed):
     config = options(seed=1, **changed)
     demonstrator, task = HomeDemonstrator(config), Task("alfworld", "train", "a game", "")
     return [
-        (game, place, observe(RunningGame(game)), list(demonstrator.demonstrate(environment_of(game, 40), task, place)))
+        (game, place, observe(RunningGame(game)), list(demonstrator.demonstrate(OneGame(game, 40), task, place)))
         for game, place in games
     ]
 

@@ -107,8 +107,7 @@ def test_episodes_are_apart_and_an_error_moves_none(environment, lamp):
         environment.step(["x"])
     (first, second) = environment.step(["search[oak]", None])
     assert second is None and first.admissible
-    environment.close()
-    assert environment.step([]) == []
+    assert environment.reset([]) == environment.step([]) == []
 
 
 def test_restarts_are_exact_whatever_runs_beside(environment, lamp):

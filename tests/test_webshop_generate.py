@@ -14,7 +14,7 @@ from skill1.envs.webshop.ceiling import Ceiling, ceiling
 from skill1.envs.webshop.data import Files, load_catalogue
 from skill1.envs.webshop.engine import Shop
 from skill1.envs.webshop.generate import CatalogueParameters, generate, make_products
-from skill1.envs.webshop.goods import GOODS
+from skill1.envs.webshop.goods import STOCK
 from skill1.envs.webshop.reward import COLOURS, alike, option_text
 
 
@@ -38,9 +38,9 @@ def test_every_goal_can_be_met(folder, catalogue, kind):
 
 def test_every_word_of_the_vocabulary_can_be_met():
     """Whatever a catalogue of another size or seed draws."""
-    for goods in GOODS:
+    for goods in STOCK.goods:
         assert len(set(goods.attributes)) == len(goods.attributes) >= 6 and goods.prices[0] < goods.prices[1]
-        assert not [other for other in GOODS if other is not goods and other.query == goods.query]
+        assert not [other for other in STOCK.goods if other is not goods and other.query == goods.query]
         for name, values in goods.options.items():
             assert len(set(values)) == len(values) >= 2 and name not in COLOURS
             for value in values:
@@ -52,8 +52,8 @@ def test_every_word_of_the_vocabulary_can_be_met():
 def test_it_is_built_as_documented(catalogue):
     products = catalogue.products
     assert len({product.asin for product in products}) == len(products) == 1000
-    assert len(GOODS) == 33 and len({goods.category for goods in GOODS}) == 5
-    assert {product.query for product in products} == {goods.query for goods in GOODS}
+    assert len(STOCK.goods) == 33 and len({goods.category for goods in STOCK.goods}) == 5
+    assert {product.query for product in products} == {goods.query for goods in STOCK.goods}
     assert 0.40 < np.mean([not product.options for product in products]) < 0.50
     assert 0.06 < np.mean([product.prices == (100.0,) for product in products]) < 0.12
     assert 0.06 < np.mean([len(product.prices) == 2 for product in products]) < 0.12

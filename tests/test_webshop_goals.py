@@ -31,7 +31,6 @@ def test_goals_are_drawn_as_the_original_draws_them(folder):
     ] + [f"Find me oak lamps, and price lower than {oak:.2f} dollars"]
     random.Random(233).shuffle(expected)
     assert [goal.text for goal in shop.goals] == expected
-    assert [goal.text for goal in open_shop(folder, seed=3, order=5).goals] != expected
 
 
 def test_synthetic_goals_hold_pairs(folder):
@@ -76,7 +75,6 @@ def test_splits(tmp_path):
     assert by_product.sum() == 8  # four products with two goals each
     assert not set(owners[by_product]) & set(owners[~by_product])
     assert set(owners[by_goal]) & set(owners[~by_goal])
-    assert (split_goals(shop.goals, 7, "product", seed=1) != by_product).any()
     for by in ("goal", "product"):
         with pytest.raises(DataError, match=f"24 goals \\(by {by}\\) leaves none of the 24 synthetic goals"):
             split_goals(shop.goals, 24, by)

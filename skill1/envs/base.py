@@ -42,7 +42,7 @@ class Episodes(Protocol):
         ...
 
     def step(self, actions: Sequence[str | None]) -> list[Step | None]:
-        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
+        """Take one action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
 
         Raises ValueError when an action is given for a finished episode or the length does not match.
         """
@@ -55,15 +55,13 @@ class VectorEnvironment(Episodes, Protocol):
     max_steps: int
 
     def has(self, split: str) -> bool:
-        """Whether the data has that split."""
+        """Return whether the data has that split."""
         ...
 
     def tasks(self, split: str) -> tuple[Task, ...]:
-        """Tasks of a split in sorted id order. Raises DataError if there are none."""
+        """Return the tasks of a split in sorted id order. Raises DataError if there are none."""
         ...
 
     def data_hash(self, split: str) -> str:
-        """SHA-256 that names what a split's tasks are made of: what a run's manifest records. Raises as `tasks`."""
+        """Hash by SHA-256 what a split's tasks are made of: what a run's manifest records. Raises as `tasks`."""
         ...
-
-    def close(self) -> None: ...

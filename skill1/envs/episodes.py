@@ -49,33 +49,33 @@ class EpisodeEnvironment(ABC, Generic[E]):
 
     @abstractmethod
     def tasks(self, split: str) -> tuple[Task, ...]:
-        """Tasks of a split in sorted id order. Raises DataError if there are none."""
+        """Return the tasks of a split in sorted id order. Raises DataError if there are none."""
 
     @abstractmethod
     def begin(self, task: Task) -> E:
         """Start a task's episode: the same one every time. Raises DataError for a task without data."""
 
     def has(self, split: str) -> bool:
-        """Whether the split has tasks."""
+        """Return whether the split has tasks."""
         try:
             return bool(self.tasks(split))
         except DataError:
             return False
 
     def data_hash(self, split: str) -> str:
-        """SHA-256 of the split's tasks and what their episodes show first. Raises DataError as `tasks`."""
+        """Hash the split's tasks and what their episodes show first by SHA-256. Raises DataError as `tasks`."""
         return hashlib.sha256(
             repr([(task, self.begin(task).observation) for task in self.tasks(split)]).encode()
         ).hexdigest()
 
     def reset(self, tasks: Sequence[Task]) -> list[Observation]:
         """Start one episode per task, replacing the running ones. Raises DataError for a task without data."""
-        self.close()
+        self._running = []  # what they held is free for the next
         self._running = [self.begin(task) for task in tasks]
         return [episode.observation for episode in self._running]
 
     def step(self, actions: Sequence[str | None]) -> list[Step | None]:
-        """One action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
+        """Take one action per episode, in `reset` order; None leaves an episode untouched and returns None for it.
 
         Raises ValueError when an action is given for a finished episode or the length does not match.
         """
@@ -86,10 +86,6 @@ class EpisodeEnvironment(ABC, Generic[E]):
             if action is not None and episode.done:
                 raise ValueError(f"episode {index} is finished; pass None instead of the action {action!r}")
         return [None if action is None else self._advance(episode, action) for action, episode in pairs]
-
-    def close(self) -> None:
-        """Drop the running episodes."""
-        self._running = []
 
     def _advance(self, episode: E, action: str) -> Step:
         offered, score = episode.offers(action), episode.act(action)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import StrictUndefined, Template
+
 MARKER = "generation.json"  # written last: its presence says complete
 
 
@@ -30,7 +32,7 @@ class GenerationReport:
 
 
 def check_integers(parameters: Any, bounds: Mapping[str, int]) -> None:
-    """Raise ValueError if a field is no integer, or below its bound."""
+    """Check that fields are integers, and not below their bounds. Raises ValueError."""
     for name, bound in bounds.items():
         value = getattr(parameters, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < bound:
@@ -66,6 +68,12 @@ def generate_once(
     write_text(out / "DATACARD.md", card)
     write_text(out / MARKER, json.dumps({**record, counted: counts}, indent=1) + "\n")
     return GenerationReport(out, parameters, counts)
+
+
+def data_card(template: Path, **values: Any) -> str:
+    """Fill a folder's data card from its template, Markdown with the names of `values`. Raises UndefinedError."""
+    text = template.read_text(encoding="utf-8")
+    return Template(text, keep_trailing_newline=True, trim_blocks=True, undefined=StrictUndefined).render(values)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from skill1.config import EnvironmentConfig
 from skill1.envs.base import VectorEnvironment
@@ -48,7 +49,7 @@ class EnvironmentSpec:
     """
 
     name: str  # also `Task.environment` of its tasks
-    open: Callable[[EnvironmentConfig], VectorEnvironment]  # raises DataError if its data is missing or malformed
+    open: Callable[[Any], VectorEnvironment]  # of its `options`; raises DataError if data is missing or malformed
     splits: Mapping[str, str]  # split -> what figures call it ("seen homes"), in the order of tables and figures
     words: PromptWords
     options: type[EnvironmentConfig] = EnvironmentConfig  # the section `environment` of a configuration
@@ -57,7 +58,7 @@ class EnvironmentSpec:
     categories: tuple[str, ...] = ()  # of `Task.category`, in the order of tables and figures; others follow by name
     data_variable: str | None = None  # environment variable with the data folder where environment.data is not set
     graded: bool = False  # a lost task's score can be above 0: scores are reported beside success
-    ceiling: Callable[[EnvironmentConfig, Iterable[str]], Ceiling] | None = None  # of tasks, by their `Task.game`
+    ceiling: Callable[[Any, Iterable[str]], Ceiling] | None = None  # of tasks, by their `Task.game`
     benchmark: str | None = None  # whose published numbers stand beside its results (data/paper); None: nobody's
     kinds: tuple[str, ...] = (ANY_KIND,)  # of tasks, as far as their sentence tells: a skill bank's sections (SkillRL)
     kind_of: Callable[[str], str] = lambda instruction: ANY_KIND  # raises ValueError for no sentence of its tasks

@@ -16,8 +16,7 @@ from typing import ClassVar, Protocol
 
 from skill1.envs.base import Observation, VectorEnvironment
 from skill1.nano.options import WarmStartConfig
-from skill1.nano.prompts import Fact
-from skill1.nano.reflection import CompactReflections
+from skill1.nano.prompts import CompactBase, Fact
 from skill1.prompts import ActContext, history_of
 from skill1.prompts.base import Exchange
 from skill1.records import Stage, Task
@@ -51,7 +50,7 @@ class Player(Protocol):
 class Demonstrator(ABC):
     """Turns games into demonstrations. Keeps a pool of earlier games' facts, from which foreign skills are drawn."""
 
-    prompts: ClassVar[CompactReflections]
+    prompts: ClassVar[CompactBase]
 
     def __init__(self, config: WarmStartConfig) -> None:
         self._config = config
@@ -90,7 +89,7 @@ class Demonstrator(ABC):
     # -- what does not ----------------------------------------------------------------------------------------------
 
     def demonstrations(self) -> Iterator[Demonstration]:
-        """Demonstrations of `config.games` games from ever new worlds."""
+        """Yield the demonstrations of `config.games` games from ever new worlds."""
         config, done, world = self._config, 0, 0
         while done < config.games:
             count = min(config.games_per_world, config.games - done)
@@ -101,7 +100,7 @@ class Demonstrator(ABC):
             world += 1
 
     def demonstrate(self, environment: VectorEnvironment, task: Task, right: str) -> Iterator[Demonstration]:
-        """All demonstrations of one game; `right`: the place or brand that a skill of its topic names."""
+        """Yield all demonstrations of one game; `right`: the place or brand that a skill of its topic names."""
         [start] = environment.reset([task])
         known = self.prompts.fact(start, right)
         block = self._chosen(self._config.bank_share)
@@ -123,7 +122,7 @@ class Demonstrator(ABC):
     def _draw_shown(self, start: Observation, known: Fact) -> tuple[str, bool]:
         """An episode's skill, if any, alone or among others; and whether it is `known`."""
         u, relevant = self._rng.random(), self._config.relevant_share
-        fact = known
+        fact: Fact | None = known
         if u >= relevant:
             fact = self._foreign(start, known) if u < relevant + self._config.foreign_share else None
         if fact is None:
@@ -167,6 +166,7 @@ class Demonstrator(ABC):
             command = prompts.parse_action(given, now.admissible).value
             trajectory.append((now.text, command))
             [step] = environment.step([command])
+            assert step is not None  # an action was given
             now, won, done = step.observation, step.won, step.done
             player.moved(given, now)
         lesson = prompts.write_lesson(prompts.fact(start, player.found)) if player.found else "none"

@@ -17,7 +17,7 @@ PAD, UNKNOWN, END = "<pad>", "<unk>", "<end>"
 
 
 def make_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A whitespace-splitting word-level tokenizer whose answers end with `<end>`."""
+    """Make a whitespace-splitting word-level tokenizer whose answers end with `<end>`."""
     vocab = {word: i for i, word in enumerate(dict.fromkeys([PAD, UNKNOWN, END, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -27,14 +27,14 @@ def make_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def nano_tokenizer(environment: str) -> PreTrainedTokenizerFast:
-    """The tokenizer of everything that an environment's generated games can say."""
+    """Make the tokenizer of everything that an environment's generated games can say."""
     return make_tokenizer(nano_of(environment).vocabulary())
 
 
 def make_model(
     tokenizer: PreTrainedTokenizerFast, *, width: int, layers: int, heads: int, seed: int, context: int = 1024
 ) -> Qwen2ForCausalLM:
-    """A Qwen2 of `layers` blocks of `width`, embeddings tied, initialised from `seed`."""
+    """Make a Qwen2 of `layers` blocks of `width`, embeddings tied, initialised from `seed`."""
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from skill1.nano.demonstrator import Demonstration
 from skill1.nano.model import END, make_model, nano_tokenizer
 from skill1.nano.options import WarmStartConfig
-from skill1.nano.policy_card import policy_card
+from skill1.nano.policy_card import write_policy_card
 from skill1.nano.world import nano_of
 
 MANIFEST = "warm_start.json"
@@ -32,7 +33,7 @@ _FINGERPRINT_GAMES = 24
 
 
 def fingerprint(config: WarmStartConfig, environment: str) -> str:
-    """SHA-256 of the vocabulary and of the first games' demonstrations: changes when the code that made them does."""
+    """Hash the vocabulary and the first games' demonstrations by SHA-256: changes when the code that made them does."""
     vocabulary = nano_tokenizer(environment).get_vocab()
     digest = hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode())
     few = replace(config, games=min(config.games, _FINGERPRINT_GAMES))
@@ -42,7 +43,7 @@ def fingerprint(config: WarmStartConfig, environment: str) -> str:
 
 
 def tokenize(rows: Iterable[Demonstration], tokenizer: PreTrainedTokenizerFast) -> Dataset:
-    """-> dataset of input_ids and the number of prompt tokens. Raises ValueError on a word outside the vocabulary."""
+    """Make a dataset of input_ids and numbers of prompt tokens. Raises ValueError on a word outside the vocabulary."""
     encoded = []
     for row in rows:
         prompt = tokenizer.encode(row.prompt, add_special_tokens=False)
@@ -72,14 +73,14 @@ class MuonAdamW(torch.optim.Optimizer):
             part.param_groups = [group]  # one object: a scheduler's change reaches both
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure=None):
         for part in self._parts:
             part.step()
 
 
 @torch.no_grad()
 def score(model: PreTrainedModel, data: Dataset, rows_per_step: int, pad: int) -> dict[str, dict[str, float]]:
-    """Share of demonstrations answered right per kind: {kind: {"right": share, "n": rows}}.
+    """Measure the share of demonstrations answered right per kind: {kind: {"right": share, "n": rows}}.
 
     An answer is right when every token is the most likely one given the demonstration's tokens before it; a ranking
     when its first candidate is.
@@ -125,18 +126,15 @@ class _WarmStartTrainer(SFTTrainer):
 
 
 def collate(rows: list[dict], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded batch."""
-    width = max(len(row["input_ids"]) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    for i, row in enumerate(rows):
-        ids[i, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
+    """Pad rows on the right into a batch."""
+    ids = pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True, padding_value=pad)
     return {"input_ids": ids} | {key: torch.tensor([row[key] for row in rows]) for key in ("prompt", "length")}
 
 
 def make_trainer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, data: Dataset, config: WarmStartConfig, out: Path
 ) -> SFTTrainer:
-    """The trainer of a warm start: rows of like lengths together, learning rate linear to zero after a warm-up."""
+    """Make the trainer of a warm start: rows of like lengths together, learning rate linear to zero after a warm-up."""
     gpu = torch.cuda.is_available()
     trainer = _WarmStartTrainer(
         model=model,
@@ -203,4 +201,4 @@ def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path
         "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    (out / "README.md").write_text(policy_card(preset, environment, manifest, out))
+    write_policy_card(out, preset, environment, manifest)

@@ -15,14 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from skill1.config import load_config
-from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
 from skill1.methods.skillrl.evolution import Episode
 from skill1.nano.demonstrator import Demonstrator
 from skill1.nano.options import WarmStartConfig
-from skill1.nano.prompts import Fact
-from skill1.nano.reflection import CompactReflections
+from skill1.nano.prompts import CompactBase, Fact
 from skill1.presets import presets
 from skill1.prompts import Context, PromptSet, window_only
 from skill1.records import Rollout, Task
@@ -30,20 +28,8 @@ from skill1.registry import ConfigError, find
 from skill1.store.run_directory import RunError
 
 Draw = dict[str, Any]  # arm of the probe -> what it shows in one episode (here a `Fact`), None for nothing
-DrawArms = Callable[
-    [VectorEnvironment, Sequence[Task], Sequence[Task], int, random.Random], tuple[list[Task], list[Draw]]
-]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardTexts:
-    """What a policy's card says of its environment."""
-
-    title: str
-    places: str  # where demonstrations play: "shops"
-    skills: str  # what it does with a skill; up to the closing bracket and a line feed
-    ignorance: str
-    use: str
+# (the environment, train tasks, tasks, passes, rng) -> tasks probed, draws by pass
+DrawArms = Callable[[Any, Sequence[Task], Sequence[Task], int, random.Random], tuple[list[Task], list[Draw]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +40,16 @@ class NanoWorld:
     generate: Callable[..., Any]  # writes them: (folder, seed=..., **sizes) -> a report that names the folder `out`
     sizes: Mapping[str, Any]  # the generator's parameters besides the seed
     vocabulary: Callable[[], list[str]]  # all words of the compact prompts
-    prompts: Callable[[], CompactReflections]
+    prompts: Callable[[], CompactBase]
     demonstrator: Callable[[WarmStartConfig], Demonstrator]
-    draw_arms: DrawArms  # of the probe: (environment, train tasks, tasks, passes, rng) -> tasks probed, draws by pass
+    draw_arms: DrawArms
     followed: Callable[[Fact, Rollout], bool]  # whether an episode's first move is the one that the fact is about
     principles: Callable[[Sequence[Episode]], Counter[str]]  # what episodes teach a skill bank -> how often
     mistakes: Callable[[Sequence[Episode]], Counter[str]]  # what they teach it not to do -> how often
-    card: CardTexts
+    title: str  # of a policy's card
+    places: str  # where demonstrations play, as the card names them: "shops"
+    about: str  # what a policy does with a skill, and what it does not know
+    use: str  # what a policy is good for
     knows_published_games: bool = False  # its vocabulary has the words of the environment's own games too
 
 
@@ -75,7 +64,7 @@ def _nano_of(spec: EnvironmentSpec) -> NanoWorld:
     return find("nano worlds", spec.nano)
 
 
-def compact_prompts(spec: EnvironmentSpec, context: Context) -> CompactReflections:
+def compact_prompts(spec: EnvironmentSpec, context: Context) -> CompactBase:
     """Build the prompt set `compact`. Raises ConfigError for an environment without a nano world, or a conversation."""
     window_only("policy.prompts=compact", context)
     return _nano_of(spec).prompts()
@@ -87,17 +76,17 @@ def as_they_are(prompts: PromptSet) -> PromptSet:
 
 
 def has_world(preset: str) -> bool:
-    """Whether a preset plays generated games when it is given no others: those of the nano policies do."""
+    """Return whether a preset plays generated games when it is given no others: those of the nano policies do."""
     return presets()[preset].get("policy.prompts") == "compact"
 
 
 def world_folder(seed: int, preset: str = "nano") -> Path:
-    """Where the generated games that a nano preset plays are, or will be. Raises ConfigError for another preset."""
+    """Return where the games that a nano preset plays are, or will be. Raises ConfigError for another preset."""
     return Path("data") / f"{_world_of(preset).folder}-{seed}"
 
 
 def nano_world(seed: int, sizes: Mapping[str, Any] | None = None, preset: str = "nano") -> str:
-    """Folder of those games; generated once. Raises RunError if other games are there, ConfigError as `world_folder`.
+    """Generate those games once, and return their folder. Raises RunError if others are there, and as `world_folder`.
 
     `sizes`: fields of the generator's parameters; by default those of the environment.
     """

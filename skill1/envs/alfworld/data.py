@@ -28,8 +28,8 @@ CATEGORIES = {
     "pick_cool_then_place_in_recep": "Cool",
     "pick_two_obj_and_place": "Pick2",
 }
-_FOLDER = "json_2.1.1"
-_GAME, _TRAJECTORY = "game.tw-pddl", "traj_data.json"
+DATA_FOLDER = "json_2.1.1"
+GAME_FILE, TRAJECTORY_FILE = "game.tw-pddl", "traj_data.json"
 _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true\b')
 _CACHED_GAMES = 1024  # parsed games kept in memory
 _ADVICE = (
@@ -54,7 +54,7 @@ class GameTree:
     def __init__(self, root: str | Path) -> None:
         """Raises DataError if there is no such folder."""
         root = Path(root)
-        self.folder = root / _FOLDER if (root / _FOLDER).is_dir() else root
+        self.folder = root / DATA_FOLDER if (root / DATA_FOLDER).is_dir() else root
         if not self.folder.is_dir():
             raise DataError(f"there is no folder {root}; {_ADVICE}")
         self._load = lru_cache(maxsize=_CACHED_GAMES)(Game.load)
@@ -62,14 +62,14 @@ class GameTree:
 
     @classmethod
     def open(cls, root: str | None) -> GameTree:
-        """The games below `root`, or below $ALFWORLD_DATA when it is None. Raises DataError if neither is given."""
+        """Open the games below `root`, or below $ALFWORLD_DATA if it is None. Raises DataError if neither is given."""
         root = root or os.environ.get("ALFWORLD_DATA")
         if not root:
             raise DataError(f"no game data: environment.data is not set and $ALFWORLD_DATA is empty; {_ADVICE}")
         return cls(Path(root).expanduser())
 
     def games(self, split: str) -> tuple[GameFile, ...]:
-        """Games of a split in sorted id order.
+        """Return the games of a split in sorted id order.
 
         Raises:
             DataError: no such split, no playable game in it, a truncated game file, or two text versions in one split.
@@ -79,18 +79,18 @@ class GameTree:
         return self._splits[split]
 
     def has(self, split: str) -> bool:
-        """Whether there is a folder of that split."""
+        """Return whether there is a folder of that split."""
         return (self.folder / split).is_dir()
 
     def path(self, game: str) -> Path:
-        """The game file of an id. Raises DataError if it is not there."""
-        path = self.folder / game / _GAME
+        """Find the game file of an id. Raises DataError if it is not there."""
+        path = self.folder / game / GAME_FILE
         if not path.is_file():
             raise DataError(f"there is no game {game!r} below {self.folder}; {_ADVICE}")
         return path
 
     def game(self, game: str) -> Game:
-        """The parsed game of an id. Raises DataError if the file is missing or corrupt."""
+        """Return the parsed game of an id. Raises DataError if the file is missing or corrupt."""
         return self._load(self.path(game))
 
     def _scan(self, split: str) -> tuple[GameFile, ...]:
@@ -101,13 +101,13 @@ class GameTree:
                 f"{self.folder} has no split {split!r} (it has: {', '.join(splits) or 'no folder at all'}); {_ADVICE}"
             )
         games = []
-        for path in folder.glob(f"*/*/{_GAME}"):
+        for path in folder.glob(f"*/*/{GAME_FILE}"):
             task = path.parent.parent.name
             identity = f"{split}/{task}/{path.parent.name}"
             category = CATEGORIES.get(task.split("-", 1)[0])
             if category is None or "movable" in identity or "Sliced" in identity:
                 continue
-            if not (path.parent / _TRAJECTORY).is_file():
+            if not (path.parent / TRAJECTORY_FILE).is_file():
                 continue
             raw = path.read_bytes()
             if not raw.rstrip().endswith(b"}"):
@@ -132,6 +132,6 @@ class GameTree:
 
 
 def content_hash(games: Iterable[GameFile]) -> str:
-    """SHA-256 over the ids and contents of games, whatever their order: what a run's manifest records."""
+    """Hash the ids and contents of games by SHA-256, whatever their order: what a run's manifest records."""
     lines = sorted(f"{game.id} {game.sha256}\n" for game in games)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

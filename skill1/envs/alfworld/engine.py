@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from skill1.envs.alfworld.game import Action, Game
 
 NOTHING = "Nothing happens."
+_UNDOES = {"heat": "cool", "cool": "heat"}
 _HELP = """\
 Available commands:
   look:                             look around your current location
@@ -42,12 +43,11 @@ class RunningGame:
         self.holding: int | None = None
         self.contents = list(start.contents)
         self.opened = start.opened
-        self.clean, self.hot, self.cool = start.clean, start.hot, start.cool
+        self.treated = dict(start.treated)
         self.sliced, self.toggled = start.sliced, start.toggled
         self.lying = start.lying
         self.removed: frozenset[tuple[int, int]] = frozenset()  # (object, receptacle) taken out and not put back
         self._commands: dict[str, Action] | None = None
-        self._admissible: tuple[str, ...] | None = None
         around = _listing(f"a {receptacle.name}" for receptacle in game.receptacles)
         self.text = (
             "-= Welcome to TextWorld, ALFRED! =-\n\n"
@@ -58,9 +58,7 @@ class RunningGame:
     @property
     def admissible(self) -> tuple[str, ...]:
         """Admissible commands, sorted; with `help` if the game has it."""
-        if self._admissible is None:
-            self._admissible = tuple(sorted(self.commands))
-        return self._admissible
+        return tuple(sorted(self.commands))
 
     @property
     def commands(self) -> Mapping[str, Action]:
@@ -71,7 +69,7 @@ class RunningGame:
 
     @property
     def won(self) -> bool:
-        """Whether the goal holds now."""
+        """Return whether the goal holds now."""
         goal, items = self.game.goal, self.game.items
         if goal.kind == "look":
             if self.holding is None or items[self.holding].kind != goal.object:
@@ -87,16 +85,9 @@ class RunningGame:
 
     def _counts(self, item: int) -> bool:
         goal, it = self.game.goal, self.game.items[item]
-        if it.kind != goal.object:
-            return False
-        match goal.condition:
-            case "clean":
-                return it.cleanable and item in self.clean
-            case "hot":
-                return it.heatable and item in self.hot
-            case "cool":
-                return it.coolable and item in self.cool
-        return True
+        if it.kind != goal.object or goal.treatment is None:
+            return it.kind == goal.object
+        return goal.treatment in it.treatments and item in self.treated[goal.treatment]
 
     def step(self, command: str) -> str:
         """Perform a command and return the new text; an inadmissible one answers "Nothing happens."."""
@@ -129,17 +120,13 @@ class RunningGame:
                 item = items[held]
                 if accessible and item.kind in place.accepts:
                     commands[put.format(item.name, name)] = ("put", held, r)
-                if place.cleans and item.cleanable:
-                    commands[f"clean {item.name} with {name}"] = ("clean", held, r)
-                if place.heats and item.heatable:
-                    commands[f"heat {item.name} with {name}"] = ("heat", held, r)
-                if place.cools and item.coolable:
-                    commands[f"cool {item.name} with {name}"] = ("cool", held, r)
+                if place.treatment and place.treatment in item.treatments:
+                    commands[f"{place.treatment} {item.name} with {name}"] = (place.treatment, held, r)
         if held is not None:
             commands[f"examine {items[held].name}"] = ("examine", held, -1)
             if items[held].cuts:
-                for o, place in self.lying:
-                    if place == self.location and items[o].sliceable:
+                for o, location in self.lying:
+                    if location == self.location and items[o].sliceable:
                         commands[f"slice {items[o].name} with {items[held].name}"] = ("slice", o, -1)
         return commands
 
@@ -147,21 +134,17 @@ class RunningGame:
         game = self.game
         item = game.items[o].name if o >= 0 else ""
         place = game.receptacles[r].name if r >= 0 else ""
+        held = game.items[self.holding].name if self.holding is not None else ""
         match verb:
             case "look":
                 return self._look()
             case "inventory":
-                held = self.holding
-                return (
-                    "You are not carrying anything."
-                    if held is None
-                    else (f"You are carrying: a {game.items[held].name}.")
-                )
+                return f"You are carrying: a {held}." if held else "You are not carrying anything."
             case "help":
                 return _HELP
             case "examine":
                 return self._examine_item(o) if o >= 0 else self._examine_receptacle(r)
-        self._commands = self._admissible = None
+        self._commands = None
         match verb:
             case "go":
                 self.location = game.receptacles[r].location
@@ -187,24 +170,16 @@ class RunningGame:
                 if game.text_version == "2.1.2":
                     return f"You move the {item} to the {place}."
                 return f"You put the {item} in/on the {place}."
-            case "clean":
-                self.clean |= {o}
-                return f"You clean the {item} using the {place}."
-            case "heat":
-                self.hot |= {o}
-                self.cool -= {o}
-                return f"You heat the {item} using the {place}."
-            case "cool":
-                self.cool |= {o}
-                self.hot -= {o}
-                return f"You cool the {item} using the {place}."
+            case "clean" | "heat" | "cool":
+                self.treated[verb] |= {o}
+                if undone := _UNDOES.get(verb):
+                    self.treated[undone] -= {o}
+                return f"You {verb} the {item} using the {place}."
             case "use":
                 self.toggled |= {o}
                 return f"You turn on the {item}."
-            case "slice":
-                self.sliced |= {o}
-                return f"You sliced the {item} with the {game.items[self.holding].name}."
-        raise AssertionError(verb)
+        self.sliced |= {o}
+        return f"You sliced the {item} with the {held}."
 
     def _look(self) -> str:
         game = self.game
@@ -223,17 +198,15 @@ class RunningGame:
         if place.openable and r not in self.opened:
             return f"The {place.name} is closed."
         seen = _listing(f"a {items[o].name}" for o in self.contents[r])
-        return (
-            f"The {place.name} is open. In it, you see {seen}."
-            if place.openable
-            else (f"On the {place.name}, you see {seen}.")
-        )
+        where = f"The {place.name} is open. In it" if place.openable else f"On the {place.name}"
+        return f"{where}, you see {seen}."
 
     def _examine_item(self, o: int) -> str:
         item = self.game.items[o]
         if item.container:
             return f"This is a normal {item.name}. In it, you see {_listing(f'a {name}' for name in item.inside)}."
-        clean, hot, cool, sliced = o in self.clean, o in self.hot, o in self.cool, o in self.sliced
+        clean, hot, cool = (o in self.treated[name] for name in ("clean", "heat", "cool"))
+        sliced = o in self.sliced
         if clean and (hot or cool):
             state = "hot and clean" if hot else "cool and clean"
         elif hot:

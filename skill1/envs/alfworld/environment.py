@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from skill1.config import EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree, content_hash
 from skill1.envs.alfworld.engine import RunningGame
+from skill1.envs.alfworld.options import ALFWorldConfig
 from skill1.envs.base import Observation
 from skill1.envs.episodes import EpisodeEnvironment, TextEpisode
 from skill1.records import Task
@@ -69,22 +69,22 @@ class AlfworldEnvironment(EpisodeEnvironment[AlfworldEpisode]):
         self._start = start or (lambda games, game: RunningGame(games.game(game)))
 
     def has(self, split: str) -> bool:
-        """Whether there is a folder of that split."""
+        """Return whether there is a folder of that split."""
         return self.games.has(split)
 
     def tasks(self, split: str) -> tuple[Task, ...]:
-        """Tasks of a split in sorted id order. Raises DataError if there are none."""
+        """Return the tasks of a split in sorted id order. Raises DataError if there are none."""
         return tuple(Task(NAME, split, game.id, game.category) for game in self.games.games(split))
 
     def data_hash(self, split: str) -> str:
-        """SHA-256 of the ids and contents of the split's games. Raises DataError if there are none."""
+        """Hash the ids and contents of the split's games by SHA-256. Raises DataError if there are none."""
         return content_hash(self.games.games(split))
 
     def begin(self, task: Task) -> AlfworldEpisode:
         return AlfworldEpisode(self._start(self.games, task.game), self.games.game(task.game).instruction)
 
 
-def open_alfworld(config: EnvironmentConfig) -> AlfworldEnvironment:
+def open_alfworld(config: ALFWorldConfig) -> AlfworldEnvironment:
     """Open the ALFWorld that a configuration asks for: its engine, on its data folder or $ALFWORLD_DATA.
 
     Raises:

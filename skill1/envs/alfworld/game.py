@@ -25,15 +25,16 @@ from skill1.envs.base import DataError
 
 TextVersion = Literal["2.1.1", "2.1.2"]
 Action = tuple[str, int, int]  # (verb, object, receptacle), -1 where the verb takes none
-_Facts = Mapping[str, list[tuple[str, ...]]]
+_Facts = defaultdict[str, list[tuple[str, ...]]]
+_GoalKind = Literal["place", "two", "look"]
 
 _FACT = re.compile(r"\(\s*([a-z]+)((?:\s+[^\s()]+)*)\s*\)")
 _COMMENT = re.compile(r";[^\n]*")
 _TASK = re.compile(r'"Your task is to: ([^"]*)"')
 _SINK = re.compile(r"^\s*\(receptacletype \?r sinktype\)", re.MULTILINE)
-_ARRIVE = {"You arrive at {lend.name}.": "2.1.1", "You arrive at {r.name}.": "2.1.2"}
+_ARRIVE: dict[str, TextVersion] = {"You arrive at {lend.name}.": "2.1.1", "You arrive at {r.name}.": "2.1.2"}
 _KEYS = ("pddl_domain", "grammar", "pddl_problem")
-# _Facts that a rule or a text reads, with their number of arguments, and those that nothing reads.
+# Facts that a rule or a text reads, with their number of arguments, and those that nothing reads.
 _READ = {
     "atlocation": 2, "receptacleatlocation": 2, "objectatlocation": 2, "receptacletype": 2, "objecttype": 2,
     "cancontain": 2, "inreceptacle": 2, "inreceptacleobject": 2, "openable": 1, "opened": 1, "pickupable": 1,
@@ -41,14 +42,14 @@ _READ = {
     "isclean": 1, "ishot": 1, "iscool": 1, "issliced": 1, "istoggled": 1,
 }  # fmt: skip
 _UNREAD = {"wasinreceptacle", "checked", "examined", "full", "isreceptacleobjectfull", "moveable", "ison"}
+# treatment -> the predicates of an object that can have it and of one that had it
+_TREATMENTS = {"clean": ("cleanable", "isclean"), "heat": ("heatable", "ishot"), "cool": ("coolable", "iscool")}
 # The goals of ALFWorld's six task types by the predicates they mention.
 _PLACE = ("inreceptacle", "objecttype", "receptacletype")
 _LOOK = ("atlocation", "holds", "inreceptacle", "istoggled", "objecttype", "objecttype", "receptacleatlocation")
-_GOALS: dict[tuple[str, ...], tuple[str, str | None]] = {
+_GOALS: dict[tuple[str, ...], tuple[_GoalKind, str | None]] = {
     _PLACE: ("place", None),
-    tuple(sorted((*_PLACE, "cleanable", "isclean"))): ("place", "clean"),
-    tuple(sorted((*_PLACE, "heatable", "ishot"))): ("place", "hot"),
-    tuple(sorted((*_PLACE, "coolable", "iscool"))): ("place", "cool"),
+    **{tuple(sorted((*_PLACE, *predicates))): ("place", name) for name, predicates in _TREATMENTS.items()},
     tuple(sorted(_PLACE * 2)): ("two", None),
     tuple(sorted((*_LOOK, "toggleable"))): ("look", None),
 }
@@ -63,9 +64,7 @@ class Receptacle:
     location: int
     openable: bool
     accepts: frozenset[str]
-    cleans: bool
-    heats: bool
-    cools: bool
+    treatment: str | None  # "clean", "heat" or "cool": what can be done to objects there
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +76,8 @@ class Item:
     pickupable: bool
     toggleable: bool
     sliceable: bool
-    cleanable: bool
-    heatable: bool
-    coolable: bool
     container: bool
+    treatments: frozenset[str]  # of "clean", "heat" and "cool", those that it can have
     inside: tuple[str, ...]
 
     @property
@@ -92,14 +89,14 @@ class Item:
 class GameGoal:
     """What wins.
 
-    `place`: an `object` that is `condition` (if any) in a receptacle of kind `target`; `two`: two of them in the same
-    one; `look`: hold an `object` where a lamp of kind `target` is switched on.
+    `place`: an `object` that had the `treatment` (if any) in a receptacle of kind `target`; `two`: two of them in the
+    same one; `look`: hold an `object` where a lamp of kind `target` is switched on.
     """
 
-    kind: Literal["place", "two", "look"]
+    kind: _GoalKind
     object: str
     target: str
-    condition: Literal["clean", "hot", "cool"] | None
+    treatment: str | None  # "clean", "heat" or "cool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +106,7 @@ class Start:
     location: int
     contents: tuple[tuple[int, ...], ...]  # by receptacle: its objects in order
     opened: frozenset[int]
-    clean: frozenset[int]
-    hot: frozenset[int]
-    cool: frozenset[int]
+    treated: Mapping[str, frozenset[int]]  # "clean", "heat" and "cool" -> objects that had the treatment
     sliced: frozenset[int]
     toggled: frozenset[int]
     lying: frozenset[tuple[int, int]]  # (object, location), PDDL's objectAtLocation
@@ -164,22 +159,24 @@ class Game:
         version = text_version(grammar)
         facts, goal = _problem(data["pddl_problem"])
         try:
-            return _assemble(task[1], version, tuple(walkthrough), facts, goal, _sinks(data["pddl_domain"]))
+            return _assemble(task[1], version, tuple(walkthrough), facts, goal, _appliances(data["pddl_domain"]))
         except KeyError as error:
             raise DataError(f"the PDDL problem lacks a type, place or numbered id for {error}") from error
 
 
 def text_version(grammar: str) -> TextVersion:
-    """Text version of a game by its grammar (or the whole file's text). Raises DataError if it is neither."""
+    """Tell a game's text version by its grammar, or its file's text. Raises DataError if it is neither."""
     found = [version for sentence, version in _ARRIVE.items() if sentence in grammar]
     if len(found) != 1:
         raise DataError("the grammar's arrival sentence is neither text version 2.1.1's nor 2.1.2's")
     return found[0]
 
 
-def _sinks(domain: str) -> frozenset[str]:
+def _appliances(domain: str) -> dict[str, str]:
+    """Receptacle kind -> the treatment that objects can have there."""
     # The package's own alfred.pddl has lost SinkType; the domain inside a published game still has it.
-    return frozenset({"sinkbasin", "sink"} if _SINK.search(domain.lower()) else {"sinkbasin"})
+    sink = {"sink": "clean"} if _SINK.search(domain.lower()) else {}
+    return {"sinkbasin": "clean", "microwave": "heat", "fridge": "cool"} | sink
 
 
 def _problem(problem: str) -> tuple[_Facts, GameGoal]:
@@ -187,7 +184,7 @@ def _problem(problem: str) -> tuple[_Facts, GameGoal]:
     begin, end = text.find("(:init"), text.find("(:goal")
     if begin < 0 or end < begin:
         raise DataError("the PDDL problem has no (:init ...) followed by (:goal ...)")
-    facts: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    facts: _Facts = defaultdict(list)
     for name, arguments in _FACT.findall(text[begin + len("(:init") : end]):
         facts[name].append(tuple(arguments.split()))
     for name, tuples in facts.items():
@@ -205,7 +202,7 @@ def _goal(text: str) -> GameGoal:
     names = tuple(sorted(name for name, _ in atoms))
     if names not in _GOALS:
         raise DataError(f"the PDDL goal is none of the six task types' (it mentions {', '.join(names) or 'nothing'})")
-    kind, condition = _GOALS[names]
+    kind, treatment = _GOALS[names]
     kinds = {arguments[0]: _kind(arguments[1]) for name, arguments in atoms if name == "objecttype"}
     if kind == "look":
         lamp = next(arguments[0] for name, arguments in atoms if name == "toggleable")
@@ -214,15 +211,15 @@ def _goal(text: str) -> GameGoal:
         target = next(_kind(arguments[1]) for name, arguments in atoms if name == "receptacletype")
     if len(set(kinds.values())) != 1:
         raise DataError("the PDDL goal asks for two kinds of objects")
-    return GameGoal(kind, next(iter(kinds.values())), target, condition)
+    return GameGoal(kind, next(iter(kinds.values())), target, treatment)
 
 
 def _kind(pddl_type: str) -> str:
     return pddl_type.removesuffix("type")
 
 
-def _names(ids: Iterable[str]) -> dict[str, str]:
-    """Names of all ids with a position in them ("Cabinet_bar__plus_..."): numbered downwards in sorted order."""
+def demangle(ids: Iterable[str]) -> dict[str, str]:
+    """Name the ids with a position in them, "cabinet_bar__plus_..." as "cabinet 3": numbered downwards as they sort."""
     bases = {i: i.split("_bar_", 1)[0] + ("basin" if "basin" in i else "") for i in sorted(ids) if "_bar_" in i}
     left = Counter(bases.values())
     names = {}
@@ -238,12 +235,12 @@ def _assemble(
     walkthrough: tuple[str, ...],
     facts: _Facts,
     goal: GameGoal,
-    sinks: frozenset[str],
+    appliances: Mapping[str, str],
 ) -> Game:
-    facts = defaultdict(list, facts)
-    names = _names({argument for tuples in facts.values() for arguments in tuples for argument in arguments})
+    names = demangle({argument for tuples in facts.values() for arguments in tuples for argument in arguments})
     marked = {name: {arguments[0] for arguments in facts[name]} for name, arity in _READ.items() if arity == 1}
-    located, rtypes, otypes = (dict(facts[n]) for n in ("receptacleatlocation", "receptacletype", "objecttype"))
+    located = {arguments[0]: arguments[1] for arguments in facts["receptacleatlocation"]}
+    rtypes, otypes = ({i: _kind(t) for i, t in facts[name]} for name in ("receptacletype", "objecttype"))
 
     start = facts["atlocation"][0][1]
     location_ids = sorted({start, *located.values(), *(place for _, place in facts["objectatlocation"])})
@@ -265,23 +262,22 @@ def _assemble(
     receptacles = []
     at: defaultdict[int, list[int]] = defaultdict(list)
     for i, k in receptacle.items():
-        kind, place = _kind(rtypes[i]), location[located[i]]
-        at[place].append(k)
-        receptacles.append(
-            Receptacle(
-                names[i],
-                kind,
-                place,
-                i in marked["openable"],
-                accepted.get(kind, frozenset()),
-                kind in sinks,
-                kind == "microwave",
-                kind == "fridge",
-            )
-        )
-    flags = ("pickupable", "toggleable", "sliceable", "cleanable", "heatable", "coolable", "isreceptacleobject")
+        kind, where = rtypes[i], location[located[i]]
+        at[where].append(k)
+        takes, openable = accepted.get(kind, frozenset()), i in marked["openable"]
+        receptacles.append(Receptacle(names[i], kind, where, openable, takes, appliances.get(kind)))
     items = tuple(
-        Item(names[i], _kind(otypes[i]), *(i in marked[flag] for flag in flags), tuple(inside[i])) for i in item
+        Item(
+            names[i],
+            otypes[i],
+            pickupable=i in marked["pickupable"],
+            toggleable=i in marked["toggleable"],
+            sliceable=i in marked["sliceable"],
+            container=i in marked["isreceptacleobject"],
+            treatments=frozenset(name for name, (able, _) in _TREATMENTS.items() if i in marked[able]),
+            inside=tuple(inside[i]),
+        )
+        for i in item
     )
 
     def positions(flag: str) -> frozenset[int]:
@@ -305,9 +301,7 @@ def _assemble(
             location=location[start],
             contents=tuple(tuple(sorted(there)) for there in contents),
             opened=frozenset(receptacle[i] for i in marked["opened"]),
-            clean=positions("isclean"),
-            hot=positions("ishot"),
-            cool=positions("iscool"),
+            treated={name: positions(done) for name, (_, done) in _TREATMENTS.items()},
             sliced=positions("issliced"),
             toggled=positions("istoggled"),
             lying=frozenset((item[i], location[place]) for i, place in facts["objectatlocation"]),

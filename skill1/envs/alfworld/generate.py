@@ -12,31 +12,31 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from skill1.envs.alfworld.data import DATA_FOLDER, GAME_FILE, TRAJECTORY_FILE
 from skill1.envs.alfworld.homes import (
     APPLIANCES,
     LOOK,
     MAX_INSTANCES,
     PICK_TWO,
     TASK_TYPES,
-    Facts,
     Home,
     HomeReceptacle,
     WorldParameters,
     coordinate,
     draw_homes,
     facts,
-    mangled,
-    numbered,
+    pddl_name,
+    player_names,
 )
-from skill1.envs.generation import GenerationReport, Generator, generate_once, write_text
+from skill1.envs.generation import GenerationReport, Generator, data_card, generate_once, write_text
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
-DATA_FOLDER = "json_2.1.1"
 FORMAT = 1  # raise when the same parameters give other games
+_CARD = Path(__file__).with_name("datacard.md.jinja")
 _START_CELL = 99  # in steps of 0.25 m: outside the grid that receptacles stand on
 
 
@@ -63,7 +63,7 @@ class _Item:
 
 
 def make_games(seed: int, **sizes: Any) -> Iterator[GeneratedGame]:
-    """Games of a world one by one in memory, split after split; `sizes` are the other fields of `WorldParameters`.
+    """Draw a world's games in memory, split by split; `sizes` are the other fields of `WorldParameters`.
 
     Game i of a split is the same whatever number of games the split has. Raises ValueError before the first game.
     """
@@ -72,7 +72,6 @@ def make_games(seed: int, **sizes: Any) -> Iterator[GeneratedGame]:
 
 
 def _games(parameters: WorldParameters, homes: Sequence[Home]) -> Iterator[GeneratedGame]:
-    known = facts()
     everything = {
         unseen: {(home.plan, kind) for home in homes if home.unseen == unseen for kind in home.targets}
         for unseen in (False, True)
@@ -81,7 +80,7 @@ def _games(parameters: WorldParameters, homes: Sequence[Home]) -> Iterator[Gener
     allowed = {"train": everything[False], "valid_seen": revisited, "valid_unseen": everything[True]}
     for split in SPLITS:
         for index, (home, task, kind) in enumerate(_schedule(parameters, split, homes, allowed[split])):
-            yield _game(parameters, known, split, index, home, task, kind)
+            yield _game(parameters, split, index, home, task, kind)
 
 
 def _schedule(
@@ -104,15 +103,14 @@ def _schedule(
         yield home, task, kind
 
 
-def _game(
-    parameters: WorldParameters, known: Facts, split: str, index: int, home: Home, task: str, kind: str
-) -> GeneratedGame:
+def _game(parameters: WorldParameters, split: str, index: int, home: Home, task: str, kind: str) -> GeneratedGame:
+    known = facts()
     rng = random.Random(f"skill1 alfworld game {parameters.seed} {split} {index}")
     goals = home.tasks[task][kind]
     goal = rng.choice(goals) if goals else ""
     items = _place(rng, parameters, home, task, kind, goal)
     trial = f"trial_G{parameters.seed:06d}_{split}_{index:05d}"
-    toggle = home.lamp if task == LOOK else ""
+    toggle = home.lamps[0] if task == LOOK else ""
     traj = {
         "task_id": trial,
         "task_type": task,
@@ -133,7 +131,7 @@ def _game(
     game = {
         "pddl_domain": known.domain,
         "grammar": known.grammar.replace("UNKNOWN GOAL", sentence),
-        "pddl_problem": _problem(known, home, items, start, f"plan_{trial}", goal_text),
+        "pddl_problem": _problem(home, items, start, f"plan_{trial}", goal_text),
         "solvable": True,
         "walkthrough": _walkthrough(home, task, kind, goal, items),
     }
@@ -145,7 +143,7 @@ def _place(
     rng: random.Random, parameters: WorldParameters, home: Home, task: str, target: str, goal: str
 ) -> list[_Item]:
     """Targets first, then the lamp, then distractors. Targets never start in a receptacle of the goal's type."""
-    kinds = [target] * (2 if task == PICK_TWO else 1) + ([home.lamp] if home.lamp else [])
+    kinds = [target] * (2 if task == PICK_TWO else 1) + [*home.lamps]
     pool = [kind for kind in home.kinds if kind != target for _ in range(MAX_INSTANCES)]
     kinds += rng.sample(pool, parameters.objects - len(kinds))
     items: list[_Item] = []
@@ -168,23 +166,23 @@ def _object_id(rng: random.Random, kind: str) -> str:
     return "|".join((kind, coordinate(x), coordinate(y), coordinate(z)))
 
 
-def _problem(known: Facts, home: Home, items: Sequence[_Item], start: str, name: str, goal: str) -> str:
+def _problem(home: Home, items: Sequence[_Item], start: str, name: str, goal: str) -> str:
     """The PDDL problem. A type is declared as rtype or as otype, never both (a duplicate for the translator)."""
-    lamps = [home.lamp] if home.lamp else []
-    object_kinds = sorted([*home.kinds, *lamps])
+    known = facts()
+    object_kinds = sorted([*home.kinds, *home.lamps])
     receptacle_kinds = sorted({r.kind for r in home.receptacles})
-    ids = {item.id: mangled(item.id) for item in items}
-    rids = {r.name: mangled(r.id) for r in home.receptacles}
-    places = {r.name: mangled(r.location) for r in home.receptacles}
+    ids = {item.id: pddl_name(item.id) for item in items}
+    rids = {r.name: pddl_name(r.id) for r in home.receptacles}
+    places = {r.name: pddl_name(r.location) for r in home.receptacles}
     declarations = [
         "agent1 - agent",
         *(f"{kind}Type - otype" for kind in object_kinds),
         *(f"{kind}Type - rtype" for kind in receptacle_kinds),
         *(f"{identifier} - object" for identifier in ids.values()),
         *(f"{identifier} - receptacle" for identifier in rids.values()),
-        *(f"{location} - location" for location in [*places.values(), mangled(start)]),
+        *(f"{location} - location" for location in [*places.values(), pddl_name(start)]),
     ]
-    init = [f"(atLocation agent1 {mangled(start)})"]
+    init = [f"(atLocation agent1 {pddl_name(start)})"]
     for r in home.receptacles:
         init.append(f"(receptacleType {rids[r.name]} {r.kind}Type)")
         init.append(f"(receptacleAtLocation {rids[r.name]} {places[r.name]})")
@@ -197,7 +195,7 @@ def _problem(known: Facts, home: Home, items: Sequence[_Item], start: str, name:
         init.append(f"(objectType {identifier} {item.kind}Type)")
         init.append(f"(inReceptacle {identifier} {rids[item.place.name]})")
         init.append(f"(objectAtLocation {identifier} {places[item.place.name]})")
-        if item.kind != home.lamp:
+        if item.kind not in home.lamps:
             init.append(f"(pickupable {identifier})")
         if item.kind in known.containers:
             init.append(f"(isReceptacleObject {identifier})")
@@ -211,8 +209,8 @@ def _problem(known: Facts, home: Home, items: Sequence[_Item], start: str, name:
 
 def _walkthrough(home: Home, task: str, target: str, goal: str, items: Sequence[_Item]) -> list[str]:
     """The shortest play that wins, with full knowledge, in the engine's commands."""
-    names = numbered(item.id for item in items)
-    found = {kind: [(names[i.id], i.place) for i in items if i.kind == kind] for kind in (target, home.lamp)}
+    names = player_names(item.id for item in items)
+    found = {kind: [(names[i.id], i.place) for i in items if i.kind == kind] for kind in (target, *home.lamps)}
     commands: list[str] = []
     opened: set[str] = set()
 
@@ -235,7 +233,7 @@ def _walkthrough(home: Home, task: str, target: str, goal: str, items: Sequence[
         reach_into(place)
         commands.append(f"take {name} from {place.name}")
         if task == LOOK:
-            lamp, stand = found[home.lamp][0]
+            lamp, stand = found[home.lamps[0]][0]
             go(stand)
             commands.append(f"use {lamp}")
             break
@@ -259,7 +257,7 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
     for split in SPLITS:
         if getattr(wanted, split) < 1:
             raise ValueError(f"{split}=0: games on disk need every split; ask for at least 1")
-    known = facts()
+    version = facts().version
 
     def make() -> tuple[dict[str, Any], str]:
         homes = draw_homes(wanted)
@@ -268,17 +266,19 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
             counts[game.split][game.traj_dict["task_type"]] += 1
             folder = out / DATA_FOLDER / game.id
             folder.mkdir(parents=True)
-            write_text(folder / "game.tw-pddl", json.dumps(game.game_dict))
-            write_text(folder / "traj_data.json", json.dumps(game.traj_dict, indent=1) + "\n")
+            write_text(folder / GAME_FILE, json.dumps(game.game_dict))
+            write_text(folder / TRAJECTORY_FILE, json.dumps(game.traj_dict, indent=1) + "\n")
         write_text(out / "homes.jsonl", "".join(json.dumps(_home_line(home)) + "\n" for home in homes))
-        return {split: dict(sorted(found.items())) for split, found in counts.items()}, _datacard(wanted, known, homes)
+        rooms = ", ".join(f"{count} {room}" for room, count in sorted(Counter(home.room for home in homes).items()))
+        card = data_card(_CARD, rooms=rooms, parameters=asdict(wanted), version=version)
+        return {split: dict(sorted(found.items())) for split, found in counts.items()}, card
 
     def lacks() -> str:
-        present = len(list((out / DATA_FOLDER).glob("*/*/*/game.tw-pddl")))
+        present = len(list((out / DATA_FOLDER).glob(f"*/*/*/{GAME_FILE}")))
         expected = sum(getattr(wanted, split) for split in SPLITS)
         return "" if present == expected else f"holds {present} of {expected} games"
 
-    return generate_once(out, wanted, {"format": FORMAT, "alfworld": known.version}, "task_types", make, lacks)
+    return generate_once(out, wanted, {"format": FORMAT, "alfworld": version}, "task_types", make, lacks)
 
 
 GENERATOR = Generator(
@@ -295,40 +295,3 @@ def _home_line(home: Home) -> dict[str, Any]:
         "targets": list(home.targets),
         "habits": {kind: place.name for kind, place in home.habits.items()},
     }
-
-
-def _datacard(parameters: WorldParameters, known: Facts, homes: Sequence[Home]) -> str:
-    values = "".join(f"| {f.name} | {getattr(parameters, f.name)} |\n" for f in fields(parameters))
-    rooms = ", ".join(f"{count} {room}" for room, count in sorted(Counter(h.room for h in homes).items()))
-    return f"""# Generated ALFWorld games
-
-Text household tasks in the file format of ALFWorld's published games (`{DATA_FOLDER}/<split>/<task>/<trial>/`),
-drawn by `skill1 generate alfworld`. The unmodified `AlfredTWEnv` loads them, and the walkthrough in
-every `game.tw-pddl` wins.
-
-## What is special about them
-
-Placements have **per-home habits**. A home (one floor plan: {rooms}) has the same
-receptacles in all its games, and in each home every object type has one habitual receptacle, drawn uniformly from the compatible ones. An instance lies
-there with probability {parameters.habit}, else in a random compatible receptacle; a task's target never starts in a
-receptacle of the type it must be brought to. So the object type alone does not tell the place, an earlier visit does.
-`train` and `valid_seen` play in the same homes about the same target types; `valid_unseen` has homes of its own.
-`homes.jsonl` lists receptacles and habits. It is for analysis only and must not be shown to an agent.
-
-Fewer receptacles and objects than in the published games, and no two receptacles share a location; success rates on
-these games say nothing about success rates on the published ones.
-
-## Parameters
-
-| parameter | value |
-|---|---|
-{values}
-Equal parameters and package version give equal bytes.
-
-## Provenance
-
-Receptacle types and counts per room, object types, compatibility, action properties, goals, task sentences, PDDL domain
-and text grammar are those of the installed `alfworld` package {known.version} (MIT licence; ALFRED constants and
-AI2-THOR layouts). Rooms, habits and placements are random draws. No published game, trajectory or human
-annotation is copied.
-"""

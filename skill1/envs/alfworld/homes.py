@@ -16,19 +16,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated
 
+from skill1.envs.alfworld.data import CATEGORIES
+from skill1.envs.alfworld.game import demangle
 from skill1.envs.generation import check_integers
 
-TASK_TYPES = (
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
+TASK_TYPES = tuple(CATEGORIES)
 LOOK, PICK_TWO = "look_at_obj_in_light", "pick_two_obj_and_place"
 # task type -> (command, appliance type, package's name of the objects it works on)
 APPLIANCES = {
@@ -120,14 +117,14 @@ class Home:
     unseen: bool
     receptacles: tuple[HomeReceptacle, ...]
     kinds: tuple[str, ...]  # movable object types that may occur
-    lamp: str | None  # lamp type, None where no Look task can be set
-    habits: Mapping[str, HomeReceptacle]  # object type (lamp included) -> its habitual receptacle
+    lamps: tuple[str, ...]  # the lamp's type; () where no Look task can be set
+    habits: Mapping[str, HomeReceptacle]  # object type (lamps included) -> its habitual receptacle
     targets: tuple[str, ...]  # object types its tasks are about
     tasks: Mapping[str, Mapping[str, tuple[str, ...]]]  # task type -> target type -> goal receptacle types, () for Look
 
     def places(self, kind: str) -> tuple[HomeReceptacle, ...]:
-        """Receptacles of the home that can hold an object type."""
-        return _places(facts(), self.receptacles, kind)
+        """Return the receptacles of the home that can hold an object type."""
+        return _places(self.receptacles, kind)
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +146,7 @@ def facts() -> Facts:
     }
     holds = {kind: contents for kind, contents in sorted(holds.items()) if len(contents) >= _MIN_CONTENTS}
     lamps = frozenset(constants.VAL_ACTION_OBJECTS["Toggleable"])
-    layouts = Path(constants.__file__).parent / "layouts"
+    layouts = files("alfworld.gen") / "layouts"
     rooms = {
         name: _room(layouts, plans, holds, lamps, tuple(t for t in TASK_TYPES if name in constants.GOALS_VALID[t]))
         for name, plans in constants.SCENE_TYPE.items()
@@ -175,7 +172,7 @@ def facts() -> Facts:
 
 
 def _room(
-    layouts: Path,
+    layouts: Traversable,
     plans: Sequence[int],
     holds: Mapping[str, frozenset[str]],
     lamps: frozenset[str],
@@ -204,38 +201,34 @@ def _room(
     )
 
 
-def numbered(ids: Iterable[str]) -> dict[str, str]:
-    """Player-visible names of object and receptacle ids: numbers per type count down over the sorted ids."""
-    ordered = sorted(ids, key=lambda i: mangled(i).lower())
-    base = {i: i.split("|")[0].lower() + ("basin" if "Basin" in i else "") for i in ordered}
-    left = Counter(base.values())
-    names = {}
-    for i in ordered:
-        names[i] = f"{base[i]} {left[base[i]]}"
-        left[base[i]] -= 1
-    return names
+def player_names(ids: Iterable[str]) -> dict[str, str]:
+    """Name objects or receptacles as the player reads them, "cabinet 3"; numbers count down over the sorted ids."""
+    pddl = {i: pddl_name(i).lower() for i in ids}
+    names = demangle(pddl.values())
+    return {i: names[pddl[i]] for i in pddl}
 
 
 _MANGLING = str.maketrans({"|": "_bar_", "-": "_minus_", "+": "_plus_", ".": "_dot_", ",": "_comma_"})
 
 
-def mangled(identifier: str) -> str:
-    """An AI2-THOR id as a PDDL name."""
+def pddl_name(identifier: str) -> str:
+    """Write an AI2-THOR id as a PDDL name."""
     return identifier.translate(_MANGLING)
 
 
 def coordinate(metres: float) -> str:
-    """A coordinate as AI2-THOR ids write it, e.g. -01.25."""
+    """Write a coordinate as AI2-THOR ids do, e.g. -01.25."""
     return f"{'-' if metres < 0 else '+'}{abs(metres):05.2f}"
 
 
-def _places(known: Facts, receptacles: Iterable[HomeReceptacle], kind: str) -> tuple[HomeReceptacle, ...]:
-    lamp = kind in known.actions["Toggleable"]  # the package says nowhere what a lamp stands on
-    return tuple(r for r in receptacles if (r.kind in LAMP_HOSTS if lamp else kind in known.holds[r.kind]))
+def _places(receptacles: Iterable[HomeReceptacle], kind: str) -> tuple[HomeReceptacle, ...]:
+    holds, lamps = facts().holds, facts().actions["Toggleable"]
+    # the package says nowhere what a lamp stands on
+    return tuple(r for r in receptacles if (r.kind in LAMP_HOSTS if kind in lamps else kind in holds[r.kind]))
 
 
 def draw_homes(parameters: WorldParameters) -> tuple[Home, ...]:
-    """The homes of a world, those of train and valid_seen first.
+    """Draw the homes of a world, those of train and valid_seen first.
 
     Raises ValueError when the package has too few floor plans or the sizes cannot be met.
     """
@@ -245,7 +238,7 @@ def draw_homes(parameters: WorldParameters) -> tuple[Home, ...]:
         plans = known.unseen_plans if unseen else known.seen_plans
         for room, plan in _choose_plans(parameters.seed, count, plans, unseen):
             earlier = [_signature(h.receptacles) for h in drawn if h.room == room]
-            drawn.append(_draw_home(known, parameters, plan, room, unseen, earlier))
+            drawn.append(_draw_home(parameters, plan, room, unseen, earlier))
     return tuple(drawn)
 
 
@@ -275,25 +268,24 @@ def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> int:
 
 
 def _draw_home(
-    known: Facts, parameters: WorldParameters, plan: int, room_name: str, unseen: bool, earlier: list[Counter[str]]
+    parameters: WorldParameters, plan: int, room_name: str, unseen: bool, earlier: list[Counter[str]]
 ) -> Home:
     rng = random.Random(f"skill1 alfworld home {parameters.seed} {plan}")
     size, objects, targets_per_home = parameters.receptacles, parameters.objects, parameters.targets_per_home
-    room = known.rooms[room_name]
+    room = facts().rooms[room_name]
     candidates = [_draw_counts(rng, room, room_name, size) for _ in range(_CANDIDATES)]
     apart = [min((_difference(c, e) for e in earlier), default=0) for c in candidates]
-    lamp = rng.choice(room.lamps) if room.lamps else None
-    lamps = [lamp] if lamp else []
+    lamps = (rng.choice(room.lamps),) if room.lamps else ()
     for index in sorted(range(_CANDIDATES), key=lambda i: -apart[i]):  # least like the earlier homes first
         counts = candidates[index]
-        receptacles = _lay_out(rng, known, counts)
-        fitting = [kind for kind in room.objects if _places(known, receptacles, kind)]
-        habits = {kind: rng.choice(_places(known, receptacles, kind)) for kind in [*fitting, *lamps]}
+        receptacles = _lay_out(rng, counts)
+        fitting = [kind for kind in room.objects if _places(receptacles, kind)]
+        habits = {kind: rng.choice(_places(receptacles, kind)) for kind in [*fitting, *lamps]}
         goals = {
-            task: {kind: of for kind in fitting if (of := _goals(known, counts, task, kind, habits[kind])) is not None}
+            task: {kind: of for kind in fitting if (of := _goals(counts, task, kind, habits[kind])) is not None}
             for task in room.tasks
         }
-        searchable = [k for k in fitting if len(_places(known, receptacles, k)) >= max(3, len(receptacles) // 3)]
+        searchable = [k for k in fitting if len(_places(receptacles, k)) >= max(3, len(receptacles) // 3)]
         if targets := _draw_targets(rng, goals, searchable, targets_per_home):
             break
     else:
@@ -312,7 +304,7 @@ def _draw_home(
         unseen=unseen,
         receptacles=receptacles,
         kinds=tuple(kinds),
-        lamp=lamp,
+        lamps=lamps,
         habits={kind: habits[kind] for kind in [*kinds, *lamps]},
         targets=tuple(targets),
         tasks={task: {kind: of[kind] for kind in targets if kind in of} for task, of in goals.items()},
@@ -334,7 +326,7 @@ def _draw_counts(rng: random.Random, room: Room, room_name: str, size: int) -> C
     return counts
 
 
-def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tuple[HomeReceptacle, ...]:
+def _lay_out(rng: random.Random, counts: Mapping[str, int]) -> tuple[HomeReceptacle, ...]:
     kinds = sorted(Counter(counts).elements())
     cells = rng.sample([(x, z) for x in _GRID for z in _GRID], len(kinds))
     furniture = {basin: name for name, basin in _BASINS.items()}
@@ -343,21 +335,19 @@ def _lay_out(rng: random.Random, known: Facts, counts: Mapping[str, int]) -> tup
         place = "|".join(coordinate(v) for v in (x / 4, rng.randint(0, 80) / 40, z / 4))
         identifier = f"{furniture[kind]}|{place}|{kind}" if kind in furniture else f"{kind}|{place}"
         made.append((kind, identifier, f"loc|{x}|{z}|{rng.randint(0, 3)}|{rng.choice((0, 30, 45, 60))}"))
-    made.sort(key=lambda m: mangled(m[1]).lower())  # the order in which the game lists them
-    names = numbered(identifier for _, identifier, _ in made)
-    return tuple(HomeReceptacle(kind, i, names[i], location, kind in known.openable) for kind, i, location in made)
+    made.sort(key=lambda m: pddl_name(m[1]).lower())  # the order in which the game lists them
+    names = player_names(identifier for _, identifier, _ in made)
+    return tuple(HomeReceptacle(kind, i, names[i], location, kind in facts().openable) for kind, i, location in made)
 
 
-def _goals(
-    known: Facts, counts: Mapping[str, int], task: str, kind: str, habit: HomeReceptacle
-) -> tuple[str, ...] | None:
+def _goals(counts: Mapping[str, int], task: str, kind: str, habit: HomeReceptacle) -> tuple[str, ...] | None:
     """HomeReceptacle types the task can ask to bring the object type to; None where the task cannot be set."""
     if task == LOOK:
         return ()
     _, appliance, able = APPLIANCES.get(task, (None, None, None))
-    if able is not None and kind not in known.actions[able]:
+    if able is not None and kind not in facts().actions[able]:
         return None
-    return tuple(r for r in sorted(counts) if kind in known.holds[r] and r not in (appliance, habit.kind)) or None
+    return tuple(r for r in sorted(counts) if kind in facts().holds[r] and r not in (appliance, habit.kind)) or None
 
 
 def _draw_targets(

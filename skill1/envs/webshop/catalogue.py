@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Protocol
 
 from skill1.envs.base import DataError
 
@@ -48,27 +48,35 @@ class Product:
 
     @property
     def price_tag(self) -> str:
-        """ "$5.0", or "$5.0 to $7.5"."""
+        """Return the price as pages show it: "$5.0", or "$5.0 to $7.5"."""
         return " to ".join(f"${price}" for price in self.prices)
 
     @property
     def index_text(self) -> str:
-        """What the search engine indexes: title, description, the first bullet, the options."""
+        """Return what the search engine indexes: title, description, the first bullet, the options."""
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options.items())
         return " ".join((self.name, self.description, *self.bullets[:1], options)).lower()
+
+
+class Products(Protocol):
+    """The products of a catalogue by their position in it, in memory or on disk."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Product: ...
 
 
 def read_products(
     records: Iterable[Any], attributes: Mapping[str, Any], human: Mapping[str, Any], source: str
 ) -> Iterator[Product]:
-    """The catalogue's products in file order, those that the original skips left out.
+    """Read the catalogue's products in file order, without those that the original skips.
 
     `records` is the product file's list, `attributes` and `human` map ids to the entries of the other two files.
     Raises DataError for a malformed record, naming `source`, its position and its id.
     """
     seen: set[str] = set()
     for number, record in enumerate(records):
-        asin = record.get("asin") if isinstance(record, Mapping) else None
+        asin: Any = record.get("asin") if isinstance(record, Mapping) else None
         if isinstance(asin, str) and (asin == "nan" or len(asin) > _LONGEST_ID or asin in seen):
             continue
         try:
@@ -76,14 +84,14 @@ def read_products(
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             problem = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise DataError(
-                f"product {number} of {source} (asin {asin!r}) is malformed: {problem}; mend it or fetch the file again"
+                f"product {number} of {source} (asin {asin!r}) is malformed: {problem}; fix it or fetch the file again"
             ) from error
         seen.add(product.asin)
         yield product
 
 
 def parse_price(text: str | None) -> tuple[float, ...]:
-    """The amounts of a price text, at most two; a product without a price costs 100. Raises ValueError for no amount.
+    """Read the amounts of a price text, at most two; no text is 100. Raises ValueError for a text without an amount.
 
     >>> parse_price("$1,299.00"), parse_price("$19.99 - $27.99"), parse_price("")
     ((1299.0,), (19.99, 27.99), (100.0,))

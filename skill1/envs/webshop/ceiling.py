@@ -17,7 +17,7 @@ from skill1.envs.webshop.reward import alike, option_text
 
 
 def ceiling(shop: Shop, goals: Iterable[int] | None = None) -> Ceiling:
-    """Over all goals, or those with the numbers given, whether buying the goal's own product can earn 1.0.
+    """Count of all goals, or those with the numbers given, where buying the goal's own product can earn 1.0.
 
     With the goal's own options, or, where those are taken for something else (see `reward`), any others.
     """
@@ -26,7 +26,7 @@ def ceiling(shop: Shop, goals: Iterable[int] | None = None) -> Ceiling:
 
 
 def best_purchase(shop: Shop, goal: Goal) -> dict[str, str] | None:
-    """Options with which the goal's own product earns 1.0; None if there are none."""
+    """Find options with which the goal's own product earns 1.0; None if there are none."""
     product = shop.products[goal.product]
     chosen = _cover([option_text(option) for option in goal.options], product, {})
     return chosen if chosen is not None and shop.rate(goal.product, chosen, goal).score == 1.0 else None

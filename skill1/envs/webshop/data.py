@@ -31,7 +31,6 @@ FILE_NAMES: dict[Which, tuple[str, str]] = {
 }
 _CHUNK = 1 << 22  # characters read at a time
 _LARGEST_RECORD = 1 << 26  # characters; more without an end is no record
-_BLANKS = re.compile(r"\s*")
 _FIRST = re.compile(r"\s*\[\s*(?P<end>\])?")
 _NEXT = re.compile(r"\s*(?:,\s*|(?P<end>\]))")
 _AFTER = frozenset(" \t\r\n,]")  # what can follow a list's element
@@ -51,7 +50,7 @@ class Files:
 
     @classmethod
     def find(cls, root: str | Path | None = None, which: Which | None = None) -> Files:
-        """The files below `root`, or below $WEBSHOP_DATA when it is None; the small set if both are there.
+        """Find the files below `root`, or below $WEBSHOP_DATA when it is None; the small set if both are there.
 
         Raises DataError if there is no folder or a file of the set is missing, naming it and where to get it.
         """
@@ -61,24 +60,24 @@ class Files:
         folder = Path(root).expanduser()
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}; {_ADVICE}")
-        if which is None:
-            which = next((name for name, (products, _) in FILE_NAMES.items() if (folder / products).is_file()), "small")
-        products, attributes = (folder / name for name in FILE_NAMES[which])
+        there: list[Which] = [name for name, (products, _) in FILE_NAMES.items() if (folder / products).is_file()]
+        chosen = which or (there[0] if there else "small")
+        products, attributes = (folder / name for name in FILE_NAMES[chosen])
         for path in (products, attributes):
             if not path.is_file():
-                raise DataError(f"{path} is missing (the {which} set needs it); {_ADVICE}")
+                raise DataError(f"{path} is missing (the {chosen} set needs it); {_ADVICE}")
         human = folder / HUMAN
         return cls(products, attributes, human if human.is_file() else None)
 
     def signature(self) -> dict[str, Any]:
-        """Names, sizes and times of the files, and the stored form's version: what names a stored catalogue."""
+        """Return what names a stored catalogue: the files' names, sizes and times, and the stored form's version."""
         paths = [path for path in (self.products, self.attributes, self.human) if path]
         files = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in paths}
         return {"format": FORMAT, "files": files}
 
 
 def load_catalogue(files: Files, cache: Path | None = None, in_memory: int = IN_MEMORY) -> Catalogue:
-    """The catalogue of the files.
+    """Load the catalogue of the files.
 
     A product file of more than `in_memory` bytes is turned into a stored catalogue once, below `cache` (default: the
     folder `cache` beside the files). Raises DataError for a malformed file, naming the place in it, and if the cache
@@ -138,7 +137,7 @@ def stream_list(path: Path) -> Iterator[Any]:
                 yield value
                 at, gap, expected = end, _NEXT, "',' or ']'"
             else:
-                problem, place = f"{expected} expected", _BLANKS.match(window, at).end()
+                problem, place = f"{expected} expected", len(window) - len(window[at:].lstrip())
             if not more:
                 raise _malformed(path, problem, passed + place)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from skill1.envs.webshop.catalogue import Product
-from skill1.envs.webshop.goals import ORDER_SEED, Goal, Goals, Kind, draw_prices
+from skill1.envs.webshop.goals import Goal, Goals, Kind, draw_prices
 from skill1.envs.webshop.nouns import content_words
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEARCH, SUB_PAGES, Mode, State, clickables, render
 from skill1.envs.webshop.reward import Nouns, Outcome, score
@@ -33,14 +33,9 @@ class Shop:
     """Catalogue, prices and goals. Equal catalogues and seeds give equal shops."""
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        goals: Kind = "synthetic",
-        seed: int = 0,
-        order: int = ORDER_SEED,
-        nouns: Nouns = content_words,
+        self, catalogue: Catalogue, goals: Kind = "synthetic", seed: int = 0, nouns: Nouns = content_words
     ) -> None:
-        """`seed` draws prices within ranges and price bounds, `order` shuffles the goals.
+        """`seed` draws prices within ranges and price bounds.
 
         Raises DataError if the catalogue has no goal of the kind.
         """
@@ -48,26 +43,26 @@ class Shop:
         self.products = catalogue.products
         self.categories = catalogue.categories
         self.prices = draw_prices(catalogue.ranges, rng)  # (N,) what each product costs
-        self.goals = Goals(catalogue.products, catalogue.sources[goals], goals, self.prices, rng, order)
+        self.goals = Goals(catalogue.products, catalogue.sources[goals], goals, self.prices, rng)
         self._nouns = nouns
         self._find = lru_cache(_CACHED_QUERIES)(
             lambda query: tuple(document for document, _ in catalogue.index.search(query, HITS))
         )
 
     def search(self, query: str) -> tuple[int, ...]:
-        """Positions of the best 50 products, best first."""
+        """Return the positions of the best 50 products, best first."""
         return self._find(query)
 
     def clickables(self, state: State) -> tuple[str, ...]:
-        """What `click[…]` works on."""
+        """List what `click[…]` works on."""
         return clickables(state, self.products)
 
     def observe(self, state: State, goal: Goal, mode: Mode = "text") -> str:
-        """The page as text."""
-        return render(state, goal, self.products, mode)
+        """Write the page as text."""
+        return render(state, goal.text, self.products, mode)
 
     def step(self, state: State, goal: Goal, action: str) -> State:
-        """The state after an action; the same state if the action does nothing."""
+        """Return the state after an action; the same state if the action does nothing."""
         if state.page == "done" or (found := parsed(action)) is None:
             return state
         name, argument = found
@@ -78,7 +73,7 @@ class Shop:
         return state
 
     def rate(self, product: int, options: dict[str, str], goal: Goal) -> Outcome:
-        """What buying a product with these options would earn."""
+        """Rate what buying a product with these options would earn."""
         return score(self.products[product], float(self.prices[product]), options, goal, self._nouns)
 
     def _click(self, state: State, goal: Goal, name: str) -> State:

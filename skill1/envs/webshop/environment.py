@@ -13,12 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from skill1.config import EnvironmentConfig
 from skill1.envs.base import DataError, Observation
 from skill1.envs.episodes import EpisodeEnvironment, TextEpisode
 from skill1.envs.webshop.data import Files, load_catalogue
 from skill1.envs.webshop.engine import Shop, parsed
 from skill1.envs.webshop.goals import Goal, split_goals
+from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.pages import MODES, SEARCH, SEPARATOR, Mode, State
 from skill1.records import Task
 
@@ -46,7 +46,7 @@ class WebshopEpisode(TextEpisode):
         return self._state.outcome.score if self._state.outcome else None
 
     def offers(self, action: str) -> bool:
-        """Whatever the case of the action's argument."""
+        """Tell whether an action is admissible, whatever the case of its argument."""
         if action.startswith(_SEARCHES):
             return self._state.page == "index" and (parsed(action) or ("",))[0] == "search"
         name, bracket, argument = action.partition("[")
@@ -87,11 +87,11 @@ class WebshopEnvironment(EpisodeEnvironment[WebshopEpisode]):
         self._test = split_goals(shop.goals, held_out, split_by)
 
     def has(self, split: str) -> bool:
-        """Whether it is "train" or "test"."""
+        """Return whether it is "train" or "test"."""
         return split in SPLITS
 
     def tasks(self, split: str) -> tuple[Task, ...]:
-        """Tasks of "train" or "test" in order. Raises DataError for another split."""
+        """Return the tasks of "train" or "test" in order. Raises DataError for another split."""
         chosen = self._numbers(split)
         categories = self.shop.categories[self.shop.goals.products[chosen]]
         return tuple(
@@ -100,7 +100,7 @@ class WebshopEnvironment(EpisodeEnvironment[WebshopEpisode]):
         )
 
     def data_hash(self, split: str) -> str:
-        """SHA-256 of all goals' texts in order, every product's price and the numbers of the split's goals."""
+        """Hash all goals' texts in order, every product's price and the numbers of the split's goals by SHA-256."""
         digest = hashlib.sha256(self.shop.goals.sha256().encode())
         digest.update(self.shop.prices.tobytes())
         digest.update(self._numbers(split).tobytes())
@@ -117,11 +117,11 @@ class WebshopEnvironment(EpisodeEnvironment[WebshopEpisode]):
         return f"{self.shop.goals.kind}/{number:08d}"
 
     def goal(self, task: Task) -> Goal:
-        """What a task asks for, hidden parts included. Raises DataError for a task of another shop."""
+        """Return what a task asks for, hidden parts included. Raises DataError for a task of another shop."""
         return self.shop.goals[self.number(task.game)]
 
     def number(self, game: str) -> int:
-        """The goal's number in a task's id. Raises DataError if it is not one of this shop."""
+        """Read the goal's number from a task's id. Raises DataError if it is not one of this shop."""
         kind, _, number = game.partition("/")
         goals = self.shop.goals
         if kind != goals.kind or not number.isdecimal() or int(number) >= len(goals):
@@ -135,7 +135,7 @@ class WebshopEnvironment(EpisodeEnvironment[WebshopEpisode]):
         return WebshopEpisode(self.shop, self.goal(task), self._observation)
 
 
-def open_webshop(config: EnvironmentConfig) -> WebshopEnvironment:
+def open_webshop(config: WebShopConfig) -> WebshopEnvironment:
     """Open the shop that a configuration asks for, on its data folder or $WEBSHOP_DATA.
 
     Raises DataError if neither folder is given, files are missing or malformed, or there are no goals to split.
@@ -151,7 +151,7 @@ def open_webshop(config: EnvironmentConfig) -> WebshopEnvironment:
 
 
 def quoted(text: str, instruction: str) -> str:
-    """A plain observation as verl-agent shows it: the parts after the instruction, each in single quotes.
+    """Write a plain observation as verl-agent shows it: the parts after the instruction, each in single quotes.
 
     >>> quoted("WebShop [SEP] Instruction: [SEP] buy a lamp [SEP] Search", "buy a lamp")
     "'Search'"

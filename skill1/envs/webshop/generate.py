@@ -12,44 +12,20 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count, cycle, islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from skill1.envs.generation import GenerationReport, Generator, check_integers, generate_once, write_text
+from skill1.envs.generation import GenerationReport, Generator, check_integers, data_card, generate_once, write_text
 from skill1.envs.webshop.data import FILE_NAMES, HUMAN
-from skill1.envs.webshop.goods import GOODS, Goods
+from skill1.envs.webshop.goods import STOCK, Goods
 
 FORMAT = 1  # raise when the same parameters give other catalogues
+_CARD = Path(__file__).with_name("datacard.md.jinja")
 ASKED = 0.5  # in the original's small set it is .42
 SMALL = 1000  # products of the original's small set: catalogues of this size take its file names
-SYLLABLES = (
-    "al ber cor den el far gal hol in jo kel lum mar nor or pel quin ros sol tav un vel wes yor zen ka li mo na ro sa "
-    "ti va"
-).split()
-_PRAISE = "everyday essential signature original versatile modern trusted refined improved practical honest".split()
-_AUDIENCES = (
-    "for home and travel", "for the whole family", "a gift idea for friends", "for small spaces", "for every season",
-    "for weekends away", "for busy mornings", "for beginners and experts",
-)  # fmt: skip
-_PROMISES = (
-    "{Attribute} by design: you asked for it, this {noun} has it. ",
-    "{ATTRIBUTE} - chosen with care, and it shows in every {noun}. ",
-    "Made to be remembered: {attribute}, tested by people who use a {noun} daily. ",
-)
-_ASIDES = (
-    "In the box: one {noun}, a care card and a small pouch. ",
-    "{brand} answers every question about your {noun} within a day. ",
-    "Please compare the measurements before you order this {noun}. ",
-    "{Praise} quality {audience}. ",
-)
-_HUMAN = (
-    "i am looking for {noun} that is {attributes}{options}.",
-    "i need a {noun}{options}, and it should be {attributes}.",
-    "please find me {attributes} {noun}{options}.",
-    "show me something {attributes}, a {noun}{options}.",
-)
 _ASIN_DIGITS = "0123456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ASINS = len(_ASIN_DIGITS) ** 8
 _STRIDE = 1_103_515_245_679  # has no factor in common with the number of ids, so that no id comes twice
@@ -79,17 +55,13 @@ class GeneratedProduct:
 
 
 def make_products(seed: int, products: int, asked: float = ASKED) -> Iterator[GeneratedProduct]:
-    """The catalogue's products one by one."""
-    made = 0
-    family = 0
-    while True:
-        rng = random.Random(f"skill1 webshop family {seed} {family}")
-        for build in _family(rng, GOODS[family % len(GOODS)], asked):
-            if made == products:
-                return
-            yield build(_asin(seed, made))
-            made += 1
-        family += 1
+    """Draw the catalogue's products one by one."""
+    ids = (_asin(seed, number) for number in count())
+    families = (
+        _family(random.Random(f"skill1 webshop family {seed} {number}"), goods, asked, ids)
+        for number, goods in enumerate(cycle(STOCK.goods))
+    )
+    return islice(chain.from_iterable(families), products)
 
 
 def generate(out: Path, **parameters: Any) -> GenerationReport:
@@ -116,9 +88,9 @@ def generate(out: Path, **parameters: Any) -> GenerationReport:
                 options = product.record["customization_options"] or {}
                 goals["synthetic"] += math.prod(len(values) for values in options.values() if values is not None)
         out.mkdir(parents=True, exist_ok=True)
-        for name, members, (start, end) in zip(names, (items, attributes, human), ("[]", "{}", "{}"), strict=True):
-            write_text(out / name, start + "\n" + ",\n".join(members) + f"\n{end}\n")
-        return goals, _datacard(wanted, goals)
+        for name, members, marks in zip(names, (items, attributes, human), ("[]", "{}", "{}"), strict=True):
+            write_text(out / name, f"{marks[0]}\n" + ",\n".join(members) + f"\n{marks[1]}\n")
+        return goals, data_card(_CARD, parameters=wanted, goals=goals, kinds=len(STOCK.goods))
 
     def lacks() -> str:
         missing = [name for name in names if not (out / name).is_file()]
@@ -131,23 +103,23 @@ GENERATOR = Generator("Products, goals and instructions in the format of WebShop
 
 
 def file_names(parameters: CatalogueParameters) -> tuple[str, str]:
-    """Names of the product and the attribute file: those of the original's small set for 1,000 products."""
+    """Name the product and the attribute file: as those of the original's small set for 1,000 products."""
     return FILE_NAMES["small" if parameters.products == SMALL else "full"]
 
 
 # ----------------------------------------------------------------------------------------------------------- products
 
 
-def _family(rng: random.Random, goods: Goods, asked: float) -> Iterator[Callable[[str], GeneratedProduct]]:
-    """Look-alikes, each a function that makes the product once it has an id."""
+def _family(rng: random.Random, goods: Goods, asked: float, ids: Iterator[str]) -> Iterator[GeneratedProduct]:
+    """Draw look-alikes; each takes the next id."""
     noun = rng.choice(goods.nouns)
     shared = rng.sample(goods.attributes, 2)
-    audience = rng.choice(_AUDIENCES)
+    audience = rng.choice(STOCK.audiences)
     for _ in range(rng.choice((1, 2, 3, 4))):
         others = [attribute for attribute in goods.attributes if attribute not in shared]
         attributes = shared + rng.sample(others, min(len(others), rng.choice((0, 1, 1, 2, 2, 3))))
         rng.shuffle(attributes)
-        yield _Draft(rng, goods, noun, attributes, audience, asked).finish
+        yield _Draft(rng, goods, noun, attributes, audience, asked).finish(next(ids))
 
 
 class _Draft:
@@ -157,14 +129,14 @@ class _Draft:
         self, rng: random.Random, goods: Goods, noun: str, attributes: list[str], audience: str, asked: float
     ) -> None:
         self.goods, self.noun, self.attributes, self.audience = goods, noun, attributes, audience
-        self.brand = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+        self.brand = "".join(rng.choices(STOCK.syllables, k=rng.choice((2, 2, 3)))).capitalize()
         self.options = _options(rng, goods) if rng.random() < 0.55 else {}
         in_title = [attribute for attribute in attributes if rng.random() < 0.45]
         hidden = [attribute for attribute in attributes if attribute not in in_title]
         self.title = self._title(rng, in_title)
         self.pricing = _pricing(rng, goods)
-        self.bullets = [self._fill(rng, rng.choice(_PROMISES), attribute) for attribute in hidden]
-        self.bullets += [self._fill(rng, aside) for aside in rng.sample(_ASIDES, rng.randint(1, 3))]
+        self.bullets = [self._fill(rng, rng.choice(STOCK.promises), attribute) for attribute in hidden]
+        self.bullets += [self._fill(rng, aside) for aside in rng.sample(STOCK.asides, rng.randint(1, 3))]
         rng.shuffle(self.bullets)
         self.description = self._description(rng, hidden) if rng.random() < 0.8 else ""
         self.empty_option = rng.random() < 0.08  # the original's files have option names without values
@@ -172,7 +144,7 @@ class _Draft:
         self.human = self._human(rng) if rng.random() < 0.3 else None
 
     def finish(self, asin: str) -> GeneratedProduct:
-        """The product under its id."""
+        """Write the product under its id."""
         options: dict[str, Any] = {
             name.title(): [
                 {"is_selected": place == 0, "is_available": True, "value": value.title(), "image": None}
@@ -204,8 +176,8 @@ class _Draft:
         return GeneratedProduct(record, attributes, human)
 
     def _title(self, rng: random.Random, in_title: list[str]) -> str:
-        parts = [f"{self.brand} {rng.choice(_PRAISE)} {self.noun}", *in_title]
-        parts.append(f"{rng.choice(_PRAISE)} {self.goods.query} {self.audience}")
+        parts = [f"{self.brand} {rng.choice(STOCK.praise)} {self.noun}", *in_title]
+        parts.append(f"{rng.choice(STOCK.praise)} {self.goods.query} {self.audience}")
         if not self.options:  # what others leave to choose is fixed
             parts.append(rng.choice(self.goods.options[rng.choice(sorted(self.goods.options))]))
         return ", ".join(part.title() for part in parts).replace("'S ", "'s ")
@@ -213,14 +185,14 @@ class _Draft:
     def _description(self, rng: random.Random, hidden: list[str]) -> str:
         story = f"The {self.brand} {self.noun} was drawn up by a small workshop. "
         praise = f"It is {' and '.join(hidden)}. " if hidden and rng.random() < 0.5 else ""
-        return f"{story}{praise}{rng.choice(_PRAISE).capitalize()} {self.audience}."
+        return f"{story}{praise}{rng.choice(STOCK.praise).capitalize()} {self.audience}."
 
     def _human(self, rng: random.Random) -> dict[str, Any]:
         wanted = rng.sample(self.attributes, rng.randint(1, 2))
         chosen = {name: rng.choice(values) for name, values in self.options.items() if rng.random() < 0.8}
         values = [value.replace("/", " | ") for value in chosen.values()]
         options = f" in {' and '.join(chosen.values())}" if chosen else ""
-        text = rng.choice(_HUMAN).format(noun=self.noun, attributes=" and ".join(wanted), options=options)
+        text = rng.choice(STOCK.requests).format(noun=self.noun, attributes=" and ".join(wanted), options=options)
         return {
             "instruction": text,
             "attributes": self.attributes,
@@ -233,15 +205,15 @@ class _Draft:
 
     def _fill(self, rng: random.Random, template: str, attribute: str = "") -> str:
         return template.format(
-            noun=self.noun, brand=self.brand, audience=self.audience, Praise=rng.choice(_PRAISE).capitalize(),
+            noun=self.noun, brand=self.brand, audience=self.audience, Praise=rng.choice(STOCK.praise).capitalize(),
             attribute=attribute, Attribute=attribute.capitalize(), ATTRIBUTE=attribute.upper(),
         )  # fmt: skip
 
 
 def instruction(goods: Goods, attributes: list[str]) -> str:
-    """The sentence of a synthetic goal, before options and price.
+    """Write the sentence of a synthetic goal, before options and price.
 
-    >>> instruction(GOODS[0], ["long sleeve", "slim fit", "daily wear"])
+    >>> instruction(STOCK.goods[0], ["long sleeve", "slim fit", "daily wear"])
     "Find me slim fit men's shirts with long sleeve for daily wear"
     """
     groups = (goods.adjectives, goods.features, goods.uses)
@@ -280,22 +252,3 @@ def _asin(seed: int, number: int) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _datacard(parameters: CatalogueParameters, goals: Mapping[str, int]) -> str:
-    return f"""# Generated WebShop catalogue
-
-{parameters.products} products in the file format of WebShop (Yao et al., 2022), drawn by `skill1 generate webshop`
-with seed {parameters.seed}: {goals["synthetic"]} synthetic and {goals["human"]} human-style goals.
-Equal parameters give equal bytes.
-
-## What is special about it
-
-* {len(GOODS)} kinds of product in 5 categories, in families of one to four look-alikes that share a noun and two
-  attributes.
-* Every goal can reach a score of 1.0 (in the original's small catalogue 6.6 % of the synthetic goals cannot).
-* "Human" instructions are filled templates; no person wrote them.
-* Words, brands and prices are invented. No text of WebShop, of its crowd workers or of Amazon is in it.
-
-Success rates on it say nothing about success rates on the original catalogue.
-"""

@@ -5,7 +5,7 @@ Synthetic goals: one for every combination of the options of a product with an i
 and made when asked for: the full catalogue has millions.
 
 Differs from the original in: prices within a range and price bounds are drawn with a seed of ours (`seed`), there with
-whatever state the global generator has. The order (`order`, 233 there) is the original's.
+whatever state the global generator has. The order is the original's.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from skill1.envs.base import DataError
-from skill1.envs.webshop.catalogue import Product
+from skill1.envs.webshop.catalogue import Product, Products
 
 Kind = Literal["synthetic", "human"]
-ORDER_SEED = 233
+KINDS: tuple[Kind, ...] = ("synthetic", "human")
+_ORDER_SEED = 233  # the original's
 NO_BOUND = 1_000_000.0
 _BOUNDS = [10.0 * step for step in range(1, 100)]
 _NEAREST = 4  # bounds above the price that one is chosen from
@@ -62,7 +63,7 @@ class SourceCollector:
     """Collects a catalogue's goal sources product by product."""
 
     def __init__(self) -> None:
-        self._rows: dict[Kind, list[tuple[int, int, int]]] = {"synthetic": [], "human": []}
+        self._rows: dict[Kind, list[tuple[int, int, int]]] = {kind: [] for kind in KINDS}
 
     def add(self, position: int, product: Product) -> None:
         """Add the product at `position`."""
@@ -76,17 +77,11 @@ class SourceCollector:
         }
 
 
-class Goals(Sequence[Goal]):
+class Goals:
     """All goals of one kind, shuffled. Equal catalogues and seeds give equal goals."""
 
     def __init__(
-        self,
-        products: Sequence[Product],
-        sources: GoalSources,
-        kind: Kind,
-        prices: np.ndarray,
-        rng: random.Random,
-        order: int = ORDER_SEED,
+        self, products: Products, sources: GoalSources, kind: Kind, prices: np.ndarray, rng: random.Random
     ) -> None:
         """`prices` (N,) is what each product costs; `rng` draws the bounds, in file order.
 
@@ -99,7 +94,7 @@ class Goals(Sequence[Goal]):
         self._sources = sources
         self._bounds = np.array([_bound(float(prices[product]), rng) for product in sources.products])
         order_of_goals = list(range(int(sources.combinations.sum())))
-        random.Random(order).shuffle(order_of_goals)
+        random.Random(_ORDER_SEED).shuffle(order_of_goals)
         self._order = np.array(order_of_goals)
         self._starts = np.concatenate(([0], np.cumsum(sources.combinations)))
 
@@ -117,10 +112,11 @@ class Goals(Sequence[Goal]):
         price = "" if bound == NO_BOUND else f", and price lower than {bound:.2f} dollars"
         if self.kind == "human":
             human = product.human[int(self._sources.numbers[source])]
-            text, attributes, options = human.text.strip("."), human.attributes, human.options
+            text, attributes = human.text.strip("."), human.attributes
+            options: tuple[str | tuple[str, str], ...] = human.options
         else:
-            options = _combination(product, number - int(self._starts[source]))
-            chosen = ", and ".join(f"{name}: {value}" for name, value in options)
+            options = pairs = _combination(product, number - int(self._starts[source]))
+            chosen = ", and ".join(f"{name}: {value}" for name, value in pairs)
             text = f"{product.instruction}{f' with {chosen}' if chosen else ''}"
             attributes = product.instruction_attributes
         return Goal(
@@ -141,30 +137,27 @@ class Goals(Sequence[Goal]):
 
     @property
     def products(self) -> np.ndarray:
-        """(G,) int64: each goal's product as its position in the catalogue, goals in order."""
-        return self._sources.products[self._source_of_each()]
+        """Return each goal's product as its position in the catalogue, (G,) int64, goals in order."""
+        return self._sources.products[np.searchsorted(self._starts, self._order, side="right") - 1]
 
     def sha256(self) -> str:
-        """Of the JSON list of all goals' texts in order: two shops with the same hash pose the same goals."""
+        """Hash the JSON list of all goals' texts in order: two shops with the same hash pose the same goals."""
         return hashlib.sha256(json.dumps([goal.text for goal in self]).encode()).hexdigest()
-
-    def _source_of_each(self) -> np.ndarray:
-        return np.searchsorted(self._starts, self._order, side="right") - 1
 
 
 def draw_prices(ranges: np.ndarray, rng: random.Random) -> np.ndarray:
-    """(N,) what each product costs: its price, or a draw within its range. `ranges` (N, 2) has NaN for "no range"."""
+    """Draw (N,) what each product costs: its price, or within its range. `ranges` (N, 2) has NaN for "no range"."""
     prices = ranges[:, 0].copy()
     for product in np.flatnonzero(~np.isnan(ranges[:, 1])):
         prices[product] = rng.uniform(*ranges[product].tolist())
     return prices
 
 
-def split_goals(goals: Goals, held_out: int, by: Literal["goal", "product"], seed: int = ORDER_SEED) -> np.ndarray:
-    """(G,) bool, the goals of the test split.
+def split_goals(goals: Goals, held_out: int, by: Literal["goal", "product"]) -> np.ndarray:
+    """Choose the goals of the test split, (G,) bool.
 
     `by="goal"`: goals 0 .. held_out - 1, as verl-agent has it (with 500); most of their products are also trained on.
-    `by="product"`: whole products, drawn with `seed` until their goals number `held_out` or more.
+    `by="product"`: whole products, drawn until their goals number `held_out` or more.
 
     Raises DataError if nothing would be left to train on.
     """
@@ -174,7 +167,7 @@ def split_goals(goals: Goals, held_out: int, by: Literal["goal", "product"], see
         owners = goals.products
         products, counts = np.unique(owners, return_counts=True)
         drawn = list(range(len(products)))
-        random.Random(seed).shuffle(drawn)
+        random.Random(_ORDER_SEED).shuffle(drawn)
         needed = 1 + int(np.searchsorted(np.cumsum(counts[drawn]), held_out))
         test = np.isin(owners, products[drawn[:needed]])
     if test.all():

@@ -19,7 +19,7 @@ _FUNCTION_WORDS = frozenset(
 
 
 def words(title: str) -> list[str]:
-    """Every word that begins with a letter.
+    """List every word that begins with a letter.
 
     >>> words("Women's 2-Pack Tops")
     ['women', 's', 'pack', 'tops']
@@ -28,7 +28,7 @@ def words(title: str) -> list[str]:
 
 
 def content_words(title: str) -> list[str]:
-    """Words of two letters or more that are no function words.
+    """List the words of two letters or more that are no function words.
 
     >>> content_words("Set of 2 Lamps for the Living Room")
     ['set', 'lamps', 'living', 'room']

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from skill1.envs.webshop.catalogue import Product
-from skill1.envs.webshop.goals import Goal
+from skill1.envs.webshop.catalogue import Product, Products
 from skill1.envs.webshop.reward import Outcome
 
 Page = Literal["index", "results", "item", "sub", "done"]
@@ -42,7 +41,7 @@ class State:
 
     @property
     def shown(self) -> tuple[int, ...]:
-        """Products of the current results page; none past the last."""
+        """Return the products of the current results page; none past the last."""
         return self.hits[(self.number - 1) * PER_PAGE : self.number * PER_PAGE]
 
 
@@ -53,43 +52,25 @@ class Node(NamedTuple):
     kind: Literal["text", "button", "option", "product"] = "text"
 
 
-def clickables(state: State, products: Sequence[Product]) -> tuple[str, ...]:
-    """What can be clicked, in lower case: buttons in page order, products, option values; repeats where first met."""
-    match state.page:
-        case "index":
-            names = [SEARCH]
-        case "results":
-            previous = [PREVIOUS] if state.number > 1 else []
-            names = [BACK, *previous, NEXT, *(products[position].asin for position in state.shown)]
-        case "item":
-            names = [BACK, PREVIOUS, *SUB_PAGES, BUY]
-        case "sub":
-            names = [BACK, PREVIOUS]
-        case "done":
-            names = []
-    lowered = [name.lower() for name in names]
-    if state.page == "item":
-        lowered += (value for values in products[state.product].options.values() for value in values)
-    return tuple(dict.fromkeys(lowered))
+def clickables(state: State, products: Products) -> tuple[str, ...]:
+    """List what can be clicked, in lower case: buttons and products in page order, then option values; each once."""
+    listed = sorted(nodes(state, "", products), key=lambda node: node.kind == "option")
+    return tuple(dict.fromkeys(node.text.lower() for node in listed if node.kind != "text"))
 
 
-def render(state: State, goal: Goal, products: Sequence[Product], mode: Mode = "text") -> str:
-    """The observation. Raises ValueError for an unknown mode."""
-    found = [_parsed(node) for node in nodes(state, goal, products) if _visible(node.text)]
-    if mode == "text":
-        return SEPARATOR.join(node.text.strip() for node in found)
-    if mode == "text_rich":
-        return _rich(found, state, products)
-    raise ValueError(f"observation {mode!r} must be one of {', '.join(MODES)}")
+def render(state: State, instruction: str, products: Products, mode: Mode = "text") -> str:
+    """Write the observation of a goal with that sentence."""
+    found = [_parsed(node) for node in nodes(state, instruction, products) if _visible(node.text)]
+    return _rich(found, state, products) if mode == "text_rich" else SEPARATOR.join(node.text.strip() for node in found)
 
 
-def nodes(state: State, goal: Goal, products: Sequence[Product]) -> list[Node]:
-    """All text nodes of the page, blank ones included."""
+def nodes(state: State, instruction: str, products: Products) -> list[Node]:
+    """List all text nodes of the page, blank ones included."""
     if state.page == "index":
-        return [Node("WebShop"), Node("Instruction: "), Node(goal.text), Node(SEARCH, "button")]
-    if state.page == "done":
-        return [Node(text) for text in _receipt(state, products[state.product])]
-    page = [Node("Instruction:"), Node(goal.text), Node(BACK, "button")]
+        return [Node("WebShop"), Node("Instruction: "), Node(instruction), Node(SEARCH, "button")]
+    if state.outcome:
+        return [Node(text) for text in _receipt(state, state.outcome, products[state.product])]
+    page = [Node("Instruction:"), Node(instruction), Node(BACK, "button")]
     if state.page == "results":
         page.append(Node(f"Page {state.number} (Total results: {len(state.hits)})"))
         page += [Node(PREVIOUS, "button")] if state.number > 1 else []
@@ -121,7 +102,7 @@ def _parsed(node: Node) -> Node:
     return node if node.text.translate(_BLANK) else Node(" ", node.kind)
 
 
-def _rich(found: Sequence[Node], state: State, products: Sequence[Product]) -> str:
+def _rich(found: Sequence[Node], state: State, products: Products) -> str:
     # The original looks for the quoted value in the page's address, which holds the query and the options as JSON.
     address = f"{state.query.replace(' ', '+')}/{state.number}/{json.dumps(dict(state.options))}"
     seen = {products[position].asin for position in state.seen}
@@ -135,7 +116,7 @@ def _rich(found: Sequence[Node], state: State, products: Sequence[Product]) -> s
     return head + lines
 
 
-def _receipt(state: State, product: Product) -> list[str]:
+def _receipt(state: State, outcome: Outcome, product: Product) -> list[str]:
     """The page after the purchase. Its fields for crowd work are "None" or empty in the text environment."""
     options = json.dumps(dict(state.options), sort_keys=True)
     for character in "<>&'":
@@ -143,7 +124,7 @@ def _receipt(state: State, product: Product) -> list[str]:
     bought = ["asin", product.asin, "options", options]
     bought += [part for name in ("attrs", "category", "query", "product category") for part in (name, "None")]
     target = ["asin", "options", "attrs", "price upper", "instuction text", "category", "product category", "query"]
-    reward = ["Your score (min 0.0, max 1.0)", str(state.outcome.score), "Reward Details ", "None"]
+    reward = ["Your score (min 0.0, max 1.0)", str(outcome.score), "Reward Details ", "None"]
     return [
         "Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)",
         "Purchased", *bought, "Target", *target, "Goal ", "None", "Reward", *reward,

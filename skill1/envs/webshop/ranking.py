@@ -43,7 +43,7 @@ class Index:
 
     @classmethod
     def build(cls, texts: Iterable[str], ids: Sequence[str] | np.ndarray, folder: Path | None = None) -> Index:
-        """The index of `texts`, also left in `folder`; `ids` (N,) break ties and are read after the last text.
+        """Index `texts`, and leave the index in `folder` too; `ids` (N,) break ties and are read after the last text.
 
         Arrays, for V terms, P postings and N documents: starts (V + 1,) int64, documents (P,) int32 and saturations
         (P,) float32 (tf / Lucene's length norm), idf (V,) float32, order (N,) int32 (rank of the document's id), and
@@ -78,17 +78,18 @@ class Index:
             "terms": np.frombuffer(b"".join(word for word, _ in words), np.uint8),
             "term_starts": np.cumsum([0, *(len(word) for word, _ in words)]),
         }
-        for name, values in arrays.items() if folder else ():
-            np.save(folder / f"{name}.npy", values)
+        if folder:
+            for name, values in arrays.items():
+                np.save(folder / f"{name}.npy", values)
         return cls(arrays)
 
     @classmethod
     def load(cls, folder: Path) -> Index:
-        """The index that `build` left in a folder, memory-mapped."""
+        """Open the index that `build` left in a folder, memory-mapped."""
         return cls({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.ARRAYS})
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
-        """The best k documents with a query term: (document, score), best first, equal scores by id."""
+        """Find the best k documents with a query term: (document, score), best first, equal scores by id."""
         found, shares = [], []
         for term, count in Counter(analyze(query)).items():
             number = self._number(term.encode())
@@ -98,11 +99,11 @@ class Index:
             weight = np.float32(count) * self._idf[number]
             found.append(self._documents[postings])
             shares.append(weight - weight / (_ONE + self._saturations[postings]))
-        if not found or k < 1:
+        if not found:
             return []
         sums = np.bincount(np.concatenate(found), weights=np.concatenate(shares), minlength=len(self))
         scores = sums.astype(np.float32)  # summed in double, term by term, then rounded
-        if (best := min(k, np.count_nonzero(scores))) < 1:
+        if (best := min(k, int(np.count_nonzero(scores)))) < 1:
             return []
         least = np.partition(scores, len(scores) - best)[len(scores) - best]
         candidates = np.flatnonzero(scores >= least)
@@ -134,7 +135,7 @@ def _inverse_norms(lengths: np.ndarray) -> np.ndarray:
 
 
 def remembered_length(length: int) -> int:
-    """A document length after Lucene's one-byte code: exact below 40, then rounded down to four significant bits.
+    """Round a document length as Lucene's one-byte code does: exact below 40, then down to four significant bits.
 
     >>> [remembered_length(n) for n in (39, 40, 41, 42, 1000)]
     [39, 40, 40, 42, 984]

@@ -71,12 +71,12 @@ def score(product: Product, price: float, options: Mapping[str, str], goal: Goal
 
 
 def alike(first: str, second: str) -> bool:
-    """thefuzz's token_set_ratio above 85."""
+    """Tell whether thefuzz's token_set_ratio is above 85."""
     return round(fuzz.token_set_ratio(_cleaned(first), _cleaned(second))) > _ALIKE
 
 
 def option_text(option: str | tuple[str, str]) -> str:
-    """A goal's option as the original compares it.
+    """Write a goal's option as the original compares it.
 
     A synthetic goal's option is a pair (name, value). The original looks for colour words in the pair's *elements*, so
     only an element that is one as a whole is replaced, and compares the pair's printed form otherwise.

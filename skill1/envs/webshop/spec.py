@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from skill1.config import EnvironmentConfig
 from skill1.envs.spec import Ceiling, EnvironmentSpec, PromptWords
 from skill1.envs.webshop.ceiling import ceiling
 from skill1.envs.webshop.environment import NAME, open_webshop
@@ -14,7 +13,7 @@ from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.pages import SEPARATOR
 
 
-def ceiling_of(config: EnvironmentConfig, games: Iterable[str]) -> Ceiling:
+def ceiling_of(config: WebShopConfig, games: Iterable[str]) -> Ceiling:
     """Count which goals, named by the ids of their tasks, can be met at all.
 
     Raises DataError if the configured shop is not there, or is another one.

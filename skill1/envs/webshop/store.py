@@ -13,7 +13,7 @@ import mmap
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from skill1.envs.base import DataError
-from skill1.envs.webshop.catalogue import Product
-from skill1.envs.webshop.goals import GoalSources, Kind, SourceCollector
+from skill1.envs.webshop.catalogue import Product, Products
+from skill1.envs.webshop.goals import KINDS, GoalSources, Kind, SourceCollector
 from skill1.envs.webshop.ranking import Index
 
 RECORD = "catalogue.json"  # of a stored catalogue: what it was made from
@@ -36,7 +36,7 @@ _PRODUCTS, _OFFSETS, _RANGES, _CATEGORIES = "products.pickle", "offsets.npy", "r
 class Catalogue:
     """N products in file order and what is derived from them alone, whatever the seeds."""
 
-    products: Sequence[Product]
+    products: Products
     index: Index
     ranges: np.ndarray  # (N, 2) float64 lowest and highest price, NaN for the highest where there is one price
     categories: np.ndarray  # (N,) the products' categories
@@ -47,7 +47,7 @@ class Catalogue:
 
 
 def build_catalogue(products: Iterable[Product]) -> Catalogue:
-    """The catalogue in memory. Raises DataError if there is no product."""
+    """Build the catalogue in memory. Raises DataError if there is no product."""
     kept: list[Product] = []
     return Catalogue(products=kept, **_columns(products, kept.append))
 
@@ -73,10 +73,9 @@ def store_catalogue(products: Iterable[Product], folder: Path, source: dict[str,
 
 
 def open_catalogue(folder: Path) -> Catalogue:
-    """The catalogue stored in `folder`. Raises FileNotFoundError if there is none."""
+    """Open the catalogue stored in `folder`. Raises FileNotFoundError if there is none."""
     sources = {
-        kind: GoalSources(*(np.load(folder / f"{kind}-{name}.npy") for name in GoalSources.ARRAYS))
-        for kind in ("synthetic", "human")
+        kind: GoalSources(*(np.load(folder / f"{kind}-{name}.npy") for name in GoalSources.ARRAYS)) for kind in KINDS
     }
     return Catalogue(
         products=_StoredProducts(folder),
@@ -131,7 +130,7 @@ def _write(products: Iterable[Product], folder: Path, source: dict[str, Any]) ->
     (folder / RECORD).write_text(json.dumps(source), encoding="utf-8")
 
 
-class _StoredProducts(Sequence[Product]):
+class _StoredProducts:
     """Products unpacked from a mapped file when they are looked at."""
 
     def __init__(self, folder: Path) -> None:

@@ -51,7 +51,7 @@ _ASCII_WORDS = re.compile(
 
 
 def tokenize(text: str) -> list[str]:
-    """Tokens as they stand in the text, before any filter.
+    """List the tokens as they stand in the text, before any filter.
 
     >>> tokenize("Women's 2-pack, 1,000 mAh")
     ["Women's", '2', 'pack', '1,000', 'mAh']
@@ -68,7 +68,7 @@ def tokenize(text: str) -> list[str]:
 
 
 def analyze(text: str) -> list[str]:
-    """Index terms of a text or query, in order, repeats kept.
+    """List the index terms of a text or query, in order, repeats kept.
 
     >>> analyze("the Women's running shoes")
     ['women', 'run', 'shoe']
@@ -99,7 +99,7 @@ _LONGEST = max(map(len, (*_STEP_2, *_STEP_3, *_STEP_4)))
 
 
 def stem(word: str) -> str:
-    """Porter's stemmer of 1980 with its author's two later rules (bli, logi); words of one or two letters stay.
+    """Stem a word by Porter's rules of 1980 and his two later ones (bli, logi); one or two letters stay.
 
     >>> stem("relational"), stem("hopping"), stem("sky")
     ('relat', 'hop', 'sky')

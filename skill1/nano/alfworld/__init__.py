@@ -4,7 +4,7 @@ from skill1.envs.alfworld.generate import generate
 from skill1.nano.alfworld.demonstrator import HomeDemonstrator
 from skill1.nano.alfworld.facts import draw_arms, followed, mistakes, principles
 from skill1.nano.alfworld.prompts import CompactPrompts, vocabulary
-from skill1.nano.world import CardTexts, NanoWorld
+from skill1.nano.world import NanoWorld
 
 NANO = NanoWorld(
     folder="nano-world",
@@ -17,14 +17,11 @@ NANO = NanoWorld(
     followed=followed,
     principles=principles,
     mistakes=mistakes,
-    card=CardTexts(
-        title="Nano policy",
-        places="household games",
-        skills="""to follow a skill that names the task's object and this home, and to ignore others). It does ignore those
-of other homes, but follows those of another object in this home as if they were right: `skill1 probe` measures it.
-""",
-        ignorance="It knows nothing about the homes it is trained on later.",
-        use="Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
-    ),
+    title="Nano policy",
+    places="household games",
+    about="""It follows a skill that names the task's object and this home, and ignores those of other homes. Those of
+another object in this home it follows as if they were right: `skill1 probe` measures it. It knows nothing about the
+homes it is trained on later.""",
+    use="Not useful for anything but this project's text games. Facts of the games: the alfworld package (MIT).",
     knows_published_games=True,
 )

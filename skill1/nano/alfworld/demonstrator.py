@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from types import SimpleNamespace
 
-from skill1.envs.alfworld.environment import AlfworldEnvironment
+from skill1.envs.alfworld.engine import RunningGame
+from skill1.envs.alfworld.environment import AlfworldEpisode
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import make_games
 from skill1.envs.alfworld.homes import facts
 from skill1.envs.base import Observation
+from skill1.envs.episodes import EpisodeEnvironment
 from skill1.nano.alfworld.expert import HomeExpert
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import room, type_of
@@ -24,21 +25,30 @@ _MIN_POOL = 8  # facts before rankings are asked for
 
 @lru_cache(maxsize=1)
 def common_places() -> dict[str, frozenset[str]]:
-    """Object type -> receptacle types that can hold it, lower case, from the installed package."""
+    """Map object types to the receptacle types that can hold them, lower case, from the installed package."""
     holds = facts().holds
     objects = {kind for kinds in holds.values() for kind in kinds}
     return {o.lower(): frozenset(r.lower() for r, kinds in holds.items() if o in kinds) for o in objects}
 
 
-def environment_of(game: Game, max_steps: int) -> AlfworldEnvironment:
+class OneGame(EpisodeEnvironment[AlfworldEpisode]):
     """An environment that plays one game, whatever the task."""
-    return AlfworldEnvironment(SimpleNamespace(game=lambda _: game), max_steps)  # instead of a folder of games
+
+    def __init__(self, game: Game, max_steps: int) -> None:
+        super().__init__(max_steps)
+        self._game = game
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        return ()
+
+    def begin(self, task: Task) -> AlfworldEpisode:
+        return AlfworldEpisode(RunningGame(self._game), self._game.instruction)
 
 
 class HomeDemonstrator(Demonstrator):
     prompts = CompactPrompts()
 
-    def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[AlfworldEnvironment, Task, str]]:
+    def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[OneGame, Task, str]]:
         config = self._config
         sizes = range(config.receptacles_low, config.receptacles_high + 1)
         games = make_games(
@@ -47,8 +57,8 @@ class HomeDemonstrator(Demonstrator):
         )  # fmt: skip
         for made in games:
             if made.split == "train":
-                environment = environment_of(Game.parse(made.game_dict), config.max_steps)
-                yield environment, Task("alfworld", made.split, made.id, ""), made.habitual.replace(" ", "_")
+                game = OneGame(Game.parse(made.game_dict), config.max_steps)
+                yield game, Task("alfworld", made.split, made.id, ""), made.habitual.replace(" ", "_")
 
     def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> HomeExpert:
         """A skill says where to look first; a principle only in which type of place."""

@@ -81,7 +81,7 @@ class HomeExpert:
             self._seen = None if self._is_goal(self._at) else self._at
 
     def slip(self, now: Observation, rng: random.Random) -> str:
-        """A noisy answer: an admissible one that moves or handles something, or (one in three) an impossible one."""
+        """Draw an answer: an admissible one that moves or handles something, or, one in three, an impossible one."""
         if rng.random() < 1 / 3:
             return f"{rng.choice(('open', 'close', 'go_to'))} {rng.choice(self._ring)}"
         answers = [compact(command) for command in now.admissible]

@@ -31,7 +31,7 @@ _PROMPTS = CompactPrompts()
 
 
 def taught(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact]:
-    """The facts that the walkthroughs of `tasks` teach. Games whose walkthrough takes no target are left out."""
+    """List the facts that the walkthroughs of `tasks` teach. Games whose walkthrough takes no target are left out."""
     found = []
     for task, start in zip(tasks, environment.reset(tasks), strict=True):
         target = read_request(start.instruction).target
@@ -45,7 +45,7 @@ def taught(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact
 def draw_arms(
     environment: AlfworldEnvironment, train: Sequence[Task], tasks: Sequence[Task], passes: int, rng: random.Random
 ) -> tuple[list[Task], list[Draw]]:
-    """The tasks that can be probed, and what their episodes are shown, pass by pass.
+    """Choose the tasks that can be probed, and draw what their episodes are shown, pass by pass.
 
     Raises DataError if no task has a train game of the same home and object, or one has none of another home and object.
     """
@@ -82,13 +82,13 @@ def _draw(known: dict[tuple[str, str], list[Fact]], topic: tuple[str, str], rng:
 
 
 def followed(fact: Fact, rollout: Rollout) -> bool:
-    """Whether the first place that the episode went to is the fact's."""
+    """Tell whether the first place that the episode went to is the fact's."""
     moves = (compact(turn.value).split() for turn in rollout.turns_of("act") if turn.value.startswith("go to "))
     return next((words[1] for words in moves if len(words) > 1), None) == fact.found
 
 
 def principles(episodes: Sequence[Episode]) -> Counter[str]:
-    """ "<object type> in <the type of place it was seen at most often>" -> how often.
+    """Count "<object type> in <the type of place it was seen at most often>".
 
     An object is not counted at the goal, or where it is treated: it was brought there.
     """
@@ -105,7 +105,7 @@ def principles(episodes: Sequence[Episode]) -> Counter[str]:
 
 
 def mistakes(episodes: Sequence[Episode]) -> Counter[str]:
-    """Commands after which nothing happened -> how often."""
+    """Count the commands after which nothing happened."""
     return Counter(
         compact(action)
         for episode in episodes

@@ -29,10 +29,8 @@ from skill1.envs.alfworld.homes import facts
 from skill1.envs.base import Observation
 from skill1.methods.skillrl.bank import Mistake
 from skill1.nano.alfworld.reading import compact, home, named, pointed, read_request, room, type_of
-from skill1.nano.prompts import WRITE, Fact, Trajectory
-from skill1.nano.reflection import CompactReflections
+from skill1.nano.prompts import WRITE, CompactBase, Fact, Trajectory
 from skill1.prompts.base import ActContext, Parsed
-from skill1.records import Lesson
 
 MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>", "<can>",
@@ -51,7 +49,7 @@ _TREATMENTS = ("clean", "heat", "cool")
 
 
 def vocabulary() -> list[str]:
-    """All words of compact prompts: marks, verbs, numbers, types, and numbered entities."""
+    """List all words of compact prompts: marks, verbs, numbers, types, and numbered entities."""
     known = facts()
     places, things = ({kind.lower() for kind in kinds} for kinds in (known.holds, known.things))
     numbered = {kind: _MANY if kind in _NUMEROUS else _FEW for kind in (*sorted(places), *sorted(things - places))}
@@ -66,16 +64,20 @@ def _onward(places: list[str], here: list[str]) -> list[str]:
     return places[after:] + places[:after]
 
 
-class CompactPrompts(CompactReflections):
+class CompactPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
     subtasks = ("go_to", "take", "use", "move")  # "use": clean, heat, cool or light
 
-    def act(self, context: ActContext) -> str:
+    def _words(self, start: Observation) -> str:
+        return compact(start.instruction)
+
+    def _scene(self, context: ActContext, past: str) -> str:
         start, now = context.start, context.observation
-        places = room(start)
-        here, held, can = [], [], []
-        wanted = set(compact(start.instruction).split())
+        places, wanted = room(start), set(self._words(start).split())
+        here: list[str] = []
+        held: list[str] = []
+        can: list[str] = []
         for command in now.admissible:
             verb, *things = words = compact(command).split()
             kind, _, number = things[0].rpartition("_") if things else ("", "", "")
@@ -83,35 +85,29 @@ class CompactPrompts(CompactReflections):
                 (here if things[0] in places else held).append(things[0])
             elif verb in _SHOWN or (kind in wanted and (verb == "take" or (verb == "go_to" and number == "1"))):
                 can.append(" ".join(words))
-        past = " ; ".join(f"{self._observation(o, start)} > {compact(a)}" for o, a in context.history)
         return (
-            f"<act> <room> {' '.join(_onward(places, here))} <hist> {past or 'none'} <step> {context.steps} "
-            f"<obs> {self._observation(now.text, start)} <at> {' '.join(here) or 'none'} "
-            f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} {self._task(start)} "
-            f"<skill> {self._skill(context.skill, start) or 'none'} {WRITE}"
+            f"<room> {' '.join(_onward(places, here))} <hist> {past} <step> {context.steps} "
+            f"<obs> {self._past(now.text, start)} <at> {' '.join(here) or 'none'} "
+            f"<hold> {' '.join(held) or 'none'} <can> {' ; '.join(can) or 'none'} {self._task(start)}"
         )
 
-    def _task(self, start: Observation) -> str:
-        return f"<task> {compact(start.instruction)}"
+    def _past(self, text: str, start: Observation) -> str:
+        return "start" if text == start.text else compact(text)
 
-    def _asked(self, start: Observation) -> str:
-        return f"<can> {' ; '.join(self.subtasks)}"
+    def _answer(self, action: str, text: str, start: Observation, *, named: bool = False) -> str:
+        return compact(action)
 
     def _skill(self, text: str, start: Observation) -> str:
         return pointed(text, start)
 
-    @staticmethod
-    def _observation(text: str, start: Observation) -> str:
-        return "start" if text == start.text else compact(text)
+    def _kept(self, text: str, start: Observation) -> str:
+        return named(text, start)
 
-    def _actions(self, start: Observation, trajectory: Trajectory) -> str:
-        return " ; ".join(compact(action) for _, action in trajectory)
+    def _asked(self, start: Observation) -> str:
+        return f"<can> {' ; '.join(self.subtasks)}"
 
     def _avoided(self, mistakes: Sequence[Mistake]) -> list[str]:
         return [f"not {mistake.description}" for mistake in mistakes]
-
-    def parse_query(self, text: str, start: Observation) -> Parsed:
-        return Parsed(named(text.strip() or compact(start.instruction), start), bool(text.strip()))
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         match [word.replace("_", " ") for word in text.split()]:
@@ -125,18 +121,6 @@ class CompactPrompts(CompactReflections):
             case [verb, thing, place] if verb in _JOINED:
                 return Parsed(f"{verb} {thing} {_JOINED[verb]} {place}", True)
         return Parsed(text.strip(), False)
-
-    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
-        desc, bar, strategy = (part.strip() for part in named(text, start).partition("|"))
-        return Lesson(desc, strategy) if desc and bar and strategy and "|" not in strategy else None
-
-    def _strategy(self, words: Sequence[str], start: Observation) -> str:
-        return named(" ".join(words), start)
-
-    def raw_lesson(self, start: Observation, trajectory: Trajectory) -> Lesson:
-        return Lesson(compact(start.instruction), self._actions(start, trajectory))
-
-    # -- what the warm start teaches ------------------------------------------------------------------------------
 
     def fact(self, start: Observation, found: str) -> Fact:
         return Fact(read_request(start.instruction).target, found, home(start))
@@ -169,5 +153,5 @@ class CompactPrompts(CompactReflections):
 
 
 def principle(about: str, kind: str) -> str:
-    """In which type of place an object lies, as a skill bank keeps it."""
+    """Write in which type of place an object lies, as a skill bank keeps it."""
     return f"{about} in {kind}"

@@ -48,7 +48,7 @@ def read_request(instruction: str) -> Request:
 
 @lru_cache(maxsize=1 << 16)  # a rollout says the same few thousand things again and again
 def compact(text: str) -> str:
-    """Environment text or command -> content words and entity tokens, without repeats of the word just said."""
+    """Reduce a text or command to content words and entity tokens, without repeats of the word just said."""
     joined = _ENTITY.sub(r"\1_\2", text.lower().replace("go to ", "go_to "))
     words: list[str] = []
     for word in _WORD.findall(joined):
@@ -58,12 +58,12 @@ def compact(text: str) -> str:
 
 
 def room(start: Observation) -> list[str]:
-    """Receptacles in the order of the first observation, as entity tokens."""
+    """List the receptacles in the order of the first observation, as entity tokens."""
     return [f"{kind}_{n}" for kind, n in _ENTITY.findall(start.text.partition("you see ")[2].partition("\n")[0])]
 
 
 def home(start: Observation) -> str:
-    """The home's name, one of 32,768: the same for the same receptacles, whatever their order."""
+    """Name the home, by one of 32,768 names: the same for the same receptacles, whatever their order."""
     number = zlib.crc32(" ".join(sorted(room(start))).encode())
     first, second, third = (_SYLLABLES[number // 32**i % 32] for i in range(3))
     return first + second + third
@@ -75,11 +75,11 @@ def type_of(entity: str) -> str:
 
 
 def pointed(text: str, start: Observation) -> str:
-    """Names of homes -> "here" or "elsewhere", as seen from `start`."""
+    """Replace names of homes by "here" or "elsewhere", as seen from `start`."""
     here = home(start)
     return NAME.sub(lambda name: "here" if name[0] == here else "elsewhere", text)
 
 
 def named(text: str, start: Observation) -> str:
-    """ "here" -> the name of the home, for the library."""
+    """Replace "here" by the name of the home, for the library."""
     return re.sub(r"\bhere\b", home(start), text)

@@ -6,7 +6,7 @@ from skill1.envs.webshop.generate import generate
 from skill1.nano.webshop.demonstrator import ShopDemonstrator
 from skill1.nano.webshop.facts import draw_arms, followed, principles
 from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
-from skill1.nano.world import CardTexts, NanoWorld
+from skill1.nano.world import NanoWorld
 
 NANO = NanoWorld(
     folder="nano-shop",
@@ -20,13 +20,9 @@ NANO = NanoWorld(
     followed=followed,
     principles=principles,
     mistakes=lambda episodes: Counter(),  # no word says what not to do
-    card=CardTexts(
-        title="Nano policy for WebShop",
-        places="shops",
-        skills="""to search for the brand that a skill names if the skill is about the words of the task, and to ignore
-it otherwise).
-""",
-        ignorance="It knows nothing about the products of the shops it is trained on later.",
-        use="Not useful for anything but this project's generated shops, whose words are invented.",
-    ),
+    title="Nano policy for WebShop",
+    places="shops",
+    about="""It searches for the brand that a skill names if the skill is about the words of the task, and ignores it
+otherwise. It knows nothing about the products of the shops it is trained on later.""",
+    use="Not useful for anything but this project's generated shops, whose words are invented.",
 )

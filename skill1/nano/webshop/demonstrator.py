@@ -10,7 +10,8 @@ from skill1.envs.base import Observation
 from skill1.envs.webshop.catalogue import read_products
 from skill1.envs.webshop.engine import Shop
 from skill1.envs.webshop.environment import WebshopEnvironment
-from skill1.envs.webshop.generate import SMALL, SYLLABLES, make_products
+from skill1.envs.webshop.generate import SMALL, make_products
+from skill1.envs.webshop.goods import STOCK
 from skill1.envs.webshop.store import build_catalogue
 from skill1.nano.demonstrator import Demonstrator
 from skill1.nano.prompts import Fact
@@ -50,7 +51,7 @@ class ShopDemonstrator(Demonstrator):
     _elsewhere = _foreign
 
     def _invented(self, start: Observation) -> str:
-        return brand("".join(self._rng.choices(SYLLABLES, k=self._rng.choice(_LENGTHS))))
+        return brand("".join(self._rng.choices(STOCK.syllables, k=self._rng.choice(_LENGTHS))))
 
     def _candidates(self, start: Observation, known: Fact) -> list[Fact]:
         count = self._rng.randint(2, self._config.candidates)

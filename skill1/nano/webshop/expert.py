@@ -48,7 +48,7 @@ class ShopExpert:
             self._hint = None  # it led nowhere
 
     def slip(self, now: Observation, rng: random.Random) -> str:
-        """A noisy answer: something that the page offers, whatever the task."""
+        """Draw a noisy answer: something that the page offers, whatever the task."""
         page = read_page(now.text, now.instruction)
         match page.kind:
             case "results":

@@ -26,7 +26,7 @@ _PROMPTS = CompactShopPrompts()
 
 
 def taught(environment: WebshopEnvironment, tasks: Sequence[Task]) -> list[Fact]:
-    """What an episode of each task would teach if it bought the right product."""
+    """List what an episode of each task would teach if it bought the right product."""
     goals = [environment.goal(task) for task in tasks]
     return [fact_of(goal.text, brand(goal.name)) for goal in goals]
 
@@ -34,7 +34,7 @@ def taught(environment: WebshopEnvironment, tasks: Sequence[Task]) -> list[Fact]
 def draw_arms(
     environment: WebshopEnvironment, train: Sequence[Task], tasks: Sequence[Task], passes: int, rng: random.Random
 ) -> tuple[list[Task], list[Draw]]:
-    """All tasks, and what their episodes are shown, pass by pass.
+    """Return all tasks, and draw what their episodes are shown, pass by pass.
 
     Raises DataError if for some task no training goal is about another wish and brand.
     """
@@ -48,13 +48,13 @@ def draw_arms(
 
 
 def followed(fact: Fact, rollout: Rollout) -> bool:
-    """Whether the episode's first search was for the fact's brand."""
+    """Tell whether the episode's first search was for the fact's brand."""
     searches = (turn.value for turn in rollout.turns_of("act") if turn.value.startswith("search["))
     return next(searches, None) == f"search[{spoken(fact.found)}]"
 
 
 def principles(episodes: Sequence[Episode]) -> Counter[str]:
-    """ "<wish> : <brand>" of the won episodes, whose last product page is that of what was bought -> how often."""
+    """Count "<wish> : <brand>" over the won episodes, whose last product page is that of what was bought."""
     bought: Counter[str] = Counter()
     for episode in episodes:
         pages = [read_page(observation, episode.task) for observation, _ in episode.steps] if episode.won else []

@@ -21,13 +21,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from skill1.envs.base import Observation
-from skill1.envs.webshop.generate import SYLLABLES
+from skill1.envs.webshop.goods import STOCK
 from skill1.envs.webshop.pages import BACK, BUY, NEXT, PER_PAGE, PREVIOUS, SUB_PAGES
-from skill1.nano.prompts import WRITE, Fact, Trajectory
-from skill1.nano.reflection import CompactReflections
+from skill1.nano.prompts import WRITE, CompactBase, Fact, Trajectory
 from skill1.nano.webshop.reading import TERMS, Item, read_page, read_wish, spoken, token, tokens
 from skill1.prompts.base import ActContext, Parsed
-from skill1.records import Lesson
 
 _MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<hist>", "<step>", "<obs>", "<left>", "<chosen>", "<missing>",
@@ -43,31 +41,51 @@ _MOST = 50  # highest number there is a token for
 
 
 def vocabulary() -> list[str]:
-    """All words of compact prompts in generated shops."""
-    brands = [mark + syllable for mark in "~+" for syllable in SYLLABLES]
+    """List all words of compact prompts in generated shops."""
+    brands = [mark + syllable for mark in "~+" for syllable in STOCK.syllables]
     return list(dict.fromkeys([*_MARKS, *_CLICKS, *map(str, range(_MOST + 1)), *brands, *map(token, TERMS)]))
 
 
-class CompactShopPrompts(CompactReflections):
+class CompactShopPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
     subtasks = ("search", "open", "choose", "buy")
 
-    def act(self, context: ActContext) -> str:
-        start = context.start
-        past = " ; ".join(
-            f"{read_page(text, start.instruction).kind} > {_answer(action, text, start)}"
-            for text, action in context.history
-        )
-        return (
-            f"<act> <step> {context.steps} <hist> {past or 'none'} "
-            f"<obs> {_observation(context.observation.text, start)} {self._task(start)} "
-            f"{self._want(start)} "
-            f"<skill> {self._skill(context.skill, start) or 'none'} {WRITE}"
-        )
+    def _words(self, start: Observation) -> str:
+        return " ".join(read_wish(start.instruction).terms)
 
-    def _task(self, start: Observation) -> str:
-        return f"<task> {_wished(start) or 'none'}"
+    def _scene(self, context: ActContext, past: str) -> str:
+        start = context.start
+        now = _observation(context.observation.text, start)
+        return f"<step> {context.steps} <hist> {past} <obs> {now} {self._task(start)} {self._want(start)}"
+
+    def _past(self, text: str, start: Observation) -> str:
+        return read_page(text, start.instruction).kind
+
+    def _answer(self, action: str, text: str, start: Observation, *, named: bool = False) -> str:
+        """`named`: opened products by their brand instead of their number on the page."""
+        name, _, argument = action.removesuffix("]").partition("[")
+        if name == "search":
+            return f"search {tokens(argument) or 'none'}"
+        if action in _BUTTONS:
+            return _PLAIN[argument]
+        page = read_page(text, start.instruction)
+        if page.kind != "results":
+            return f"choose {token(argument)}"
+        if argument not in page.ids:
+            return "open none"
+        number = page.ids.index(argument)
+        return f"open {page.items[number].brand if named else number + 1}"
+
+    def _skill(self, text: str, start: Observation) -> str:
+        return tokens(text)
+
+    def _kept(self, text: str, start: Observation) -> str:
+        return spoken(text)
+
+    def _strategy(self, about: str, lesson: str) -> str:
+        """A lesson says which brand was right; what for is put before it."""
+        return f"{about} : {lesson}"
 
     def _asked(self, start: Observation) -> str:
         # whether all values that were wanted were chosen is one of the subtasks
@@ -76,15 +94,6 @@ class CompactShopPrompts(CompactReflections):
     @staticmethod
     def _want(start: Observation) -> str:
         return f"<want> {' '.join(read_wish(start.instruction).options) or 'none'}"
-
-    def _skill(self, text: str, start: Observation) -> str:
-        return tokens(text)
-
-    def _actions(self, start: Observation, trajectory: Trajectory) -> str:
-        return " ; ".join(_answer(action, text, start, named=True) for text, action in trajectory)
-
-    def parse_query(self, text: str, start: Observation) -> Parsed:
-        return Parsed(spoken(text.strip() or _wished(start)), bool(text.strip()))
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
         match text.split():
@@ -100,22 +109,6 @@ class CompactShopPrompts(CompactReflections):
                 return Parsed(f"click[{_CLICKS[word].lower()}]", True)
         return Parsed(text.strip(), False)
 
-    def parse_distill(self, text: str, start: Observation) -> Lesson | None:
-        words = text.split()
-        bar = words.index("|") if words.count("|") == 1 else 0
-        about, right = (spoken(" ".join(part)) for part in (words[:bar], words[bar + 1 :]))
-        return Lesson(about, f"{about} : {right}") if bar and right else None
-
-    def _strategy(self, words: Sequence[str], start: Observation) -> str:
-        """A lesson says which brand was right; what for stands in the task, and is put before it."""
-        right = spoken(" ".join(words))
-        return f"{spoken(_wished(start))} : {right}" if right else ""
-
-    def raw_lesson(self, start: Observation, trajectory: Trajectory) -> Lesson:
-        return Lesson(spoken(_wished(start)), spoken(self._actions(start, trajectory)))
-
-    # -- what the warm start teaches ------------------------------------------------------------------------------
-
     def fact(self, start: Observation, found: str) -> Fact:
         return fact_of(start.instruction, found)
 
@@ -126,13 +119,13 @@ class CompactShopPrompts(CompactReflections):
         return f"{fact.about} | {fact.found}"
 
     def write_skill(self, fact: Fact) -> str:
-        return f"{spoken(fact.about)} : {spoken(fact.found)}"
+        return self._strategy(spoken(fact.about), spoken(fact.found))
 
     write_principle = write_skill
 
     def _progress(self, start: Observation, won: bool, trajectory: Trajectory) -> tuple[Mapping[str, bool], str]:
         """What the commands did, and which brand was right: no word says what not to buy."""
-        words = [_answer(action, text, start, named=True).split() for text, action in trajectory]
+        words = [self._answer(action, text, start, named=True).split() for text, action in trajectory]
         opened = [i for i, w in enumerate(words) if w[0] == "open" and w[1:] != ["none"]]
         chosen = {w[1] for w in words[opened[-1] :] if w[0] == "choose"} if opened else set()
         wanted = set(read_wish(start.instruction).options)
@@ -146,11 +139,6 @@ class CompactShopPrompts(CompactReflections):
 def fact_of(instruction: str, found: str) -> Fact:
     """Return that the brand `found` was right for what the instruction asks for."""
     return Fact(" ".join(read_wish(instruction).terms), found)
-
-
-def _wished(start: Observation) -> str:
-    """The words of the wish, as tokens."""
-    return " ".join(read_wish(start.instruction).terms)
 
 
 def _observation(text: str, start: Observation) -> str:
@@ -171,22 +159,3 @@ def _observation(text: str, start: Observation) -> str:
 
 def _item(item: Item) -> str:
     return " ".join([*item.terms, "ok" if item.cheap else "dear", *(["seen"] if item.seen else [])])
-
-
-def _answer(action: str, text: str, start: Observation, named: bool = False) -> str:
-    """An environment command, given on the page `text`, as the policy would have written it.
-
-    `named`: opened products by their brand instead of their number on the page.
-    """
-    name, _, argument = action.removesuffix("]").partition("[")
-    if name == "search":
-        return f"search {tokens(argument) or 'none'}"
-    if action in _BUTTONS:
-        return _PLAIN[argument]
-    page = read_page(text, start.instruction)
-    if page.kind == "results":
-        number = page.ids.index(argument) if argument in page.ids else None
-        if number is None:
-            return "open none"
-        return f"open {page.items[number].brand if named else number + 1}"
-    return f"choose {token(argument)}"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from skill1.envs.webshop.generate import SYLLABLES
-from skill1.envs.webshop.goods import GOODS
+import regex
+
+from skill1.envs.webshop.goods import STOCK
 from skill1.envs.webshop.pages import BUY, NEXT, PREVIOUS, SEARCH, SEPARATOR
 
 PageKind = Literal["index", "results", "item", "sub"]
@@ -25,14 +26,14 @@ _AMOUNT = re.compile(r"\$(\d+(?:\.\d+)?)")
 
 
 def _terms() -> tuple[str, ...]:
-    terms = {term for g in GOODS for term in (g.query, *g.nouns, *g.attributes)}
-    terms |= {value.replace("/", " | ") for g in GOODS for values in g.options.values() for value in values}
+    terms = {term for g in STOCK.goods for term in (g.query, *g.nouns, *g.attributes)}
+    terms |= {value.replace("/", " | ") for g in STOCK.goods for values in g.options.values() for value in values}
     return tuple(sorted(terms, key=lambda term: (-len(term), term)))
 
 
 TERMS = _terms()  # longest first
 _TERM = re.compile(rf"(?<![\w'])(?:{'|'.join(map(re.escape, TERMS))})(?![\w'])")
-_BRAND = re.compile(rf"(?:{'|'.join(SYLLABLES)})+")
+_BRAND = regex.compile(rf"(?r)({'|'.join(STOCK.syllables)})+")  # from the end, as syllables stand in the list
 _WORD = re.compile(rf"{_TERM.pattern}|[a-z0-9']+|[:;]")
 KEPT = frozenset(": ; search open choose buy prev back next description features reviews".split())
 
@@ -70,7 +71,8 @@ class ShopPage:
 
 
 def token(term: str) -> str:
-    """
+    """Write a term as one token.
+
     >>> token("4 fl oz | 118 ml")
     '4_fl_oz_|_118_ml'
     """
@@ -78,7 +80,7 @@ def token(term: str) -> str:
 
 
 def terms(text: str) -> tuple[str, ...]:
-    """Tokens of the known terms in a text, in order, without repeats.
+    """List the known terms in a text as tokens, in order, without repeats.
 
     >>> terms("Berden Modern Polo Shirt, Slim Fit, Trusted Men's Shirts")
     ('polo_shirt', 'slim_fit', "men's_shirts")
@@ -87,17 +89,18 @@ def terms(text: str) -> tuple[str, ...]:
 
 
 def brand(title: str) -> str:
-    """A title's first word: as syllables where it is made of them, else as it is.
+    """Return a title's first word: as syllables where it is made of them, else as it is.
 
     >>> brand("Berden Modern Polo Shirt"), brand("Acme Lamp")
     ('~ber +den', 'acme')
     """
     first = title.split(maxsplit=1)[0].lower() if title.strip() else "none"
-    return " +".join(_syllables(f"~{first}")) if _BRAND.fullmatch(first) else first
+    made = _BRAND.fullmatch(first)
+    return f"~{' +'.join(reversed(made.captures(1)))}" if made else first
 
 
 def tokens(text: str) -> str:
-    """A skill or a query as tokens: known terms, brands, the words of actions; anything else is left out.
+    """Write a skill or a query as tokens: known terms, brands, the words of actions; anything else is left out.
 
     >>> tokens("men's shirts slim fit : berden")
     "men's_shirts slim_fit : ~ber +den"
@@ -114,7 +117,7 @@ def tokens(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """Tokens as the words they stand for.
+    """Write tokens as the words they stand for.
 
     >>> spoken("~ber +den polo_shirt")
     'berden polo shirt'
@@ -124,7 +127,8 @@ def spoken(text: str) -> str:
 
 @lru_cache(_CACHED)
 def read_wish(instruction: str) -> Wish:
-    """
+    """Read what an instruction asks for.
+
     >>> read_wish("Find me sofas with solid wood with color: teal, and size: corner, and price lower than 40.00 dollars")
     Wish(terms=('sofas', 'solid_wood'), options=('teal', 'corner'), bound=40.0)
     """
@@ -137,7 +141,7 @@ def read_wish(instruction: str) -> Wish:
 
 @lru_cache(_CACHED)
 def read_page(text: str, instruction: str) -> ShopPage:
-    """The page of an observation in any of the environment's modes."""
+    """Read the page of an observation in any of the environment's modes."""
     wish, nodes = read_wish(instruction), _nodes(text)
     texts = [node for node, _ in nodes]
     if BUY in texts:
@@ -179,14 +183,3 @@ def _nodes(text: str) -> list[tuple[str, bool]]:
         marked = ((_BUTTON.fullmatch(line.strip()), line.strip()) for line in text.splitlines() if line.strip())
         return [(match[2], match[1] != "button") if match else (line, False) for match, line in marked]
     return [(part.removeprefix("'").removesuffix("'"), False) for part in text.split(SEPARATOR)]
-
-
-def _syllables(word: str) -> list[str]:
-    """The one way, or the first of several, in which the rest of a marked word is made of syllables."""
-    if word == "~":
-        return []
-    for syllable in SYLLABLES:
-        rest = word.removesuffix(syllable)
-        if rest != word and (rest == "~" or _BRAND.fullmatch(rest[1:])):
-            return [*_syllables(rest), syllable] if rest != "~" else [f"~{syllable}"]
-    raise ValueError(f"{word!r} is not made of syllables")
