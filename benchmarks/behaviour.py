@@ -107,7 +107,7 @@ def main() -> int:
             key = f"{preset} {variant} {steps}"
             if key in found or (given.only and given.only not in key):
                 continue
-            data = nano_world(0, None, preset)
+            data = nano_world(0, preset)
             found[key] = record(preset, variant, data, steps, given.keep or Path(scratch))
             given.out.write_text(json.dumps(found, indent=1) + "\n")
             print(key, found[key]["steps"][-1]["rows"], flush=True)

@@ -188,8 +188,6 @@ def test_rich_observations(play):
     assert "\n[clicked button] B000000001 [clicked button_]\n" in play("click[< prev]", mode="text_rich", state=item)[1]
     start = play(mode="text_rich")[1]
     assert start == f"WebShop\nInstruction: \n{goal.text}\n[button] Search [button_]\n"
-    with pytest.raises(ValueError, match="observation 'html' must be one of text, text_rich"):
-        play(mode="html")
 
 
 ACTIONS = st.one_of(

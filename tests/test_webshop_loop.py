@@ -217,11 +217,12 @@ def test_scores_are_shown_beside_success(trained):
 
 def test_generated_shops_are_made_for_the_nano_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = Path(nano_world(3, {"products": 60, "asked": 0.5}, "nano-webshop"))
-    assert folder == world_folder(3, "nano-webshop") == Path("data/nano-shop-3") and NANO.sizes["products"] == 1000
-    assert json.loads((folder / "generation.json").read_text())["parameters"]["products"] == 60
+    folder = Path(nano_world(3, "nano-webshop"))
+    assert folder == world_folder(3, "nano-webshop") == Path("data/nano-shop-3")
+    assert json.loads((folder / "generation.json").read_text())["parameters"] == {"seed": 3, **NANO.sizes}
+    NANO.generate(world_folder(4, "nano-webshop"), seed=4, products=60)
     with pytest.raises(RunError, match="holds another generation"):
-        nano_world(3, preset="nano-webshop")
+        nano_world(4, "nano-webshop")
     with pytest.raises(ConfigError, match="the preset small has no generated games"):
         world_folder(0, "small")
     study = {"folder": tmp_path / "study", "variants": ("full",), "seeds": (0,)}

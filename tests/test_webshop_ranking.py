@@ -76,9 +76,9 @@ def test_disk_changes_nothing(tmp_path):
     whole = Index.build(texts, ids)
     Index.build(texts, ids, tmp_path)
     stored = Index.load(tmp_path)
-    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(Index.ARRAYS)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(vars(whole))
     assert len(stored) == 60
-    assert all((stored.arrays[name] == values).all() for name, values in whole.arrays.items())
+    assert all((getattr(stored, name) == values).all() for name, values in vars(whole).items())
     for query in ("oak", "red ★ desk desk", "ü lamp", "none", "zz oak"):
         assert whole.search(query, 50) == stored.search(query, 50)
 

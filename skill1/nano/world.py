@@ -85,20 +85,16 @@ def world_folder(seed: int, preset: str = "nano") -> Path:
     return Path("data") / f"{_world_of(preset).folder}-{seed}"
 
 
-def nano_world(seed: int, sizes: Mapping[str, Any] | None = None, preset: str = "nano") -> str:
-    """Generate those games once, and return their folder. Raises RunError if others are there, and as `world_folder`.
-
-    `sizes`: fields of the generator's parameters; by default those of the environment.
-    """
+def nano_world(seed: int, preset: str = "nano") -> str:
+    """Generate those games once, and return their folder. Raises RunError if others are there, and as `world_folder`."""
     folder, world = world_folder(seed, preset), _world_of(preset)
-    sizes = world.sizes if sizes is None else sizes
     if not folder.exists():
         folder.parent.mkdir(exist_ok=True)
         with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as whole:  # a kill leaves no half world
-            world.generate(Path(whole) / "games", seed=seed, **sizes)
+            world.generate(Path(whole) / "games", seed=seed, **world.sizes)
             os.rename(Path(whole) / "games", folder)
     try:
-        return str(world.generate(folder, seed=seed, **sizes).out)
+        return str(world.generate(folder, seed=seed, **world.sizes).out)
     except FileExistsError as error:
         raise RunError(str(error)) from None
 

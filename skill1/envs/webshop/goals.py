@@ -56,8 +56,6 @@ class GoalSources:
     numbers: np.ndarray  # int64 which of its product's instructions
     combinations: np.ndarray  # int64 goals that come of it
 
-    ARRAYS = ("products", "numbers", "combinations")
-
 
 class SourceCollector:
     """Collects a catalogue's goal sources product by product."""

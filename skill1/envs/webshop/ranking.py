@@ -14,6 +14,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -26,29 +27,25 @@ _EXACT_LENGTHS = 24  # byte codes that stand for themselves
 _ONE = np.float32(1)
 
 
+@dataclass(frozen=True, eq=False)
 class Index:
-    """Postings term by term. Terms are numbered in the order of their UTF-8 bytes."""
+    """Postings term by term: V terms, numbered in the order of their UTF-8 bytes, P postings, N documents."""
 
-    ARRAYS = ("starts", "documents", "saturations", "idf", "order", "terms", "term_starts")
-
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        """See `build` for the arrays' meaning."""
-        self.arrays = arrays
-        self._starts, self._documents, self._saturations = (arrays[n] for n in Index.ARRAYS[:3])
-        self._idf, self._order, self._terms, self._term_starts = (arrays[n] for n in Index.ARRAYS[3:])
+    starts: np.ndarray  # (V + 1,) int64 of a term's postings
+    documents: np.ndarray  # (P,) int32
+    saturations: np.ndarray  # (P,) float32, tf / Lucene's length norm
+    idf: np.ndarray  # (V,) float32
+    order: np.ndarray  # (N,) int32 rank of the document's id
+    terms: np.ndarray  # uint8 bytes of all terms
+    term_starts: np.ndarray  # (V + 1,) int64 of a term's bytes
 
     def __len__(self) -> int:
         """Number of documents."""
-        return len(self._order)
+        return len(self.order)
 
     @classmethod
     def build(cls, texts: Iterable[str], ids: Sequence[str] | np.ndarray, folder: Path | None = None) -> Index:
-        """Index `texts`, and leave the index in `folder` too; `ids` (N,) break ties and are read after the last text.
-
-        Arrays, for V terms, P postings and N documents: starts (V + 1,) int64, documents (P,) int32 and saturations
-        (P,) float32 (tf / Lucene's length norm), idf (V,) float32, order (N,) int32 (rank of the document's id), and
-        the terms' bytes (uint8) with their starts (V + 1,) int64.
-        """
+        """Index `texts`, and leave the index in `folder` too; `ids` (N,) break ties and are read after the last text."""
         vocabulary: dict[str, int] = {}
         terms, counts, lengths, distinct = array("i"), array("i"), array("q"), array("q")
         for text in texts:
@@ -69,24 +66,24 @@ class Index:
         by_term = by_document.tocsc()  # documents in order within a term
         texts_with_terms = np.count_nonzero(lengths)
         idf = [math.log(1 + (texts_with_terms - df + 0.5) / (df + 0.5)) for df in np.diff(by_term.indptr)]
-        arrays = {
-            "starts": by_term.indptr.astype(np.int64),
-            "documents": by_term.indices.astype(np.int32),
-            "saturations": by_term.data.astype(np.float32) * _inverse_norms(np.asarray(lengths))[by_term.indices],
-            "idf": np.array(idf, np.float32),
-            "order": _ranks(ids),
-            "terms": np.frombuffer(b"".join(word for word, _ in words), np.uint8),
-            "term_starts": np.cumsum([0, *(len(word) for word, _ in words)]),
-        }
+        index = cls(
+            starts=by_term.indptr.astype(np.int64),
+            documents=by_term.indices.astype(np.int32),
+            saturations=by_term.data.astype(np.float32) * _inverse_norms(np.asarray(lengths))[by_term.indices],
+            idf=np.array(idf, np.float32),
+            order=_ranks(ids),
+            terms=np.frombuffer(b"".join(word for word, _ in words), np.uint8),
+            term_starts=np.cumsum([0, *(len(word) for word, _ in words)]),
+        )
         if folder:
-            for name, values in arrays.items():
+            for name, values in vars(index).items():
                 np.save(folder / f"{name}.npy", values)
-        return cls(arrays)
+        return index
 
     @classmethod
     def load(cls, folder: Path) -> Index:
         """Open the index that `build` left in a folder, memory-mapped."""
-        return cls({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.ARRAYS})
+        return cls(*(np.load(folder / f"{field.name}.npy", mmap_mode="r") for field in fields(cls)))
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
         """Find the best k documents with a query term: (document, score), best first, equal scores by id."""
@@ -95,10 +92,10 @@ class Index:
             number = self._number(term.encode())
             if number is None:
                 continue
-            postings = slice(self._starts[number], self._starts[number + 1])
-            weight = np.float32(count) * self._idf[number]
-            found.append(self._documents[postings])
-            shares.append(weight - weight / (_ONE + self._saturations[postings]))
+            postings = slice(self.starts[number], self.starts[number + 1])
+            weight = np.float32(count) * self.idf[number]
+            found.append(self.documents[postings])
+            shares.append(weight - weight / (_ONE + self.saturations[postings]))
         if not found:
             return []
         sums = np.bincount(np.concatenate(found), weights=np.concatenate(shares), minlength=len(self))
@@ -107,17 +104,17 @@ class Index:
             return []
         least = np.partition(scores, len(scores) - best)[len(scores) - best]
         candidates = np.flatnonzero(scores >= least)
-        ranked = candidates[np.lexsort((self._order[candidates], -scores[candidates]))[:best]]
+        ranked = candidates[np.lexsort((self.order[candidates], -scores[candidates]))[:best]]
         return [(int(document), float(scores[document])) for document in ranked]
 
     def _number(self, term: bytes) -> int | None:
         """A term's number by binary search in the sorted terms."""
-        size = len(self._term_starts) - 1
+        size = len(self.term_starts) - 1
         number = bisect.bisect_left(range(size), term, key=self._term)
         return number if number < size and self._term(number) == term else None
 
     def _term(self, number: int) -> bytes:
-        return self._terms[self._term_starts[number] : self._term_starts[number + 1]].tobytes()
+        return self.terms[self.term_starts[number] : self.term_starts[number + 1]].tobytes()
 
 
 def _ranks(ids: np.ndarray) -> np.ndarray:

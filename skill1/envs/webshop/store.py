@@ -14,7 +14,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Catalogue:
 def build_catalogue(products: Iterable[Product]) -> Catalogue:
     """Build the catalogue in memory. Raises DataError if there is no product."""
     kept: list[Product] = []
-    return Catalogue(products=kept, **_columns(products, kept.append))
+    return _derive(products, kept, kept.append)
 
 
 def store_catalogue(products: Iterable[Product], folder: Path, source: dict[str, Any]) -> Catalogue:
@@ -75,7 +75,8 @@ def store_catalogue(products: Iterable[Product], folder: Path, source: dict[str,
 def open_catalogue(folder: Path) -> Catalogue:
     """Open the catalogue stored in `folder`. Raises FileNotFoundError if there is none."""
     sources = {
-        kind: GoalSources(*(np.load(folder / f"{kind}-{name}.npy") for name in GoalSources.ARRAYS)) for kind in KINDS
+        kind: GoalSources(*(np.load(folder / f"{kind}-{field.name}.npy") for field in fields(GoalSources)))
+        for kind in KINDS
     }
     return Catalogue(
         products=_StoredProducts(folder),
@@ -86,10 +87,10 @@ def open_catalogue(folder: Path) -> Catalogue:
     )
 
 
-def _columns(
-    products: Iterable[Product], keep: Callable[[Product], None], folder: Path | None = None
-) -> dict[str, Any]:
-    """What a catalogue has beside its products, each of which is given to `keep`; the index is also left in `folder`."""
+def _derive(
+    products: Iterable[Product], kept: Products, keep: Callable[[Product], Any], folder: Path | None = None
+) -> Catalogue:
+    """Make the catalogue of products, each of which `keep` puts into `kept`; the index is also left in `folder`."""
     asins: list[str] = []
     ranges: list[tuple[float, float]] = []
     categories: list[str] = []
@@ -107,26 +108,21 @@ def _columns(
     index = Index.build(texts(), asins, folder)
     if not asins:
         raise DataError("the product file holds no product (0 usable records)")
-    return {
-        "index": index,
-        "ranges": np.array(ranges),
-        "categories": np.array(categories),
-        "sources": sources.finish(),
-    }
+    return Catalogue(kept, index, np.array(ranges), np.array(categories), sources.finish())
 
 
 def _write(products: Iterable[Product], folder: Path, source: dict[str, Any]) -> None:
     offsets = [0]
     with (folder / _PRODUCTS).open("wb") as packed:
-        columns = _columns(
-            products, lambda product: offsets.append(offsets[-1] + packed.write(pickle.dumps(product))), folder
+        made = _derive(
+            products, (), lambda product: offsets.append(offsets[-1] + packed.write(pickle.dumps(product))), folder
         )
     np.save(folder / _OFFSETS, np.array(offsets))
-    np.save(folder / _RANGES, columns["ranges"])
-    np.save(folder / _CATEGORIES, columns["categories"])
-    for kind, sources in columns["sources"].items():
-        for name in GoalSources.ARRAYS:
-            np.save(folder / f"{kind}-{name}.npy", getattr(sources, name))
+    np.save(folder / _RANGES, made.ranges)
+    np.save(folder / _CATEGORIES, made.categories)
+    for kind, sources in made.sources.items():
+        for name, values in asdict(sources).items():
+            np.save(folder / f"{kind}-{name}.npy", values)
     (folder / RECORD).write_text(json.dumps(source), encoding="utf-8")
 
 

@@ -49,22 +49,24 @@ class HomeExpert:
             return self._search(commands)
         self.doing = "deliver"
         if type_of(held) != self.goal.target:
-            return _offered(commands, "move", "put") or self._go(self._next())
+            return _offered(commands, "move", "put") or f"go_to {self._next()}"
         if self.goal.kind == "look":
             use = _offered(commands, "use", kind=self.goal.place)
             self.doing = "treat" if use else "search on"
-            return use or _offered(commands, "open") or self._go(self._next())
+            return use or _offered(commands, "open") or f"go_to {self._next()}"
         if self.goal.kind in APPLIANCE and not self._treated:
             self.doing = "treat"
-            return _offered(commands, self.goal.kind) or self._go(f"{APPLIANCE[self.goal.kind]}_1")
+            return _offered(commands, self.goal.kind) or f"go_to {APPLIANCE[self.goal.kind]}_1"
         opening = _offered(commands, "open") if self._at and type_of(self._at) == self.goal.place else None
-        return _offered(commands, "move", "put", kind=self.goal.place) or opening or self._go(f"{self.goal.place}_1")
+        return _offered(commands, "move", "put", kind=self.goal.place) or opening or f"go_to {self.goal.place}_1"
 
     def moved(self, answer: str, now: Observation) -> None:
         """Update the memory after `answer` was executed (its own or a slip's) and `now` was seen."""
         words = answer.split()
         if words[0] == "go_to":
-            self._arrive(words[1])
+            self._at = place = words[1]
+            self._hint = None if self._hint == place else self._hint
+            self._return_to = None if self._return_to == place else self._return_to
         if now.text == NOTHING:  # in published homes also where the place stands within reach
             return
         if words[0] == "go_to" and self._at == self._seen:
@@ -87,11 +89,6 @@ class HomeExpert:
         answers = [compact(command) for command in now.admissible]
         return rng.choice([a for a in answers if a.split()[0] in ("go_to", "open", "take", "close")] or answers)
 
-    def _arrive(self, place: str) -> None:
-        self._at = place
-        self._hint = None if self._hint == place else self._hint
-        self._return_to = None if self._return_to == place else self._return_to
-
     def _search(self, commands: _Commands) -> str:
         self.doing = "search"
         for words in commands:
@@ -101,7 +98,7 @@ class HomeExpert:
         opening = _offered(commands, "open")
         if not opening and not known and self._at:
             self.doing = "search on"
-        return opening or self._go(known or self._next())
+        return opening or f"go_to {known or self._next()}"
 
     def _is_goal(self, place: str | None) -> bool:
         """What lies there is where it must be: it is not to be taken."""
@@ -111,10 +108,6 @@ class HomeExpert:
         if self._at is None:
             return self._first
         return self._ring[(self._ring.index(self._at) + 1) % len(self._ring)]
-
-    @staticmethod
-    def _go(place: str) -> str:
-        return f"go_to {place}"
 
 
 def _offered(commands: _Commands, *verbs: str, kind: str | None = None) -> str | None:
