@@ -89,7 +89,7 @@ class Demonstrator(ABC):
     # -- what does not ----------------------------------------------------------------------------------------------
 
     def demonstrations(self) -> Iterator[Demonstration]:
-        """Yield the demonstrations of `config.games` games from ever new worlds."""
+        """Yield the demonstrations of `config.games` games, from newly drawn worlds."""
         config, done, world = self._config, 0, 0
         while done < config.games:
             count = min(config.games_per_world, config.games - done)

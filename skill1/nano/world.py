@@ -86,11 +86,11 @@ def world_folder(seed: int, preset: str = "nano") -> Path:
 
 
 def nano_world(seed: int, preset: str = "nano") -> str:
-    """Generate those games once, and return their folder. Raises RunError if others are there, and as `world_folder`."""
+    """Generate those games once, and return their folder. Raises RunError if others are there; as `world_folder`."""
     folder, world = world_folder(seed, preset), _world_of(preset)
     if not folder.exists():
         folder.parent.mkdir(exist_ok=True)
-        with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as whole:  # a kill leaves no half world
+        with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as whole:  # a kill leaves no part
             world.generate(Path(whole) / "games", seed=seed, **world.sizes)
             os.rename(Path(whole) / "games", folder)
     try:

@@ -274,9 +274,9 @@ def _draw_home(
     size, objects, targets_per_home = parameters.receptacles, parameters.objects, parameters.targets_per_home
     room = facts().rooms[room_name]
     candidates = [_draw_counts(rng, room, room_name, size) for _ in range(_CANDIDATES)]
-    apart = [min((_difference(c, e) for e in earlier), default=0) for c in candidates]
+    distances = [min((_difference(c, e) for e in earlier), default=0) for c in candidates]
     lamps = (rng.choice(room.lamps),) if room.lamps else ()
-    for index in sorted(range(_CANDIDATES), key=lambda i: -apart[i]):  # least like the earlier homes first
+    for index in sorted(range(_CANDIDATES), key=lambda i: -distances[i]):  # least like the earlier homes first
         counts = candidates[index]
         receptacles = _lay_out(rng, counts)
         fitting = [kind for kind in room.objects if _places(receptacles, kind)]

@@ -1,7 +1,7 @@
 """Products: one record of the original files made into what the shop needs, checked on the way.
 
 Skipped as in the original: the id `nan`, ids of more than 10 characters, ids seen before. A record that the original
-would stumble over (a missing field, a price without an amount) is an error that names it.
+would fail on (a missing field, a price without an amount) is an error that names it.
 """
 
 from __future__ import annotations

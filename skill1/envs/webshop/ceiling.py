@@ -35,15 +35,15 @@ def best_purchase(shop: Shop, goal: Goal) -> dict[str, str] | None:
 def _cover(wanted: list[str], product: Product, chosen: dict[str, str]) -> dict[str, str] | None:
     """`chosen` completed so that every wanted option is met by some value, one value a name."""
     values = [option_text(value) for value in chosen.values()]
-    open_ones = [option for option in wanted if not any(alike(value, option) for value in values)]
-    if not open_ones:
+    unmet = [option for option in wanted if not any(alike(value, option) for value in values)]
+    if not unmet:
         return chosen
     for name, choices in product.options.items():
         if name in chosen:
             continue
         for value in choices:
-            if not alike(option_text(value), open_ones[0]):
+            if not alike(option_text(value), unmet[0]):
                 continue
-            if (found := _cover(open_ones[1:], product, {**chosen, name: value})) is not None:
+            if (found := _cover(unmet[1:], product, {**chosen, name: value})) is not None:
                 return found
     return None

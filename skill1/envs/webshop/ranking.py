@@ -102,8 +102,8 @@ class Index:
         scores = sums.astype(np.float32)  # summed in double, term by term, then rounded
         if (best := min(k, int(np.count_nonzero(scores)))) < 1:
             return []
-        least = np.partition(scores, len(scores) - best)[len(scores) - best]
-        candidates = np.flatnonzero(scores >= least)
+        threshold = np.partition(scores, len(scores) - best)[len(scores) - best]
+        candidates = np.flatnonzero(scores >= threshold)
         ranked = candidates[np.lexsort((self.order[candidates], -scores[candidates]))[:best]]
         return [(int(document), float(scores[document])) for document in ranked]
 

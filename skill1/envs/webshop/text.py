@@ -110,9 +110,9 @@ def stem(word: str) -> str:
     word = _past(word)
     if word.endswith("y") and "v" in _shape(word[:-1]):
         word = word[:-1] + "i"
-    word = _replace(word, _STEP_2, least=1)
-    word = _replace(word, _STEP_3, least=1)
-    word = _replace(word, _STEP_4, least=2)
+    word = _replace(word, _STEP_2, min_measure=1)
+    word = _replace(word, _STEP_3, min_measure=1)
+    word = _replace(word, _STEP_4, min_measure=2)
     if word.endswith("e"):
         measure = _measure(word[:-1])
         if measure > 1 or (measure == 1 and not _short(word[:-1])):
@@ -141,7 +141,7 @@ def _past(word: str) -> str:
     return root + "e" if _measure(root) == 1 and _short(root) else root
 
 
-def _replace(word: str, endings: dict[str, str], least: int) -> str:
+def _replace(word: str, endings: dict[str, str], min_measure: int) -> str:
     """The longest ending of the table that the word has is replaced, if the rest has at least that measure."""
     for length in range(min(_LONGEST, len(word)), 1, -1):
         ending = word[-length:]
@@ -149,7 +149,7 @@ def _replace(word: str, endings: dict[str, str], least: int) -> str:
             root = word[:-length]
             if ending == "ion" and root[-1:] not in ("s", "t"):
                 return word
-            return root + endings[ending] if _measure(root) >= least else word
+            return root + endings[ending] if _measure(root) >= min_measure else word
     return word
 
 
