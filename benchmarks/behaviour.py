@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-del sys.path[0]  # this script's folder: it has an alfworld.py
+if not sys.flags.safe_path:
+    del sys.path[0]  # this script's folder: it has an alfworld.py
 
 VARIANTS = (
     "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "gigpo", "skillrl",
