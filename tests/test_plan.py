@@ -21,7 +21,7 @@ from skill1.plan.memory import estimate_memory
 from skill1.plan.passes import Passes, Weights, build, count
 from skill1.plan.plan import Planner
 from skill1.plan.report import to_json, to_text
-from skill1.plan.workload import Assumptions, make_workload
+from skill1.plan.workload import Assumptions, Lengths, make_workload
 from skill1.trl_config import lora_config
 
 FLOAT32 = Weights(torch.float32, torch.float32, None)
@@ -170,7 +170,7 @@ def test_act_prompts_grow_with_what_they_show(paper):
 
     def act(variant: str, prompt: int | None = None, preset: str = "paper", **changes) -> int:
         fields = {name.replace("__", "."): value for name, value in changes.items()}
-        return make_workload(load_config(preset, variant, fields), Assumptions(prompt=prompt)).act.prompt
+        return make_workload(load_config(preset, variant, fields), Assumptions(prompt=prompt)).sequence.prompt
 
     one = act("full")
     assert act("no_library") == act("retroagent_rl") == one  # RetroAgent trains with one lesson
@@ -186,6 +186,15 @@ def test_act_prompts_grow_with_what_they_show(paper):
     text = to_text(paper.plan(load_config("paper", "skillrl"), gpu_machine(8, 80 * GB)))
     assert "act prompts hold 23 skills, all there can be, of 60 tokens each" in text
     assert "act prompts hold" not in to_text(paper.plan(load_config("paper"), gpu_machine(8, 80 * GB)))
+
+
+def test_a_conversation_is_one_sequence_and_each_call_stands_behind_what_was_said():
+    work = make_workload(load_config("mini"), Assumptions(turns=10))
+    assert [(s.stage, s.before) for s in work.stages] == [("query", 0), ("rerank", 290), ("act", 648), ("distill", 940)]
+    assert work.sequence == Lengths(270 + 115 + 10 * 45 + 60, 20 + 5 + 10 * 8 + 55)
+    shape = work.shape()
+    assert shape.lengths.tolist() == [1055] * 32 and shape.rows.tolist() == [13] * 32
+    assert work.micro_rows == 1 and len(work.updates(load_config("mini"), 1)) == 1
 
 
 def test_the_paper_on_eight_gpus(paper):

@@ -40,8 +40,8 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     gather = share * compute * size.total / machine.link if machine.sharded else 0.0
     written = sum(_generation(calls, config, passes.writer, machine) for calls in workload.stages)
 
-    typical = (workload.micro_rows, workload.act.prompt, workload.act.completion)
-    padded = workload.micro_rows * (workload.act.prompt + workload.act.completion)
+    typical = (workload.micro_rows, workload.sequence.prompt, workload.sequence.completion)
+    padded = workload.micro_rows * (workload.sequence.prompt + workload.sequence.completion)
     update, score = passes.update(*typical, config.policy.gradient_checkpointing), passes.score(*typical)
     rows = workload.shape().lengths
     tokens = [  # padding included, of each micro-batch on the rank that is dealt first, update by update
@@ -72,6 +72,6 @@ def _generation(calls: Calls, config: Config, passes: Passes, machine: Machine) 
     batches = math.ceil(live / rows_of_call(config, calls.width))
     rows = max(1, round(live / batches))
     prefill = passes.prefill(rows, calls.lengths.prompt).seconds(machine)
-    decode = passes.decode(rows, calls.lengths.prompt + calls.longest // 2).seconds(machine)
+    decode = passes.decode(rows, calls.before + calls.lengths.prompt + calls.longest // 2).seconds(machine)
     tokens = calls.longest - 1  # the first comes from the prompts' pass
     return calls.calls * batches * (prefill + tokens * decode)

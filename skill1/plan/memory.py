@@ -73,7 +73,7 @@ def estimate_memory(config: Config, passes: Passes, machine: Machine, workload: 
     The longest completion that a call generates is taken to reach its limit; prompts have their typical length.
     """
     policy, held = config.policy, held_memory(config, passes.parameters, machine)
-    typical = (workload.micro_rows, workload.act.prompt, workload.act.completion)
+    typical = (workload.micro_rows, workload.sequence.prompt, workload.sequence.completion)
     alone = (1, *workload.longest)
     widest = max(workload.stages, key=lambda s: s.width)
     batch = min(rows_of_call(config, widest.width), math.ceil(workload.episodes / machine.gpus))
@@ -82,6 +82,10 @@ def estimate_memory(config: Config, passes: Passes, machine: Machine, workload: 
     token = decode.cache / (batch * (widest.width + 1))  # what decoding counts has one token more
     cache, longest = decode.cache, sum(workload.longest)
     cache_longest = token * min(batch, rows_of_call(config, longest)) * longest
+    if workload.chats:  # what is kept between calls
+        said = math.ceil(workload.episodes / machine.gpus) * (workload.sequence.prompt + workload.sequence.completion)
+        cache += token * min(policy.cache_tokens, said)
+        cache_longest += token * policy.cache_tokens
     if policy.backend == "continuous":
         cache = cache_longest = token * policy.cache_tokens
     engine = policy.backend in ("vllm", "vllm_server")

@@ -44,7 +44,7 @@ def _about(plan: Plan) -> Iterator[str]:
 
 def _memory(plan: Plan) -> Iterator[str]:
     memory, machine, work = plan.memory, plan.machine, plan.workload
-    tokens, longest = work.micro_rows * (work.act.prompt + work.act.completion), sum(work.longest)
+    tokens, longest = work.micro_rows * (work.sequence.prompt + work.sequence.completion), sum(work.longest)
     how = f"gradient checkpointing {'on' if plan.config.policy.gradient_checkpointing else 'off'}"
     yield ""
     yield f"memory of each {_unit(plan)}, GB (1e9 bytes), computed"

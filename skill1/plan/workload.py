@@ -50,6 +50,13 @@ _TYPICAL = {
 }
 
 
+# The same in a conversation, where a call's prompt is what is new in it: tokens of SmolLM2 on ALFWorld's games, an expert
+# playing (`skill1 demonstrate --by expert --preset mini`).
+_CONVERSATION = Typical(
+    {"query": Lengths(270, 20), "rerank": Lengths(115, 5), "act": Lengths(45, 8), "distill": Lengths(60, 55)}, skill=30
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Assumptions:
     """What the configuration does not say. None = the default that `make_workload` states."""
@@ -70,11 +77,12 @@ class Calls:
     limit: int  # most completion tokens
     calls: int  # one after the other: an episode's actions are
     longest: int  # tokens that a call generates
+    before: int = 0  # tokens of the conversation before a call, on average; 0 where each is a chat of its own
 
     @property
     def width(self) -> int:
-        """Tokens of a typical prompt and of the longest answer."""
-        return self.lengths.prompt + self.limit
+        """Tokens of what is said before, of a typical prompt and of the longest answer."""
+        return self.before + self.lengths.prompt + self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,9 @@ class Workload:
     shown: int  # most skills in an act prompt
     skill: int  # tokens of each but the first
     longest: tuple[int, int]  # prompt and completion tokens of the longest row that training takes
-    micro_rows: int  # of a micro-batch of act rows
+    sequence: Lengths  # tokens that training takes together: an act row's, or a whole conversation's
+    micro_rows: int  # of a micro-batch of them
+    chats: bool  # a rollout is one conversation
 
     @property
     def rows(self) -> int:
@@ -102,15 +112,12 @@ class Workload:
     def completion_tokens(self) -> int:
         return sum(s.rows * s.lengths.completion for s in self.stages)
 
-    @property
-    def act(self) -> Lengths:
-        return next(s.lengths for s in self.stages if s.stage == "act")
-
     def updates(self, config: Config, world: int) -> tuple[Update, ...]:
         """Cut these rows, all of them trained, for `world` ranks as training would."""
-        trained = np.ones(self.rows, dtype=bool)
+        shape = self.shape()
+        trained = np.ones(len(shape.rows), dtype=bool)
         return plan_updates(
-            self.shape(),
+            shape,
             trained,
             trained,
             world=world,
@@ -122,10 +129,15 @@ class Workload:
         )
 
     def shape(self) -> Shape:
-        """Lengths of all rows, stage by stage."""
-        lengths = np.array([(s.lengths.prompt, s.lengths.completion) for s in self.stages], dtype=np.int64)
-        prompts, completions = np.repeat(lengths, [s.rows for s in self.stages], axis=0).T
-        return Shape(prompts, completions, np.ones_like(prompts))
+        """List the lengths of all rows, stage by stage, or of all conversations."""
+        if self.chats:
+            lengths, each = np.array([[self.sequence.prompt, self.sequence.completion]]), [self.episodes]
+            rows = np.full(self.episodes, round(self.rows / self.episodes))
+        else:
+            lengths = np.array([(s.lengths.prompt, s.lengths.completion) for s in self.stages])
+            each, rows = [s.rows for s in self.stages], np.ones(self.rows)
+        prompts, completions = np.repeat(lengths.astype(np.int64), each, axis=0).T
+        return Shape(prompts, completions, rows.astype(np.int64))
 
 
 def make_workload(config: Config, given: Assumptions) -> Workload:
@@ -145,7 +157,8 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
         raise ConfigError(f"longest = {given.longest:g}: the longest completion is at least the mean one")
     method = method_of(config)
     shown, share = method.skills_shown(config)
-    typical = _TYPICAL.get(config.policy.prompts, _TYPICAL["full"])
+    chats = rollout.context == "conversation"
+    typical = _CONVERSATION if chats else _TYPICAL.get(config.policy.prompts, _TYPICAL["full"])
     usual = typical.lengths["act"]
     act = Lengths(
         usual.prompt + round(share * max(shown - 1, 0) * typical.skill) if given.prompt is None else given.prompt,
@@ -153,7 +166,8 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
     )
     lengths = typical.lengths | {"act": act}
     limits = method.trained_stages(config)
-    stages = []
+    stages: list[Calls] = []
+    read = written = 0.0  # tokens of an episode up to the stage
     for stage, limit in limits.items():
         wanted = lengths.get(stage, lengths["distill"])
         if wanted.prompt < 1 or wanted.completion < 1:
@@ -166,11 +180,19 @@ def make_workload(config: Config, given: Assumptions) -> Workload:
         completion = min(wanted.completion, limit)
         rows, calls = (round(rollout.episodes * turns), most) if stage == "act" else (rollout.episodes, 1)
         longest = min(limit, math.ceil(given.longest * completion))
-        stages.append(Calls(stage, rows, replace(wanted, completion=completion), limit, calls, longest))
-    row = act.prompt + min(act.completion, limits["act"])
-    micro_rows = min(config.train.tokens_per_micro_batch // row, config.train.rows_per_micro_batch)
+        each = rows / rollout.episodes
+        before = round(read + written + (each - 1) / 2 * (wanted.prompt + completion)) if chats else 0
+        read, written = read + each * wanted.prompt, written + each * completion
+        stages.append(Calls(stage, rows, replace(wanted, completion=completion), limit, calls, longest, before))
+    sequence = (
+        Lengths(round(read), round(written)) if chats else replace(act, completion=min(act.completion, limits["act"]))
+    )
+    tokens = sequence.prompt + sequence.completion
+    micro_rows = max(1, min(config.train.tokens_per_micro_batch // tokens, config.train.rows_per_micro_batch))
     alone = (rollout.max_prompt_tokens, max(limits.values()))
-    return Workload(rollout.episodes, turns, tuple(stages), shown, typical.skill, alone, max(1, micro_rows))
+    return Workload(
+        rollout.episodes, turns, tuple(stages), shown, typical.skill, alone, sequence, micro_rows, chats
+    )  # fmt: skip
 
 
 def rows_of_call(config: Config, width: int) -> int:
