@@ -9,6 +9,14 @@ class UserError(Exception):
     """The base of errors whose message, one line, names what is wrong and what to do: no traceback is needed."""
 
 
+class RunError(UserError, RuntimeError):
+    """A run directory, notebook run or launched process is not as it must be. The message names it and the fix."""
+
+
+class MissingPackage(UserError, ImportError):
+    """A package that not every run needs is not installed. The message names it and how to install it."""
+
+
 def one_line(error: Exception) -> str:
     """Return an error's whole message as one line, cut at 400 characters: libraries put what helps on later lines."""
     return textwrap.shorten(str(error), 400, placeholder=" …")

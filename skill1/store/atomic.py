@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PARTIAL = ".partial"  # suffix of a file that is being written; one that a kill left behind is nobody's
+PARTIAL = ".partial"  # suffix of a file that is being written; what a kill left behind is not used
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class CheckpointError(UserError, ValueError):
 
 
 def complete_checkpoints(output_dir: Path) -> list[Path]:
-    """All complete checkpoints, by step."""
+    """List the complete checkpoints, by step."""
     steps = {folder: marker["step"] for folder in output_dir.glob("checkpoint-*") if (marker := _read(folder))}
     return sorted(steps, key=steps.__getitem__)
 
@@ -60,7 +60,7 @@ def mark_complete(folder: Path, step: int, architecture: dict[str, Any]) -> None
 
 @contextmanager
 def writing(folder: Path, model: nn.Module) -> Iterator[None]:
-    """Inside, `folder` is being written; if the disk does not take it, it is removed and the reason told.
+    """Inside, `folder` is being written; if the disk does not take it, it is removed and the error says why.
 
     Raises:
         CheckpointError: no space, or another error of the disk.
@@ -112,7 +112,7 @@ def remove_checkpoint(folder: Path) -> None:
 
 
 def architecture_of(model: nn.Module) -> dict[str, Any]:
-    """What must agree for a checkpoint's weights and optimizer state to fit: names, shapes and what is trained."""
+    """Describe what must agree for a checkpoint to fit: names and shapes of parameters, and what is trained."""
     parameters = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
     return {
         "parameters": sum(math.prod(shape) for _, shape, _ in parameters),

@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 
 from skill1.config import Config, diff, read_config, save_config
+from skill1.errors import RunError
 from skill1.store.atomic import replace_file
-from skill1.store.run_directory import RunError, read_outcomes, write_outcomes
+from skill1.store.outcomes import read_outcomes, write_outcomes
 from skill1.store.session import describe_session
 
 # fields that may differ where an evaluation is continued (the data has a hash of its own)
@@ -40,7 +41,7 @@ class EvaluationFolder:
 
     @classmethod
     def begin(cls, path: Path, config: Config, about: Mapping[str, Any]) -> EvaluationFolder:
-        """A new evaluation, or the one at `path` to resume; nothing is written yet.
+        """Begin a new evaluation, or continue the one at `path`; nothing is written yet.
 
         Raises:
             RunError: another evaluation or something else is there.
@@ -76,14 +77,14 @@ class EvaluationFolder:
         return "none" if self.about["library"] is None else "given"
 
     def check_data(self, split: str, data_hash: str) -> None:
-        """Raises RunError if outcomes of `split` were stored on other data."""
+        """Raise RunError if outcomes of `split` were stored on other data."""
         if self._data.setdefault(split, data_hash) != data_hash:
             raise RunError(
                 f"{self.path} has outcomes of {split} on other data: restore the data, or choose another folder"
             )
 
     def outcomes(self) -> pd.DataFrame:
-        """All stored outcomes, columns of `runs.EVALUATION_SCHEMA`; the seed is missing for a model not of ours."""
+        """Read all stored outcomes (columns of EVALUATION_SCHEMA); the seed is missing for a model not of ours."""
         return read_outcomes(self.path / "evaluations", f"evaluation_{self.library}")
 
     def write(self, frame: pd.DataFrame, session: Mapping[str, Any]) -> None:

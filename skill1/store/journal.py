@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass
 from io import BytesIO
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from skill1.errors import UserError
 from skill1.records import Skill
@@ -131,7 +131,7 @@ class Event(Protocol):
 E = TypeVar("E", bound=Event)
 
 
-class EventJournal(ABC, Generic[E]):
+class EventJournal(Generic[E]):
     """The append-only file of a run's events of one kind, one JSON line each, with its checksum.
 
     Args:
@@ -141,7 +141,8 @@ class EventJournal(ABC, Generic[E]):
         LibraryError: a whole line is damaged or out of order, or the file is no journal of this version.
     """
 
-    FORMAT: str  # names the kind in the file's header
+    FORMAT: ClassVar[str]  # names the kind in the file's header
+    EVENT: ClassVar[type]  # E
     _VERSION = 1
 
     def __init__(self, path: Path) -> None:
@@ -149,14 +150,9 @@ class EventJournal(ABC, Generic[E]):
         self._head = {"format": self.FORMAT, "version": self._VERSION}
         self._ends: list[int] = []  # byte offset behind the header and behind each event
         self._torn = False
+        self._events: TypeAdapter[E] = TypeAdapter(self.EVENT)
         if path.exists():
             _, self._ends, self._torn = self._read()
-
-    @staticmethod
-    @abstractmethod
-    def parse(event: Mapping[str, Any]) -> E:
-        """The event of a line. Raises LookupError, TypeError or ValueError if it is none."""
-        ...
 
     @property
     def sequence(self) -> int:
@@ -165,11 +161,11 @@ class EventJournal(ABC, Generic[E]):
 
     @property
     def torn(self) -> bool:
-        """The last line was cut while it was being written: that step is owed. `truncate` removes it."""
+        """The last line was cut while it was being written: that step is to be done again. `truncate` removes it."""
         return self._torn
 
     def events(self) -> tuple[E, ...]:
-        """All whole events, oldest first.
+        """Read all whole events, oldest first.
 
         Raises:
             LibraryError: there is no file.
@@ -240,7 +236,7 @@ class EventJournal(ABC, Generic[E]):
         try:
             record = json.loads(data)
             event = record["event"]
-            return self.parse(event) if record["sha256"] == _sha256(line(event).encode()) else None
+            return self._events.validate_python(event) if record["sha256"] == _sha256(line(event).encode()) else None
         except (ValueError, LookupError, TypeError):
             return None
 
@@ -249,18 +245,7 @@ class Journal(EventJournal[LibraryEvent]):
     """The journal of the skill library."""
 
     FORMAT = "skill1-library-journal"
-
-    @staticmethod
-    def parse(event: Mapping[str, Any]) -> LibraryEvent:
-        """See `EventJournal.parse`."""
-        return LibraryEvent(
-            sequence=event["sequence"],
-            step=event["step"],
-            updates=tuple((skill, outcome) for skill, outcome in event["updates"]),
-            admitted=tuple(Skill(**skill) for skill in event["admitted"]),
-            merged=tuple(event["merged"]),
-            retired=tuple(event["retired"]),
-        )
+    EVENT = LibraryEvent
 
 
 def _check_head(path: Path, data: bytes, expected: Mapping[str, Any]) -> None:
@@ -274,7 +259,7 @@ def _check_head(path: Path, data: bytes, expected: Mapping[str, Any]) -> None:
 
 
 def line(record: Mapping[str, Any]) -> str:
-    """One record as one line of JSON."""
+    """Write one record as one line of JSON."""
     return json.dumps(record, ensure_ascii=False)
 
 

@@ -35,7 +35,7 @@ def absolute_places(config: Config) -> Config:
 
 
 def weights_hash(model: str) -> str | None:
-    """SHA-256 of the weights in a model's folder; None for a hub id. Raises ConfigError: see `resources.find_model`."""
+    """Hash a model folder's weights (SHA-256); None for a hub id. Raises ConfigError: see `resources.find_model`."""
     folder = Path(find_model(model))
     if not folder.is_dir():
         return None

@@ -52,8 +52,8 @@ def find_model(name: str) -> str:
         return str(_shipped(name))
     if is_path(name):
         raise ConfigError(
-            f"policy.model: there is no folder {name!r}; name an existing model folder or hub id, or make a nano policy "
-            f"with `skill1 warmstart --out {name}`"
+            f"policy.model: there is no folder {name!r}; name an existing model folder or hub id, or make a nano "
+            f"policy with `skill1 warmstart --out {name}`"
         )
     return name
 

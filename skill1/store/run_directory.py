@@ -1,7 +1,7 @@
 """Run directories: `results/<name>/`.
 
     config.json                    the whole typed configuration
-    manifest.json                  hashes of data and weights; per session: start time, git commit, versions, platform, devices
+    manifest.json                  hashes of data and weights; per session: start, commit, versions, platform, devices
     metrics.jsonl                  one line per training step
     rollouts/step_000001.parquet   every episode of the step (skill1.store.rollout_log)
     evaluations/*.parquet          one row per game and pass
@@ -27,36 +27,16 @@ from typing import IO, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skill1.config import Config, ConfigError, diff, flatten, method_of, read_config, save_config
-from skill1.errors import UserError
+from skill1.errors import RunError
 from skill1.records import Rollout
 from skill1.store.atomic import PARTIAL, replace_file, replacing
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
+from skill1.store.outcomes import read_outcomes, write_outcomes
 from skill1.store.places import absolute_places, place_names
 from skill1.store.rollout_log import read_rollouts, write_rollouts
 from skill1.store.session import describe_session
-
-EVALUATION_SCHEMA = pa.schema(
-    [
-        ("variant", pa.string()),
-        ("seed", pa.int64()),
-        ("step", pa.int64()),
-        ("split", pa.string()),
-        ("game", pa.string()),
-        ("category", pa.string()),
-        ("pass", pa.int64()),
-        ("won", pa.bool_()),
-        ("score", pa.float64()),
-        ("steps", pa.int64()),
-        ("invalid_actions", pa.int64()),
-        ("inadmissible_actions", pa.int64()),
-        ("library", pa.string()),  # which skills were at hand, e.g. "checkpoint-40", "none"
-    ]
-)
-
 
 # What a resumed run may change, since no step's result depends on it but for the rounding of floats. (The learning rate
 # does not know the last step.)
@@ -78,10 +58,6 @@ RESUMABLE = frozenset(
         "train.report_to",
     }
 )
-
-
-class RunError(UserError, RuntimeError):
-    """A run directory, notebook run or launched process is not as it must be. The message names it and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +101,10 @@ class RunDirectory:
                     "choose another name, or remove the directory"
                 )
             run = cls(path, absolute_places(config))
-            run._take_lock()
+            run._lock = lock_folder(path)
             for folder in (run.rollouts_dir, run.evaluations_dir, run.library_dir):
                 folder.mkdir()
-            run._start_session(0, {"data_hash": data_hash, "model_hash": model_hash}, changed={})
-            run._write_config()  # last: a directory with a config is a whole run directory
-            run._metrics = run.metrics_file.open("a")
+            run._begin(0, {"data_hash": data_hash, "model_hash": model_hash}, changed={})
         except OSError as error:
             raise RunError(f"cannot write the run directory {path}: {error.strerror}") from error
         return run
@@ -155,20 +129,17 @@ class RunDirectory:
             )
         if manifest.get("model_hash") not in (None, model_hash):
             raise RunError(
-                f"{path} was started from other weights than {config.policy.model} holds (hash {manifest['model_hash']}, "
-                f"now {model_hash}): restore them"
+                f"{path} was started from other weights than {config.policy.model} holds (hash "
+                f"{manifest['model_hash']}, now {model_hash}): restore them"
             )
         try:
-            run._take_lock()
+            run._lock = lock_folder(path)
             step = latest.step if (latest := run.latest_checkpoint()) else 0
             run._truncate(step)
             run.config = config
-            run._start_session(step, {"data_hash": data_hash, "model_hash": model_hash}, changed=changed)
-            run._write_config()
-            run._metrics = run.metrics_file.open("a")
+            run._begin(step, {"data_hash": data_hash, "model_hash": model_hash}, changed=changed)
         except OSError as error:
             raise RunError(f"cannot write the run directory {path}: {error.strerror}") from error
-        run._last_step = step
         return run
 
     @classmethod
@@ -186,14 +157,14 @@ class RunDirectory:
             ) from None
 
     def check_config(self, config: Config) -> None:
-        """Raises RunError, with the differences, if the run was made with another configuration.
+        """Raise RunError, with the differences, if the run was made with another configuration.
 
         Files may be in other places than they were: what counts is what they hold.
         """
         self._refuse(self._differences(config))
 
     def check_resumable(self, config: Config) -> None:
-        """As `check_config`, but for the fields that a resumed run may change (`RESUMABLE`).
+        """Check as `check_config` does, but for the fields that a resumed run may change (`RESUMABLE`).
 
         Raises:
             RunError: another field differs, or train.steps is less than the last checkpoint's step.
@@ -238,7 +209,7 @@ class RunDirectory:
         return self.rollouts_dir / f"step_{step:06d}.parquet"
 
     def manifest(self) -> dict[str, Any]:
-        """`variant`, `preset`, `seed`, `data_hash`, `model_hash` and `sessions`, one per create or resume.
+        """Read `variant`, `preset`, `seed`, `data_hash`, `model_hash` and `sessions`, one per create or resume.
 
         A session's `changed` holds the fields that it changed, as name -> [before, after].
         """
@@ -255,14 +226,13 @@ class RunDirectory:
         if step <= self._last_step:
             raise RunError(f"{self.metrics_file}: step {step} logged after step {self._last_step}")
         assert self._metrics is not None, "opened for reading"
-        record = {"step": step, **{name: _plain(value) for name, value in metrics.items()}}
-        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.write(json.dumps({"step": step, **metrics}, default=np.generic.item) + "\n")
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         self._last_step = step
 
     def metrics(self) -> pd.DataFrame:
-        """All metrics, one row per step, NaN where a step did not report one.
+        """Read all metrics, one row per step, NaN where a step did not report one.
 
         Raises:
             RunError: a line is torn (a run killed while writing: resume it).
@@ -281,30 +251,22 @@ class RunDirectory:
         return path
 
     def read_rollouts(self, step: int) -> list[Rollout]:
-        """Raises RunError when the step has no rollouts."""
+        """Read one step's episodes. Raises RunError when the step has no rollouts."""
         path = self.rollouts_file(step)
         if not path.is_file():
             raise RunError(f"{self.path} has no rollouts of step {step} (it has {_ranges(self.rollout_steps())})")
         return read_rollouts(path, method_of(self.config).Extra)
 
     def rollout_steps(self) -> list[int]:
-        """Steps whose rollouts are stored, ascending."""
+        """List the steps whose rollouts are stored, ascending."""
         return sorted(int(p.stem.removeprefix("step_")) for p in self.rollouts_dir.glob("step_*.parquet"))
 
     def write_evaluation(self, kind: str, frame: pd.DataFrame) -> Path:
-        """Store outcomes of one (kind, split, step): `evaluations/<kind>.<split>.step_<step>.parquet`.
-
-        Args:
-            kind: "validation" within training, or a name such as "evaluation"; a second write of it replaces the first.
-            frame: the columns of EVALUATION_SCHEMA; one row per game and pass of one split at one step.
-
-        Raises:
-            RunError: other columns or types, several splits or steps, or a (game, pass) twice.
-        """
+        """Store outcomes of one split at one step: see `outcomes.write_outcomes`."""
         return write_outcomes(self.evaluations_dir, kind, frame)
 
     def evaluations(self, kind: str) -> pd.DataFrame:
-        """All outcomes of a kind (or glob pattern, "evaluation*"), ordered by step, split, game and pass; may be empty."""
+        """Read all outcomes of a kind: see `outcomes.read_outcomes`."""
         return read_outcomes(self.evaluations_dir, kind)
 
     # ---------------------------------------------------------------- checkpoints
@@ -313,14 +275,14 @@ class RunDirectory:
         return self.path / f"checkpoint-{step}"
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Complete checkpoints, ascending."""
+        """List the complete checkpoints, ascending."""
         return [Checkpoint(int(folder.name.partition("-")[2]), folder) for folder in complete_checkpoints(self.path)]
 
     def latest_checkpoint(self) -> Checkpoint | None:
         return found[-1] if (found := self.checkpoints()) else None
 
     def checkpoint(self, step: int) -> Checkpoint:
-        """The complete checkpoint of a step. Raises RunError naming those there are."""
+        """Find the complete checkpoint of a step. Raises RunError naming those there are."""
         found = {c.step: c for c in self.checkpoints()}
         if step not in found:
             there = ", ".join(map(str, found)) or "none"
@@ -328,9 +290,6 @@ class RunDirectory:
         return found[step]
 
     # ---------------------------------------------------------------- internals
-
-    def _take_lock(self) -> None:
-        self._lock = lock_folder(self.path)
 
     def _differences(self, config: Config) -> dict[str, tuple[Any, Any]]:
         """Fields with other values than the run's, without those that name a file or folder in another place."""
@@ -349,11 +308,8 @@ class RunDirectory:
                 f"{self.path} was started with another configuration ({listing}): use the same or another name"
             )
 
-    def _write_config(self) -> None:
-        with replacing(self.path / "config.json") as partial:
-            save_config(self.config, partial)
-
-    def _start_session(self, from_step: int, hashes: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+    def _begin(self, from_step: int, hashes: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """Begin a session: note what it depends on, and be ready to log the step after `from_step`."""
         file = self.path / "manifest.json"
         sessions = self.manifest()["sessions"] if file.exists() else []
         manifest = {
@@ -366,6 +322,10 @@ class RunDirectory:
         if (leak := method_of(self.config).leak(self.config)) is not None:
             manifest["leak"] = leak
         replace_file(file, f"{json.dumps(manifest, indent=2)}\n".encode())
+        with replacing(self.path / "config.json") as partial:  # last: a directory with a config is a whole run
+            save_config(self.config, partial)
+        self._metrics = self.metrics_file.open("a")
+        self._last_step = from_step
 
     def _truncate(self, step: int) -> None:
         """Remove everything written after `step`, and torn or partial files."""
@@ -384,31 +344,6 @@ class RunDirectory:
             remove_checkpoint(folder)
 
 
-def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
-    """See `RunDirectory.write_evaluation`; `folder` is where evaluations are kept."""
-    if set(frame.columns) != set(EVALUATION_SCHEMA.names):
-        raise RunError(f"evaluation columns are {sorted(frame.columns)}, must be {sorted(EVALUATION_SCHEMA.names)}")
-    if frame[["split", "step"]].drop_duplicates().shape[0] != 1:
-        raise RunError("an evaluation file holds exactly one split at one step")
-    if frame.duplicated(["game", "pass"]).any():
-        raise RunError("an evaluation holds each (game, pass) once")
-    try:
-        table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise RunError(f"evaluation column of the wrong type: {error}") from error
-    path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
-    with replacing(path) as partial:
-        pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
-    return path
-
-
-def read_outcomes(folder: Path, kind: str) -> pd.DataFrame:
-    """See `RunDirectory.evaluations`."""
-    files = sorted(folder.glob(f"{kind}.*.step_*.parquet"))
-    table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
-    return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()
-
-
 def lock_folder(folder: Path) -> IO[str]:
     """Become the only writer of `folder` until the returned file is closed or this process ends.
 
@@ -425,7 +360,7 @@ def lock_folder(folder: Path) -> IO[str]:
 
 
 def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
-    """All whole records of a JSON-lines file, and whether its last line is torn.
+    """Read all whole records of a JSON-lines file, and whether its last line is torn.
 
     Raises:
         RunError: a line before the last is not JSON, which no interruption can cause.
@@ -449,10 +384,6 @@ def _version(path: Path) -> str:
     except (OSError, ValueError, LookupError, TypeError):
         git = None
     return f"the version of git commit {git['commit']}" if git else "the version that made it"
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _ranges(steps: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 
 def describe_session() -> dict[str, Any]:
-    """What a result depends on besides configuration and data: code, versions, machine. JSON-able."""
+    """Describe what a result depends on besides configuration and data: code, versions, machine. JSON-able."""
     import torch  # not at the top: readers of runs need not wait for it
 
     return {

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from skill1.methods.base import Source
 from skill1.methods.skillrl.bank import Principle
@@ -27,15 +24,8 @@ class BankEvent:
     refused: tuple[str, ...]  # why each of the other entries was not added
 
 
-_EVENT = TypeAdapter(BankEvent)
-
-
 class BankJournal(EventJournal[BankEvent]):
     """The append-only file of a run's bank events; see `EventJournal`."""
 
     FORMAT = "skill1-bank-journal"
-
-    @staticmethod
-    def parse(event: Mapping[str, Any]) -> BankEvent:
-        """See `EventJournal.parse`."""
-        return _EVENT.validate_python(event)
+    EVENT = BankEvent

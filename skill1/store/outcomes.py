@@ -1,0 +1,63 @@
+"""Outcomes of evaluations as parquet, one file per kind, split and step: `<kind>.<split>.step_<step>.parquet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skill1.errors import RunError
+from skill1.store.atomic import replacing
+
+EVALUATION_SCHEMA = pa.schema(
+    [
+        ("variant", pa.string()),
+        ("seed", pa.int64()),
+        ("step", pa.int64()),
+        ("split", pa.string()),
+        ("game", pa.string()),
+        ("category", pa.string()),
+        ("pass", pa.int64()),
+        ("won", pa.bool_()),
+        ("score", pa.float64()),
+        ("steps", pa.int64()),
+        ("invalid_actions", pa.int64()),
+        ("inadmissible_actions", pa.int64()),
+        ("library", pa.string()),  # which skills were at hand, e.g. "checkpoint-40", "none"
+    ]
+)
+
+
+def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
+    """Store the outcomes of one (kind, split, step) in `folder`; returns the file.
+
+    Args:
+        kind: "validation" within training, or a name such as "evaluation"; a second write of it replaces the first.
+        frame: the columns of EVALUATION_SCHEMA; one row per game and pass of one split at one step.
+
+    Raises:
+        RunError: other columns or types, several splits or steps, or a (game, pass) twice.
+    """
+    if set(frame.columns) != set(EVALUATION_SCHEMA.names):
+        raise RunError(f"evaluation columns are {sorted(frame.columns)}, must be {sorted(EVALUATION_SCHEMA.names)}")
+    if frame[["split", "step"]].drop_duplicates().shape[0] != 1:
+        raise RunError("an evaluation file holds exactly one split at one step")
+    if frame.duplicated(["game", "pass"]).any():
+        raise RunError("an evaluation holds each (game, pass) once")
+    try:
+        table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise RunError(f"evaluation column of the wrong type: {error}") from error
+    path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
+    with replacing(path) as partial:
+        pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
+    return path
+
+
+def read_outcomes(folder: Path, kind: str) -> pd.DataFrame:
+    """Read all outcomes of a kind (or glob pattern, "evaluation*"), by step, split, game and pass; may be empty."""
+    files = sorted(folder.glob(f"{kind}.*.step_*.parquet"))
+    table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
+    return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()
