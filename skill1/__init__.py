@@ -1,3 +1,13 @@
 """Skill1: one policy that selects, uses and distils skills, trained with GRPO (arXiv 2605.06130)."""
 
+import os
+import sys
+import warnings
+
 __version__ = "0.1.0"
+
+# Every process of ours comes by here before it loads transformers. Its bars, one per file that is read, are for
+# terminals; TRL 1.16 and peft 0.21 ask it by an old name whether a model is checkpointed, once a step.
+if not sys.stderr.isatty():
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
-from transformers.utils.logging import disable_progress_bar
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError, one_line
@@ -149,8 +148,6 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         ConfigError: the folder does not exist or holds no model, or its tokenizer has no token that ends an answer.
             (Without a padding token the end token pads.)
     """
-    if not sys.stderr.isatty():
-        disable_progress_bar()  # transformers' bars, one per file read or written, would flood logs and notebooks
     name = find_model(model or config.model)
     dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
     try:

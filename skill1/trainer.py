@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,9 +66,6 @@ from skill1.store.checkpoints import (
     writing,
 )
 from skill1.trl_config import lora_config, trl_config
-
-# TRL 1.16 asks transformers for it by its old name, once a step
-warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
 _ENGINES = ("vllm", "vllm_server")  # backends whose log-probs are not quite the policy's

@@ -255,11 +255,13 @@ def module(tmp_path):
     return make
 
 
-def test_one_process_is_launched_without_torchrun(module):
-    lines: list[str] = []
+def test_one_process_is_launched_without_torchrun(module, capsys):
     source = "import os, sys\nprint(sys.argv[1:], 'RANK' in os.environ)\nprint('é', file=sys.stderr)"
+    launch_torchrun(["--set", "a=1"], **module(source))
+    assert capsys.readouterr() == ("['--set', 'a=1'] False\n", "é\n")
+    lines: list[str] = []
     launch_torchrun(["--set", "a=1"], write=lines.append, **module(source))
-    assert "".join(lines) == "['--set', 'a=1'] False\né\n"
+    assert "".join(lines) == "['--set', 'a=1'] False\n" and capsys.readouterr() == ("", "é\n")
 
 
 def test_a_failing_process_raises_with_its_last_lines(module):
@@ -310,12 +312,11 @@ def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module):
         ("os.kill(os.getpid(), 9)", "ended with status 1: rank 1 was killed by SIGKILL"),
     ],
 )  # fmt: skip
-def test_the_cause_of_a_failed_worker_comes_last_without_torchruns_report(module, ending, cause):
+def test_the_cause_of_a_failed_worker_comes_last_without_torchruns_report(module, ending, cause, capsys):
     source = f"import os, sys, time\nif os.environ['RANK'] == '0': time.sleep(600)\n{ending}"
-    printed: list[str] = []
     with pytest.raises(LaunchError, match=rf"^launched {cause}$"):
-        launch_torchrun([], nproc=2, write=printed.append, **module(source))
-    assert "Traceback" not in "".join(printed)
+        launch_torchrun([], nproc=2, **module(source))
+    assert "Traceback" not in "".join(capsys.readouterr())
 
 
 def test_nproc_must_be_positive():

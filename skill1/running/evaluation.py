@@ -1,4 +1,4 @@
-"""The evaluations that say what training and the library contribute: a run before, after, and with its skills withheld."""
+"""What training and the library contribute: evaluations of a run before, after, and with its skills withheld."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from typing import Any
 import pandas as pd
 
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
-from skill1.config import method_of
+from skill1.config import Config, method_of
 from skill1.evaluate import evaluate_run
 from skill1.running.launch import launch_torchrun
 from skill1.store.run_directory import RunDirectory, RunError
+
+
+def arms(config: Config, baseline: bool = True) -> dict[str, dict[str, Any]]:
+    """List the evaluations of a run in the order of drawing: label -> options of `evaluate_run`."""
+    method = method_of(config)
+    starts_with_skills = method.starts_with_skills(config)
+    # one untrained policy for all variants, also where training starts with skills
+    before = {BEFORE: {"step": 0, "library": "none"} if starts_with_skills else {"step": 0}} if baseline else {}
+    if not method.keeps_skills:
+        return before | {WITHOUT: {}}
+    first = {FIRST_BANK: {"library": "step:0"}} if starts_with_skills else {}
+    return before | {WITH_LIBRARY: {}, WITHHELD: {"library": "none"}} | first
 
 
 def evaluate_arms(
@@ -32,7 +44,7 @@ def evaluate_arms(
         nproc: processes that play what is not stored (`skill1 evaluate --nproc`).
 
     Returns:
-        Label -> outcomes of all splits (columns of `runs.EVALUATION_SCHEMA`), in the order of drawing.
+        Label -> outcomes of all splits (columns of `outcomes.EVALUATION_SCHEMA`), in the order of drawing.
 
     Raises:
         RunError: the run has no complete checkpoint: there is no "after".
@@ -44,24 +56,13 @@ def evaluate_arms(
         raise RunError(
             f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)"
         )
-    before: dict[str, Any] = {"step": 0}
-    method = method_of(run.config)
-    if method.starts_with_skills(run.config):
-        before["library"] = "none"  # one untrained policy for all variants, also where training starts with skills
-    arms = {BEFORE: before} if baseline else {}
-    if method.keeps_skills:
-        arms |= {WITH_LIBRARY: {}, WITHHELD: {"library": "none"}}
-        if method.starts_with_skills(run.config):
-            arms |= {FIRST_BANK: {"library": "step:0"}}
-    else:
-        arms |= {WITHOUT: {}}
     frames = {}
-    for label, choice in arms.items():
+    for label, choice in arms(run.config, baseline).items():
         if nproc > 1:
             given = [("--split", split) for split in splits or ()] + [("--passes", passes)] * (passes is not None)
             given += [(f"--{name}", value) for name, value in choice.items()]
             words = ["evaluate", "--out", path, "--reuse", *(word for pair in given for word in pair)]
-            launch_torchrun([str(word) for word in words], nproc)
+            launch_torchrun([str(word) for word in words], nproc, write=lambda report: None)  # tables say the same
         done = evaluate_run(path, splits=splits, passes=passes, progress=progress, reuse=True, **choice)
         frames[label] = pd.concat([evaluation.frame for evaluation in done], ignore_index=True)
     return frames

@@ -34,16 +34,16 @@ _AN_ERROR = re.compile(r"\berror: |Error\b|Exception\b|was killed by")
 
 
 class LaunchError(UserError, RuntimeError):
-    """A launched command failed. The message holds the last line of its output that tells of an error."""
+    """A launched command failed. The message holds the last line of its output that reports an error."""
 
 
 def bound_command(command: Sequence[str]) -> list[str]:
-    """`command`, made to die with the process that starts it; start it with `bound_environment()`."""
+    """Make `command` die with the process that starts it; start it with `bound_environment()`."""
     return [sys.executable, "-m", "skill1.running.launch", *command]
 
 
 def bound_environment() -> dict[str, str]:
-    """Environment variables, to be added, by which a bound command knows its parent."""
+    """Return the environment variables, to be added, by which a bound command knows its parent."""
     return {_PARENT: str(os.getpid())}
 
 
@@ -56,11 +56,11 @@ def launch_torchrun(
 ) -> None:
     """Run `python -m <module> <arguments>`, on `nproc` > 1 processes of this machine under torchrun.
 
-    (`notebook_launcher` forbids earlier CUDA use in the notebook; a fresh process does not.) SIGTERM is handed on, and
+    (`notebook_launcher` forbids earlier CUDA use in the notebook; a fresh process does not.) SIGTERM is passed on, and
     ends this process (SystemExit, status 143) when the command has ended: training saves the running step first.
 
     Args:
-        write: called with what the processes print, as it comes [default: it goes where this process's own does].
+        write: called with what the processes print on standard output, as it comes [default: this process's own].
         environment: variables to add to this process's own.
 
     Raises:
@@ -84,10 +84,10 @@ def launch_training(
     variant: str = "full",
     overrides: Mapping[str, Any] | None = None,
     nproc: int = 1,
-    write: Callable[[str], object] | None = None,
 ) -> None:
-    """`skill1 train` in processes of its own: starts the run, continues one that stopped or that is to take more steps,
-    leaves a finished one alone.
+    """Run `skill1 train` in processes of its own: start a run, or continue one that stopped or is to take more steps.
+
+    A finished one is left alone.
 
     Args:
         directory: run directory.
@@ -109,36 +109,34 @@ def launch_training(
         run.check_resumable(config)
         latest = run.latest_checkpoint()
         if latest is not None and latest.step == config.train.steps:
-            (write or sys.stdout.write)(
-                f"{directory} is finished: {latest.step} of {config.train.steps} steps are done\n"
-            )
+            print(f"{directory} is finished: {latest.step} of {config.train.steps} steps are done")
             return
     words = ["train", "--out", str(directory), "--preset", preset, "--variant", variant, *set_words(overrides or {})]
-    launch_torchrun([*words, *(["--resume"] if exists else [])], nproc, write)
+    launch_torchrun([*words, *(["--resume"] if exists else [])], nproc)
 
 
 def set_words(overrides: Mapping[str, Any]) -> list[str]:
-    """Configuration values as `--set` options."""
+    """Write configuration values as `--set` options."""
     texts = {name: json.dumps(v) if isinstance(v, list | tuple) else str(v) for name, v in overrides.items()}
     return [word for name, text in texts.items() for word in ("--set", f"{name}={text}")]
 
 
 def last_error(output: str) -> str:
-    """The last line of a command's output that tells of an error, else the last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
+    """Find the last line of a command's output that reports an error, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it printed nothing"]
     line = next((line for line in reversed(lines) if _AN_ERROR.search(line)), lines[-1]).removeprefix("error: ")
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN // 2]} … {line[-_SHOWN // 2 :]}"
 
 
 def killed_by(status: int) -> str:
-    """What ended a process whose status is negative."""
+    """Say what ended a process whose status is negative."""
     return f"was killed by {signal.Signals(-status).name}"
 
 
 def _stream(
     command: Sequence[str], environment: Mapping[str, str], write: Callable[[str], object] | None, name: str
 ) -> None:
-    """Run a bound command, handing on what it prints."""
+    """Run a bound command, passing on what it prints."""
     from skill1.distributed import TERMINATED, on_sigterm  # not at the top: loads torch, see above
 
     said = {"stdout": "", "stderr": ""}
@@ -149,9 +147,10 @@ def _stream(
         while chunk := source.read(65536):  # as soon as there is something: a progress bar moves
             text = decoder.decode(chunk)
             said[stream] = (said[stream] + text)[-_KEPT:]
-            (write or getattr(sys, stream).write)(text)
-            if write is None:
-                getattr(sys, stream).flush()
+            if write is not None and stream == "stdout":
+                write(text)
+            else:
+                print(text, end="", file=getattr(sys, stream), flush=True)
 
     with subprocess.Popen(
         command,
