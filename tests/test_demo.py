@@ -10,9 +10,8 @@ from nano_runs import settings
 
 from skill1.running.demo import demo
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_demo_leaves_notebooks_figures_and_a_summary(
     world: Path, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -25,7 +24,8 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
     summary = json.loads(demo(4, **choices).read_text())
 
     run = tmp_path / "seed4-alfworld_data" / "run"
-    *_, seen, unseen, end = said
+    begun, *_, done, seen, unseen, end = said
+    assert begun == "[0/1] full seed 4: started" and done.startswith("[1/1] full seed 4: done, ")
     before, after, without = (
         f"{100 * summary[moment][library]['success']:.1f}"
         for moment, library in (("before", "library"), ("after", "library"), ("after", "no_library"))

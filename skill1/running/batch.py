@@ -183,7 +183,7 @@ def run_notebook(
 
 
 def find_notebook(name: str, folder: Path | None = None) -> Path:
-    """`folder`/`name`.ipynb ("02_evaluate" or "02_evaluate.ipynb"), by default one that is shipped.
+    """Find `folder`/`name`.ipynb ("02_evaluate" or "02_evaluate.ipynb"), by default one that is shipped.
 
     Raises:
         ConfigError: there is none (with the closest match).
@@ -194,7 +194,7 @@ def find_notebook(name: str, folder: Path | None = None) -> Path:
 
 
 def stamp_of(output: Path) -> dict[str, Any] | None:
-    """The parameters and the source's hash of a finished output; None if it is absent or unfinished."""
+    """Read the parameters and the source's hash of a finished output; None if it is absent or unfinished."""
     try:
         return nbformat.read(output, as_version=4).metadata.get(_STAMP)
     except (FileNotFoundError, NotADirectoryError, nbformat.reader.NotJSONError):  # absent, or torn by a killed run
@@ -202,7 +202,7 @@ def stamp_of(output: Path) -> dict[str, Any] | None:
 
 
 def convert(name: str, value: Any, default: Any) -> Any:
-    """`value` as the type of `default`; text is read as JSON where the default is no text.
+    """Give `value` the type of `default`; text is read as JSON where the default is no text.
 
     Raises:
         RunError: it does not fit.
@@ -260,7 +260,7 @@ def _defaults(cells: list[nbformat.NotebookNode], path: Path) -> dict[str, Any]:
         unfit = [error]
     if unfit:
         raise RunError(
-            f"{path}: the `parameters` cell may only assign text, numbers, true or false, lists, dicts or None to names "
-            f"({unfit[0]})"
+            f"{path}: the `parameters` cell may only assign text, numbers, true or false, lists, dicts or None to "
+            f"names ({unfit[0]})"
         )
     return defaults

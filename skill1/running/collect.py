@@ -1,4 +1,4 @@
-"""Collecting a sweep: the tables of its finished runs, small enough to be committed (`skill1.analysis.study` reads them).
+"""The tables of a sweep's finished runs, small enough to be committed; `skill1.analysis.study` reads them.
 
 Equal runs give equal bytes.
 """
@@ -31,7 +31,7 @@ _ORDER = ("variant", "seed", "step", "library", "split", "game", "pass")
 
 
 def read_asked(folder: Path) -> dict[str, Any] | None:
-    """What the sweep in `folder` was asked for; None if there was none. Raises RunError when the file is damaged."""
+    """Read what the sweep in `folder` was asked for; None if there was none. Raises RunError for a damaged file."""
     try:
         return json.loads((folder / SWEEP).read_text())
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def read_asked(folder: Path) -> dict[str, Any] | None:
 
 
 def finished(folder: Path) -> Iterator[tuple[str, int, Path]]:
-    """(variant, seed, home) of the asked runs whose notebooks are both executed; variants and seeds sorted."""
+    """Yield (variant, seed, home) of the runs whose notebooks are both executed; variants and seeds sorted."""
     for variant, seeds in sorted((read_asked(folder) or {"runs": {}})["runs"].items()):
         for seed in sorted(seeds):
             place = home(folder, variant, seed)
@@ -159,7 +159,7 @@ def _benchmark(runs: Mapping[tuple[str, int], RunDirectory], evaluations: pa.Tab
 
 
 def read_seconds(place: Path) -> dict[str, float]:
-    """Wall-clock seconds that a run cost so far, by PHASES; empty before it started."""
+    """Read the wall-clock seconds that a run has cost so far, by PHASES; empty before it started."""
     file = place / SECONDS
     return json.loads(file.read_text()) if file.exists() else {}
 

@@ -1,9 +1,9 @@
 """`make demo`: generate games, train the nano policy with Skill1, evaluate it before and after, draw the figures.
 
 Everything runs through the notebooks a user would open (`01_train`, `02_evaluate`), executed by papermill into
-`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/` (of the preset
-nano-X: `results/demo-X/`). A demo that was interrupted continues; a finished one is not run again. Where the variable of
-the environment's own games is set and the policies know their words, the demo plays those.
+`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/` (of the
+preset nano-X: `results/demo-X/`). A demo that was interrupted resumes; a finished one is not run again. Where the
+variable of the environment's own games is set and the policies know their words, the demo plays those.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import math
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ from skill1.analysis.comparison import BEFORE, WITH_LIBRARY, WITHHELD
 from skill1.config import load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.nano.world import nano_of, nano_world, world_folder
+from skill1.running.collect import read_seconds
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
-from skill1.store.run_directory import RunDirectory
+from skill1.running.jobs import Share, execute
+from skill1.store.run_directory import RunDirectory, RunError
 
 PASSES = 4
 _SUMMARY = "summary.json"
@@ -46,13 +47,13 @@ def demo(
     overrides: Mapping[str, Any] | None = None,
     passes: int = PASSES,
     results: Path | None = None,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], None] = print,
 ) -> Path:
     """Run the demo; returns the path of its `summary.json`.
 
     Args:
         preset: one of those that play generated games.
-        nproc: training processes; by default two where there are two cores.
+        nproc: training processes; by default two where there are two cores, or GPUs.
         overrides: configuration fields over the preset's.
         passes: evaluation passes over all games of a split.
         results: folder [default: results/demo, or results/demo-X of a preset nano-X].
@@ -80,7 +81,7 @@ def demo(
         overrides=dict(overrides or {}),
         passes=passes,
         splits=tuple(split for split in config.evaluation.splits if environment.has(split)),  # some are extra downloads
-        nproc=nproc or min(2, os.cpu_count() or 1),
+        nproc=nproc or min(2, Share.of_this_machine().jobs),
     )
     file = experiment.folder / _SUMMARY
     if experiment.is_finished() and file.exists():
@@ -109,16 +110,13 @@ def demo(
     return results / _SUMMARY
 
 
-def _run(experiment: Experiment, data: str, say: Callable[[str], object]) -> dict[str, Any]:
+def _run(experiment: Experiment, data: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Execute the notebooks; returns the summary."""
-    seconds = {}
-    with _peak_memory() as peak:
-        for name, phase in (("train", experiment.train), ("evaluate", experiment.evaluate)):
-            say(f"{name} {experiment.home}/run")
-            started = time.perf_counter()
-            phase(progress=True)
-            seconds[name] = round(time.perf_counter() - started, 1)
-    return _summary(experiment, data) | {"seconds": seconds, "peak_memory_mb": round(max(peak) / 2**20)}
+    with _peak_memory() as resident:
+        for failure in execute([experiment], Share.of_this_machine(experiment.nproc, 1), say):
+            raise RunError(str(failure))
+    costs = {"seconds": read_seconds(experiment.folder), "peak_memory_mb": round(max(resident) / 2**20)}
+    return _summary(experiment, data) | costs
 
 
 @contextmanager
@@ -130,10 +128,8 @@ def _peak_memory() -> Iterator[list[int]]:
         while not ended.wait(1.0):
             total = 0
             for process in [me, *me.children(recursive=True)]:
-                try:
+                with suppress(psutil.NoSuchProcess):  # ended between listing and asking
                     total += process.memory_info().rss
-                except psutil.NoSuchProcess:  # ended between listing and asking
-                    continue
             resident.append(total)
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -22,6 +22,8 @@ from typing import Any
 from skill1.config import Config, load_config
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
+from skill1.running.evaluation import arms
+from skill1.running.progress import Progress
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
@@ -62,20 +64,20 @@ class Experiment:
         fields = {"train.seed": self.seed, "environment.data": self.data or None, **self.overrides}
         return load_config(self.preset, self.variant, fields)
 
-    def train(self, progress: bool = False) -> None:
+    def train(self) -> None:
         """Execute `01_train` if it is not finished. Raises as `NotebookRun.execute`."""
         if self.run.is_dir() and not (self.run / "config.json").exists():
             shutil.rmtree(self.run)  # killed while the directory was being made: it holds no step, and no run opens it
         if not self._training.is_finished():
-            self._training.execute(progress)
+            self._training.execute()
 
-    def evaluate(self, progress: bool = False) -> None:
+    def evaluate(self) -> None:
         """Execute `02_evaluate` if it is not finished. Raises as `NotebookRun.execute`."""
         if not self._evaluation.is_finished():
-            self._evaluation.execute(progress)
+            self._evaluation.execute()
 
     def is_finished(self) -> bool:
-        """Whether both notebooks are executed and the run is there.
+        """Return whether both notebooks are executed and the run is there.
 
         Raises:
             RunError: they were executed with other parameters or of another version, or the run has another
@@ -87,9 +89,19 @@ class Experiment:
         return done
 
     def steps_logged(self) -> int:
-        """Training steps that the run has logged; 0 before there is a run."""
+        """Count the training steps that the run has logged; 0 before there is a run."""
         file = self.run / "metrics.jsonl"
         return file.read_bytes().count(b"\n") if file.exists() else 0
+
+    def training_progress(self) -> Progress:
+        """Follow the training steps."""
+        return Progress("steps", self.config.train.steps, self.steps_logged, skip=1)
+
+    def evaluation_progress(self) -> Progress:
+        """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""
+        stored = self.run / "evaluations"
+        total = len(arms(self.config)) * len(self.splits)
+        return Progress("evaluations", total, lambda: len(list(stored.glob("evaluation_*.parquet"))))
 
     @property
     def _training(self) -> NotebookRun:
@@ -107,13 +119,13 @@ class Experiment:
 
 
 def portable(path: Path) -> str:
-    """`path` relative to the working folder where it is inside, absolute elsewhere."""
+    """Make `path` relative to the working folder where it is inside, absolute elsewhere."""
     path, here = path.resolve(), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def command(experiment: Experiment) -> list[str]:
-    """The words of `python -m skill1.running.experiment` that execute it."""
+    """Return the words of `python -m skill1.running.experiment` that execute it."""
     return [sys.executable, "-m", "skill1.running.experiment", json.dumps(asdict(experiment))]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from skill1.config import ConfigError
@@ -46,7 +47,7 @@ class Share:
 
     @classmethod
     def of_this_machine(cls, nproc: int = 1, jobs: int | None = None) -> Share:
-        """By default one job per `nproc` GPUs, or, without a GPU, per `nproc` cores.
+        """Share this machine: by default one job per `nproc` GPUs, or, without a GPU, per `nproc` cores.
 
         Raises:
             ConfigError: more processes than cores, or more processes of one job than GPUs.
@@ -57,7 +58,7 @@ class Share:
         return cls(jobs or max(1, most), nproc, cores, devices)
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Variables of the job in a slot (0 .. jobs - 1); GPUs are dealt out in turn."""
+        """Return the variables of the job in a slot (0 .. jobs - 1); slots take the GPUs in turn."""
         share = {"OMP_NUM_THREADS": str(max(1, self.cores // (self.jobs * self.nproc)))}
         if self.devices:
             turn = range(slot * self.nproc, (slot + 1) * self.nproc)
@@ -66,8 +67,6 @@ class Share:
 
 
 def _devices() -> tuple[str, ...]:
-    import torch  # not at the top: a misspelt name is reported without waiting for it
-
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return tuple(names.split(",") if names else map(str, range(count)))[:count]
@@ -78,7 +77,7 @@ class Failure:
     """A job that ended with an error."""
 
     label: str
-    error: str  # the last line of its output that tells of one
+    error: str  # the last line of its output that reports one
     log: Path  # all of its output
 
     def __str__(self) -> str:
@@ -88,7 +87,8 @@ class Failure:
 def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str], None] = print) -> list[Failure]:
     """Execute them all, `share.jobs` at a time; a failed one does not stop the others. Returns the failed ones.
 
-    On a terminal every running job has a line with its step and time; elsewhere each change of state is one line.
+    On a terminal every running job has a line with how far it is and how long its phase will take; elsewhere each tenth
+    of a phase is one line.
     """
     todo = deque(experiments)
     running: dict[int, _Job] = {}  # by slot
@@ -108,8 +108,8 @@ def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str]
             time.sleep(_POLL)
             for slot, job in list(running.items()):
                 status = job.process.poll()
-                if job.look() and status is None:
-                    tell(job, f"trained, {job.minutes:.1f} min; evaluating")
+                if (state := job.look()) and status is None:
+                    tell(job, state)
                 if status is not None:
                     ended += 1
                     failure = running.pop(slot).end(status)
@@ -139,38 +139,38 @@ class _Job:
                 stderr=subprocess.STDOUT,
             )
         self._seconds = dict.fromkeys(PHASES, 0.0) | read_seconds(folder)  # of all attempts
-        self._seen = time.monotonic()  # when the cost was last counted
-        self._bar = tqdm(
-            total=experiment.config.train.steps,
-            initial=experiment.steps_logged(),
-            position=slot,
-            desc=experiment.label,
-            bar_format="{desc:<26} {n_fmt:>4} of {total_fmt} steps  {postfix}  {elapsed}<{remaining}",
-            leave=False,
-            disable=None,  # not on a terminal
-        )
-        self._phase = PHASES[self._bar.n >= self._bar.total]
+        self._counted = time.monotonic()  # until when
+        self._phase, self._progress = PHASES[0], experiment.training_progress()
+        if self._progress.share == 1:
+            self._phase, self._progress = PHASES[1], experiment.evaluation_progress()
+        self._bar = tqdm(position=slot, bar_format="{desc}  {elapsed}", leave=False, disable=None)  # on a terminal
 
     @property
     def minutes(self) -> float:
         """Of all attempts."""
         return sum(self._seconds.values()) / 60
 
-    def look(self) -> bool:
-        """Count what it cost and show where it is; returns whether its training has ended since the last look."""
-        now, step = time.monotonic(), self.experiment.steps_logged()
-        self._seconds[self._phase] += now - self._seen
-        self._seen = now
-        trained = step >= self._bar.total and self._phase == PHASES[0]
-        self._phase = PHASES[1] if trained else self._phase
-        if step != self._bar.n:
-            self._bar.n = step
-            self._store()
-        self._bar.set_postfix_str(self._phase)
-        return trained
+    def look(self) -> str | None:
+        """Count what it cost and show where it is; returns what is worth a line: the end of training.
+
+        Without a terminal's bars also every tenth of a phase.
+        """
+        now, progress = time.monotonic(), self._progress
+        self._seconds[self._phase] += now - self._counted
+        self._counted = now
+        before, changed = progress.share, progress.look()
+        self._bar.set_description_str(f"{self.experiment.label:<26} {self._phase} {progress}")
+        if not changed:
+            return None
+        self._store()
+        if self._phase == PHASES[0] and progress.share == 1:
+            self._phase, self._progress = PHASES[1], self.experiment.evaluation_progress()
+            return f"trained, {self.minutes:.1f} min; evaluating"
+        passed = int(10 * before) < int(10 * progress.share)
+        return f"{self._phase}, {progress}" if self._bar.disable and passed else None
 
     def end(self, status: int) -> Failure | None:
-        """After the process ended: what went wrong."""
+        """Close the job after its process ended; returns what went wrong."""
         self._store()
         self._bar.close()
         if status == 0:

@@ -5,8 +5,8 @@
     results/<name>/<variant>/seed<N>/log.txt      output of the last attempt
     results/<name>/{evaluations,metrics}.parquet, manifest.json   the tables (skill1.analysis.study)
 
-The command can be killed at any moment and repeated: finished runs are left alone, a torn one resumes from its last
-checkpoint. No run outlives the sweep (skill1.running.launch). A run that fails does not stop the others.
+The command can be killed at any moment and repeated: finished runs are left alone, an interrupted one resumes from its
+last checkpoint. No run outlives the sweep (skill1.running.launch). A run that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Sweep:
             raise ConfigError(f"the preset {self.preset} needs a games folder: give --data, e.g. --data ${variable}")
 
     def overrides_of(self, variant: str) -> dict[str, Any]:
-        """Those overrides that a variant's runs have fields for: one method's options are not another's."""
+        """Select the overrides that a variant's runs have fields for: one method's options are not another's."""
         known = field_names(self.preset, variant, self.overrides)
         return {name: value for name, value in self.overrides.items() if name in known}
 
@@ -125,7 +125,7 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
                 notebooks=str(sweep.notebooks),
             )
             ended, step, steps = experiment.is_finished(), experiment.steps_logged(), experiment.config.train.steps
-            state = "done" if ended else f"torn at step {step} of {steps}" if step else "to do"
+            state = "done" if ended else f"stopped at step {step} of {steps}" if step else "to do"
             minutes = 0.0 if ended else _minutes(costs, variant, 1 - step / steps)
             rows.append((variant, seed, state, minutes, experiment, ended))
     return pd.DataFrame(rows, columns=["variant", "seed", "state", "minutes", "experiment", "done"])
@@ -152,7 +152,7 @@ def plan_table(planned: pd.DataFrame, jobs: int) -> str:
 
 
 def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
-    """All that every run of a study has in common. Raises DataError when the games are not there.
+    """Gather what every run of a study has in common. Raises DataError when the games are not there.
 
     Args:
         data: folder; None for an environment that reads none.
@@ -189,7 +189,7 @@ def _folder_hash(folder: Path) -> str | None:
 
 
 def merged(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the study in the folder is asked for so far and now.
+    """Add what is asked for now to what the study in the folder was asked for.
 
     Raises:
         RunError: the folder holds something else, or a study made with other settings; the message names them.

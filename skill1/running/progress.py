@@ -1,0 +1,45 @@
+"""How far something is that runs elsewhere, by what it has written so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+
+@dataclass
+class Progress:
+    """What is done of a phase of a run, and how long the rest will take at the rate so far."""
+
+    unit: str
+    total: int
+    count: Callable[[], int]  # how many are done
+    skip: int = 0  # first ones that are left out of the rate: they wait for processes that start once
+    clock: Callable[[], float] = time.monotonic
+    done: int = field(default=0, init=False)  # at the last look
+    _changes: list[tuple[float, int]] = field(default_factory=list, init=False)  # (seconds, done) when something was
+
+    def __post_init__(self) -> None:
+        self.look()
+
+    def look(self) -> bool:
+        """Count again; returns whether something was done since the last look."""
+        self.done = self.count()
+        changed = not self._changes or self._changes[-1][1] != self.done
+        if changed:
+            self._changes.append((self.clock(), self.done))
+        return changed
+
+    @property
+    def share(self) -> float:
+        return self.done / self.total
+
+    def __str__(self) -> str:
+        """Say where it is; without a remaining time while nothing has been done that counts."""
+        where = f"{self.done} of {self.total} {self.unit}"
+        if len(self._changes) < self.skip + 2:
+            return where
+        (began, first), (now, done) = self._changes[self.skip], self._changes[-1]
+        return f"{where}, {tqdm.format_interval((now - began) / (done - first) * (self.total - done))} left"

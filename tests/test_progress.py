@@ -1,0 +1,17 @@
+"""How far a run is and how long it will take."""
+
+from __future__ import annotations
+
+from skill1.running.progress import Progress
+
+
+def test_remaining_time_is_counted_at_the_rate_since_processes_started():
+    seconds, steps = 0.0, 20
+    progress = Progress("steps", 60, lambda: steps, skip=1, clock=lambda: seconds)
+    assert str(progress) == "20 of 60 steps"  # where an interrupted one resumes
+    seconds, steps = 40.0, 21  # processes were started
+    assert progress.look() and str(progress) == "21 of 60 steps"
+    seconds, steps = 60.0, 25
+    assert progress.look() and str(progress) == "25 of 60 steps, 02:55 left"  # 35 at 5 s
+    seconds = 62.0
+    assert not progress.look() and str(progress) == "25 of 60 steps, 02:55 left"
