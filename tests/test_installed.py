@@ -56,6 +56,7 @@ def elsewhere(installed: Path, tmp_path: Path):
 
     def run(*words: str, status: int = 0) -> str:
         environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}
+        environment.pop("ALFWORLD_DATA", None)  # which alfworld sets where it is imported
         start = [sys.executable, *words]
         done = subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == status, done.stderr
@@ -89,6 +90,24 @@ def test_commands_of_an_installed_package_run_from_any_folder(elsewhere, install
     published = elsewhere("-c", "from skill1.analysis.published import tables; print(tables())")
     assert "'table1'" in published
     assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_and_a_notebook_run_whole_from_an_installed_package(elsewhere, tmp_path: Path):
+    tiny = {
+        "train.steps": 1, "train.validate_every": 0, "rollout.tasks_per_step": 2, "environment.max_steps": 4,
+        "evaluation.splits": ["valid_seen"],
+    }  # fmt: skip
+    said = elsewhere("-c", f"from skill1.running.demo import demo; demo(0, overrides={tiny}, passes=1)")
+    assert "[0/1] full seed 0: started" in said and "[1/1] full seed 0: done, " in said
+    assert "seen homes, 120 games x 1: success" in said and "results/demo/summary.json" in said
+    place = tmp_path / "results" / "demo" / "seed0"
+    executed = "".join((place / name).read_text() for name in ("log.txt", "01_train.ipynb", "02_evaluate.ipynb"))
+    assert not any(noise in said + executed for noise in ("Loading weights", "FutureWarning", 'interval\\"'))
+    assert (tmp_path / "results" / "demo" / "figures" / "summary.png").is_file()
+    written = elsewhere("-m", "skill1", "notebook", "00_tour")
+    assert str(tmp_path / "results" / "notebooks" / "00_tour.ipynb") in written
+    assert (tmp_path / "results" / "notebooks" / "00_tour.ipynb").is_file()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -22,6 +22,6 @@ def make_environment(config: EnvironmentConfig) -> VectorEnvironment:
     Raises:
         ConfigError: there is no such environment.
         DataError: no folder is given, or its data is missing or malformed.
-        ImportError: ALFWorld's textworld engine is asked for and the package is not installed.
+        MissingPackage: ALFWorld's textworld engine is asked for and the package is not installed.
     """
     return environment_spec(config.name).open(config)

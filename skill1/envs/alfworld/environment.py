@@ -89,7 +89,7 @@ def open_alfworld(config: ALFWorldConfig) -> AlfworldEnvironment:
 
     Raises:
         DataError: neither folder is given, or it does not exist.
-        ImportError: the textworld engine is asked for and the package is not installed.
+        MissingPackage: the textworld engine is asked for and the package is not installed.
     """
     games = GameTree.open(config.data)
     if config.engine == "native":

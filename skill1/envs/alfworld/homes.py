@@ -24,6 +24,7 @@ from typing import Annotated
 from skill1.envs.alfworld.data import CATEGORIES
 from skill1.envs.alfworld.game import demangle
 from skill1.envs.generation import check_integers
+from skill1.errors import MissingPackage
 
 TASK_TYPES = tuple(CATEGORIES)
 LOOK, PICK_TWO = "look_at_obj_in_light", "pick_two_obj_and_place"
@@ -129,14 +130,14 @@ class Home:
 
 @lru_cache(maxsize=1)
 def facts() -> Facts:
-    """Read the installed alfworld package once. Raises ImportError naming the fix if it is absent."""
+    """Read the installed alfworld package once. Raises MissingPackage if it is absent."""
     try:
         constants, library = import_module("alfworld.gen.constants"), import_module("alfworld.gen.goal_library")
         info = import_module("alfworld.info")
     except ImportError as error:
-        raise ImportError(
-            f"generating ALFWorld games needs the alfworld package's layouts ({error}): "
-            "`pip install --no-deps alfworld`, or skill1's extra 'reference' to have TextWorld too"
+        raise MissingPackage(
+            f"generated ALFWorld games and the nano policy's words need the alfworld package's layouts ({error}): "
+            "`pip install --no-deps alfworld==0.4.2`, or skill1's extra 'reference' to have TextWorld too"
         ) from error
     static = frozenset(constants.STATIC_RECEPTACLES)
     holds = {

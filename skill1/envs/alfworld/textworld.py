@@ -15,13 +15,14 @@ from pathlib import Path
 
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.base import DataError
+from skill1.errors import MissingPackage
 
 try:
     import textworld
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInfos
     from textworld.envs.pddl import PddlEnv
 except ImportError as error:
-    raise ImportError(
+    raise MissingPackage(
         f"the textworld engine needs the real package ({error}): `pip install -e '.[reference]'` with g++ and make at "
         "hand to build it, or set environment.engine=native, which plays the same games without it"
     ) from error
