@@ -3,7 +3,9 @@
 Run on one thread: OMP_NUM_THREADS=1 python benchmarks/plan.py
 Randomly initialised Qwen2 models of three sizes in float32 on the CPU, trained by `RowTrainer` and sampled by `Policy`.
 The predictions use this machine's rate of matrix products, copy bandwidth and time of a small operator, measured in the
-same process just before; nothing is fitted. Times are CPU seconds on one thread, the better of two.
+same process just before; nothing is fitted but the share of the roofline that each kind of work reaches
+(`skill1.plan.rates`): the roofline over the measured time, which is printed. Times are CPU seconds on one thread, the
+better of two.
 
 Memory is the growth of the resident set over a model that is there already (gradients, Adam, activations), measured in
 a process of its own after a first training of another model. TRL's tile of logits is as wide as a chunk of a large
@@ -116,20 +118,26 @@ def measure(size: str, checkpointing: bool) -> None:
     step, parameters = passes.update(ROWS, PROMPT, COMPLETION, checkpointing), passes.parameters.total
     prefill, decode = passes.prefill(ROWS, PROMPT), passes.decode(ROWS, PROMPT + COMPLETION // 2)
     written = prefill.seconds(machine) + (COMPLETION - 1) * decode.seconds(machine)
-    update = MICRO_BATCHES * step.seconds(machine) + ADAM_TRAFFIC * parameters / machine.bandwidth
+    update, adam = MICRO_BATCHES * step.seconds(machine), ADAM_TRAFFIC * parameters / machine.bandwidth
     name = f"{size} ({parameters / 1e6:.1f} M{', checkpointing' if checkpointing else ''})"
     untouched = 4 * ROWS * COMPLETION * max(0, _CHUNKED_LOGPROB_CHUNK_SIZE - shape.vocab_size)
     predicted = 3 * 4 * parameters + step.peak - untouched
     report(name, "memory of an update, MB", grown / 1e6, predicted / 1e6)
-    report(name, "update, ms", 1e3 * min(times), 1e3 * update)
-    report(name, "generation, ms", 1e3 * generate(model, config), 1e3 * written)
+    report_time(name, "update, ms", min(times) - adam, update, machine.training, adam)
+    report_time(name, "generation, ms", generate(model, config), written, machine.generation)
     rates = f"{machine.flops / 1e9:.1f} GFLOP/s, {machine.bandwidth / 1e9:.1f} GB/s, {machine.host * 1e6:.2f} us an operator"
     print(f"{name:<26} rates of this machine      {rates}")
 
 
-def report(name: str, what: str, measured: float, predicted: float) -> None:
+def report(name: str, what: str, measured: float, predicted: float, remark: str = "") -> None:
     ratio = predicted / measured
-    print(f"{name:<26} {what:<26} measured {measured:8.1f}  predicted {predicted:8.1f}  ratio {ratio:5.2f}")
+    print(f"{name:<26} {what:<26} measured {measured:8.1f}  predicted {predicted:8.1f}  ratio {ratio:5.2f}{remark}")
+
+
+def report_time(name: str, what: str, measured: float, roofline: float, share: float, more: float = 0.0) -> None:
+    """Report seconds, of which `roofline` is computed at the full rates, and `more` is not by a roofline."""
+    reached = f"  ({roofline / measured:.2f} of the roofline reached)"
+    report(name, what, 1e3 * (measured + more), 1e3 * (roofline / share + more), reached)
 
 
 def main() -> None:

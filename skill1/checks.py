@@ -22,14 +22,19 @@ def check_run(config: Config, processes: int) -> None:
             happen, or a tracker that is not installed.
         UserError: what the method begins with is not there, see `Method.check_start`.
     """
-    if config.rollout.tasks_per_step < processes:
-        raise ConfigError(
-            f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {processes} processes: every process "
-            "plays whole groups"
-        )
+    check_groups(config, processes)
     make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
     check_sharding(config, processes)
     method_of(config).check_start(config)
     tracker = config.train.report_to
     if tracker != "none" and find_spec(tracker) is None:
         raise ConfigError(f"train.report_to={tracker}: the package {tracker} is not installed; install it, or use none")
+
+
+def check_groups(config: Config, processes: int) -> None:
+    """Raise ConfigError if a step has fewer tasks than there are processes."""
+    if config.rollout.tasks_per_step < processes:
+        raise ConfigError(
+            f"rollout.tasks_per_step={config.rollout.tasks_per_step} is less than the {processes} processes: every process "
+            "plays whole groups, so use fewer or more tasks a step"
+        )

@@ -154,6 +154,17 @@ def test_a_roofline_takes_the_slower_of_arithmetic_and_traffic():
     assert score.seconds(replace(machine, host=1e-3, overlap=True)) == pytest.approx(max(arithmetic, issued))
 
 
+def test_each_kind_of_work_reaches_its_own_share_of_the_roofline(tiny):
+    planner = Planner.of(str(tiny))
+    config = load_config("nano", overrides={"policy.model": str(tiny), "rollout.max_prompt_tokens": 256})
+    machine = gpu_machine(1, GB, bandwidth=1e30, host=0.0)
+    full = planner.plan(config, machine).duration
+    half = planner.plan(config, replace(machine, training=0.5)).duration
+    assert half.update == pytest.approx(2 * full.update) and half.generation == full.generation
+    fifth = planner.plan(config, replace(machine, generation=0.2)).duration
+    assert fifth.generation == pytest.approx(5 * full.generation) and fifth.update == full.update
+
+
 def test_a_step_of_the_paper_by_hand():
     work = make_workload(load_config("paper"), Assumptions(turns=20, prompt=500, completion=100))
     assert {s.stage: s.rows for s in work.stages} == {"query": 256, "rerank": 256, "act": 5120, "distill": 256}
@@ -272,7 +283,7 @@ def test_a_plan_that_does_not_fit_suggests_plans_that_do(tiny):
         ("--preset papr", "unknown preset 'papr'; did you mean 'paper'?"),
         ("--gpus 0", "gpus = 0: a plan needs at least 1"),
         ("--memory 0", "memory = 0: must be more than 0"),
-        ("--gpus 9", "9 processes for rollout.tasks_per_step=8 groups"),
+        ("--gpus 9", "rollout.tasks_per_step=8 is less than the 9 processes"),
         ("--turns 19", "turns = 19: an episode takes more than 0 and at most environment.max_steps=18"),
         ("--set policy.model=./nowhere", "there is no folder './nowhere'"),
         ("--set rollout.max_prompt_tokens=4096", "are more than the model's 512 positions"),

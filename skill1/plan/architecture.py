@@ -19,7 +19,7 @@ def qwen2(
     vocabulary: int, width: int, hidden: int, layers: int, heads: int, key_value_heads: int, *, tied: bool,
     context: int = 32768,
 ) -> Qwen2Config:  # fmt: skip
-    """Build the configuration of a Qwen2 model: `hidden` is the MLP's width, `tied` one matrix for embeddings and head."""
+    """Build a Qwen2 model's configuration: `hidden` is the MLP's width, `tied` one matrix for embeddings and head."""
     return Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=width,

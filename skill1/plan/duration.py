@@ -43,14 +43,15 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     typical = (workload.micro_rows, workload.sequence.prompt, workload.sequence.completion)
     padded = workload.micro_rows * (workload.sequence.prompt + workload.sequence.completion)
     update, score = passes.update(*typical, config.policy.gradient_checkpointing), passes.score(*typical)
+    update_seconds, score_seconds = (each.seconds(machine) / machine.training for each in (update, score))
     rows = workload.shape().lengths
-    tokens = [  # padding included, of each micro-batch on the rank that is dealt first, update by update
+    tokens = [  # padding included, of each micro-batch on the first rank, update by update
         [len(m.ranks[0]) * int(rows[list(m.ranks[0])].max()) for m in u.micro_batches]
         for u in workload.updates(config, machine.gpus)
     ]
     # FSDP2 gathers weights twice and scatters gradients in every micro-batch, DDP reduces whole ones once an update
     scatter = share * compute * size.trained / machine.link if machine.sharded else 0.0
-    trained = [max(t / padded * update.seconds(machine), 2 * gather + scatter) for u in tokens for t in u]
+    trained = [max(t / padded * update_seconds, 2 * gather + scatter) for u in tokens for t in u]
     adam = ADAM_TRAFFIC * size.trained / machine.shards / machine.bandwidth
     exchange = 0.0 if machine.sharded else share * size.trained * 4 * 2 / machine.link
     every = sum(map(sum, tokens))
@@ -58,7 +59,7 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     return Duration(
         generation=written + gather,
         generation_exchange=gather,
-        scoring=scored / padded * score.seconds(machine),
+        scoring=scored / padded * score_seconds,
         update=sum(trained) + len(tokens) * (adam + exchange),
         updates=len(tokens),
         micro_batches=len(trained),
@@ -74,4 +75,4 @@ def _generation(calls: Calls, config: Config, passes: Passes, machine: Machine) 
     prefill = passes.prefill(rows, calls.lengths.prompt).seconds(machine)
     decode = passes.decode(rows, calls.before + calls.lengths.prompt + calls.longest // 2).seconds(machine)
     tokens = calls.longest - 1  # the first comes from the prompts' pass
-    return calls.calls * batches * (prefill + tokens * decode)
+    return calls.calls * batches * (prefill + tokens * decode) / machine.generation

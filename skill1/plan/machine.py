@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from skill1.config import ConfigError
 from skill1.devices import PEAK_FLOPS
 
 GB = 1e9
-_HOST = 8e-6  # ours: an operator of eager PyTorch under transformers, Python included
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """GPUs (or, on a CPU, processes) and what each of them does."""
+    """GPUs (or, on a CPU, processes) and what each of them does. Rates are by default those of the H100/H800 class."""
 
     name: str
     gpus: int
     memory: float  # bytes of each
     flops: float  # peak operations a second of matrix products
-    mfu: float  # share of the peak that matrix products reach
-    bandwidth: float  # bytes a second to and from memory, as reached
-    link: float  # bytes a second from GPU to GPU, as reached, each way
-    host: float  # seconds to issue an operator
-    overlap: bool  # operators are issued while others run
-    reserve: float  # share of the memory left to the driver, communication and fragmentation
-    sharded: bool  # weights, gradients, optimiser and reference spread over the GPUs (FSDP2)
+    mfu: float = 0.5  # share of the peak that matrix products reach
+    bandwidth: float = 2.3e12  # bytes a second to and from memory, as reached: .7 of the data sheet's
+    link: float = 150e9  # bytes a second from GPU to GPU, as reached, each way: .75 of an H800's
+    host: float = 8e-6  # seconds to issue an operator: ours, eager PyTorch under transformers, Python included
+    overlap: bool = True  # operators are issued while others run
+    training: float = 1.0  # share of the roofline that passes over whole rows reach, forward and backward
+    generation: float = 1.0  # share of it that generation reaches
+    reserve: float = 0.08  # share of the memory left to the driver, communication and fragmentation
+    sharded: bool = False  # weights, gradients, optimiser and reference spread over the GPUs (FSDP2)
 
     def __post_init__(self) -> None:
         if self.gpus < 1:
             raise ConfigError(f"gpus = {self.gpus}: a plan needs at least 1")
-        for name in ("memory", "flops", "mfu", "bandwidth", "link"):
+        for name in ("memory", "flops", "mfu", "bandwidth", "link", "training", "generation"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name):g}: must be more than 0")
         if self.mfu > 1 or not 0 <= self.reserve < 1 or self.host < 0:
@@ -56,25 +58,24 @@ def gpu_machine(
     dtype: str = "bfloat16",
     sharded: bool | None = None,
     flops: float | None = None,
-    mfu: float = 0.5,
-    bandwidth: float = 2.3e12,
-    link: float = 150e9,
-    host: float = _HOST,
-    reserve: float = 0.08,
+    **rates: Any,
 ) -> Machine:
     """Describe GPUs of the H100/H800 class, unless told otherwise.
-
-    Bandwidth is .7 of the data sheet's, link .75 of an H800's.
 
     Args:
         memory: bytes of each.
         dtype: `policy.dtype`, for the peak rate.
         sharded: FSDP2; by default where there are several GPUs.
+        rates: other fields of `Machine`.
 
     Raises:
         ConfigError: a number that no machine has.
     """
-    spread = gpus > 1 if sharded is None else sharded
-    rate = PEAK_FLOPS["H100"][dtype] if flops is None else flops
-    name = "GPUs of the H100/H800 class (assumed)" if flops is None else "GPUs of the given rate"
-    return Machine(name, gpus, memory, rate, mfu, bandwidth, link, host, True, reserve, spread)
+    return Machine(
+        name="GPUs of the H100/H800 class (assumed)" if flops is None else "GPUs of the given rate",
+        gpus=gpus,
+        memory=memory,
+        flops=PEAK_FLOPS["H100"][dtype] if flops is None else flops,
+        sharded=gpus > 1 if sharded is None else sharded,
+        **rates,
+    )

@@ -6,8 +6,8 @@ tokens alone, LoRA by peft, checkpointing by transformers, generation with trans
 
 Operations are those of torch's FLOP counter. Of torch's other estimators, RuntimeEstimator takes its rates from the GPU
 it runs on, which a plan need not have, and MemTracker refuses frozen weights (LoRA) and takes ten times as long; its
-peaks of full fine-tuning are the same. Blocks are alike, so a deep model is measured at two depths and extended linearly:
-the passes of a 7B model take a second.
+peaks of full fine-tuning are the same. Blocks are alike, so a deep model is measured at two depths and extended
+linearly: the passes of a 7B model take a second.
 
 The fake device is a CPU: the fused kernels of a GPU (attention, log-probabilities) keep somewhat less.
 """
@@ -15,7 +15,6 @@ The fake device is a CPU: the fused kernels of a GPU (attention, log-probabiliti
 from __future__ import annotations
 
 import copy
-import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -81,7 +80,7 @@ class Pass:
         return sum(self.work.values())
 
     def seconds(self, machine: Machine) -> float:
-        """The roofline: an operator takes as long as its arithmetic or its traffic, whichever is longer."""
+        """Apply the roofline: an operator takes as long as its arithmetic or its traffic, whichever is longer."""
         rate, host = machine.flops * machine.mfu, self.operators * machine.host
         device = sum(many * max(flops / rate, moved / machine.bandwidth) for (flops, moved), many in self.work.items())
         return max(device, host) if machine.overlap else device + host
@@ -100,19 +99,19 @@ class Passes:
         self.writer = self if same else Passes(architecture, replace(weights, held=weights.compute))
 
     def update(self, rows: int, prompt: int, completion: int, checkpointing: bool) -> Pass:
-        """Forward and backward of one micro-batch: `rows` rows of `prompt` + `completion` tokens."""
+        """Count forward and backward of one micro-batch: `rows` rows of `prompt` + `completion` tokens."""
         return self._measure(_update, rows, prompt, completion, checkpointing)
 
     def score(self, rows: int, prompt: int, completion: int) -> Pass:
-        """Log-probabilities without gradients, as of the reference."""
+        """Count log-probabilities without gradients, as of the reference."""
         return self._measure(_score, rows, prompt, completion)
 
     def prefill(self, rows: int, prompt: int) -> Pass:
-        """The first pass of generation, over the prompts."""
+        """Count the first pass of generation, over the prompts."""
         return self._measure(_prefill, rows, prompt)
 
     def decode(self, rows: int, length: int) -> Pass:
-        """A later pass of generation, with `length` tokens in the cache, which its peak includes."""
+        """Count a later pass of generation, with `length` tokens in the cache, which its peak includes."""
         return self._measure(_decode, rows, length)
 
     def _measure(self, run: Callable[..., Pass], *shape: int) -> Pass:
@@ -161,10 +160,8 @@ def build(architecture: PretrainedConfig, weights: Weights) -> Any:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture, dtype=weights.held)
         if weights.adapter is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of yesterday
-                # a copy: peft writes the layers that it finds in this model, by number, into the configuration
-                model = get_peft_model(model, copy.deepcopy(weights.adapter))
+            # a copy: peft writes the layers that it finds in this model, by number, into the configuration
+            model = get_peft_model(model, copy.deepcopy(weights.adapter))
     return model
 
 
@@ -274,7 +271,7 @@ def _step(model: Any, compute: torch.dtype, rows: int, tokens: int, cache: Any) 
 
 
 class _Counter(TorchDispatchMode):
-    """While entered, follows every storage from the operator that makes it to its release, and every operator's work."""
+    """While entered, follows every storage from the operator that makes it to its release, and all work."""
 
     def __init__(self, model: Any, cache: Any = None) -> None:
         """The weights' own bytes are left out; those of `cache` count."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
+from skill1.checks import check_groups
 from skill1.config import Config, ConfigError, flatten, method_of, override
 from skill1.plan.architecture import Architecture, read_architecture
 from skill1.plan.duration import Duration, estimate_duration
@@ -71,7 +72,7 @@ class Planner:
 
     @classmethod
     def of(cls, model: str) -> Planner:
-        """Raises ConfigError: see `read_architecture`."""
+        """Read the model's architecture. Raises ConfigError: see `read_architecture`."""
         return cls(read_architecture(model))
 
     def plan(self, config: Config, machine: Machine, assumptions: Assumptions | None = None) -> Plan:
@@ -91,7 +92,7 @@ class Planner:
         return plan if plan.fits else replace(plan, suggestions=tuple(self._suggest(plan)))
 
     def passes(self, config: Config, machine: Machine) -> Passes:
-        """The passes of the model with weights as `config` holds them on `machine`."""
+        """Return the passes of the model with weights as `config` holds them on `machine`."""
         policy, sharded = config.policy, machine.shards > 1
         key = (policy.dtype, policy.lora_rank, policy.lora_alpha, sharded)
         if key not in self._passes:
@@ -130,11 +131,7 @@ class Planner:
 
 def check(config: Config, ranks: int, architecture: PretrainedConfig) -> None:
     """Raise ConfigError where training could not start or would stop: the arithmetic of ranks and lengths."""
-    if ranks > config.rollout.tasks_per_step:
-        raise ConfigError(
-            f"{ranks} processes for rollout.tasks_per_step={config.rollout.tasks_per_step} groups: every process plays "
-            "whole groups, so use fewer GPUs or more tasks a step"
-        )
+    check_groups(config, ranks)
     limit = max(method_of(config).trained_stages(config).values())
     context = architecture.max_position_embeddings
     if config.rollout.max_prompt_tokens + limit > context:

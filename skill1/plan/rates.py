@@ -7,7 +7,6 @@ import gc
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,13 +15,17 @@ from transformers import AutoModelForCausalLM
 
 from skill1.config import ConfigError
 from skill1.plan.architecture import qwen2
-from skill1.plan.machine import Machine, gpu_machine
+from skill1.plan.machine import Machine
 from skill1.plan.passes import Passes, Weights
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices multiplied to measure a rate
 _COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes copied to measure a bandwidth: more than any cache holds
 _TINY = qwen2(8, 8, 8, 4, 1, 1, tied=True)  # so small that its operators do nothing but be issued
-_RESERVE = 0.08
+# What a CPU reaches of the roofline of its measured rates: medians of three runs of benchmarks/plan.py, at .9-32.5 M
+# parameters, beside other processes (.33-.84 and .31-.80). The roofline leaves out that small products and copies are
+# slower than the large ones that are measured, and what generation does besides its passes.
+CPU_TRAINING = 0.61
+CPU_GENERATION = 0.50
 
 
 def this_machine(
@@ -43,15 +46,16 @@ def this_machine(
             raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
         free = min(torch.cuda.mem_get_info(device)[0] for device in range(processes))
         flops, bandwidth, host = _measure(torch.device("cuda"), measured, clock)
-        gpu = gpu_machine(
-            processes, free, dtype=dtype, sharded=sharded, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host,
-            reserve=_RESERVE,
+        return Machine(
+            name=f"{torch.cuda.get_device_name()} (free memory and rates measured just now)", gpus=processes,
+            memory=free, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host, sharded=sharded,
         )  # fmt: skip
-        return replace(gpu, name=f"{torch.cuda.get_device_name()} (free memory and rates measured just now)")
     flops, bandwidth, host = _measure(torch.device("cpu"), measured, clock)
-    memory = psutil.virtual_memory().available / processes
-    name = f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)"
-    return Machine(name, processes, memory, flops, 1.0, bandwidth, bandwidth, host, False, _RESERVE, sharded)
+    return Machine(
+        name=f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)", gpus=processes,
+        memory=psutil.virtual_memory().available / processes, flops=flops, mfu=1.0, bandwidth=bandwidth, link=bandwidth,
+        host=host, overlap=False, training=CPU_TRAINING, generation=CPU_GENERATION, sharded=sharded,
+    )  # fmt: skip
 
 
 def _measure(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> tuple[float, float, float]:

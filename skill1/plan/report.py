@@ -11,7 +11,7 @@ from skill1.plan.plan import Plan
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """Everything a plan holds: bytes on each GPU, seconds of a step, hours of the run."""
+    """Give everything a plan holds: bytes on each GPU, seconds of a step, hours of the run."""
     return {
         "preset": plan.config.preset,
         "variant": plan.config.variant,
@@ -91,6 +91,11 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         f"  an operator takes the longer of its arithmetic at {machine.mfu:g} x {machine.flops / 1e12:.4g} TFLOP/s and "
         f"its traffic at {machine.bandwidth / GB:,.4g} GB/s, issuing it {machine.host * 1e6:.3g} us, {issue}"
     )
+    if machine.training < 1 or machine.generation < 1:
+        yield (
+            f"  of that, passes over whole rows reach {machine.training:.0%} and generation {machine.generation:.0%} "
+            "(benchmarks/plan.py)"
+        )
     if machine.gpus > 1:
         yield f"  GPU to GPU {machine.link / GB:,.4g} GB/s; exchange overlaps with computing"
     yield "  text is written by transformers' generate, operator by operator; the published runs used vLLM"

@@ -28,12 +28,12 @@ class Typical:
     """What the calls of a prompt set look like. Ours."""
 
     lengths: dict[Stage, Lengths]  # of other stages: those of "distill"
-    skill: int  # tokens of each skill in an act prompt beside the one that the lengths hold
+    skill: int  # tokens of each skill in an act prompt but the one that the lengths hold
 
 
 _TYPICAL = {
-    # characters of this kit's templates on generated games (24 rooms, 30 steps) / 3.6, answers of the form that they ask
-    # for, and skills of a title, a principle and when it applies, in a sentence each
+    # characters of this kit's templates on generated games (24 rooms, 30 steps) / 3.6, answers of the form that they
+    # ask for, and skills of a title, a principle and when it applies, in a sentence each
     "full": Typical(
         {
             "query": Lengths(200, 40),
