@@ -81,7 +81,7 @@ def play_together(todo: Sequence[Job], *given: Any, progress: bool = False) -> l
 
 
 def outcomes(todo: Sequence[Job], rollouts: Sequence[Rollout], config: Config, step: int, library: str) -> pd.DataFrame:
-    """Tabulate outcomes: one row per (game, pass), columns of `run_directory.EVALUATION_SCHEMA`."""
+    """Tabulate outcomes: one row per (game, pass), columns of `outcomes.EVALUATION_SCHEMA`."""
     return pd.DataFrame(
         {
             "variant": config.variant,

@@ -37,7 +37,7 @@ def stored_arms(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     """Read all stored evaluations of runs and of other models (`evaluate_model`), to be shown beside each other.
 
     Returns:
-        Label -> outcomes (columns of `run_directory.EVALUATION_SCHEMA`), in the order of `paths`. A label begins with
+        Label -> outcomes (columns of `outcomes.EVALUATION_SCHEMA`), in the order of `paths`. A label begins with
         the path below the folder that all have in common.
 
     Raises:

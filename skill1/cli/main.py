@@ -2,7 +2,7 @@
 
 Each command turns its words into one call of the library, imported inside it so that `--help` need not load torch.
 Whatever a user can cause (a wrong name, value, folder, missing data) ends as `error: …` with status 2, without a
-traceback; a traceback is a defect of this program.
+traceback; a traceback is a defect.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _USER_ERROR, _INTERRUPTED = 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the command found something wrong, 2 a user error, 130 and 143 signals."""
+    """Run the command line and exit: 0 done, 1 the command found a fault, 2 a user error, 130 and 143 signals."""
     try:
         words = sys.argv[1:] if arguments is None else list(arguments)
         status = cli.main(words, prog_name="skill1", standalone_mode=False, obj=words)
@@ -145,7 +145,7 @@ def plan(
     link: float, host_us: float, reserve: float, turns: float | None, prompt_tokens: int | None,
     completion_tokens: int | None, longest: float, as_json: bool,
 ) -> int:  # fmt: skip
-    """Memory and time of a configuration on GPUs that need not be here; status 1 if it does not fit."""
+    """Compute memory and time of a configuration on GPUs that need not be here; status 1 if it does not fit."""
     from skill1.plan.machine import GB, gpu_machine
     from skill1.plan.plan import Planner
     from skill1.plan.report import to_json, to_text
@@ -201,7 +201,7 @@ def sweep(name: str, dry_run: bool, **given: Any) -> int:
 def reproduce(
     name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any
 ) -> int:
-    """A sweep over the variants, runs with smaller libraries, and every notebook on them. Status 1 if a run failed."""
+    """Sweep over the variants, train with smaller libraries, run every notebook on them. Status 1 if a run failed."""
     from skill1.running.reproduce import STUDIED
     from skill1.running.reproduce import reproduce as run_reproduction
     from skill1.running.sweep import Sweep
@@ -234,7 +234,7 @@ def collect(results: Path, into: Path | None) -> None:
 @click.option("--split", help="split that knows the homes of train [default: environment.validation_split]")
 @click.option("--passes", default=3, show_default=True, type=POSITIVE, help="passes over all games")
 def probe(config: Any, split: str | None, passes: int) -> int:
-    """Whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
+    """Test whether the policy follows the skills it is shown; prints one JSON line, status 1 if it does not."""
     from skill1.envs.make import make_environment
     from skill1.evaluate import load_policy
     from skill1.models.experts.probing import expert_arms

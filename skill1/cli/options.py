@@ -23,7 +23,7 @@ class Group(click.Group):
 
 
 def together(*options: Decorator) -> Decorator:
-    """One decorator of several options, which `--help` shows in this order."""
+    """Make one decorator of several options, which `--help` shows in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -37,7 +37,7 @@ def together(*options: Decorator) -> Decorator:
 
 
 def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """("a=1", "b=2") -> {"a": "1", "b": "2"}"""
+    """Read ("a=1", "b=2") as {"a": "1", "b": "2"}."""
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -50,7 +50,7 @@ def pairs(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
 
 
 def fields(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
-    """`pairs`, with lists written as JSON: --set 'evaluation.splits=["valid_seen"]'"""
+    """Read `pairs`, with lists written as JSON: --set 'evaluation.splits=["valid_seen"]'."""
     return {
         name: _json(name, text) if text.startswith("[") else text for name, text in pairs(ctx, option, given).items()
     }
@@ -64,12 +64,12 @@ def _json(name: str, text: str) -> Any:
 
 
 def names(ctx: click.Context, option: click.Parameter, given: str | None) -> tuple[str, ...] | None:
-    """ "a,b" -> ("a", "b")"""
+    """Read "a,b" as ("a", "b")."""
     return None if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 def numbers(ctx: click.Context, option: click.Parameter, given: str) -> tuple[int, ...]:
-    """ "0,1" -> (0, 1)"""
+    """Read "0,1" as (0, 1)."""
     try:
         return tuple(map(int, names(ctx, option, given) or ()))
     except ValueError:
@@ -101,7 +101,7 @@ name_option = click.option("--name", help="plain name: the directory is results/
 
 
 def configured(variant: str | None = None, section: str = "") -> Decorator:
-    """--preset, --variant and --set; the command gets the Config made of them as `config`.
+    """Add --preset, --variant and --set; the command gets the Config made of them as `config`.
 
     Args:
         variant: the only one of the command, which then has no --variant.
@@ -124,7 +124,7 @@ def configured(variant: str | None = None, section: str = "") -> Decorator:
 
 
 def placed(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--name or --out; the command gets the directory that they name as `directory`."""
+    """Add --name and --out, one of which is given; the command gets the directory that they name as `directory`."""
 
     @wraps(command)
     def with_directory(name: str | None, out: Path | None, **given: Any) -> Any:
@@ -136,7 +136,7 @@ def placed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def in_results(name: str) -> Path:
-    """The directory of a plain name."""
+    """Return the directory of a plain name."""
     if not name or Path(name).name != name:
         raise click.UsageError(f"--name {name or repr(name)} must be a plain name; use --out for a path")
     return Path("results") / name

@@ -151,8 +151,8 @@ def _policy(
 def _missing(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:
     """The jobs without an outcome, pass by pass."""
     there = set(zip(frame["game"], frame["pass"], strict=True))
-    owed = [job for job in todo if (job.task.game, job.number) not in there]
-    return [[job for job in owed if job.number == number] for number in sorted({job.number for job in owed})]
+    missing = [job for job in todo if (job.task.game, job.number) not in there]
+    return [[job for job in missing if job.number == number] for number in sorted({job.number for job in missing})]
 
 
 def _replies(policy: Policy | EndpointPolicy) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """A trained policy as a folder of its own: model, tokenizer, skills and model card (`skill1 export`).
 
-    config.json, model*.safetensors, tokenizer*    for AutoModelForCausalLM and AutoTokenizer; of a LoRA run the adapter,
-                                                   or with `merge` the whole weights
+    config.json, model*.safetensors, tokenizer*    for AutoModelForCausalLM and AutoTokenizer; of a LoRA run the
+                                                   adapter, or with `merge` the whole weights
     library/, SKILLS.md                            the skills as of the step, for `Method.load_skills` and to read
     skill1/config.json, skill1/manifest.json       what it was trained with: configuration; step, data, versions
     README.md                                      the model card (skill1.models.model_card)

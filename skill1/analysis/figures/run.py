@@ -65,7 +65,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
     """Draw success per category and overall, a column per split: dots with 95 % intervals over games.
 
     Args:
-        frames: label -> outcomes (columns of `run_directory.EVALUATION_SCHEMA`), in the order of drawing.
+        frames: label -> outcomes (columns of `outcomes.EVALUATION_SCHEMA`), in the order of drawing.
     """
     everything = pd.concat(frames.values())
     splits = environment.ordered_splits(everything["split"])
