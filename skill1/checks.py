@@ -18,12 +18,17 @@ def check_run(config: Config, processes: int) -> None:
     """Check a configuration against the processes and packages that are there.
 
     Raises:
-        ConfigError: fewer tasks a step than processes, prompts without words for the context, sharding that would not
-            happen, or a tracker that is not installed.
+        ConfigError: fewer tasks a step than processes, prompts without words for the context, a reference that would lack
+            the adapter, sharding that would not happen, or a tracker that is not installed.
         UserError: what the method begins with is not there, see `Method.check_start`.
     """
     check_groups(config, processes)
     make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
+    if config.policy.adapter and config.train.kl and not config.policy.lora_rank:
+        raise ConfigError(
+            "policy.adapter with train.kl > 0 and policy.lora_rank=0: the reference would be loaded without the adapter; write "
+            "whole weights (cold_start.save=merged) and name them as policy.model, train adapters, or set train.kl=0"
+        )
     check_sharding(config, processes)
     method_of(config).check_start(config)
     tracker = config.train.report_to

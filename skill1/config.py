@@ -38,6 +38,8 @@ class PolicyConfig:
 
     # The weights that training starts from.
     model: str = knob("Qwen/Qwen2.5-7B-Instruct", "hub id or folder", "paper", min_length=1)
+    # Folded into the weights of the model when they are loaded.
+    adapter: str | None = knob(None, "folder of a LoRA adapter, None = the model as it is", "ours", min_length=1)
     # The prompts of the stages and how answers are parsed; "compact" is for the nano policies.
     prompts: str = knob("full", "prompt set", "paper; compact is ours")
     # The number format of the forward and backward pass.

@@ -26,6 +26,8 @@ from skill1.store.run_directory import RunDirectory
 def summarise(frame: pd.DataFrame) -> dict[str, Any]:
     """Success of one evaluation: rate, n, Wilson and game-bootstrap 95 % intervals, overall and per category.
 
+    Overall also the mean score and steps, and the shares of the actions that were "ill_formed" and "inadmissible".
+
     "interval" is the one over games (`stats.success_rate`; passes of a game are not independent); "wilson" treats every
     episode as independent and is the narrower one when games differ in difficulty.
     """
@@ -45,6 +47,8 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         "passes": int(frame["pass"].nunique()),
         "score": float(frame["score"].mean()),
         "steps": float(frame["steps"].mean()),
+        "ill_formed": float(frame["invalid_actions"].sum() / frame["steps"].sum()),
+        "inadmissible": float(frame["inadmissible_actions"].sum() / frame["steps"].sum()),
     }
     overall["categories"] = {name: rate(part) for name, part in frame.groupby("category")}
     return overall

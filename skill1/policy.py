@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +30,8 @@ from skill1.generation.padded import PaddedWriter
 from skill1.generation.sampling import Chat, Completion, Seed
 from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
-from skill1.store.resources import find_model
+from skill1.store.model_folder import is_adapter, refuse_adapter, with_adapter
+from skill1.store.resources import find_adapter, find_model
 
 
 class PromptTooLong(UserError, ValueError):
@@ -102,8 +104,11 @@ class Policy:
             said: list[list[int]] = [[] for _ in texts]
             names = None
         else:
-            prompts = [self._next(chat, text) for chat, text in zip(chats, texts, strict=True)]
             said = [chat.ids for chat in chats]
+            prompts = [
+                encode_call(self.prompts, self.tokenizer, before, text)
+                for before, text in zip(said, texts, strict=True)
+            ]
             names = [chat.name for chat in chats]
         whole = [before + prompt for before, prompt in zip(said, prompts, strict=True)]
         longest = max(map(len, whole), default=0)
@@ -128,37 +133,49 @@ class Policy:
             for prompt, (ids, logprobs), text in zip(prompts, written, answers, strict=True)
         ]
 
-    def _next(self, chat: Chat, text: str) -> list[int]:
-        """Encode the next request of a conversation, with the end of the answer before it if that was cut."""
-        if not chat.ids:
-            return self.prompts.encode(self.tokenizer, text)
-        ids = self.prompts.encode_next(self.tokenizer, text)
-        return ids[1:] if chat.ids[-1] == ids[0] else ids
+
+def encode_call(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, said: Sequence[int], text: str) -> list[int]:
+    """Encode a call's prompt: all of it in a chat that begins, else what is new after the tokens `said`.
+
+    What is new begins with the end of the answer before it if that was cut.
+    """
+    if not said:
+        return prompts.encode(tokenizer, text)
+    ids = prompts.encode_next(tokenizer, text)
+    return ids[1:] if said[-1] == ids[0] else ids
 
 
 def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal LM and its tokenizer from a folder or the hub.
 
-    Weights are float32 for full fine-tuning (`policy.dtype` is then the compute dtype), else `policy.dtype`.
+    Weights are float32 for full fine-tuning (`policy.dtype` is then the compute dtype), else `policy.dtype`; an adapter
+    (`policy.adapter`) is folded into those of `policy.model`.
 
     Args:
         model: folder or hub id, `policy.model` by default (a checkpoint, when evaluating).
 
     Raises:
-        ConfigError: the folder does not exist or holds no model, or its tokenizer has no token that ends an answer.
-            (Without a padding token the end token pads.)
+        ConfigError: the folder does not exist or holds no model, its tokenizer has no token that ends an answer (without
+            a padding token the end token pads), or the adapter is not there or for another base.
     """
     name = find_model(model or config.model)
     dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
+    refuse_adapter(Path(name))
+    own = name if config.adapter is None else find_model(config.model)
+    folds = config.adapter is not None and (name == own or is_adapter(Path(name)))  # a LoRA run's checkpoint lies on it
     try:
         tokenizer = load_tokenizer(name)
-        loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(own if folds else name, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
         )
+    if folds:
+        loaded = with_adapter(loaded, config.model, find_adapter(str(config.adapter)))
+        if name != own:
+            loaded.load_adapter(name)
     return loaded, tokenizer
 
 

@@ -18,7 +18,14 @@ PRIVATE_API: dict[str, tuple[str, ...]] = {
         "transformers.Trainer._clip_grad_norm",  # extended: an update that is not finite stops the run
         "transformers.Trainer._save_checkpoint",  # overridden: states and the completeness marker
         "transformers.PreTrainedConfig._name_or_path",  # where the reference copy is loaded from
+    ),
+    "skill1.accumulation": (
         "accelerate.state.GradientState._set_sync_gradients",  # gradients are exchanged once an update
+    ),
+    "skill1.models.chat_trainer": (
+        "trl.SFTTrainer._tokenizer",
+        "trl.SFTTrainer._send_telemetry",  # overridden, as above
+        "transformers.Trainer._prepare_inputs",
     ),
     "skill1.generation.continuous": (
         "transformers.generation.continuous_batching.cb_logits_processors.ContinuousBatchingLogitsProcessor",
@@ -27,8 +34,8 @@ PRIVATE_API: dict[str, tuple[str, ...]] = {
     "skill1.generation.weights": (
         "torch.distributed.fsdp.FSDPModule._get_fsdp_state",  # whether a unit reshards after its forward pass
         "torch.distributed.fsdp._fully_shard._fsdp_state.FSDPState._fsdp_param_groups",
-        "torch.nn.Module._parameters",  # copies take the parameters' places
     ),
+    "skill1.precision": ("torch.nn.Module._parameters",),  # copies take the parameters' places
     "skill1.plan.passes": (
         "trl.trainer.utils.add_fused_lm_head",  # TRL installs it; the trainer passes its `shift_labels`, `fused_lm_head`
         "torch._subclasses.fake_tensor.FakeTensorMode",

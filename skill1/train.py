@@ -201,7 +201,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             environment = make_environment(config.environment)
             opening = RunDirectory.resume if resume else RunDirectory.create
             data_hash = environment.data_hash(config.environment.train_split)
-            run = opening(directory, config, data_hash, weights_hash(config.policy.model))
+            run = opening(directory, config, data_hash, weights_hash(config.policy.model, config.policy.adapter))
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
         ending.callback(experience.method.close)

@@ -42,6 +42,7 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
+from skill1.accumulation import accumulate
 from skill1.batching import (
     Shape,
     Update,
@@ -340,17 +341,9 @@ class RowTrainer(GRPOTrainer):
         return batch | {"loss_scale": size * self.accelerator.num_processes / update.size}
 
     def _accumulate(self, model: nn.Module, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
-        """Forward and backward over the micro-batches of an update; whole gradients are exchanged at the last one."""
-        total = torch.zeros((), device=self.accelerator.device)
-        for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            self.accelerator.gradient_state._set_sync_gradients(last)
-            # DeepSpeed's engine tells the boundary from sync_gradients and steps inside backward; FSDP would keep the
-            # whole model's gradients on every rank until the exchange (15 GB at 7B), so it reduces each micro-batch's
-            exchange = last or self.accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
-            with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
-                total += super().training_step(model, batch, None)
-        return total
+        """Forward and backward over the micro-batches of an update."""
+        step = super().training_step
+        return accumulate(self.accelerator, model, batches, lambda batch: step(model, batch, None))
 
     def _finish_update(self, model: nn.Module) -> None:
         self._norms.append(self._clip_grad_norm(model))

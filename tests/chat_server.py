@@ -56,10 +56,10 @@ def chat_server() -> Iterator[Chat]:
                 chat.requests.append(body)
                 chat.headers.append(self.headers)
                 number = len(chat.requests)
-            usual = (200, {}, completion(answer(body["messages"][0]["content"])))
-            if self.path != "/v1/chat/completions":
-                usual = (404, {}, b"no such page")
-            status, headers, content = chat.behave(number, body) or usual
+            reply = chat.behave(number, body)
+            if reply is None and self.path != "/v1/chat/completions":
+                reply = (404, {}, b"no such page")
+            status, headers, content = reply or (200, {}, completion(answer(body["messages"][0]["content"])))
             with lock:
                 busy[0] -= 1
             self.send_response(status)

@@ -33,14 +33,15 @@ from skill1.config import (
     save_config,
     to_tree,
 )
-from skill1.models.coldstart import ColdStartConfig
+from skill1.models.options import ColdStartConfig, ExpertConfig
 from skill1.nano.options import WarmStartConfig
 from skill1.presets import Variant, preset_of, presets, variants
 from skill1.registry import find, names
 
 PRESETS, VARIANTS = presets(), variants()
 METHODS, ENVIRONMENTS = names("methods"), names("environments")
-COMMANDS = {"warm_start": WarmStartConfig, "cold_start": ColdStartConfig}  # sections of commands that are no run
+# sections of commands that are no run
+COMMANDS = {"warm_start": WarmStartConfig, "cold_start": ColdStartConfig, "expert": ExpertConfig}
 ALWAYS = {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
 
 

@@ -158,17 +158,19 @@ def test_a_frozen_library_stays_as_it_is(world, warm):
 
 def test_the_summary_by_hand():
     rows = [
-        ("a", "Pick", 0, True, 1.0, 4),
-        ("a", "Pick", 1, True, 1.0, 6),
-        ("b", "Pick", 0, False, 0.0, 20),
-        ("b", "Pick", 1, True, 1.0, 10),
-        ("c", "Look", 0, False, 0.5, 20),
-        ("c", "Look", 1, False, 0.0, 20),
+        ("a", "Pick", 0, True, 1.0, 4, 0, 1),
+        ("a", "Pick", 1, True, 1.0, 6, 0, 0),
+        ("b", "Pick", 0, False, 0.0, 20, 3, 10),
+        ("b", "Pick", 1, True, 1.0, 10, 0, 1),
+        ("c", "Look", 0, False, 0.5, 20, 1, 8),
+        ("c", "Look", 1, False, 0.0, 20, 0, 20),
     ]
-    frame = pd.DataFrame(rows, columns=["game", "category", "pass", "won", "score", "steps"])
+    columns = ["game", "category", "pass", "won", "score", "steps", "invalid_actions", "inadmissible_actions"]
+    frame = pd.DataFrame(rows, columns=columns)
     found = summarise(frame)
     assert found["success"] == 0.5 and (found["n"], found["games"], found["passes"]) == (6, 3, 2)
     assert found["score"] == pytest.approx(3.5 / 6) and found["steps"] == pytest.approx(80 / 6)
+    assert (found["ill_formed"], found["inadmissible"]) == (4 / 80, 40 / 80)
     naive, over_games = wilson(3, 6), success_rate(frame["won"], frame["game"])
     assert found["wilson"] == [naive.low, naive.high] and found["interval"] == [over_games.low, over_games.high]
     assert found["interval"][0] <= 0.5 <= found["interval"][1]

@@ -60,10 +60,10 @@ def test_the_paths_of_a_run_are_absolute_and_other_names_stay(here, monkeypatch)
 
 def test_the_fields_that_are_places_say_so_in_their_unit():
     assert place_names(load_config("nano")) == {
-        "policy.model", "environment.data", "library.encoder", "library.start"
+        "policy.model", "policy.adapter", "environment.data", "library.encoder", "library.start"
     }  # fmt: skip
     assert place_names(load_config("nano", "skillrl")) == {
-        "policy.model", "environment.data", "method.encoder", "method.bank"
+        "policy.model", "policy.adapter", "environment.data", "method.encoder", "method.bank"
     }  # fmt: skip
 
 

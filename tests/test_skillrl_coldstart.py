@@ -1,32 +1,25 @@
-"""The cold start: what is demonstrated, which files are read, what is learnt, and that it resumes after a kill."""
+"""What is demonstrated, by whom, and that a cold start learns it."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from chat_server import chat_server
 from distributed_train import EasyEnvironment, easy_environment, two_ranks
-from nano_runs import configure, forked, load_policy
+from nano_runs import configure, load_policy
 from test_skillrl_run import BANK
-from tiny import tiny_tokenizer
 
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
-from skill1.models import coldstart, demonstrate
-from skill1.models.coldstart import ColdStartConfig, cold_start, read_demonstrations, tokenize
-from skill1.policy import load_model
+from skill1.models import demonstrate
+from skill1.models.demonstrations import read_demonstrations
 from skill1.store.run_directory import RunError
 
 pytestmark = pytest.mark.slow
-
-LEARNING = ColdStartConfig(learning_rate=3e-3, rows_per_step=8)
 
 
 @pytest.fixture(autouse=True)
@@ -161,85 +154,9 @@ def test_a_teacher_demonstrates_with_the_full_prompts(banked, world, tmp_path, m
         demonstrate.demonstrate(banked, tmp_path / "compact", 2, 1, by="teacher")
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_answer_alone_is_learnt_with_its_end(tmp_path):
-    """By hand: <user> go to <end> <assistant> | take mug <end>."""
-    tokenizer = tiny_tokenizer()
-    config = load_config("small", overrides={"rollout.max_prompt_tokens": 5, "rollout.max_act_tokens": 3})
-    [row] = tokenize([coldstart.Line("go to", "take mug", "x:1")], config, tokenizer)
-    assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == "<user> go to <end> <assistant> take mug <end>".split()
-    assert row["labels"] == [-100] * 5 + row["input_ids"][5:] and row["length"] == 8
-    for prompt, completion, message in (
-        ("go to the shelf", "take", r"x:1: the prompt has 7 tokens, rollout\.max_prompt_tokens is 5"),
-        ("go", "take mug apple", r"x:1: the completion has 4 tokens, rollout\.max_act_tokens is 3"),
-        ("go", "fly", "x:1: the completion has a word that the tokenizer does not know"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            tokenize([coldstart.Line(prompt, completion, "x:1")], config, tokenizer)
-
-
-# -- fine-tuning ------------------------------------------------------------------------------------------------------
-
-
-def loss_on(folder: Path, config: Config, model: str) -> float:
-    """Mean loss of the demonstrations' answers."""
-    loaded, tokenizer = load_model(config.policy, model)
-    rows = tokenize(read_demonstrations(folder), config, tokenizer)
-    with torch.no_grad():
-        losses = [
-            loaded(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss
-            for row in rows
-        ]
-    return float(torch.stack(losses).mean())
-
-
-@pytest.mark.parametrize(("lora", "epochs"), [(0, 3), (4, 12)])
-def test_the_demonstrations_become_likely(banked, folder, tmp_path, lora, epochs):
-    config = replace(banked, policy=replace(banked.policy, lora_rank=lora))
-    options = replace(LEARNING, epochs=epochs)
-    about = cold_start(config, options, folder, tmp_path / "policy")
-    before, after = (loss_on(folder, banked, str(model)) for model in (banked.policy.model, tmp_path / "policy"))
-    assert after < 0.7 * before and about["losses"][-1] < about["losses"][0]
-    assert about["lines"] == len({(line["prompt"], line["completion"]) for line in lines_of(folder)})
-    assert json.loads((tmp_path / "policy/cold_start.json").read_text()) == about
-    assert not (tmp_path / "policy.checkpoints").exists()
-    with pytest.raises(RunError, match="exists: choose another"):
-        cold_start(config, options, folder, tmp_path / "policy")
-
-
-def test_it_resumes_where_it_was_killed(banked, folder, tmp_path):
-    """After its second epoch, in the middle of writing the checkpoint: the same weights as without."""
-    cold_start(banked, LEARNING, folder, tmp_path / "straight")
-    out = tmp_path / "killed"
-
-    def act() -> None:
-        real = coldstart.SFTTrainer._save_rng_state
-
-        def die(trainer, folder) -> None:
-            if trainer.state.epoch > 1.5:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(trainer, folder)
-
-        coldstart.SFTTrainer._save_rng_state = die
-        cold_start(banked, LEARNING, folder, out)
-
-    assert forked(act) == -signal.SIGKILL
-    place = tmp_path / "killed.checkpoints"
-    assert len(list(place.glob("checkpoint-*"))) == 2 and not out.exists()
-    with pytest.raises(RunError, match="other values of cold_start: remove"):
-        cold_start(banked, replace(LEARNING, rows_per_step=9), folder, out)
-    cold_start(banked, LEARNING, folder, out)
-    one, two = (load_model(banked.policy, str(tmp_path / name))[0].state_dict() for name in ("straight", "killed"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_two_processes_play_and_learn_together(banked, folder, tmp_path):
+def test_two_processes_play_together(banked, folder, tmp_path):
     assert two_ranks(lambda: demonstrate.demonstrate(banked, tmp_path / "made", 10, 2)) == 0
     assert lines_of(tmp_path / "made") == lines_of(folder)
-    assert two_ranks(lambda: cold_start(banked, LEARNING, folder, tmp_path / "policy")) == 0
-    assert loss_on(folder, banked, str(tmp_path / "policy")) < 0.8 * loss_on(folder, banked, banked.policy.model)
 
 
 def test_the_commands(banked, world, warm, tmp_path, capsys):

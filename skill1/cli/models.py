@@ -22,7 +22,9 @@ from skill1.cli.options import (
 )
 
 # options of `evaluate` for one of the two subjects alone
-_FOR_MODELS = {"preset": "--preset", "endpoint": "--endpoint", "key_variable": "--api-key-env"}
+_FOR_MODELS = {
+    "preset": "--preset", "endpoint": "--endpoint", "key_variable": "--api-key-env", "keep_rollouts": "--keep-rollouts",
+}  # fmt: skip
 _FOR_RUNS = {"step": "--step", "reuse": "--reuse"}
 
 
@@ -43,6 +45,7 @@ _FOR_RUNS = {"step": "--step", "reuse": "--reuse"}
 @click.option("--step", type=click.IntRange(min=0), help="checkpoint; 0 = before training [default: the last]")
 @click.option("--data", help="games folder [default: the run's]")
 @click.option("--batch", type=POSITIVE, help="prompts or requests at a time (does not change the result)")
+@click.option("--keep-rollouts", is_flag=True, help="of a --model: store every episode with its texts, in OUT/rollouts")
 @click.option("--reuse", is_flag=True, help="take outcomes that are stored instead of playing them again")
 @nproc_option
 def evaluate(directory: Path, model: str | None, nproc: int, **given: Any) -> None:
@@ -90,7 +93,7 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
     config = model_config(model, given["preset"], overrides, endpoint=given["endpoint"] is not None)
     done = evaluate_model(
         config, directory, library=given["library"], endpoint=given["endpoint"], key_variable=given["key_variable"],
-        progress=True,
+        keep_rollouts=given["keep_rollouts"], progress=True,
     )  # fmt: skip
     if report(*({"model": model, **to_json(evaluation)} for evaluation in done.evaluations)) and done.unusable:
         share = 100 * done.unusable / done.replies

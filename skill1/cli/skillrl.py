@@ -77,7 +77,8 @@ def coldstart(config: Any, own: dict[str, Any], demonstrations: Path, out: Path,
     if handed_to_processes(nproc):
         return
     from skill1.config import load_section
-    from skill1.models.coldstart import ColdStartConfig, cold_start
+    from skill1.models.coldstart import cold_start
+    from skill1.models.options import ColdStartConfig
 
     options = load_section(ColdStartConfig, "cold_start", config.preset, own)
     report({"policy": str(out), **cold_start(config, options, demonstrations, out, progress=True)})

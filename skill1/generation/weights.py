@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
+
+from skill1.precision import cast_weights
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def generation_weights(model: PreTrainedModel, dtype: torch.dtype) -> Iterator[N
         with _gathered(model):
             yield
     else:
-        with _cast(model, dtype):
+        with cast_weights(model, dtype):
             yield
 
 
@@ -53,24 +54,3 @@ def _gathered(model: PreTrainedModel) -> Iterator[None]:
 
 def _reshards(unit: FSDPModule) -> bool:
     return any(group.post_forward_mesh_info is not None for group in unit._get_fsdp_state()._fsdp_param_groups)
-
-
-@contextmanager
-def _cast(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    # Copies in the parameters' places. Assigning to `parameter.data` instead would change its dtype for a while, at
-    # which torch forgets the gradient hooks by which DDP exchanges gradients: training would continue without exchange.
-    copies: dict[int, nn.Parameter] = {}  # tied weights stay tied
-    places = []
-    for module in model.modules():
-        for name, master in module._parameters.items():
-            if master is not None and master.is_floating_point() and master.dtype != dtype:
-                if id(master) not in copies:
-                    copies[id(master)] = nn.Parameter(master.detach().to(dtype), requires_grad=False)
-                places.append((module, name, master, copies[id(master)]))
-    try:
-        for module, name, _, copy in places:
-            module._parameters[name] = copy
-        yield
-    finally:
-        for module, name, master, _ in places:
-            module._parameters[name] = master

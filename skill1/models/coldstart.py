@@ -1,115 +1,49 @@
 """Cold start: supervised fine-tuning on demonstrations, before reinforcement learning (SkillRL's third stage).
 
-Single calls are learnt, not dialogues: a prompt with the skill block as the skill loop sends it, and the answer.
-The result is a model folder for `policy.model`, which makes it the KL reference too, as SkillRL has it.
+What is learnt is what the skill loop asks and how it is answered: single calls in the context "window", whole rollouts
+in a conversation. The result is a model folder for `policy.model`, or an adapter for `policy.adapter`, which makes it the
+KL reference too, as SkillRL has it.
 
 Differs from the paper in: its learning rate, epochs and batch size are not published; ours are those of
-`ColdStartConfig`. An adapter (`policy.lora_rank`) is folded into the weights that are written.
+`ColdStartConfig`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from pydantic.dataclasses import dataclass as options_dataclass
-from transformers import PreTrainedTokenizerBase, PrinterCallback
+import numpy as np
+from tqdm.auto import tqdm
 from transformers.trainer import TRAINER_STATE_NAME
-from trl import SFTConfig, SFTTrainer
 
-from skill1.config import STRICT, Config, ConfigError, knob
+from skill1.config import Config, ConfigError, flatten
 from skill1.distributed import join_processes
-from skill1.models import demonstrations
+from skill1.errors import RunError
+from skill1.models.chat_tokens import tokenize
+from skill1.models.chat_trainer import ChatTrainer
+from skill1.models.coldstart_card import write_cold_start_card
+from skill1.models.demonstrations import MANIFEST as DEMONSTRATED
+from skill1.models.demonstrations import Chat, read_demonstrations
+from skill1.models.options import ColdStartConfig
 from skill1.policy import load_model
-from skill1.prompts import make_prompts
-from skill1.sharding import check_sharding, sharding_arguments
+from skill1.sharding import check_sharding
 from skill1.store.atomic import replace_file
-from skill1.store.model_folder import merge_adapter, save_model, whole_folder
-from skill1.store.run_directory import RunError
-from skill1.trl_config import lora_config
+from skill1.store.model_folder import merge_adapter, save_adapter, save_model, whole_folder
 
 MANIFEST = "cold_start.json"
 _TRAINED = "trained"
-_WARMUP = 0.03  # of the steps
-
-
-@options_dataclass(frozen=True, config=STRICT)
-class ColdStartConfig:
-    """Supervised fine-tuning on demonstrations before reinforcement learning (SkillRL publishes no values)."""
-
-    # How often every demonstration is learnt.
-    epochs: float = knob(3.0, "passes over the demonstrations", "ours", gt=0)
-    # Peak learning rate of AdamW, linear to zero.
-    learning_rate: float = knob(1e-5, "per update", "ours", gt=0)
-    # How many calls make an update.
-    rows_per_step: int = knob(32, "calls, of all processes", "ours", gt=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One call to learn, and where it stands."""
-
-    prompt: str
-    completion: str
-    place: str  # "file:number"
-
-
-def read_demonstrations(path: Path) -> list[Line]:
-    """The different calls of a file or folder, in their order.
-
-    Raises:
-        ConfigError: see `demonstrations.read_demonstrations`; or a chat is a conversation.
-    """
-    chats = demonstrations.read_demonstrations(path)
-    if long := [chat.place for chat in chats if len(chat.calls) > 1]:
-        raise ConfigError(f"{long[0]}: a conversation; demonstrate with rollout.context=window")
-    return [Line(call.prompt, call.completion, chat.place) for chat in chats for call in chat.calls]
-
-
-def tokenize(lines: list[Line], config: Config, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """-> dataset of input_ids (T,) and labels (T,), which are -100 before the answer's first token.
-
-    Raises:
-        ConfigError: a prompt, or an answer with its end, is longer than the limits of `rollout`, or holds a word that
-            the tokenizer does not know.
-    """
-    prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
-    limits = {
-        "prompt": ("rollout.max_prompt_tokens", config.rollout.max_prompt_tokens),
-        "completion": ("rollout.max_act_tokens", config.rollout.max_act_tokens),
-    }
-
-    def encoded() -> Iterator[dict[str, Any]]:
-        for line in lines:
-            ids = {
-                "prompt": prompts.encode(tokenizer, line.prompt),
-                "completion": tokenizer.encode(line.completion, add_special_tokens=False) + [tokenizer.eos_token_id],
-            }
-            for name in ids:
-                if len(ids[name]) > limits[name][1]:
-                    field, limit = limits[name]
-                    raise ConfigError(f"{line.place}: the {name} has {len(ids[name])} tokens, {field} is {limit}")
-                if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids[name]:
-                    raise ConfigError(f"{line.place}: the {name} has a word that the tokenizer does not know")
-            yield {
-                "input_ids": ids["prompt"] + ids["completion"],
-                "labels": [-100] * len(ids["prompt"]) + ids["completion"],
-                "length": len(ids["prompt"]) + len(ids["completion"]),
-            }
-
-    return Dataset.from_list(list(encoded()))
+_WORDING = ("environment.name", "policy.prompts", "rollout.context")
 
 
 def cold_start(
-    config: Config, options: ColdStartConfig, source: Path, out: Path, *, progress: bool = False
+    config: Config, options: ColdStartConfig, demonstrations: Path, out: Path, *, progress: bool = False
 ) -> dict[str, Any]:
     """Fine-tune `policy.model` and write it to the new folder `out`; the same command resumes after an interruption.
 
@@ -120,49 +54,113 @@ def cold_start(
 
     Raises:
         RunError: `out` exists, or the checkpoints are of another fine-tuning.
-        ConfigError: see `read_demonstrations`, `tokenize`, `load_model` and `check_sharding`.
+        ConfigError: there is no adapter to save, or one too many; or see `read_demonstrations`, `split_by_game`, `tokenize`, `load_model` and `check_sharding`.
     """
     if out.exists():
         raise RunError(f"{out} exists: choose another folder, or remove it")
+    if options.save == "adapter" and not config.policy.lora_rank:
+        raise ConfigError("cold_start.save=adapter with policy.lora_rank=0 has no adapter: set a rank, or save=merged")
+    if options.save == "adapter" and config.policy.adapter:
+        raise ConfigError(
+            f"cold_start.save=adapter on top of policy.adapter={config.policy.adapter}: a policy has one adapter; set "
+            "cold_start.save=merged"
+        )
     state = join_processes(config.train.timeout)
     check_sharding(config, state.num_processes)
-    lines = read_demonstrations(source)
+    chats = read_demonstrations(demonstrations)
+    _check_origin(demonstrations, config)
+    learnt, held_out = split_by_game(chats, options.held_out, config.train.seed)
     model, tokenizer = load_model(config.policy)
-    data = tokenize(lines, config, tokenizer)
-    about = {
+    tokens, too_long = tokenize(learnt, config, tokenizer)
+    scored, scored_too_long = tokenize(held_out, config, tokenizer) if held_out else ([], [])
+    left_out = too_long + scored_too_long
+    about: dict[str, Any] = {
         "model": config.policy.model,
+        "adapter": config.policy.adapter,
         "preset": config.preset,
+        "variant": config.variant,
+        "context": config.rollout.context,
         "lora_rank": config.policy.lora_rank,
         "seed": config.train.seed,
         "cold_start": asdict(options),
-        "lines": len(data),
-        "sha256": hashlib.sha256("".join(f"{x.prompt}\0{x.completion}\n" for x in lines).encode()).hexdigest(),
+        "chats": len(tokens),
+        "answers": sum(len(chat.answers) for chat in tokens),
+        "tokens": sum(len(chat.ids) for chat in tokens),
+        "answer_tokens": sum(len(chat.learnt) for chat in tokens),
+        "held_out": {"games": len({chat.game for chat in scored}), "chats": len(scored)},
+        "left_out": len(left_out),
+        "sha256": _fingerprint(chats),
     }
     place = out.with_name(f"{out.name}.checkpoints")
     if state.is_main_process:
         _begin(place, about)
+        if left_out and progress:
+            limit = config.rollout.max_prompt_tokens
+            tqdm.write(
+                f"{len(left_out)} of {len(chats)} conversations are longer than rollout.max_prompt_tokens={limit} and left "
+                f"out, the first one {left_out[0].place}",
+                file=sys.stderr,
+            )
     state.wait_for_everyone()
-    trainer = SFTTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=data,
-        peft_config=lora_config(config),
-        args=_arguments(config, options, place, max(data["length"]), state.num_processes, progress),
-    )
-    trainer.remove_callback(PrinterCallback)  # the loss of every epoch is in the result
+    shown = progress and state.is_main_process
+    trainer = ChatTrainer(config, options, model, tokenizer, place, tokens, scored, shown)
     trainer.train(resume_from_checkpoint=_last_checkpoint(place))
-    about["losses"] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]  # mean of each epoch
+    about |= {"losses": trainer.losses, "held_out": about["held_out"] | {"scores": trainer.scores}}
     trained = place / _TRAINED
     trainer.save_model(str(trained))  # whole weights, or the adapter, gathered where they are sharded
     if state.is_main_process:
         policy = config.policy
         with whole_folder(out) as folder:
             whole = load_model(policy, None if policy.lora_rank else str(trained))[0]
-            save_model(merge_adapter(whole, trained) if policy.lora_rank else whole, tokenizer, folder)
+            base_sha256 = None
+            if options.save == "adapter":
+                base_sha256 = save_adapter(trained, whole, policy.model, folder)
+            else:
+                save_model(merge_adapter(whole, trained) if policy.lora_rank else whole, tokenizer, folder)
             (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n")
+            write_cold_start_card(folder, config, about, demonstrations, out, base_sha256)
         shutil.rmtree(place)
     state.wait_for_everyone()
     return about
+
+
+def split_by_game(chats: Sequence[Chat], share: float, seed: int) -> tuple[list[Chat], list[Chat]]:
+    """Set apart all chats of a share of the games, drawn by `seed`: (the others, these).
+
+    Raises:
+        ConfigError: a chat does not say which game it is of, or no game would be left on one side.
+    """
+    if not share:
+        return list(chats), []
+    if nameless := [chat for chat in chats if not chat.game]:
+        raise ConfigError(
+            f'cold_start.held_out={share:g} holds out games, and {nameless[0].place} names none: add "game", or set it to 0'
+        )
+    games = sorted({chat.game for chat in chats})
+    count = round(share * len(games))
+    if not 0 < count < len(games):
+        raise ConfigError(
+            f"cold_start.held_out={share:g} of {len(games)} games is {count} games: set it to 0, or between"
+        )
+    chosen = {games[i] for i in np.random.default_rng(seed).permutation(len(games))[:count]}
+    return [chat for chat in chats if chat.game not in chosen], [chat for chat in chats if chat.game in chosen]
+
+
+def _check_origin(demonstrations: Path, config: Config) -> None:
+    """Refuse a folder of demonstrations that are worded otherwise than the policy will be asked."""
+    file = demonstrations / DEMONSTRATED
+    made = json.loads(file.read_text()).get("config", {}) if file.exists() else {}
+    for name, value in flatten(config).items():
+        if name in _WORDING and made.get(name, value) != value:
+            raise ConfigError(
+                f"{demonstrations} was demonstrated with {name}={made[name]}, not {value}: set it, or demonstrate again"
+            )
+
+
+def _fingerprint(chats: Sequence[Chat]) -> str:
+    """SHA-256 of the demonstrations."""
+    lines = [json.dumps([chat.game, [asdict(call) for call in chat.calls]], sort_keys=True) for chat in chats]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _begin(place: Path, about: dict[str, Any]) -> None:
@@ -181,40 +179,3 @@ def _last_checkpoint(place: Path) -> str | None:
     """The last one that is whole: its state is written last."""
     whole = [folder for folder in place.glob("checkpoint-*") if (folder / TRAINER_STATE_NAME).exists()]
     return str(max(whole, key=lambda folder: int(folder.name.partition("-")[2]))) if whole else None
-
-
-def _arguments(
-    config: Config, options: ColdStartConfig, folder: Path, longest: int, processes: int, progress: bool
-) -> SFTConfig:
-    """Rows go through the model as many at a time as `train.tokens_per_micro_batch` holds of the longest."""
-    rows = options.rows_per_step
-    fit = max(1, config.train.tokens_per_micro_batch // longest)
-    accumulated = max(1, math.ceil(rows / (processes * fit)))
-    return SFTConfig(
-        output_dir=str(folder),
-        seed=config.train.seed,
-        num_train_epochs=options.epochs,
-        per_device_train_batch_size=math.ceil(rows / (processes * accumulated)),
-        gradient_accumulation_steps=accumulated,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=_WARMUP,
-        weight_decay=config.train.weight_decay,
-        adam_beta2=config.train.adam_beta2,
-        max_grad_norm=config.train.max_grad_norm,
-        train_sampling_strategy="group_by_length",
-        length_column_name="length",
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        bf16=config.policy.dtype == "bfloat16",
-        activation_checkpointing=config.policy.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=False,
-        ddp_find_unused_parameters=False,
-        logging_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        report_to=config.train.report_to,
-        disable_tqdm=not progress,
-        **sharding_arguments(config),
-    )

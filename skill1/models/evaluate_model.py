@@ -9,24 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from skill1.config import Config, ConfigError, load_config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
+from skill1.errors import RunError
 from skill1.evaluate import Evaluation, summarise
 from skill1.generation.endpoint import CONCURRENT, ChatClient, EndpointPolicy
 from skill1.models.export import LIBRARY, Training, read_training
 from skill1.play import Job, jobs, load_policy, outcomes, play_together
 from skill1.policy import Policy
 from skill1.prompts import make_prompts
+from skill1.records import Stage
 from skill1.rollout import Stages
 from skill1.store.evaluation_folder import EvaluationFolder
+from skill1.store.rollout_log import read_rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ def model_config(
     if endpoint:
         given = {"policy.generate_batch": CONCURRENT} | given  # episodes, so requests, at a time
     if preset is None and training is not None:
-        return override(training.config, given)
+        whole = replace(training.config, policy=replace(training.config.policy, adapter=None))  # it was folded in
+        return override(whole, given)
     return load_config(preset or "paper", "full", given)
 
 
@@ -64,6 +69,7 @@ def evaluate_model(
     library: str | None = None,
     endpoint: str | None = None,
     key_variable: str | None = None,
+    keep_rollouts: bool = False,
     progress: bool = True,
 ) -> ModelEvaluation:
     """Evaluate the model `config.policy.model` and store the outcomes in `out`; outcomes already there are kept.
@@ -73,8 +79,10 @@ def evaluate_model(
             model, if there is one.
         endpoint: base address of an OpenAI-compatible server to ask instead of loading the model.
         key_variable: environment variable with the server's key, None = no key.
+        keep_rollouts: store the episodes too, with every answer as it was written.
 
     Raises:
+        RunError: the rollouts of outcomes that are there were not kept.
         ConfigError, DataError, LibraryError, BankError, RunError: what was asked for does not exist or fit.
         EndpointError: see `ChatClient`; the passes that were finished are stored.
     """
@@ -98,8 +106,11 @@ def evaluate_model(
     folder = EvaluationFolder.begin(out, config, about)
     for split in todo:
         folder.check_data(split, environment.data_hash(split))
+        if keep_rollouts:
+            _check_kept(folder, split)
     policy = _policy(config, training, endpoint, key_variable)
     stages = Stages() if method is None else method.frozen()
+    extra = None if method is None else method.Extra
     evaluations = []
     with policy if isinstance(policy, Policy) else nullcontext():  # an endpoint holds nothing between calls
         for split, wanted in todo.items():
@@ -112,10 +123,16 @@ def evaluate_model(
                     fresh = fresh.assign(variant=model, seed=pd.NA)
                 frame = pd.concat([part.astype({"seed": "Int64"}) for part in (frame, fresh)], ignore_index=True)
                 if state.is_main_process:
+                    if keep_rollouts:
+                        folder.write_rollouts(split, batch[0].number, rollouts, extra)
                     folder.write(frame, _replies(policy))
             asked = frame[frame["pass"] < config.evaluation.passes].sort_values(["pass", "game"], ignore_index=True)
             step = int(asked["step"].iloc[0])
-            evaluations.append(Evaluation(split, step, folder.library, asked, summarise(asked)))
+            summary = summarise(asked)
+            if keep_rollouts:
+                state.wait_for_everyone()  # the first process has written them
+                summary["ill_formed_by_stage"] = _ill_formed(folder, asked, split, extra)
+            evaluations.append(Evaluation(split, step, folder.library, asked, summary))
             if state.is_main_process:
                 folder.write_summary({split: evaluations[-1].summary})
     return ModelEvaluation(evaluations, **_replies(policy))
@@ -153,6 +170,25 @@ def _missing(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:
     there = set(zip(frame["game"], frame["pass"], strict=True))
     missing = [job for job in todo if (job.task.game, job.number) not in there]
     return [[job for job in missing if job.number == number] for number in sorted({job.number for job in missing})]
+
+
+def _check_kept(folder: EvaluationFolder, split: str) -> None:
+    stored = folder.outcomes()
+    for number in sorted(stored.loc[stored["split"] == split, "pass"].unique()):
+        if not folder.rollouts_file(split, number).exists():
+            raise RunError(
+                f"{folder.path} has outcomes of {split}, pass {number}, whose rollouts were not kept: choose another folder"
+            )
+
+
+def _ill_formed(folder: EvaluationFolder, frame: pd.DataFrame, split: str, extra: type | None) -> dict[Stage, float]:
+    """The share of ill-formed answers of each stage."""
+    files = [folder.rollouts_file(split, number) for number in sorted(frame["pass"].unique())]
+    turns = [turn for file in files for rollout in read_rollouts(file, extra) for turn in rollout.turns]
+    return {
+        stage: float(np.mean([not turn.well_formed for turn in turns if turn.stage == stage]))
+        for stage in dict.fromkeys(turn.stage for turn in turns)
+    }
 
 
 def _replies(policy: Policy | EndpointPolicy) -> dict[str, int]:

@@ -42,7 +42,8 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
         merge: fold a LoRA run's adapter into its base model.
 
     Raises:
-        RunError: no such run or checkpoint, `out` exists or cannot be written, nothing to merge.
+        RunError: no such run or checkpoint, `out` exists or cannot be written, nothing to merge, or an
+            adapter that is of no use alone.
         ConfigError, LibraryError, BankError: the checkpoint's model or skills do not load.
     """
     run = RunDirectory.open(path)
@@ -55,6 +56,11 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
     if merge and not config.policy.lora_rank:
         raise RunError(
             f"{path} was trained in full (policy.lora_rank=0): there is no adapter to merge, leave --merge out"
+        )
+    if config.policy.adapter and config.policy.lora_rank and not merge:
+        raise RunError(
+            f"{path} trained an adapter on top of another (policy.adapter={config.policy.adapter}): give --merge to write "
+            "whole weights"
         )
     if out.exists():
         raise RunError(f"{out} exists: choose another folder, or remove it")

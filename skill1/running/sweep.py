@@ -12,6 +12,7 @@ last checkpoint. No run outlives the sweep (skill1.running.launch). A run that f
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from skill1.analysis.study import SWEEP, home
-from skill1.config import ConfigError, field_names, flatten, load_config
+from skill1.config import ConfigError, PolicyConfig, field_names, flatten, load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import variants
@@ -33,7 +34,7 @@ from skill1.running.collect import PHASES, collect, finished, read_asked, read_s
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
 from skill1.store.atomic import replace_file
-from skill1.store.resources import find_model, resource
+from skill1.store.resources import find_adapter, find_model, resource
 from skill1.store.run_directory import RunError, lock_folder
 
 _OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields that the sweep sets
@@ -173,17 +174,19 @@ def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
         "splits": splits,
         "data": portable(data) if data else "",
         "data_hash": hashes,  # None: a world that is still to be generated
-        "policy_hash": _folder_hash(Path(find_model(config.policy.model))),
+        "policy_hash": _policy_hash(config.policy),
     }
     return json.loads(json.dumps(asked))  # as it is read back: lists for tuples
 
 
-def _folder_hash(folder: Path) -> str | None:
-    """Of a policy: its weights, configuration and tokenizer; None of a hub id."""
-    if not folder.is_dir():
+def _policy_hash(policy: PolicyConfig) -> str | None:
+    """Of its folders: weights, configuration and tokenizer; None of a hub id."""
+    folders = [Path(find_model(policy.model)), *([find_adapter(policy.adapter)] if policy.adapter else [])]
+    files = [sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".json")) for folder in folders]
+    if not any(files):
         return None
     digest = hashlib.sha256()
-    for file in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json")):
+    for file in itertools.chain(*files):
         digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 

@@ -3,7 +3,8 @@
     evaluation.json          model, endpoint, library, training; data hash per split; per session versions and machine
     config.json              how it was evaluated
     evaluations/*.parquet    one row per game and pass, as in a run (skill1.store.run_directory)
-    summary.json             per split: success with intervals
+    rollouts/*.parquet       on demand: the episodes, a file per split and pass (skill1.store.rollout_log)
+    summary.json             per split: success with intervals, and what went wrong with the answers
 
 The same evaluation can be continued: after an interruption, with more passes or with another split.
 """
@@ -11,7 +12,7 @@ The same evaluation can be continued: after an interruption, with more passes or
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import pandas as pd
 
 from skill1.config import Config, diff, read_config, save_config
 from skill1.errors import RunError
+from skill1.records import Rollout
 from skill1.store.atomic import replace_file
 from skill1.store.outcomes import read_outcomes, write_outcomes
+from skill1.store.rollout_log import write_rollouts
 from skill1.store.session import describe_session
 
 # fields that may differ where an evaluation is continued (the data has a hash of its own)
@@ -86,6 +89,16 @@ class EvaluationFolder:
     def outcomes(self) -> pd.DataFrame:
         """Read all stored outcomes (columns of EVALUATION_SCHEMA); the seed is missing for a model not of ours."""
         return read_outcomes(self.path / "evaluations", f"evaluation_{self.library}")
+
+    def rollouts_file(self, split: str, number: int) -> Path:
+        """Name the file of the episodes of a pass."""
+        return self.path / "rollouts" / f"{split}_pass{number}.parquet"
+
+    def write_rollouts(self, split: str, number: int, rollouts: Sequence[Rollout], extra: type | None) -> None:
+        """Store the episodes of a pass; `extra`: see `rollout_log.write_rollouts`."""
+        file = self.rollouts_file(split, number)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_rollouts(file, rollouts, extra)
 
     def write(self, frame: pd.DataFrame, session: Mapping[str, Any]) -> None:
         """Store the outcomes of one split, in place of those there, and what is to be said of this session."""

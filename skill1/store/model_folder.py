@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -9,11 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from peft import PeftModel
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
+from skill1.registry import ConfigError
 from skill1.store.run_directory import RunError
+
+BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
 
 
 @contextmanager
@@ -39,6 +46,73 @@ def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     dtype = base.dtype
     # float32 first: a sum of base and adapter in bfloat16 would lose most of a small adapter
     return PeftModel.from_pretrained(base.float(), adapter).merge_and_unload().to(dtype)
+
+
+def save_adapter(adapter: Path, base: PreTrainedModel, name: str, folder: Path) -> str:
+    """Write the adapter of a folder in bfloat16, with the base that it belongs to.
+
+    Args:
+        base: the model that it was trained on.
+        name: what `policy.model` calls it.
+
+    Returns:
+        The base's `weights_sha256`.
+    """
+    weights = load_file(adapter / SAFETENSORS_WEIGHTS_NAME)
+    save_file({key: weight.to(torch.bfloat16) for key, weight in weights.items()}, folder / SAFETENSORS_WEIGHTS_NAME)
+    settings = json.loads((adapter / CONFIG_NAME).read_text()) | {"base_model_name_or_path": name}
+    (folder / CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+    sha256 = weights_sha256(base)
+    (folder / BASE).write_text(json.dumps({"model": name, "sha256": sha256}, indent=2) + "\n")
+    return sha256
+
+
+def with_adapter(base: PreTrainedModel, name: str, adapter: Path) -> PreTrainedModel:
+    """Fold an adapter that `save_adapter` wrote into its base.
+
+    Args:
+        name: what `policy.model` calls the base.
+
+    Raises:
+        ConfigError: the folder holds none, or one for another base.
+    """
+    try:
+        there = json.loads((adapter / BASE).read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"policy.adapter: {adapter} does not say which base it belongs to ({BASE} is missing): name a folder that `skill1 "
+            "coldstart --set cold_start.save=adapter` wrote"
+        ) from None
+    if (found := weights_sha256(base)) != there["sha256"]:
+        raise ConfigError(
+            f"policy.adapter: {adapter} is an adapter for another base: {there['model']} ({there['sha256'][:12]}), but "
+            f"policy.model={name} has the weights {found[:12]}"
+        )
+    return merge_adapter(base, adapter)
+
+
+def is_adapter(folder: Path) -> bool:
+    """Tell whether a folder holds an adapter instead of whole weights."""
+    return (folder / CONFIG_NAME).is_file()
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise ConfigError for an adapter that `save_adapter` wrote: it is no model by itself."""
+    if (folder / BASE).is_file():
+        base = json.loads((folder / BASE).read_text())["model"]
+        raise ConfigError(
+            f"policy.model: {folder} holds an adapter: set policy.adapter to it, and policy.model to its base ({base})"
+        )
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """SHA-256 of a model's weights in bfloat16, however they are stored and in whatever precision they were loaded."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        plain = weight.detach().to("cpu", torch.bfloat16).contiguous().flatten()
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode())
+        digest.update(plain.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skill1.config import Config, flatten, override
-from skill1.store.resources import find_model, is_shipped
+from skill1.store.resources import find_adapter, find_model, is_shipped
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -34,13 +34,17 @@ def absolute_places(config: Config) -> Config:
     return override(config, {name: _absolute(value) for name, value in values.items()})
 
 
-def weights_hash(model: str) -> str | None:
-    """Hash a model folder's weights (SHA-256); None for a hub id. Raises ConfigError: see `resources.find_model`."""
-    folder = Path(find_model(model))
-    if not folder.is_dir():
+def weights_hash(model: str, adapter: str | None = None) -> str | None:
+    """Hash the weights in the folders of a model and its adapter (SHA-256); None for a hub id alone.
+
+    Raises:
+        ConfigError: see `resources.find_model` and `resources.find_adapter`.
+    """
+    folders = [Path(find_model(model)), *([find_adapter(adapter)] if adapter else [])]
+    if not any(folder.is_dir() for folder in folders):
         return None
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+    for path in (path for folder in folders for path in sorted(p for kind in _WEIGHTS for p in folder.glob(kind))):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

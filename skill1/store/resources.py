@@ -58,9 +58,25 @@ def find_model(name: str) -> str:
     return name
 
 
+def find_adapter(name: str) -> Path:
+    """Return the folder of an adapter, looked for as a model's is.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    for folder in (Path(name).expanduser(), _shipped(name) if name.startswith("data/") else None):
+        if folder is not None and folder.is_dir():
+            return folder
+    raise ConfigError(
+        f"policy.adapter: there is no folder {name!r}; make one with `skill1 coldstart --set cold_start.save=adapter`"
+    )
+
+
 def is_shipped(name: str) -> bool:
     """Return whether `name` is a policy's that the package ships, which `find_model` finds from any folder."""
-    return name.startswith("data/") and (_shipped(name) / "config.json").is_file()
+    return name.startswith("data/") and any(
+        (_shipped(name) / file).is_file() for file in ("config.json", "adapter_config.json")
+    )
 
 
 def is_path(model: str) -> bool:
