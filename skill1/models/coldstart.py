@@ -47,7 +47,7 @@ def cold_start(
 ) -> dict[str, Any]:
     """Fine-tune `policy.model` and write it to the new folder `out`; the same command resumes after an interruption.
 
-    Checkpoints lie beside it in `<out>.checkpoints`, one an epoch, until it is written.
+    Checkpoints lie beside it in `<out>.checkpoints` until it is written.
 
     Returns:
         What `cold_start.json` in the folder says.

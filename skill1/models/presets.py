@@ -39,5 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "evaluation.passes": 2,
         "cold_start.learning_rate": 5e-4,
         "cold_start.epochs": 1.0,
+        "cold_start.chats_per_step": 8,
+        "cold_start.held_out": 0.03,
     },
 }
