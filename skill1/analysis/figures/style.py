@@ -157,7 +157,7 @@ def category_rows(axes: Axes, games: Mapping[str, int]) -> None:
 
 def shifts(count: int) -> np.ndarray:
     """Compute (count,) offsets that put `count` dots side by side within a row of height 1."""
-    return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / count)
+    return (np.arange(count) - (count - 1) / 2) * min(0.22, 0.8 / max(count, 1))
 
 
 def percent_axis(axis: Axis) -> None:
