@@ -105,11 +105,14 @@ def unpack(bundle: Path, out: Path) -> None:
 @main.command()
 @click.option("--minutes", type=float, required=True, help="for all of it, from here on")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--model", type=click.Path(path_type=Path, exists=True), required=True, help="a cold-started policy")
+@click.option("--model", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option(
+    "--adapter", default="data/mini-adapter", show_default=True, help="on the model; none: it is cold-started"
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--passes", default=1, show_default=True)
 @click.option("--set", "given", multiple=True, metavar="FIELD=VALUE", help="over the preset and what a GPU takes")
-def run(minutes: float, data: Path, model: Path, out: Path, passes: int, given: tuple[str, ...]) -> None:
+def run(minutes: float, data: Path, model: Path, adapter: str, out: Path, passes: int, given: tuple[str, ...]) -> None:
     """Evaluate, train, evaluate, within the minutes."""
     started = time.perf_counter()
     import torch
@@ -122,6 +125,7 @@ def run(minutes: float, data: Path, model: Path, out: Path, passes: int, given: 
     overrides = {
         **GPU,
         "policy.model": str(model),
+        "policy.adapter": None if adapter == "none" else adapter,
         "environment.data": str(data),
         **dict(x.split("=", 1) for x in given),
     }
@@ -179,9 +183,8 @@ def hashes(config: Any) -> tuple[str, str]:
     from skill1.envs.make import make_environment
     from skill1.store.places import weights_hash
 
-    return make_environment(config.environment).data_hash(config.environment.train_split), weights_hash(
-        config.policy.model
-    )
+    data = make_environment(config.environment).data_hash(config.environment.train_split)
+    return data, weights_hash(config.policy.model, config.policy.adapter)
 
 
 if __name__ == "__main__":

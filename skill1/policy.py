@@ -27,7 +27,7 @@ from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError, one_line
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Chat, Completion, Seed
+from skill1.generation.sampling import Chat, Completion, Prompt, Seed
 from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
 from skill1.store.model_folder import is_adapter, refuse_adapter, with_adapter
@@ -99,38 +99,31 @@ class Policy:
             PromptTooLong: a prompt has more than `rollout.max_prompt_tokens` tokens, or a conversation more than the
                 model's context.
         """
-        if chats is None:
-            prompts = [self.prompts.encode(self.tokenizer, text) for text in texts]
-            said: list[list[int]] = [[] for _ in texts]
-            names = None
-        else:
-            said = [chat.ids for chat in chats]
-            prompts = [
-                encode_call(self.prompts, self.tokenizer, before, text)
-                for before, text in zip(said, texts, strict=True)
-            ]
-            names = [chat.name for chat in chats]
-        whole = [before + prompt for before, prompt in zip(said, prompts, strict=True)]
-        longest = max(map(len, whole), default=0)
+        known = [(list[int](), None)] * len(texts) if chats is None else [(chat.ids, chat.name) for chat in chats]
+        new = [
+            encode_call(self.prompts, self.tokenizer, said, text) for (said, _), text in zip(known, texts, strict=True)
+        ]
+        prompts = [Prompt(said + ids, seed, chat) for (said, chat), ids, seed in zip(known, new, seeds, strict=True)]
+        longest = max((len(prompt.ids) for prompt in prompts), default=0)
         if chats is None and longest > self._max_prompt:
             raise PromptTooLong(
                 f"a prompt has {longest} tokens, more than rollout.max_prompt_tokens={self._max_prompt}: raise the limit"
             )
         if longest + max_new_tokens > self._context:
             raise PromptTooLong(
-                f"a conversation of {longest} tokens and its answer are more than the {self._context} that the model reads: "
+                f"{longest} tokens and an answer of {max_new_tokens} are more than the {self._context} that the model reads: "
                 f"lower rollout.max_prompt_tokens (it is {self._max_prompt})"
             )
         try:
-            written = self._writer.write(whole, seeds, temperature, max_new_tokens, names)
+            written = self._writer.write(prompts, temperature, max_new_tokens)
         finally:
             if not self._open:
                 self._writer.close()
         tokens = [ids.tolist() for ids, _ in written]
         answers = self.tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         return [
-            Completion(np.asarray(prompt, np.int32), ids, logprobs, text)
-            for prompt, (ids, logprobs), text in zip(prompts, written, answers, strict=True)
+            Completion(np.asarray(read, np.int32), ids, logprobs, text)
+            for read, (ids, logprobs), text in zip(new, written, answers, strict=True)
         ]
 
 

@@ -28,13 +28,14 @@ from skill1.config import Config, method_of
 from skill1.distributed import join_processes, leave_processes, on_sigterm
 from skill1.divergence import Diverged
 from skill1.envs.make import make_environment
+from skill1.errors import RunError
 from skill1.methods.base import Method, Source
 from skill1.play import check_policy, jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
 from skill1.rollout import Ask, RolloutLoop
 from skill1.store.places import weights_hash
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 from skill1.trainer import RowTrainer, build_trainer
 
 

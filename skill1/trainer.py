@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,9 @@ class RowTrainer(GRPOTrainer):
     returned: `kl` (only if train.kl > 0), `entropy` and `clip_ratio/region_mean`, means over the trained tokens;
     `grad_norm`, mean over the updates, before clipping; `rows/total`, `rows/trained`, `rows/updates`,
     `rows/padding_waste` (share of the tokens), `tokens/trained` (completion tokens), `time/collect` and `time/update`
-    (seconds), `tokens/passed` and `time/update_tokens_per_second` (prompt and completion tokens of all ranks, without padding) and, on
-    GPUs whose peak rate is known, `time/update_mfu`: 4 operations per token and parameter, 2 more per trained one.
+    (seconds), `tokens/passed` and `time/update_tokens_per_second` (prompt and completion tokens of all ranks, without
+    padding) and, on GPUs whose peak rate is known, `time/update_mfu`: 4 operations per token and parameter, 2 more per
+    trained one.
     """
 
     model: PreTrainedModel  # transformers allows None before it is set, as for the optimizer
@@ -205,32 +207,28 @@ class RowTrainer(GRPOTrainer):
         # Old and reference log-probs of all updates come before the first one. The first needs no old ones: its
         # ratio is 1 by definition, and TRL takes the new log-probs, detached, where the key is missing. Rows that vLLM
         # wrote bring theirs.
+        mine = [
+            [[sequences[i] for i in micro.ranks[self.accelerator.process_index]] for micro in update.micro_batches]
+            for update in updates
+        ]
         batches = [
             [
                 self._batch(
-                    rows,
-                    [[*sequences[i]] for i in micro.ranks[self.accelerator.process_index]],
-                    advantages,
-                    max(shape.rows[[*rank]].sum() for rank in micro.ranks),
-                    update,
-                    old=number > 0,
+                    rows, own, advantages, max(shape.rows[[*rank]].sum() for rank in micro.ranks), update, number
                 )
-                for micro in update.micro_batches
+                for own, micro in zip(mine[number], update.micro_batches, strict=True)
             ]
             for number, update in enumerate(updates)
         ]
         loss = torch.zeros((), device=self.accelerator.device)
         self._attempt = None
-        for number, (update, batch) in enumerate(zip(updates, batches, strict=True)):
+        for number, batch in enumerate(batches):
             if number:
                 self._finish_update(model)
             update_loss = self._accumulate(model, batch)
             loss += update_loss / len(batches)
-            mine = [
-                [row for i in micro.ranks[self.accelerator.process_index] for row in sequences[i]]
-                for micro in update.micro_batches
-            ]
-            self._attempt = Attempt(number, len(updates), rows, mine, batch, update_loss)
+            flat = [[*chain(*own)] for own in mine[number]]
+            self._attempt = Attempt(number, len(updates), rows, flat, batch, update_loss)
 
         micro_batches = [micro for update in updates for micro in update.micro_batches]
         passed = [i for micro in micro_batches for rank in micro.ranks for i in rank]
@@ -286,21 +284,21 @@ class RowTrainer(GRPOTrainer):
     def _batch(
         self,
         rows: Sequence[Row],
-        mine: Sequence[Sequence[int]],
+        mine: Sequence[range],
         advantages: np.ndarray,
         size: int,
         update: Update,
-        old: bool,
+        number: int,
     ) -> Batch:
         """This rank's share of a micro-batch, as `_compute_loss` wants it: TRL sees one row per policy call.
 
         Args:
-            mine: this rank's sequences, as indices of their rows.
+            mine: this rank's sequences.
             size: rows of the rank that has the most: TRL's metrics need as many on every rank, and the missing ones have
                 masked completions.
-            old: whether the log-probs before the step's first update are needed.
+            number: of the update within the step, from 0: from the second on the log-probs before the first are needed.
         """
-        flat = [i for sequence in mine for i in sequence]
+        flat = [*chain(*mine)]
         missing = size - len(flat)
         pad_id = self._tokenizer.pad_token_id
         # Two columns: TRL takes a single one for a value per sequence, and would count the missing rows in its means.
@@ -330,7 +328,7 @@ class RowTrainer(GRPOTrainer):
             logprobs = [torch.as_tensor(rows[i].logprobs) for i in flat] + [torch.zeros(2)] * missing
             batch["old_per_token_logps"] = pad(logprobs, 0, "right")
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-        if old and not sampled:
+        if number and not sampled:
             batch["old_per_token_logps"] = self._score(batch)
         if self.beta and self.ref_model is not None:
             batch["ref_per_token_logps"] = self._score(batch, self.ref_model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -11,9 +10,6 @@ from trl import GRPOConfig
 
 from skill1.config import Config
 from skill1.sharding import sharding_arguments
-
-# TRL 1.16 asks transformers for it by its old name, once a step
-warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 def trl_config(config: Config, output_dir: Path) -> GRPOConfig:

@@ -14,8 +14,8 @@ from scipy.stats import ttest_ind
 
 from skill1.analysis import ablations, arms, dynamics, per_category
 from skill1.analysis.study import Study
+from skill1.errors import RunError
 from skill1.stats import bootstrap_mean, difference_over_seeds, paired_difference, welch, wilson
-from skill1.store.run_directory import RunError
 
 SEEN = ("valid_seen",)
 THREE = [0, 1, 2]

@@ -10,10 +10,11 @@ from library_runs import config, rollout, write_run
 
 from skill1.analysis.figures import library as figures
 from skill1.analysis.library import bank as bank_study
+from skill1.errors import RunError
 from skill1.methods.skillrl.bank import Mistake, Principle, SkillBank
 from skill1.methods.skillrl.events import BankEvent, BankJournal
 from skill1.methods.skillrl.method import INITIAL_BANK, JOURNAL
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 FIRST = SkillBank(
     general=(Principle("gen_001", "Anywhere", "mug in cabinet"),),

@@ -15,9 +15,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from skill1.config import ConfigError
+from skill1.errors import RunError
 from skill1.running.batch import convert, find_notebook, run_notebook
 from skill1.running.launch import LaunchError, launch_torchrun
-from skill1.store.run_directory import RunError
 
 PARAMETERS = "rate = 1e-3\nword = 'a'\nsteps = [1, 2]\nflag = True\nmaybe = None\ncount: int = 3"
 

@@ -12,8 +12,9 @@ from skill1.analysis import comparison
 from skill1.config import load_config
 from skill1.envs.alfworld.spec import ALFWORLD
 from skill1.envs.webshop.spec import WEBSHOP
+from skill1.errors import RunError
 from skill1.stats import wilson
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 
 def outcomes(won: str, *, step: int, library: str, split: str = "valid_seen") -> pd.DataFrame:

@@ -12,6 +12,7 @@ from tiny import tiny_model
 
 from skill1.credit import calls_of, make_rows
 from skill1.generation.padded import PaddedWriter
+from skill1.generation.sampling import Prompt
 
 END = 2
 
@@ -44,12 +45,9 @@ def talk(
     for number in range(4):
         new = [rng.integers(4, 64, rng.integers(1, 12)).tolist() for _ in said]
         live = [0, 2, 4] if number == 2 else range(5)
-        prompts = [said[i] + new[i] for i in live]
-        chats = [(7, i) for i in live] if kept else None
-        for i, prompt, (ids, found) in zip(
-            live, prompts, writer.write(prompts, [(1, number, i) for i in live], 1.0, 6, chats), strict=True
-        ):
-            said[i] = [*prompt, *ids.tolist()]
+        prompts = [Prompt(said[i] + new[i], (1, number, i), (7, i) if kept else None) for i in live]
+        for i, prompt, (ids, found) in zip(live, prompts, writer.write(prompts, 1.0, 6), strict=True):
+            said[i] = [*prompt.ids, *ids.tolist()]
             logprobs.append(found)
     return said, logprobs, counted.passed
 

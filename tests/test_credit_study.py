@@ -21,9 +21,10 @@ from skill1.analysis import credit_study
 from skill1.analysis.credit_study import Arm, Batch
 from skill1.analysis.figures import style as plots
 from skill1.config import ConfigError, diff, load_config, override
+from skill1.errors import RunError
 from skill1.records import STAGES, Row
 from skill1.running.batch import run_notebook
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "08_credit.ipynb"
 ROOT_HALF = math.sqrt(0.5)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from nano_runs import settings
+from tiny import CHATML, byte_tokenizer, tiny_model
 
+from skill1.nano.world import world_folder
 from skill1.running.demo import demo
 
 
@@ -50,3 +52,25 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
     said.clear()
     again = json.loads(demo(4, **choices).read_text())  # finished: nothing runs, the costs are those of the first time
     assert again == summary and said == [f"finished, see {run.parent}", seen, unseen, end]
+
+
+@pytest.mark.slow
+def test_an_instruct_model_plays_the_games_that_the_environment_names_or_generated_ones(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(world))
+    tokenizer = byte_tokenizer(CHATML)
+    tiny_model(vocabulary=len(tokenizer), context=8192).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    overrides = {
+        "policy.model": str(tmp_path / "model"), "policy.adapter": None, "policy.dtype": "float32", "train.steps": 2,
+        "environment.max_steps": 2, "library.encoder": "hash", "rollout.tasks_per_step": 2, "rollout.group_size": 2,
+        "rollout.max_prompt_tokens": 4096, "rollout.max_act_tokens": 4, "method.max_query_tokens": 4,
+        "method.max_distill_tokens": 4,
+    }  # fmt: skip
+    summary = json.loads(
+        demo(0, preset="mini", overrides=overrides, results=tmp_path / "out", say=lambda line: None).read_text()
+    )
+    assert summary["data"] == "$ALFWORLD_DATA" and summary["steps"] == 2
+    assert summary["after"]["library"]["n"] == 12 and "valid_unseen" not in summary
+    assert world_folder(0, "mini") == Path("data/nano-world-0")  # where no games are named

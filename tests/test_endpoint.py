@@ -15,12 +15,12 @@ from nano_runs import success
 from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
+from skill1.errors import RunError
 from skill1.generation.endpoint import RETRIES, ChatClient, EndpointError
 from skill1.library import SkillLibrary
 from skill1.models import evaluate_model
 from skill1.play import play
 from skill1.store.evaluation_folder import EvaluationFolder
-from skill1.store.run_directory import RunError
 
 
 @pytest.fixture

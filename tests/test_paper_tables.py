@@ -17,8 +17,8 @@ from skill1.analysis import ablations, arms, paper_tables
 from skill1.analysis.paper_tables import CONTRADICTED, PUBLISHED_ONLY, STAGES, SUPPORTED, UNRESOLVED, UNTESTED
 from skill1.analysis.published import published
 from skill1.analysis.study import Study
+from skill1.errors import RunError
 from skill1.running.batch import run_notebook
-from skill1.store.run_directory import RunError
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "06_paper.ipynb"
 SIZES = {"valid_seen": 12, "valid_unseen": 6}

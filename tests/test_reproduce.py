@@ -13,10 +13,10 @@ from study_runs import OVERRIDES, make_notebooks
 
 import skill1.running.reproduce as reproduce_module
 from skill1.config import ConfigError
+from skill1.errors import RunError
 from skill1.presets import variants
 from skill1.running.reproduce import STUDIED, reproduce
 from skill1.running.sweep import Sweep, settings_of
-from skill1.store.run_directory import RunError
 
 pytestmark = pytest.mark.slow
 

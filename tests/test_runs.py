@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from skill1.config import load_config
+from skill1.errors import RunError
 from skill1.records import STAGES, Candidate, Lesson, Rollout, Task, Turn
 from skill1.store.outcomes import EVALUATION_SCHEMA
 from skill1.store.rollout_log import read_rollouts, write_rollouts
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 CONFIG = load_config("nano")
 

@@ -15,9 +15,9 @@ from test_skillrl_run import BANK
 
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config
+from skill1.errors import RunError
 from skill1.models import demonstrate
 from skill1.models.demonstrations import read_demonstrations
-from skill1.store.run_directory import RunError
 
 pytestmark = pytest.mark.slow
 

@@ -35,7 +35,18 @@ def test_a_speedrun_from_its_bundle_trains_until_its_minutes_are_over(world, tmp
         "method.max_query_tokens": 4, "method.max_distill_tokens": 4,
     }  # fmt: skip
     given = [x for name, value in small.items() for x in ("--set", f"{name}={value}")]
-    run = ["run", "--data", there / "games", "--model", there / "model", "--out", tmp_path / "out", *given]
+    run = [
+        "run",
+        "--data",
+        there / "games",
+        "--model",
+        there / "model",
+        "--adapter",
+        "none",
+        "--out",
+        tmp_path / "out",
+        *given,
+    ]
     done = speedrun(*run, "--minutes", 0.6)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -13,9 +13,9 @@ from stand_ins import GAMES, STEPS
 from study_runs import make_study
 
 from skill1.analysis.study import EVALUATIONS, load
+from skill1.errors import RunError
 from skill1.running.collect import collect, copy_collected
 from skill1.running.reproduce import STUDIED
-from skill1.store.run_directory import RunError
 
 FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
 

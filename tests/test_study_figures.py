@@ -22,9 +22,9 @@ from skill1.analysis import ablations, arms, dynamics, per_category, variants
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.figures import style as plots
 from skill1.analysis.study import Study, load
+from skill1.errors import RunError
 from skill1.running.batch import run_notebook
 from skill1.running.collect import collect
-from skill1.store.run_directory import RunError
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SIZES = {"valid_seen": 12, "valid_unseen": 6}

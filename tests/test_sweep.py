@@ -21,10 +21,11 @@ from skill1.analysis.study import load
 from skill1.cli.main import main
 from skill1.config import ConfigError
 from skill1.envs.base import DataError
+from skill1.errors import RunError
 from skill1.running.collect import read_seconds
 from skill1.running.jobs import Share
 from skill1.running.sweep import Sweep, plan, plan_table, run_sweep, settings_of
-from skill1.store.run_directory import RunError, lock_folder
+from skill1.store.run_directory import lock_folder
 
 TESTS = Path(__file__).parent
 

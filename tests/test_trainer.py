@@ -96,7 +96,7 @@ def _is_call(node: ast.AST, name: str) -> bool:
 def test_completions_are_scored_as_trl_scores_them(policy, tmp_path, lora):
     trainer, _ = make_trainer(policy, tmp_path, configure(policy__lora_rank=lora), lambda step, model: [])
     rows = random_rows(7)
-    batch = trainer._batch(rows, [[i] for i in range(7)], np.ones(7), 7, Update(7, ()), old=False)
+    batch = trainer._batch(rows, [range(i, i + 1) for i in range(7)], np.ones(7), 7, Update(7, ()), 0)
     written, mask = batch["completion_ids"], batch["completion_mask"]
     prompts = [torch.tensor(row.prompt_ids).long() for row in rows]
     read = [pad(part, 0, "left") for part in (prompts, [torch.ones_like(ids) for ids in prompts])]

@@ -24,12 +24,13 @@ from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import Episode, Step
 from skill1.config import ConfigError, load_config
 from skill1.encoder import HashEncoder
+from skill1.errors import RunError
 from skill1.library import SkillLibrary
 from skill1.methods.retroagent.equations import Reflection, Retrospect
 from skill1.records import Candidate, Lesson, Rollout, Task, Turn
 from skill1.running.batch import run_notebook
 from skill1.store.journal import Journal, LibraryError
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 STEPS = 3
 OWL = "\u202eעברית \U0001f989 é\u0301"  # right to left, beyond the basic plane, combining

@@ -21,6 +21,7 @@ from skill1.envs.webshop.environment import WebshopEnvironment
 from skill1.envs.webshop.generate import generate
 from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.spec import WEBSHOP
+from skill1.errors import RunError
 from skill1.evaluate import evaluate_run
 from skill1.methods.skill1 import Skill1
 from skill1.nano.model import nano_tokenizer
@@ -38,7 +39,7 @@ from skill1.running.demo import demo
 from skill1.running.evaluation import evaluate_arms
 from skill1.running.experiment import Experiment
 from skill1.running.sweep import Sweep
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 from skill1.train import train
 
 

@@ -25,6 +25,7 @@ from skill1.analysis.published import LABEL, OVERALL, published
 from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import display_table, interval, number, p_text, p_value, plural, with_interval
 from skill1.analysis.variants import PLAIN, REFERENCE, label
+from skill1.errors import RunError
 from skill1.stats import (
     Estimate,
     bootstrap_mean,
@@ -34,7 +35,6 @@ from skill1.stats import (
     smallest_detectable_difference,
     welch,
 )
-from skill1.store.run_directory import RunError
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
 _POWER = 0.8

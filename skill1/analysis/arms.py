@@ -19,8 +19,8 @@ from skill1.analysis.published import OVERALL
 from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import plural
 from skill1.analysis.variants import UNTRAINED
+from skill1.errors import RunError
 from skill1.stats import Estimate, bootstrap_mean, success_rate
-from skill1.store.run_directory import RunError
 
 
 def keeps_skills(study: Study) -> set[str]:

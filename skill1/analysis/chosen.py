@@ -11,9 +11,10 @@ from pathlib import Path
 from skill1.analysis.study import Study, load
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
+from skill1.errors import RunError
 from skill1.presets import preset_of
 from skill1.registry import ConfigError
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 _DEFAULT = "alfworld"
 _RESULTS = Path("results")

@@ -18,11 +18,12 @@ from skill1.analysis.arms import mean_over_games
 from skill1.analysis.tables import display_table, interval, p_text, p_value, plural, with_interval
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
+from skill1.errors import RunError
 from skill1.evaluate import summarise
 from skill1.stats import paired_difference, success_rate, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.store.journal import replace_file
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
     "before",

@@ -28,13 +28,14 @@ from transformers import TrainerCallback
 from skill1.analysis.figures import style
 from skill1.config import Config, diff, load_config, method_of, override
 from skill1.envs.make import environment_spec, make_environment
+from skill1.errors import RunError
 from skill1.play import load_policy
 from skill1.policy import load_model
 from skill1.presets import preset_of, presets
 from skill1.records import STAGES, Rollout, Row, Stage
 from skill1.registry import ConfigError, find
 from skill1.rollout import Ask, RolloutLoop
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 from skill1.train import step_tasks
 from skill1.trainer import build_trainer
 

@@ -16,7 +16,7 @@ import pandas as pd
 from skill1.analysis.published import LABEL
 from skill1.analysis.study import Study
 from skill1.analysis.variants import REFERENCE, label
-from skill1.store.run_directory import RunError
+from skill1.errors import RunError
 
 # Metric (credit.METRICS, library/*) -> what it is called in figures and tables.
 PRECISION = {

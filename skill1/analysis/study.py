@@ -25,8 +25,8 @@ from skill1.analysis.published import published
 from skill1.analysis.tables import plural
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import Ceiling, EnvironmentSpec
+from skill1.errors import RunError
 from skill1.store.outcomes import EVALUATION_SCHEMA
-from skill1.store.run_directory import RunError
 
 SWEEP = "sweep.json"  # what a sweep was asked for (skill1.running.sweep)
 FORMAT = 1  # of the three files; raise when what they hold changes

@@ -22,7 +22,7 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 
 from skill1.config import ConfigError
 from skill1.generation.padded import Written
-from skill1.generation.sampling import Seed, certain, draw, stream
+from skill1.generation.sampling import Prompt, certain, draw, stream
 
 _CPU_BATCH = 1024  # tokens a pass: without flash attention a mask of this times the cache's tokens is made
 _PATIENCE = 5.0  # seconds between looks at whether the manager's thread is alive
@@ -43,11 +43,11 @@ class _Draws(ContinuousBatchingLogitsProcessor):
         self._uniforms = torch.zeros(calls * tokens + 1, device=device)  # the last: of rows that pad a batch
         self._logprobs = torch.zeros(calls * tokens + 1, device=device)
 
-    def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Seed], count: int) -> None:
-        self.prompts = [len(prompt) for prompt in prompts]
+    def begin(self, prompts: Sequence[Prompt], count: int) -> None:
+        self.prompts = [len(prompt.ids) for prompt in prompts]
         table = np.zeros((self.calls, self.tokens), dtype=np.float32)
-        for row, seed in enumerate(seeds):
-            table[row, :count] = stream(seed, count)
+        for row, prompt in enumerate(prompts):
+            table[row, :count] = stream(prompt.seed, count)
         self._uniforms[:-1] = torch.from_numpy(table.reshape(-1)).to(self._uniforms.device)
 
     def logprobs(self) -> np.ndarray:
@@ -83,15 +83,8 @@ class ContinuousWriter:
         self._manager: Any = None
         self._draws: _Draws | None = None
 
-    def write(
-        self,
-        prompts: Sequence[list[int]],
-        seeds: Sequence[Seed],
-        temperature: float,
-        max_new_tokens: int,
-        chats: Sequence[Seed] | None = None,
-    ) -> list[Written]:
-        """Continue every prompt; `seeds` name their random streams.
+    def write(self, prompts: Sequence[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
+        """Continue every prompt; conversations are read again at every call.
 
         Raises:
             ConfigError: an answer may need more than the whole cache.
@@ -99,17 +92,17 @@ class ContinuousWriter:
         """
         if not prompts:
             return []
-        longest = max(map(len, prompts)) + max_new_tokens
+        longest = max(len(prompt.ids) for prompt in prompts) + max_new_tokens
         if longest > self._cache:
             raise ConfigError(
                 f"a prompt and its answer may have {longest} tokens, more than policy.cache_tokens={self._cache}: "
                 "raise it"
             )
         draws = self._open(len(prompts), max_new_tokens, temperature)
-        draws.begin(prompts, seeds, max_new_tokens)
+        draws.begin(prompts, max_new_tokens)
         for row, prompt in enumerate(prompts):
             self._manager.add_request(
-                prompt, request_id=str(row), max_new_tokens=max_new_tokens, eos_token_id=sorted(self._ends)
+                prompt.ids, request_id=str(row), max_new_tokens=max_new_tokens, eos_token_id=sorted(self._ends)
             )
         answers: dict[int, list[int]] = {}
         while len(answers) < len(prompts):

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from skill1.generation.sampling import Seed
+from skill1.generation.sampling import Prompt, Seed
 
 States = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (T, H, D) of each layer
 
@@ -30,19 +30,13 @@ class KeptStates:
         """Forget all."""
         self._kept.clear()
 
-    def take(
-        self, model: PreTrainedModel, prompts: Sequence[list[int]], names: Sequence[Seed]
-    ) -> tuple[DynamicCache, list[int]]:
+    def take(self, model: PreTrainedModel, prompts: Sequence[Prompt]) -> tuple[DynamicCache, list[int]]:
         """Lay out what is known of each prompt's beginning as one cache, shorter ones padded to the left.
 
         Returns:
             The cache, and how many tokens of each prompt it holds.
         """
-        found = [self._kept.pop(name, ([], [])) for name in names]
-        found = [
-            (ids, states) if len(ids) < len(prompt) and prompt[: len(ids)] == ids else ([], [])
-            for (ids, states), prompt in zip(found, prompts, strict=True)
-        ]
+        found = [self._beginning(prompt) for prompt in prompts]
         cache = DynamicCache(config=model.config)
         some = next((states for _, states in found if states), [])
         for number, (keys, values) in enumerate(some):
@@ -55,20 +49,29 @@ class KeptStates:
             cache.update(k, v, number)
         return cache, [len(ids) for ids, _ in found]
 
-    def keep(self, cache: DynamicCache, read: torch.Tensor, texts: Sequence[list[int]], names: Sequence[Seed]) -> None:
-        """Take the states of each text out of a cache.
+    def _beginning(self, prompt: Prompt) -> tuple[list[int], States]:
+        if prompt.chat is None:
+            return [], []
+        ids, states = self._kept.pop(prompt.chat, ([], []))
+        return (ids, states) if len(ids) < len(prompt.ids) and prompt.ids[: len(ids)] == ids else ([], [])
+
+    def keep(
+        self, cache: DynamicCache, read: torch.Tensor, prompts: Sequence[Prompt], answers: Sequence[list[int]]
+    ) -> None:
+        """Take the states of each conversation out of a cache.
 
         Args:
-            read: (B, T) bool, the columns of the cache that hold tokens of the row's text.
-            texts: B texts, of which the columns hold the beginning.
+            read: (B, T) bool, the columns of the cache that hold tokens of the row's prompt and answer, in their order.
         """
         layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
         if len(layers) < len(cache.layers):
             return  # a sliding window forgets: such models read the conversation again
-        for row, (text, name) in enumerate(zip(texts, names, strict=True)):
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            if prompt.chat is None:
+                continue
             columns = read[row].nonzero()[:, 0]
             states = [(_taken(layer.keys, row, columns), _taken(layer.values, row, columns)) for layer in layers]
-            self._kept[name] = text[: len(columns)], states
+            self._kept[prompt.chat] = [*prompt.ids, *answer][: len(columns)], states
         while sum(len(ids) for ids, _ in self._kept.values()) > self._room:
             self._kept.popitem(last=False)
 

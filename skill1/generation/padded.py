@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from skill1.generation.kept import KeptStates
-from skill1.generation.sampling import Seed, certain, draw, stream
+from skill1.generation.sampling import Prompt, certain, draw, stream
 
 Written = tuple[np.ndarray, np.ndarray]  # (C,) int32 tokens and (C,) float32 log-probs, up to the end token or limit
 
@@ -55,25 +55,12 @@ class PaddedWriter:
         """Forget the conversations."""
         self._kept.clear()
 
-    def write(
-        self,
-        prompts: Sequence[list[int]],
-        seeds: Sequence[Seed],
-        temperature: float,
-        max_new_tokens: int,
-        chats: Sequence[Seed] | None = None,
-    ) -> list[Written]:
-        """Continue every prompt; `seeds` name their random streams, `chats` the conversations that they belong to."""
+    def write(self, prompts: Sequence[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
+        """Continue every prompt."""
         written: dict[int, Written] = {}
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for chosen in self._calls(order, [len(prompt) + max_new_tokens for prompt in prompts]):
-            batch = self._sample(
-                [prompts[i] for i in chosen],
-                [seeds[i] for i in chosen],
-                temperature,
-                max_new_tokens,
-                None if chats is None else [chats[i] for i in chosen],
-            )
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+        for chosen in self._calls(order, [len(prompt.ids) + max_new_tokens for prompt in prompts]):
+            batch = self._sample([prompts[i] for i in chosen], temperature, max_new_tokens)
             written.update(zip(chosen, batch, strict=True))
         return [written[i] for i in range(len(prompts))]
 
@@ -101,29 +88,19 @@ class PaddedWriter:
         finally:
             self._model.generation_config = own
 
-    def _sample(
-        self,
-        prompts: list[list[int]],
-        seeds: list[Seed],
-        temperature: float,
-        max_new_tokens: int,
-        chats: list[Seed] | None,
-    ) -> list[Written]:
+    def _sample(self, prompts: list[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
         device = self._model.device
-        if chats is None:
-            cache, known = None, [0] * len(prompts)
-        else:
-            cache, known = self._kept.take(self._model, prompts, chats)
+        cache, known = self._kept.take(self._model, prompts)
         # what is known, then what is new, each with its padding to the left
         kept = max(known)
-        width = kept + max(len(prompt) - n for prompt, n in zip(prompts, known, strict=True))
+        width = kept + max(len(prompt.ids) - n for prompt, n in zip(prompts, known, strict=True))
         ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, (prompt, n) in enumerate(zip(prompts, known, strict=True)):
-            for end, part in ((kept, prompt[:n]), (width, prompt[n:])):
+            for end, part in ((kept, prompt.ids[:n]), (width, prompt.ids[n:])):
                 ids[row, end - len(part) : end] = torch.tensor(part, dtype=torch.long)
                 mask[row, end - len(part) : end] = 1
-        uniforms = np.stack([stream(seed, max_new_tokens) for seed in seeds])
+        uniforms = np.stack([stream(prompt.seed, max_new_tokens) for prompt in prompts])
         sampler = SeededSampling(torch.from_numpy(uniforms).to(device), temperature)
         with self._bare_generation():
             generated = self._model.generate(
@@ -143,21 +120,9 @@ class PaddedWriter:
         logprobs = torch.stack(sampler.logprobs, dim=1).cpu().numpy().astype(np.float32)  # (B, T)
         lengths = [next((t + 1 for t, i in enumerate(row) if i in self._ends), len(row)) for row in new.tolist()]
         written = [(row[:n].copy(), lp[:n].copy()) for row, lp, n in zip(new, logprobs, lengths, strict=True)]
-        if chats is not None and cache is not None:
-            self._keep(cache, mask, prompts, written, chats)
+        if any(prompt.chat is not None for prompt in prompts):
+            # what the model has read of each: its prompt, and its answer up to the last column, which nobody read
+            columns = torch.arange(cache.get_seq_length() - width)
+            read = torch.cat([mask.bool(), columns < torch.tensor(lengths).unsqueeze(1)], dim=1)  # (B, T)
+            self._kept.keep(cache, read.to(device), prompts, [ids.tolist() for ids, _ in written])
         return written
-
-    def _keep(
-        self,
-        cache: DynamicCache,
-        mask: torch.Tensor,  # (B, W) of the prompts
-        prompts: list[list[int]],
-        written: list[Written],
-        chats: list[Seed],
-    ) -> None:
-        """Keep the states of conversations, up to the last token that the model has read."""
-        answered = torch.arange(cache.get_seq_length() - mask.size(1))  # all columns but the last token written
-        lengths = torch.tensor([len(ids) for ids, _ in written])
-        read = torch.cat([mask.bool(), answered < lengths.unsqueeze(1)], dim=1)  # (B, T)
-        texts = [[*prompt, *ids.tolist()] for prompt, (ids, _) in zip(prompts, written, strict=True)]
-        self._kept.keep(cache, read.to(self._model.device), texts, chats)

@@ -24,6 +24,15 @@ class Completion:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a writer continues."""
+
+    ids: list[int]
+    seed: Seed  # of its random stream
+    chat: Seed | None = None  # names the conversation that it belongs to
+
+
 @dataclass(slots=True, eq=False)
 class Chat:
     """One conversation: what was asked and answered so far, and its tokens where the policy has a tokenizer."""

@@ -30,7 +30,7 @@ from urllib3.util.retry import Retry
 from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError
 from skill1.generation.padded import Written
-from skill1.generation.sampling import Seed
+from skill1.generation.sampling import Prompt, Seed
 
 # of a server that does not answer: asked again after 0, 2, 4 and 8 s, so that a dead one ends the run in this minute
 _RETRIES = Retry(total=4, backoff_factor=1, status_forcelist=(500, 502, 503), allowed_methods=("GET", "POST"))
@@ -79,15 +79,8 @@ class VLLMWriter:
     def close(self) -> None:
         """The engine stays for the next rollout."""
 
-    def write(
-        self,
-        prompts: Sequence[list[int]],
-        seeds: Sequence[Seed],
-        temperature: float,
-        max_new_tokens: int,
-        chats: Sequence[Seed] | None = None,
-    ) -> list[Written]:
-        """Continue every prompt; `seeds` name their random streams, where vLLM has them.
+    def write(self, prompts: Sequence[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
+        """Continue every prompt; a server has no random streams.
 
         Raises:
             ServerError: the server is gone.
@@ -102,7 +95,9 @@ class VLLMWriter:
         if self._engine.mode == "server":
             try:
                 answer = self._engine.vllm_client.generate(
-                    prompts=list(prompts), generation_kwargs={"stop_token_ids": self._ends}, **sampling
+                    prompts=[prompt.ids for prompt in prompts],
+                    generation_kwargs={"stop_token_ids": self._ends},
+                    **sampling,
                 )
             except requests.RequestException as error:
                 raise ServerError(
@@ -111,10 +106,10 @@ class VLLMWriter:
             ids, logprobs = answer["completion_ids"], answer["logprobs"]
         else:
             outputs = self._engine.llm.generate(
-                [{"prompt_token_ids": prompt} for prompt in prompts],
+                [{"prompt_token_ids": prompt.ids} for prompt in prompts],
                 sampling_params=[
-                    vllm_generation.SamplingParams(seed=_number(seed), stop_token_ids=self._ends, **sampling)
-                    for seed in seeds
+                    vllm_generation.SamplingParams(seed=_number(prompt.seed), stop_token_ids=self._ends, **sampling)
+                    for prompt in prompts
                 ],
                 use_tqdm=False,
             )

@@ -25,6 +25,7 @@ from skill1.config import Config, ConfigError, flatten, method_of
 from skill1.distributed import join_processes
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import make_environment
+from skill1.errors import RunError
 from skill1.generation.endpoint import EndpointPolicy
 from skill1.methods.base import Method
 from skill1.methods.skillrl.options import SkillRLConfig
@@ -36,7 +37,6 @@ from skill1.models.recording import Recorder, play
 from skill1.play import Job, jobs, load_policy
 from skill1.prompts import make_prompts
 from skill1.store.atomic import replace_file
-from skill1.store.run_directory import RunError
 
 PRIOR = "prior.json"  # what the expert counted on the training games
 By = Literal["policy", "teacher", "expert"]

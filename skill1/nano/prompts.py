@@ -127,7 +127,7 @@ class CompactBase(ABC):
         return tokenizer.encode(text, add_special_tokens=False)
 
     def encode_next(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-        raise NotImplementedError("compact prompts are single calls")
+        raise ConfigError("policy.prompts=compact has no words for rollout.context=conversation: set it to window")
 
     def messages(self, said: Trajectory, text: str) -> list[dict[str, str]]:
         raise ConfigError("policy.prompts=compact is for the nano policies: another model needs policy.prompts=full")

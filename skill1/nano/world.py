@@ -17,6 +17,7 @@ from typing import Any
 from skill1.config import load_config
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
+from skill1.errors import RunError
 from skill1.methods.skillrl.evolution import Episode
 from skill1.nano.demonstrator import Demonstrator
 from skill1.nano.options import WarmStartConfig
@@ -25,7 +26,6 @@ from skill1.presets import presets
 from skill1.prompts import Context, PromptSet, window_only
 from skill1.records import Rollout, Task
 from skill1.registry import ConfigError, find
-from skill1.store.run_directory import RunError
 
 Draw = dict[str, Any]  # arm of the probe -> what it shows in one episode (here a `Fact`), None for nothing
 # (the environment, train tasks, tasks, passes, rng) -> tasks probed, draws by pass
@@ -76,12 +76,12 @@ def as_they_are(prompts: PromptSet) -> PromptSet:
 
 
 def has_world(preset: str) -> bool:
-    """Return whether a preset plays generated games when it is given no others: those of the nano policies do."""
-    return presets()[preset].get("policy.prompts") == "compact"
+    """Return whether a preset plays generated games when it is given no others: those whose policy is shipped do."""
+    return str(presets()[preset].get("policy.model")).startswith("data/")
 
 
 def world_folder(seed: int, preset: str = "nano") -> Path:
-    """Return where the games that a nano preset plays are, or will be. Raises ConfigError for another preset."""
+    """Return where a preset's generated games are, or will be. Raises ConfigError for a preset without."""
     return Path("data") / f"{_world_of(preset).folder}-{seed}"
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from skill1.checks import check_run
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
-from skill1.errors import one_line
+from skill1.errors import RunError, one_line
 from skill1.plan.plan import Plan, Planner
 from skill1.plan.rates import this_machine
 from skill1.policy import load_tokenizer
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 
 def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:

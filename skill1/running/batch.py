@@ -31,11 +31,10 @@ from nbclient.exceptions import DeadKernelError
 from traitlets import default
 
 from skill1.config import closest
-from skill1.errors import UserError
+from skill1.errors import RunError, UserError
 from skill1.running.launch import bound_command, bound_environment
 from skill1.store.atomic import replace_file
 from skill1.store.resources import resource
-from skill1.store.run_directory import RunError
 
 _STAMP = "skill1"  # metadata key of a finished output
 # What IPython makes of `!ls`, `files = !ls`, `%sx ls` and `%%!`; `%%bash` is fine, it raises on failure.

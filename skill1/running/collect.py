@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from skill1.analysis.study import EVALUATIONS, FILES, FORMAT, METRIC_KEYS, SWEEP, home, load
 from skill1.config import Config, flatten
 from skill1.envs.make import environment_spec
+from skill1.errors import RunError
 from skill1.running.batch import stamp_of
 from skill1.running.experiment import EVALUATE, TRAIN
 from skill1.store.atomic import replace_file
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 SECONDS = "seconds.json"  # beside a run: what it cost so far
 PHASES = ("train", "evaluate")  # its keys; "evaluate" is all that follows the last training step

@@ -1,8 +1,8 @@
-"""`make demo`: generate games, train the nano policy with Skill1, evaluate it before and after, draw the figures.
+"""`make demo`: generate games, train a preset's policy with Skill1, evaluate it before and after, draw the figures.
 
 Everything runs through the notebooks a user would open (`01_train`, `02_evaluate`), executed by papermill into
-`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/` (of the
-preset nano-X: `results/demo-X/`). A demo that was interrupted resumes; a finished one is not run again. Where the
+`results/demo/seed<N>/`; the last demo's notebooks, figures and `summary.json` are copied to `results/demo/` (of a
+preset nano-X or X: `results/demo-X/`). A demo that was interrupted resumes; a finished one is not run again. Where the
 variable of the environment's own games is set and the policies know their words, the demo plays those.
 """
 
@@ -15,21 +15,22 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from skill1.analysis.comparison import BEFORE, WITH_LIBRARY, WITHHELD
-from skill1.config import load_config
+from skill1.config import Config, load_config
 from skill1.envs.make import environment_spec, make_environment
+from skill1.errors import RunError
 from skill1.nano.world import nano_of, nano_world, world_folder
 from skill1.running.collect import read_seconds
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.running.jobs import Share, execute
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
-PASSES = 4
 _SUMMARY = "summary.json"
 _LIBRARY_USE = {
     "episodes_with_skill": "selection/selected_share",
@@ -45,7 +46,7 @@ def demo(
     preset: str = "nano",
     nproc: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-    passes: int = PASSES,
+    passes: int | None = None,
     results: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
@@ -53,25 +54,26 @@ def demo(
 
     Args:
         preset: one of those that play generated games.
-        nproc: training processes; by default two where there are two cores, or GPUs.
+        nproc: training processes [default: two where there are two GPUs, or two cores and a nano policy].
         overrides: configuration fields over the preset's.
-        passes: evaluation passes over all games of a split.
-        results: folder [default: results/demo, or results/demo-X of a preset nano-X].
+        passes: evaluation passes over all games of a split [default: the preset's].
+        results: folder [default: results/demo of the preset nano, results/demo-X of nano-X and of X].
         say: what is told on the way and at the end goes here.
 
     Raises:
         DataError, ConfigError, RunError: see the messages; what was done so far is kept and continued next time.
     """
     generated = world_folder(seed, preset)  # refuses a preset without
-    results = results or Path(f"results/demo{preset.removeprefix('nano')}")
-    spec = environment_spec(load_config(preset).environment.name)
-    variable = (nano_of(spec.name).knows_published_games and spec.data_variable) or ""
+    results = results or Path("results") / ("demo" if preset == "nano" else f"demo-{preset.removeprefix('nano-')}")
+    config = load_config(preset, overrides=overrides)
+    spec = environment_spec(config.environment.name)
+    knows = config.policy.prompts != "compact" or nano_of(spec.name).knows_published_games
+    variable = (knows and spec.data_variable) or ""
     given = os.environ.get(variable)
     if not given and not generated.exists():
         say(f"generate {generated}")
     data = given or nano_world(seed, preset=preset)
-    config = load_config(preset, overrides={"environment.data": data, **(overrides or {})})
-    environment = make_environment(config.environment)
+    environment = make_environment(replace(config.environment, data=data))
     experiment = Experiment(
         home=portable(results / (f"seed{seed}-{variable.lower()}" if given else f"seed{seed}")),
         preset=preset,
@@ -79,9 +81,9 @@ def demo(
         seed=seed,
         data=portable(Path(data)),
         overrides=dict(overrides or {}),
-        passes=passes,
+        passes=passes or config.evaluation.passes,
         splits=tuple(split for split in config.evaluation.splits if environment.has(split)),  # some are extra downloads
-        nproc=nproc or min(2, Share.of_this_machine().jobs),
+        nproc=nproc or _processes(config),
     )
     file = experiment.folder / _SUMMARY
     if experiment.is_finished() and file.exists():
@@ -108,6 +110,12 @@ def demo(
         f"  skill1 notebook 05_library -p run={run}"
     )
     return results / _SUMMARY
+
+
+def _processes(config: Config) -> int:
+    """A policy of many parameters uses all cores from one process, and needs its memory in each."""
+    share = Share.of_this_machine()
+    return min(2, share.jobs) if share.devices or config.policy.prompts == "compact" else 1
 
 
 def _run(experiment: Experiment, data: str, say: Callable[[str], None]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import pandas as pd
 
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
 from skill1.config import Config, method_of
+from skill1.errors import RunError
 from skill1.evaluate import evaluate_run
 from skill1.running.launch import launch_torchrun
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 
 def arms(config: Config, baseline: bool = True) -> dict[str, dict[str, Any]]:

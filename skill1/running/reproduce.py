@@ -19,6 +19,7 @@ from typing import Any
 
 from skill1.analysis.study import home
 from skill1.config import ConfigError
+from skill1.errors import RunError
 from skill1.nano.world import nano_world
 from skill1.running.batch import find_notebook, run_notebook
 from skill1.running.collect import finished
@@ -26,7 +27,6 @@ from skill1.running.experiment import portable
 from skill1.running.jobs import Failure
 from skill1.running.launch import launch_torchrun, set_words
 from skill1.running.sweep import Sweep, run_sweep
-from skill1.store.run_directory import RunError
 
 # Table 2, and the methods that the paper compares with (grpo is no_library under another name). Of the nano presets,
 # those whose names say "baselines" start from a policy that has been taught what SkillRL and RetroAgent ask for.

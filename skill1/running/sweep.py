@@ -26,6 +26,7 @@ import pandas as pd
 from skill1.analysis.study import SWEEP, home
 from skill1.config import ConfigError, PolicyConfig, field_names, flatten, load_config
 from skill1.envs.make import environment_spec, make_environment
+from skill1.errors import RunError
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import variants
 from skill1.registry import closest
@@ -35,7 +36,7 @@ from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
 from skill1.store.atomic import replace_file
 from skill1.store.resources import find_adapter, find_model, resource
-from skill1.store.run_directory import RunError, lock_folder
+from skill1.store.run_directory import lock_folder
 
 _OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields that the sweep sets
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
+from skill1.errors import RunError
 from skill1.registry import ConfigError
-from skill1.store.run_directory import RunError
 
 BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
 

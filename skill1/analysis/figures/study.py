@@ -23,7 +23,7 @@ from skill1.analysis.published import LABEL, OVERALL
 from skill1.analysis.study import Study
 from skill1.analysis.tables import plural
 from skill1.analysis.variants import REFERENCE, UNTRAINED, label
-from skill1.store.run_directory import RunError
+from skill1.errors import RunError
 
 _RARE = 0.01  # invalid actions per episode that no axis would show
 _PAPER = {"full": "o", "retroagent_rl": "^"}  # methods of the published Figure 7, and their markers

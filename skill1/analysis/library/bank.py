@@ -12,12 +12,13 @@ from pathlib import Path
 import pandas as pd
 
 from skill1.analysis.library.uses import read_uses
+from skill1.errors import RunError
 from skill1.methods.skillrl.bank import SkillBank, load_bank
 from skill1.methods.skillrl.categories import known_categories
 from skill1.methods.skillrl.events import BankEvent, BankJournal
 from skill1.methods.skillrl.method import INITIAL_BANK, JOURNAL
 from skill1.methods.skillrl.options import SkillRLConfig
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 SECTIONS = ("general", "category", "mistake")
 

@@ -20,9 +20,10 @@ from skill1.analysis.library.replay import moments
 from skill1.analysis.library.uses import read_uses
 from skill1.config import LibraryConfig, diff
 from skill1.encoder import load_encoder
+from skill1.errors import RunError
 from skill1.records import Skill
 from skill1.store.journal import Journal, LibraryEvent, read_snapshot
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 _SMALLEST = 8  # skills: below it no capacity is tried by default
 

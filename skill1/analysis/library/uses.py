@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.errors import RunError
+from skill1.store.run_directory import RunDirectory
 
 _COLUMNS = ["task.game", "group", "index", "candidates", "ranking", "selected", "outcome"]
 

@@ -17,9 +17,10 @@ import pandas as pd
 
 from skill1.config import closest, method_of
 from skill1.envs.make import environment_spec
+from skill1.errors import RunError
 from skill1.records import STAGES, Rollout, Row, Skill, Stage, Turn
 from skill1.store.journal import Journal
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 # What an episode's credit is made of: name -> the method's metric, for one rollout alone.
 _MEASURES = {

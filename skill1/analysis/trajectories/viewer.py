@@ -16,9 +16,9 @@ from skill1.analysis.scores import ceiling_note
 from skill1.analysis.trajectories.cases import RULES, find_cases
 from skill1.analysis.trajectories.html import Prompts, show
 from skill1.analysis.trajectories.read import Episode, Step, load_step
-from skill1.errors import one_line
+from skill1.errors import RunError, one_line
 from skill1.store.journal import LibraryError, replace_file
-from skill1.store.run_directory import RunDirectory, RunError
+from skill1.store.run_directory import RunDirectory
 
 _ALL = "all"
 _FILTERS: dict[str, dict[str, Callable[[Episode], bool]]] = {
