@@ -90,7 +90,7 @@ class Policy:
         """Answer every prompt; `temperature` 0 is greedy.
 
         Args:
-            chats: the conversations that the prompts go on with; None: each is a chat of its own.
+            chats: the conversations that the prompts continue; None: each is a chat of its own.
 
         Returns:
             Completions whose `prompt_ids` are what is new in the conversation.

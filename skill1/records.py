@@ -43,7 +43,7 @@ class Turn:
     well_formed: bool  # the parser found what it asked for
     admissible: bool = True  # act only: the action was in the environment's list
     observation: str = ""  # what the policy was shown: the environment's text before this call
-    continues: bool = False  # the text goes on from the turn before
+    continues: bool = False  # the text continues the turn before
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Row:
     group: int
     rollout: int  # index of the rollout within the step
     turn: int  # index of the turn within the rollout
-    continues: bool = False  # the text goes on from the row before
+    continues: bool = False  # the text continues the row before
 
     @property
     def length(self) -> int:

@@ -26,7 +26,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from skill1.checks import check_run
 from skill1.config import Config, method_of
 from skill1.distributed import join_processes, leave_processes, on_sigterm
-from skill1.divergence import Diverged
 from skill1.envs.make import make_environment
 from skill1.errors import RunError
 from skill1.methods.base import Method, Source
@@ -37,6 +36,7 @@ from skill1.rollout import Ask, RolloutLoop
 from skill1.store.places import weights_hash
 from skill1.store.run_directory import RunDirectory
 from skill1.trainer import RowTrainer, build_trainer
+from skill1.updates.divergence import Diverged
 
 
 def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:

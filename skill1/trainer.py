@@ -43,7 +43,6 @@ from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import pad
 
-from skill1.accumulation import accumulate
 from skill1.batching import (
     Shape,
     Update,
@@ -55,7 +54,6 @@ from skill1.batching import (
 )
 from skill1.config import Config, ConfigError
 from skill1.devices import peak_flops
-from skill1.divergence import Attempt, Batch, record
 from skill1.generation.weights import generation_weights
 from skill1.records import Row
 from skill1.store.checkpoints import (
@@ -67,7 +65,9 @@ from skill1.store.checkpoints import (
     remove_checkpoint,
     writing,
 )
-from skill1.trl_config import lora_config, trl_config
+from skill1.updates.accumulation import accumulate
+from skill1.updates.divergence import Attempt, Batch, record
+from skill1.updates.trl_config import lora_config, trl_config
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
 _ENGINES = ("vllm", "vllm_server")  # backends whose log-probs are not quite the policy's

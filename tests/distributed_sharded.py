@@ -22,9 +22,9 @@ from torch.distributed.fsdp import FSDPModule
 from trainer_runs import configure, entries, make_trainer
 
 from skill1.config import Config, ConfigError
-from skill1.divergence import Diverged
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
+from skill1.updates.divergence import Diverged
 
 STEPS = 3
 SAVED = 2  # of them when the checkpoint is written that a second run resumes from

@@ -25,7 +25,7 @@ from skill1.policy import load_model
 from skill1.store.model_folder import save_adapter, weights_sha256
 from skill1.store.places import absolute_places, weights_hash
 from skill1.store.run_directory import RunDirectory
-from skill1.trl_config import lora_config
+from skill1.updates.trl_config import lora_config
 
 
 def make_adapter(config: Config, folder: Path, seed: int = 1) -> Path:

@@ -31,10 +31,10 @@ import skill1.train
 from skill1.batching import Shape, plan_updates
 from skill1.cli import main as cli
 from skill1.config import diff, load_config
-from skill1.divergence import FAILURE_FILE, Diverged
 from skill1.library import SkillLibrary
 from skill1.store.run_directory import RunDirectory
 from skill1.train import Experience
+from skill1.updates.divergence import FAILURE_FILE, Diverged
 
 pytestmark = pytest.mark.slow
 

@@ -36,7 +36,7 @@ from skill1.store.checkpoints import mark_complete
 from skill1.store.evaluation_folder import EvaluationFolder
 from skill1.store.journal import LibraryError
 from skill1.store.run_directory import RunDirectory
-from skill1.trl_config import lora_config
+from skill1.updates.trl_config import lora_config
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from skill1.plan.passes import Passes, Weights, build, count
 from skill1.plan.plan import Planner
 from skill1.plan.report import to_json, to_text
 from skill1.plan.workload import Assumptions, Lengths, make_workload
-from skill1.trl_config import lora_config
+from skill1.updates.trl_config import lora_config
 
 FLOAT32 = Weights(torch.float32, torch.float32, None)
 MIXED = Weights(torch.float32, torch.bfloat16, None)

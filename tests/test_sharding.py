@@ -18,7 +18,7 @@ from trainer_runs import configure, largest_difference
 from skill1.config import ConfigError, load_config
 from skill1.generation.weights import generation_weights
 from skill1.sharding import check_sharding, sharding_arguments
-from skill1.trl_config import trl_config
+from skill1.updates.trl_config import trl_config
 
 pytestmark = pytest.mark.slow
 

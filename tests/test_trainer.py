@@ -36,7 +36,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad
 
-import skill1.trl_config
+import skill1.updates.trl_config
 from skill1.batching import Shape, Update, plan_updates
 from skill1.records import Row
 from skill1.store.checkpoints import CheckpointError, complete_checkpoints
@@ -70,7 +70,9 @@ def test_the_scoring_method_has_the_signature_we_override():
 
 
 def test_every_trl_field_is_set_or_known_to_be_idle():
-    call = next(n for n in ast.walk(ast.parse(inspect.getsource(skill1.trl_config))) if _is_call(n, "GRPOConfig"))
+    call = next(
+        n for n in ast.walk(ast.parse(inspect.getsource(skill1.updates.trl_config))) if _is_call(n, "GRPOConfig")
+    )
     named = {keyword.arg for keyword in call.keywords}
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
     own = {field.name for field in dataclasses.fields(GRPOConfig)} - inherited

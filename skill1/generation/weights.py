@@ -17,7 +17,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
-from skill1.precision import cast_weights
+from skill1.updates.precision import cast_weights
 
 
 @contextmanager

@@ -29,15 +29,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
-from skill1.accumulation import accumulate
 from skill1.batching import MicroBatch, Shape, Update, plan_updates
 from skill1.config import Config
 from skill1.models.chat_tokens import IGNORED, ChatTokens
 from skill1.models.options import ColdStartConfig
-from skill1.precision import cast_weights
 from skill1.records import Stage
 from skill1.sharding import sharding_arguments
-from skill1.trl_config import lora_config
+from skill1.updates.accumulation import accumulate
+from skill1.updates.precision import cast_weights
+from skill1.updates.trl_config import lora_config
 
 _WARMUP = 0.03  # of the steps
 _SAVE_EVERY = 25  # steps: on two cores a quarter of an hour of the preset mini

@@ -17,7 +17,7 @@ from skill1.plan.machine import Machine
 from skill1.plan.memory import GENERATION, LONGEST_ROW, MICRO_BATCH, SCORING, Memory, estimate_memory, held_memory
 from skill1.plan.passes import Parameters, Passes, Weights
 from skill1.plan.workload import Assumptions, Workload, make_workload
-from skill1.trl_config import lora_config
+from skill1.updates.trl_config import lora_config
 
 _MOST_GPUS = 64
 _LORA_RANK = 32  # suggested

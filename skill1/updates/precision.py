@@ -21,7 +21,7 @@ def cast_weights(model: nn.Module, dtype: torch.dtype, *, learn: bool = False) -
             not follow an optimiser's step: leave before it.
     """
     # Copies in the parameters' places. Assigning to `parameter.data` instead would change its dtype for a while, at
-    # which torch forgets the gradient hooks by which DDP exchanges gradients: training would go on without exchange.
+    # which torch forgets the gradient hooks by which DDP exchanges gradients: training would continue without exchange.
     copies: dict[int, nn.Parameter] = {}  # tied weights stay tied
     places = []
     for module in model.modules():
