@@ -192,11 +192,11 @@ class RowTrainer(GRPOTrainer):
         shape = Shape.of(rows)
         advantages = folded_advantages(rows)  # (N,)
         moves = np.array([advantages[sequence].any() for sequence in sequences], dtype=bool)  # (sequences,)
-        started = bool(self.optimizer.state)  # an update has been made: the policy is no longer the reference
+        moved = bool(self.optimizer.state)  # an update has been made: the policy is no longer the reference
         updates = plan_updates(
             shape,
             moves | (self.beta > 0),
-            moves | (self.beta > 0 and started),
+            moves | (self.beta > 0 and moved),
             world=self.accelerator.num_processes,
             rows_per_update=self.config.train.rows_per_update,
             rows_per_micro_batch=self.config.train.rows_per_micro_batch,

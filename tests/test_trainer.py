@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -272,7 +273,9 @@ def test_a_step_without_gradient_changes_nothing_and_is_logged(policy, tmp_path)
 
     config = configure(train__steps=4, train__kl=0.0, train__weight_decay=0.1)
     trainer, tape = make_trainer(policy, tmp_path, config, collect)
+    began = time.perf_counter()
     trainer.train()
+    took = time.perf_counter() - began
     assert largest_difference(seen[0], seen[1]) > 0
     assert largest_difference(seen[1], seen[2]) == largest_difference(seen[2], seen[3]) == 0
     assert largest_difference(seen[3], weights(trainer)) > 0
@@ -282,6 +285,7 @@ def test_a_step_without_gradient_changes_nothing_and_is_logged(policy, tmp_path)
     assert [entry["grad_norm"] > 0 for entry in logged] == [True, False, False, True]
     assert [entry["reward"] for entry in logged] == [0, 1, 2, 3]
     assert tape.steps[1] == tape.steps[2] == {}
+    assert 0 < sum(entry["time/collect"] + entry["time/update"] for entry in logged) < took
 
 
 def test_the_rate_climbs_from_the_first_step(policy, tmp_path):
