@@ -15,7 +15,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: help install demo test test-fast lint reproduce lab clean-venv
 
 help:
-	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot the nano policy on this machine's CPU (or nano-webshop)"
+	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot a policy on this machine (or nano-webshop, mini)"
 	@echo "make test           all tests; make test-fast: those not marked slow"
 	@echo "make lint           ruff, mypy and import-linter"
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
@@ -51,7 +51,7 @@ demo: $(STAMP) $(if $(MINI),.venv/.mini)
 
 # Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them.
 test test-fast: export OMP_NUM_THREADS ?= 1
-test: $(STAMP)
+test: $(STAMP) .venv/.mini
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: $(STAMP)

@@ -24,7 +24,7 @@ def record(directory: Path, last: int) -> dict[str, object]:
     optimizer = torch.load(checkpoint / "optimizer.pt")["state"]
     out = {
         "checkpoints": [c.step for c in found.checkpoints()],
-        "weights": (checkpoint / "model.safetensors").read_bytes(),
+        "weights": [file.read_bytes() for file in sorted(checkpoint.glob("*model.safetensors"))],  # or the adapter's
         "optimizer": [(k, name, np.asarray(v).tobytes()) for k, s in optimizer.items() for name, v in s.items()],
         "metrics": [repr({k: v for k, v in line.items() if not k.startswith("time/")}) for line in lines],
         "rollouts": {step: [contents(r) for r in found.read_rollouts(step)] for step in found.rollout_steps()},

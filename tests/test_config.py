@@ -385,7 +385,7 @@ def test_an_override_takes_the_type_of_its_field(name, text, value):
     [
         (
             {"preset": "relaesed"},
-            "unknown preset 'relaesed'; did you mean 'released'? (known: mini, nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, small)",
+            "unknown preset 'relaesed'; did you mean 'released'? (known: mini, mini-base, nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, small)",
         ),
         ({"variant": "no_distilation"}, "unknown variant 'no_distilation'; did you mean 'no_distillation'?"),
         ({"overrides": {"library.topk": 1}}, "field 'library.topk'; did you mean 'library.top_k'?"),

@@ -70,9 +70,9 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--seed", default=0, show_default=True, help="seed of the games and the run")
-@preset_option(text="one that plays generated games, e.g. nano-webshop")
+@preset_option(text="one whose policy comes with the kit: nano, nano-webshop, mini")
 def demo(seed: int, preset: str) -> None:
-    """Generate games, train the nano policy, evaluate it and draw its curves."""
+    """Train a policy that comes with the kit, evaluate it before and after, and draw its curves."""
     from skill1.running.demo import demo as run_demo
 
     run_demo(seed=seed, preset=preset)
