@@ -41,7 +41,6 @@ from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import pad
 
 from skill1.batching import (
     Shape,
@@ -66,7 +65,8 @@ from skill1.store.checkpoints import (
     writing,
 )
 from skill1.updates.accumulation import accumulate
-from skill1.updates.divergence import Attempt, Batch, record
+from skill1.updates.divergence import Attempt, record
+from skill1.updates.layout import Batch, layout
 from skill1.updates.trl_config import lora_config, trl_config
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
@@ -290,43 +290,14 @@ class RowTrainer(GRPOTrainer):
         update: Update,
         number: int,
     ) -> Batch:
-        """This rank's share of a micro-batch, as `_compute_loss` wants it: TRL sees one row per policy call.
+        """This rank's share of a micro-batch, as `_compute_loss` wants it.
 
         Args:
-            mine: this rank's sequences.
-            size: rows of the rank that has the most: TRL's metrics need as many on every rank, and the missing ones have
-                masked completions.
+            mine, size: see `layout`.
             number: of the update within the step, from 0: from the second on the log-probs before the first are needed.
         """
-        flat = [*chain(*mine)]
-        missing = size - len(flat)
-        pad_id = self._tokenizer.pad_token_id
-        # Two columns: TRL takes a single one for a value per sequence, and would count the missing rows in its means.
-        nothing = torch.full((2,), pad_id)
-        texts = [[ids for i in sequence for ids in (rows[i].prompt_ids, rows[i].completion_ids)] for sequence in mine]
-        starts = [np.cumsum([0, *map(len, text)])[1:-1:2] - 1 for text in texts]  # of each completion: the token before
-        completions = [torch.as_tensor(rows[i].completion_ids, dtype=torch.long) for i in flat]
-        masks = [torch.ones_like(ids) for ids in completions] + [torch.zeros_like(nothing)] * missing
-        folded = torch.zeros(size)
-        folded[: len(flat)] = torch.as_tensor(advantages[flat])
-        placed = torch.zeros(size, 2, dtype=torch.long)  # sequence and start of each row
-        placed[: len(flat)] = torch.tensor([(b, start) for b, own in enumerate(starts) for start in own]).view(-1, 2)
-        # padding stands to the right, where causal attention cannot see it: attention needs no mask
-        sequences = [torch.as_tensor(np.concatenate(text), dtype=torch.long) for text in texts] or [nothing]
-        none = torch.zeros(size, 0, dtype=torch.long)  # TRL need not see prompts
-        batch: Batch = {
-            "sequences": pad(sequences, pad_id, "right"),  # (B, W)
-            "placed": placed,  # (S, 2)
-            "prompt_ids": none,
-            "prompt_mask": none,
-            "completion_ids": pad(completions + [nothing] * missing, pad_id, "right"),  # (S, K)
-            "completion_mask": pad(masks, 0, "right"),
-            "advantages": folded,  # (S,)
-        }
         sampled = self.config.policy.backend in _ENGINES
-        if sampled:
-            logprobs = [torch.as_tensor(rows[i].logprobs) for i in flat] + [torch.zeros(2)] * missing
-            batch["old_per_token_logps"] = pad(logprobs, 0, "right")
+        batch = layout(rows, mine, advantages, size, self._tokenizer.pad_token_id, sampled=sampled)
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         if number and not sampled:
             batch["old_per_token_logps"] = self._score(batch)

@@ -19,7 +19,7 @@ import skill1
 # User module -> names it relies on (importable path, or Class.attribute that instances have).
 PRIVATE_API: dict[str, tuple[str, ...]] = {
     "skill1.trainer": (
-        "trl.GRPOTrainer._compute_loss",  # reads the batch's keys (`RowTrainer._batch`), writes `_metrics`
+        "trl.GRPOTrainer._compute_loss",  # reads the batch's keys (`skill1.updates.layout`), writes `_metrics`
         "trl.GRPOTrainer._get_per_token_logps_and_entropies",  # overridden: scores the completion tokens only
         "trl.GRPOTrainer._prepare_inputs",  # overridden: TRL would generate and score here
         "trl.GRPOTrainer._metrics",  # per micro-batch lists, drained into one entry a step

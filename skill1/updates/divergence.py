@@ -18,10 +18,9 @@ import torch
 
 from skill1.errors import UserError
 from skill1.records import Row
+from skill1.updates.layout import Batch
 
 FAILURE_FILE = "failure.json"  # in failed-step-N: step, update, loss, gradient norm, the rows to blame
-
-Batch = dict[str, Any]  # a micro-batch as `RowTrainer._batch` makes it: tensors, and the number "loss_scale"
 
 
 class Diverged(UserError, RuntimeError):
