@@ -50,7 +50,7 @@ class Shape:
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Shape:
-        """Raises ValueError on a row with an empty prompt or completion: it has no token to condition or train on."""
+        """Measure a step's rows. Raises ValueError on a row with an empty prompt or completion: it has no token to condition or train on."""
         prompts = np.array([len(row.prompt_ids) for row in rows], dtype=np.int64)
         completions = np.array([len(row.completion_ids) for row in rows], dtype=np.int64)
         for name, lengths in (("prompt", prompts), ("completion", completions)):
@@ -79,7 +79,7 @@ def sequences_of(rows: Sequence[Row]) -> list[range]:
 
 
 def folded_advantages(rows: Sequence[Row]) -> np.ndarray:
-    """(N,) advantage * weight. Raises ValueError on a negative weight or a value that is not finite."""
+    """Return (N,) advantage * weight. Raises ValueError on a negative weight or a value that is not finite."""
     folded = np.array([row.advantage * row.weight for row in rows], dtype=np.float64)
     weights = np.array([row.weight for row in rows])
     for index in np.flatnonzero(~np.isfinite(folded) | (weights < 0)).tolist():

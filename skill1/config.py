@@ -391,7 +391,7 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def to_tree(config: Config) -> dict[str, Any]:
-    """The configuration as JSON values, without sections that the run does not have."""
+    """Return the configuration as JSON values, without sections that the run does not have."""
     return {"format": FORMAT} | {name: part for name, part in asdict(config).items() if part is not None}
 
 
@@ -451,11 +451,11 @@ def diff(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def method_of(config: Config) -> Any:
-    """The method class that the configuration names (`methods.base.Method`)."""
+    """Find the method class that the configuration names (`methods.base.Method`)."""
     return find("methods", config.method.name)
 
 
 def method_of_variant(variant: str) -> Any:
-    """The method class that a variant trains. Raises ConfigError for a variant that is not known."""
+    """Find the method class that a variant trains. Raises ConfigError for a variant that is not known."""
     changes = variants()[closest(variant, variants(), "variant")].changes
     return find("methods", changes.get("method.name", MethodConfig().name))

@@ -169,22 +169,22 @@ def row_weights(
 
 
 def groups_of(rollouts: Sequence[Rollout]) -> np.ndarray:
-    """(N,) int, the group of each rollout."""
+    """Return (N,) int, the group of each rollout."""
     return np.array([r.group for r in rollouts])
 
 
 def outcomes_of(rollouts: Sequence[Rollout]) -> np.ndarray:
-    """(N,) r of each rollout."""
+    """Return (N,) r of each rollout."""
     return np.array([r.outcome for r in rollouts], dtype=float)
 
 
 def u_hats_of(rollouts: Sequence[Rollout], how: Literal["max", "mean"]) -> np.ndarray:
-    """(N,) U_hat of each rollout's candidates (Skill1 Eq. 7)."""
+    """Return (N,) U_hat of each rollout's candidates (Skill1 Eq. 7)."""
     return np.array([u_hat([c.utility for c in r.candidates], how) for r in rollouts])
 
 
 def ndcgs_of(rollouts: Sequence[Rollout]) -> np.ndarray:
-    """(N,) Skill1 Eq. 6 of each rollout: nan without a ranking call, 0 for one that did not parse."""
+    """Return (N,) Skill1 Eq. 6 of each rollout: nan without a ranking call, 0 for one that did not parse."""
 
     def of(rollout: Rollout) -> float:
         calls = rollout.turns_of("rerank")
@@ -196,7 +196,7 @@ def ndcgs_of(rollouts: Sequence[Rollout]) -> np.ndarray:
 
 
 def invalid_actions(rollout: Rollout, config: CreditConfig) -> np.ndarray:
-    """(T,) bool, which actions cost something; with `max_penalised` the first so many of those that are invalid.
+    """Return (T,) bool, which actions cost something; with `max_penalised` the first so many of those that are invalid.
 
     An action that is both ill-formed and inadmissible counts once.
     """
@@ -208,7 +208,7 @@ def invalid_actions(rollout: Rollout, config: CreditConfig) -> np.ndarray:
 
 
 def returns_of(rollouts: Sequence[Rollout], config: CreditConfig) -> np.ndarray:
-    """(N,) returns: Skill1 Eq. 4 less the price of invalid actions."""
+    """Compute (N,) returns: Skill1 Eq. 4 less the price of invalid actions."""
     counted = np.array([invalid_actions(r, config).sum() for r in rollouts])
     return outcomes_of(rollouts) - config.invalid_penalty * counted
 
@@ -223,7 +223,7 @@ class Call:
 
 
 def calls_of(rollouts: Sequence[Rollout], without: Iterable[Stage] = ()) -> list[Call]:
-    """All policy calls but those of stages that are not trained, in the order of `rollouts` and of their turns."""
+    """List all policy calls but those of stages that are not trained, in the order of `rollouts` and of their turns."""
     off = set(without)
     return [
         Call(i, position, turn)
@@ -358,7 +358,7 @@ def _name(rollout: Rollout) -> str:
 
 
 def rollout_metrics(rollouts: Sequence[Rollout], returns: np.ndarray) -> dict[str, float]:
-    """What is logged of every step, whatever the method; nan where there is nothing to average.
+    """Measure what is logged of every step, whatever the method; nan where there is nothing to average.
 
     Args:
         returns: (N,) R of each rollout.
@@ -393,7 +393,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], returns: np.ndarray) -> dict[st
 
 
 def selection_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """What is logged where skills are retrieved and one of them is selected."""
+    """Measure what is logged where skills are retrieved and one of them is selected."""
     cosines = [r.skill_similarity for r in rollouts if not math.isnan(r.skill_similarity)]
     return {
         "selection/utility_retrieved": mean(c.utility for r in rollouts for c in r.candidates),
@@ -406,13 +406,13 @@ def selection_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def mean(values: Iterable[float]) -> float:
-    """The mean of numbers or flags; nan of none."""
+    """Return the mean of numbers or flags; nan of none."""
     numbers = np.array([float(v) for v in values])
     return float(numbers.mean()) if len(numbers) else math.nan
 
 
 def std(values: np.ndarray) -> float:
-    """The unbiased standard deviation of (n,) values; nan of fewer than two."""
+    """Return the unbiased standard deviation of (n,) values; nan of fewer than two."""
     return float(values.std(ddof=1)) if len(values) >= 2 else math.nan
 
 

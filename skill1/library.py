@@ -99,7 +99,7 @@ class FrozenLibrary:
         return _cosines(self._embeddings[rows], self._encoder.encode(texts))
 
     def retrieve(self, queries: Sequence[str], mode: Mode) -> list[tuple[Candidate, ...]]:
-        """The exact top K by w cos + (1 - w)(U + bonus) for each query, best first, ties by id.
+        """Find the exact top K by w cos + (1 - w)(U + bonus) for each query, best first, ties by id.
 
         The bonus c sqrt(ln N / n) is given in mode "ucb" (training) and 0 in "greedy" (evaluation), which can have a K
         of its own. With a `similarity_floor` only skills whose cosine is at or above it are ranked. Scores are float64
@@ -192,11 +192,11 @@ class SkillLibrary:
         return self._frozen.similarity(texts, skills)
 
     def frozen(self) -> FrozenLibrary:
-        """The library as it is now, for evaluation. Free: later steps make new views and leave this one alone."""
+        """Return the library as it is now, for evaluation. Free: later steps make new views and leave this one alone."""
         return self._frozen
 
     def learn(self, rollouts: Sequence[Rollout], step: int, admits: Callable[[Rollout], bool] = won) -> LibraryEvent:
-        """One step of the library: utilities (Eq. 5) for every candidate, then admission, then retirement.
+        """Take one step of the library: utilities (Eq. 5) for every candidate, then admission, then retirement.
 
         Utilities and admissions go in rollout order. A lesson of a won rollout (or of those that `admits` says) merges into the
         record with the exact same strategy whose description is nearest (if its cosine exceeds `merge_similarity`; ties
@@ -259,7 +259,7 @@ class SkillLibrary:
 
     @classmethod
     def load(cls, folder: Path, config: LibraryConfig, encoder: Encoder) -> SkillLibrary:
-        """The library that `save` wrote, bit by bit, embeddings included.
+        """Load the library that `save` wrote, bit by bit, embeddings included.
 
         Raises:
             LibraryError: the snapshot is missing, truncated, corrupt or of another format version; it was learnt with

@@ -173,7 +173,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model (`policy.model`), exactly as it was saved.
+    """Load the tokenizer of a model (`policy.model`), exactly as it was saved.
 
     AutoTokenizer picks the class by the *model's* architecture and would rebuild a word-level tokenizer saved beside a
     Qwen2 model as Qwen2's byte-level one, without a warning.

@@ -24,12 +24,12 @@ class Variant:
 
 
 def presets() -> Mapping[str, Mapping[str, Any]]:
-    """All presets by name: dotted field name -> value."""
+    """Return all presets by name: dotted field name -> value."""
     return gather("presets")
 
 
 def variants() -> Mapping[str, Variant]:
-    """All variants by name, in the order in which tables and figures show them."""
+    """Return all variants by name, in the order in which tables and figures show them."""
     return gather("variants")
 
 

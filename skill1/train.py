@@ -40,7 +40,7 @@ from skill1.updates.divergence import Diverged
 
 
 def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[Task]:
-    """The tasks of a step: consecutive pieces of an endless stream of permutations of `tasks`, one per epoch.
+    """Draw the tasks of a step: consecutive pieces of an endless stream of permutations of `tasks`, one per epoch.
 
     `Task.seed` is the epoch: a task that ends one epoch and begins the next within a step is not sampled twice alike.
     """

@@ -349,7 +349,7 @@ class RowTrainer(GRPOTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """This rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
+        """Return this rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
         self._layout = inputs
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
 

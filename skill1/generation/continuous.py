@@ -51,7 +51,7 @@ class _Draws(ContinuousBatchingLogitsProcessor):
         self._uniforms[:-1] = torch.from_numpy(table.reshape(-1)).to(self._uniforms.device)
 
     def logprobs(self) -> np.ndarray:
-        """(calls, tokens)"""
+        """Return (calls, tokens)"""
         return self._logprobs[:-1].cpu().numpy().reshape(self.calls, self.tokens)
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:

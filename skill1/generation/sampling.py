@@ -48,12 +48,12 @@ class Chat:
 
 
 def stream(seed: Seed, count: int) -> np.ndarray:
-    """(count,) uniforms in [0, 1) of the stream named by `seed`."""
+    """Draw (count,) uniforms in [0, 1) of the stream named by `seed`."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed))).random(count, dtype=np.float32)
 
 
 def draw(scores: torch.Tensor, uniforms: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The next token of every row, and its log-probability at `temperature` (0 is greedy, at temperature 1).
+    """Draw the next token of every row, with its log-probability at `temperature` (0 is greedy, at temperature 1).
 
     Args:
         scores: (B, V) logits.

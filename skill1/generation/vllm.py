@@ -77,7 +77,7 @@ class VLLMWriter:
             self._engine.vllm_client.session.mount(config.vllm_url, HTTPAdapter(max_retries=_RETRIES, pool_maxsize=64))
 
     def close(self) -> None:
-        """The engine stays for the next rollout."""
+        """Do nothing: the engine stays for the next rollout."""
 
     def write(self, prompts: Sequence[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
         """Continue every prompt; a server has no random streams.

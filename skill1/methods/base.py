@@ -100,7 +100,7 @@ class Method(Stages):
 
     @classmethod
     def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:
-        """What a step's log says of its rollouts."""
+        """Measure what a step's log says of its rollouts."""
         return rollout_metrics(rollouts, returns_of(rollouts, config.credit))
 
     # -- learning -----------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Method(Stages):
         """Repeat on another rank what `learn` did on rank 0, where it did anything."""
 
     def state(self, event: Any) -> dict[str, float]:
-        """What a step's log says of the method after `learn` or `apply`."""
+        """Measure what a step's log says of the method after `learn` or `apply`."""
         return {}
 
     def close(self) -> None:
@@ -166,5 +166,5 @@ class Method(Stages):
 
     @classmethod
     def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
-        """The skills as the rollouts of `step` were shown them, by id, from a run's folder `library`."""
+        """Read the skills as the rollouts of `step` were shown them, by id, from a run's folder `library`."""
         return {}

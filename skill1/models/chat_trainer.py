@@ -131,7 +131,7 @@ class ChatTrainer(SFTTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """A micro-batch's part of the update's loss, times the number of ranks, over which DDP averages."""
+        """Return a micro-batch's part of the update's loss, times the number of ranks, over which DDP averages."""
         loss = -self._score_answers(model, inputs).log_probs.sum()
         return loss / num_items_in_batch * self.accelerator.num_processes
 

@@ -55,7 +55,7 @@ class Demonstrated:
 
 
 def training_jobs(config: Config, environment: VectorEnvironment, tasks: int, passes: int) -> list[Job]:
-    """`tasks` training tasks, drawn with the run's seed, `passes` times. Raises ConfigError if there are fewer."""
+    """Draw `tasks` training tasks with the run's seed, `passes` times. Raises ConfigError if there are fewer."""
     there = environment.tasks(config.environment.train_split)
     if tasks > len(there):
         raise ConfigError(f"tasks = {tasks}: the split {config.environment.train_split} has {len(there)}")

@@ -32,19 +32,19 @@ def command_of(text: str, admissible: Sequence[str], lower_case: bool) -> str:
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """The object from the first "{" to the last "}", or None if that is none that could be stored."""
+    """Read the object from the first "{" to the last "}", or None if that is none that could be stored."""
     found = _BRACES.search(text)
     return _read(found.group(0)) if found else None
 
 
 def fenced_object(text: str) -> dict[str, Any] | None:
-    """The object of a fenced block if there is one, else as `json_object`."""
+    """Read the object of a fenced block if there is one, else as `json_object`."""
     found = _FENCED.search(text)
     return json_object(text) if found is None else _read(found.group(1))
 
 
 def lessons(fields: Mapping[str, Any]) -> str | None:
-    """The lessons of an answer as one text, each with its label; None without one that is long enough."""
+    """Read the lessons of an answer as one text, each with its label; None without one that is long enough."""
     found = [(label, fields.get(key)) for key, label in _LESSONS]
     kept = [f"{label}: {v.strip()}" for label, v in found if isinstance(v, str) and len(v.strip()) > _MIN_LESSON]
     return " ".join(kept) or None

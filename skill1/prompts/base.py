@@ -78,32 +78,32 @@ class PromptSet(Protocol):
     def distill(
         self, start: Observation, won: bool, trajectory: Sequence[Exchange], reference: Sequence[Exchange] | None
     ) -> str:
-        """`reference`: the last trajectory of the same task with the opposite outcome (released switch), else None."""
+        """Ask for a lesson. `reference`: the last trajectory of the same task with the opposite outcome (released switch), else None."""
         ...
 
     def skill_block(self, strategies: Sequence[str]) -> str:
-        """The text that stands in every act prompt of the episode; "" when `strategies` is empty."""
+        """Word the text that stands in every act prompt of the episode; "" when `strategies` is empty."""
         ...
 
     def parse_query(self, text: str, start: Observation) -> Parsed: ...
 
     def parse_rerank(self, text: str, count: int) -> tuple[tuple[int, ...], bool]:
-        """-> (permutation of range(count), parsed): valid ids in order, missing ids appended in retrieval order.
+        """Read a ranking: -> (permutation of range(count), parsed): valid ids in order, missing ids appended in retrieval order.
 
         No valid id: retrieval order and parsed = False.
         """
         ...
 
     def parse_action(self, text: str, admissible: Sequence[str]) -> Parsed:
-        """The environment command. Ill-formed text is passed to the environment as it is."""
+        """Read the environment command. Ill-formed text is passed to the environment as it is."""
         ...
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
-        """What the library keeps of a distillation; None if it did not parse."""
+        """Read what the library keeps of a distillation; None if it did not parse."""
         ...
 
     def raw_lesson(self, start: Observation, trajectory: Sequence[Exchange]) -> Lesson:
-        """The "no distillation" ablation: the raw trajectory, keyed by the task text."""
+        """Build the lesson of the "no distillation" ablation: the raw trajectory, keyed by the task text."""
         ...
 
 
@@ -116,11 +116,11 @@ class Answers(Protocol):
     def write_query(self, text: str) -> str: ...
 
     def write_ranking(self, order: Sequence[int]) -> str:
-        """`order`: all candidates, from 0, the best first."""
+        """Write a ranking. `order`: all candidates, from 0, the best first."""
         ...
 
     def write_action(self, command: str, thought: str = "") -> str:
-        """`thought`: what is considered before, "" for none."""
+        """Write an action. `thought`: what is considered before, "" for none."""
         ...
 
     def write_lesson(self, lesson: Lesson, won: bool) -> str: ...
@@ -137,12 +137,12 @@ def window_only(what: str, context: Context) -> None:
 
 
 def history_of(trajectory: Sequence[Exchange], window: int) -> tuple[Exchange, ...]:
-    """The last `window` pairs."""
+    """Return the last `window` pairs."""
     return tuple(trajectory[-window:]) if window else ()
 
 
 def complete_ranking(written: Sequence[str], count: int) -> tuple[tuple[int, ...], bool]:
-    """1-based ids as written -> (0-based permutation, whether any id was valid)."""
+    """Complete a ranking: 1-based ids as written -> (0-based permutation, whether any id was valid)."""
     positions = {str(i + 1): i for i in range(count)}
     ranked = list(dict.fromkeys(positions[word] for word in written if word in positions))
     return tuple(ranked + [i for i in range(count) if i not in ranked]), bool(ranked)

@@ -106,7 +106,7 @@ class InstructPrompts:
         return Lesson(start.instruction, write_steps(self.plain(trajectory, start)))
 
     def plain(self, trajectory: Sequence[Exchange], start: Observation) -> list[Exchange]:
-        """A trajectory as prompts show it: its observations by `PromptWords.plain`."""
+        """Word a trajectory as prompts show it: its observations by `PromptWords.plain`."""
         return [(self.words.plain(text, start.instruction), action) for text, action in trajectory]
 
     def _seen(self, now: Observation) -> dict[str, Any]:

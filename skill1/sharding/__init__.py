@@ -20,7 +20,7 @@ _ENVIRONMENT = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "Deep
 
 
 def sharding_arguments(config: Config) -> dict[str, Any]:
-    """The fields of `TrainingArguments` that `train.sharding` sets."""
+    """Return the fields of `TrainingArguments` that `train.sharding` sets."""
     kind = config.train.sharding
     if kind == "none":
         return {}

@@ -44,7 +44,7 @@ class Attempt:
     loss: torch.Tensor  # () this rank's
 
     def spoilt(self, score: Callable[[Batch], torch.Tensor]) -> list[int]:
-        """This rank's rows without a finite loss. `score`: a micro-batch -> (B, K) log-probs, 0 at padding."""
+        """Return this rank's rows without a finite loss. `score`: a micro-batch -> (B, K) log-probs, 0 at padding."""
         found = []
         for indices, batch in zip(self.mine, self.batches, strict=True):
             new = score(batch)

@@ -1,4 +1,4 @@
-"""The run's configuration in TRL's terms."""
+"""Write the run's configuration in TRL's terms."""
 
 from __future__ import annotations
 
