@@ -82,10 +82,12 @@ def numbers(ctx: click.Context, option: click.Parameter, given: str) -> tuple[in
 def preset_option(
     default: str | None = "nano", text: str = "e.g. nano, small, paper; an unknown one lists all"
 ) -> Decorator:
+    """Add `--preset`."""
     return click.option("--preset", default=default, show_default=True, help=text)
 
 
 def out_option(text: str) -> Decorator:
+    """Add the required `--out`, a folder."""
     return click.option("--out", type=FOLDER, required=True, help=text)
 
 

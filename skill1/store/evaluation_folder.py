@@ -117,4 +117,5 @@ class EvaluationFolder:
 
 
 def is_evaluation(path: Path) -> bool:
+    """Return whether `path` is the folder of a model's evaluation."""
     return (path / _ABOUT).is_file()

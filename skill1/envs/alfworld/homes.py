@@ -102,6 +102,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class HomeReceptacle:
+    """A place of a home that holds things."""
+
     kind: str  # "Drawer"
     id: str  # "Drawer|+01.25|+00.50|-02.00"
     name: str  # "drawer 3", as the player reads it

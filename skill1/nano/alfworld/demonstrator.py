@@ -46,6 +46,8 @@ class OneGame(EpisodeEnvironment[AlfworldEpisode]):
 
 
 class HomeDemonstrator(Demonstrator):
+    """Episodes in generated homes, for the warm start."""
+
     prompts = CompactPrompts()
 
     def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[OneGame, Task, str]]:

@@ -24,6 +24,8 @@ _LENGTHS = (2, 2, 3)  # syllables of a brand
 
 
 class ShopDemonstrator(Demonstrator):
+    """Episodes in generated shops, for the warm start."""
+
     prompts = CompactShopPrompts()
 
     def _games(self, seed: int, world: int, count: int) -> Iterator[tuple[WebshopEnvironment, Task, str]]:
