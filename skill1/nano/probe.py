@@ -27,14 +27,14 @@ from skill1.stats import Estimate, bootstrap_mean, paired_difference
 
 MIN_FOLLOWING = 0.3  # gate: share of first moves, relevant - none
 MIN_GAIN = 0.08  # gate: success, relevant - none and relevant - irrelevant
-# what the gate asks for -> arm, arm it is compared with, column, which least difference (None: only reported)
+# what the gate asks for -> arm, arm it is compared with, column, which smallest difference (None: only reported)
 _GATE = {
     "following: relevant - none": ("relevant", "none", "followed", "following"),
     "success: relevant - none": ("relevant", "none", "won", "gain"),
     "success: relevant - irrelevant": ("relevant", "irrelevant", "won", "gain"),
     "following an irrelevant skill: irrelevant - none": ("irrelevant", "none", "followed_irrelevant", None),
 }
-_LEAST = {"following": MIN_FOLLOWING, "gain": MIN_GAIN}
+_SMALLEST = {"following": MIN_FOLLOWING, "gain": MIN_GAIN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +44,13 @@ class Arms:
     draw: DrawArms
     write: Callable[[Any], str]  # what is drawn -> the strategy that is shown
     followed: Callable[[Any, Rollout], bool]  # whether an episode's first move is the one that it is about
-    least: Mapping[str, float]  # what the gate asks for: "following", "gain"
+    smallest: Mapping[str, float]  # what the gate asks for: "following", "gain"
 
 
 def nano_arms(environment: str) -> Arms:
     """Return those of an environment's nano world. Raises ConfigError as `nano_of`."""
     world = nano_of(environment)
-    return Arms(draw=world.draw_arms, write=world.prompts().write_skill, followed=world.followed, least=_LEAST)
+    return Arms(draw=world.draw_arms, write=world.prompts().write_skill, followed=world.followed, smallest=_SMALLEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,14 @@ def probe(
                 for job, r, draw in zip(todo, rollouts, drawn, strict=True)
             )
         )
-    return judge(pd.concat(frames, ignore_index=True), arms.least)
+    return judge(pd.concat(frames, ignore_index=True), arms.smallest)
 
 
-def judge(frame: pd.DataFrame, least: Mapping[str, float] = _LEAST) -> ProbeReport:
+def judge(frame: pd.DataFrame, smallest: Mapping[str, float] = _SMALLEST) -> ProbeReport:
     """Estimate every arm, and whether the policy follows relevant skills and gains by their content.
 
     Args:
-        least: differences that the gate asks for, beside being above 0 significantly.
+        smallest: differences that the gate asks for, beside being above 0 significantly.
     """
     columns = {"success": "won", "score": "score", "followed": "followed"}
     arms = {
@@ -141,5 +141,5 @@ def judge(frame: pd.DataFrame, least: Mapping[str, float] = _LEAST) -> ProbeRepo
         name: paired_difference(by_arm[arm][column], by_arm[other][column])
         for name, (arm, other, column, _) in _GATE.items()
     }
-    asked = [(gate[name], least[which]) for name, (*_, which) in _GATE.items() if which is not None]
+    asked = [(gate[name], smallest[which]) for name, (*_, which) in _GATE.items() if which is not None]
     return ProbeReport(frame, arms, gate, all(e.value >= lowest and e.low > 0 for e, lowest in asked))

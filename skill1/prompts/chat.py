@@ -80,12 +80,12 @@ def _frame(tokenizer: PreTrainedTokenizerBase, template: str) -> _Frame:
 
 
 def _following(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """What follows the answer in a chat that goes on with `text`; "" where the template has dropped the answer."""
+    """What follows the answer in a chat that continues with `text`; "" where the template has dropped the answer."""
     return _render(tokenizer, "", "x", _ANSWER, text).partition(_ANSWER)[2]
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, system: str, *messages: str) -> str:
-    """Write a chat of alternating messages, the user's first, up to where the assistant goes on."""
+    """Write a chat of alternating messages, the user's first, up to where the assistant continues."""
     if not tokenizer.chat_template:
         raise ConfigError(
             f"policy.model: the tokenizer of {tokenizer.name_or_path!r} has no chat template, which the prompts need: use an "

@@ -2,7 +2,7 @@
 
 The expert plays through `skill1.rollout.RolloutLoop` and the method's own stages. It sees what the policy sees; all that it
 knows beside that, it counted on training games. Slips are played too, and are not to be learnt: what is learnt is how to
-go on after them.
+continue after them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from skill1.nano.probe import Arms
 from skill1.nano.world import Draw
 from skill1.records import Task
 
-_LEAST = {"following": 0.0, "gain": 0.0}
+_SMALLEST = {"following": 0.0, "gain": 0.0}
 
 
 def expert_arms(config: Config, environment: VectorEnvironment) -> Arms:
@@ -47,4 +47,4 @@ def expert_arms(config: Config, environment: VectorEnvironment) -> Arms:
     def write(fact: Any) -> str:
         return kept(prompts, expert.lesson(fact, True, random.Random(0))).strategy
 
-    return Arms(draw=draw, write=write, followed=expert.follows, least=_LEAST)
+    return Arms(draw=draw, write=write, followed=expert.follows, smallest=_SMALLEST)
