@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from skill1.config import Config, diff, load_config, load_section
 from skill1.models.options import ColdStartConfig
+from skill1.presets import presets
 from skill1.store.card import markdown_table, write_card
-from skill1.store.resources import is_path
+from skill1.store.resources import find_model, is_path
 
 _ABOUT = """A policy to begin reinforcement learning with in the Skill1 reproduction kit (arXiv 2605.06130): {model},
 fine-tuned on {chats:,} demonstrated chats in the context `{context}`: {answers:,} answers of {answer_tokens:,} tokens.
@@ -40,6 +41,7 @@ def write_cold_start_card(
             library_name="peft" if adapter else "transformers",
             pipeline_tag="text-generation",
             base_model=None if is_path(policy.model) else policy.model,
+            license=_licence(policy.model),
             tags=["skill1", config.environment.name],
         ),
         title=f"Skill1: cold start, {config.preset}, {config.environment.name}",
@@ -51,7 +53,7 @@ def write_cold_start_card(
         results=_results(about["held_out"]),
         training=f"```\n{_command(config, about, demonstrations, out)}\n```\n\nConfiguration and losses are in "
         f"`cold_start.json`; the demonstrations have the SHA-256 `{about['sha256']}`.",
-        use=_use(config, adapter),
+        use=_use(config, adapter, out),
     )
 
 
@@ -87,11 +89,16 @@ def _command(config: Config, about: Mapping[str, Any], demonstrations: Path, out
     )
 
 
-def _use(config: Config, adapter: bool) -> str:
+def _licence(model: str) -> str | None:
+    """What the card of a model's folder says."""
+    card = Path(find_model(model)) / "README.md"
+    return ModelCard.load(card).data.license if card.is_file() else None
+
+
+def _use(config: Config, adapter: bool, out: Path) -> str:
+    starting = [name for name, preset in presets().items() if str(out) in preset.values()]
     fields = {"policy.model": config.policy.model, "policy.adapter": "THIS_FOLDER"} if adapter else {}
     sets = " ".join(f"--set {name}={value}" for name, value in (fields or {"policy.model": "THIS_FOLDER"}).items())
+    how = f"--preset {config.preset} --set rollout.context={config.rollout.context} {sets}"
     checked = "\n\nA base with other weights is refused." if adapter else ""
-    return (
-        f"```\nskill1 train --preset {config.preset} --set rollout.context={config.rollout.context} {sets} --out results/mine\n"
-        f"```{checked}"
-    )
+    return f"```\nskill1 train {f'--preset {starting[0]}' if starting else how} --out results/mine\n```{checked}"
