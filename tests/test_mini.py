@@ -54,7 +54,6 @@ def configure(base: Path, world: Path, **more: Any) -> Config:
     """Two steps of two groups of two episodes of two actions, in float32."""
     given = {
         "policy.model": str(base),
-        "policy.adapter": None,
         "policy.dtype": "float32",
         "environment.data": str(world),
         "environment.max_steps": 2,
