@@ -55,6 +55,12 @@ def play(
     size = config.policy.generate_batch
     rollouts: list[Rollout] = []
     with tqdm(total=len(todo), unit="episode", disable=not progress, mininterval=2.0) as bar:
+
+        def show(turn: int, live: int) -> None:
+            """Count an episode that is not over as the share of its actions that were played."""
+            left = live * (1 - turn / config.environment.max_steps)
+            bar.update(max(0, int(len(rollouts) + len(batch) - left) - bar.n))
+
         for first in range(0, len(todo), size):
             batch = todo[first : first + size]
             rollouts += loop.run(
@@ -62,8 +68,9 @@ def play(
                 groups=[0] * len(batch),
                 indices=[job.number for job in batch],
                 seed=(config.evaluation.seed,),
+                progress=show,
             )
-            bar.update(len(batch))
+            bar.update(len(rollouts) - bar.n)
     return rollouts
 
 

@@ -72,6 +72,23 @@ def test_two_processes_play_what_one_plays_and_one_writes(trained, tmp_path, cap
     assert [json.loads(line)["split"] for line in lines] == list(whole)
 
 
+def test_the_bar_moves_with_every_turn(world, warm, monkeypatch):
+    places = []
+
+    class Bar(skill1.play.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            places.append(self.n)
+
+    monkeypatch.setattr(skill1.play, "tqdm", Bar)
+    config = configure(world, warm, environment__max_steps=6, policy__generate_batch=8)
+    place = environment(config)
+    todo = jobs(place.tasks("train"), 1)
+    play(todo, load_policy(config), place, Stages(), config, progress=True)
+    assert places == sorted(places) and places[-1] == len(todo) == 12
+    assert len(set(places)) > 2  # between the ends of the two batches too
+
+
 def test_passes_differ_and_the_first_is_the_same_however_many_there_are(trained):
     two, one = frames(trained, passes=2)["valid_seen"], frames(trained, passes=1)["valid_seen"]
     first, second = (two[two["pass"] == n].reset_index(drop=True) for n in (0, 1))
