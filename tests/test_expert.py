@@ -148,18 +148,21 @@ def test_a_conversation_is_what_happened(homes, chats):
         lost += not chat.won
         assert all(call.learn for call in chat.calls if call.stage != "act")
     learnt = [call for chat in chats for call in chat.calls if call.stage == "act"]
-    assert 0.2 < slips / len(learnt) < 0.3 and 0.05 < lost / len(chats) < 0.3
+    assert 0.25 < slips / len(learnt) < 0.4 and 0.05 < lost / len(chats) < 0.3
     thoughts = [call.completion.startswith("Thought:") for call in learnt if call.learn]
     assert 0.4 < sum(thoughts) / len(thoughts) < 0.6
 
 
 def test_after_a_slip_the_expert_does_something_else(chats):
-    """An inadmissible slip is never said again at once: what is learnt is to go on."""
+    """An impossible slip may come again and again; what is learnt is to leave such a loop."""
+    loops = 0
     for chat in chats:
         acts = [call for call in chat.calls if call.stage == "act"]
         for slip, after, seen in zip(acts, acts[1:], acts[1:]):
             if not slip.learn and after.learn and seen.prompt == "Nothing happens.":
                 assert after.completion.splitlines()[-1] != slip.completion
+            loops += not slip.learn and not after.learn and slip.completion == after.completion
+    assert loops > len(chats) / 10
 
 
 # -- lessons ----------------------------------------------------------------------------------------------------------

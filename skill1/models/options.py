@@ -14,11 +14,13 @@ class ExpertConfig:
     """What an expert demonstrates."""
 
     # How often another action is played than the one that is to be learnt.
-    slips: float = knob(0.1, "share of the actions", "ours", ge=0, lt=1)
+    slips: float = knob(0.15, "share of the actions", "ours", ge=0, lt=1)
+    # How often an impossible slip is played once more: what is learnt is to leave a loop.
+    stuck: float = knob(0.6, "share of the impossible slips", "ours", ge=0, lt=1)
     # How often an action carries a thought; None: always in the window, never in a conversation.
     thoughts: float | None = knob(None, "share of the actions", "ours", ge=0, le=1)
     # How often an episode is shown skills.
-    skills: float = knob(0.8, "share of the episodes", "ours", ge=0, le=1)
+    skills: float = knob(0.5, "share of the episodes", "ours", ge=0, le=1)
     # How often one of them is relevant.
     relevant: float = knob(0.75, "share of the episodes with skills", "ours", ge=0, le=1)
     # How often that one is true of the game, whatever it says; else it is another game's and may be.

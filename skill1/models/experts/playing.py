@@ -57,6 +57,7 @@ class ExpertAsk(Recorder, Generic[F]):
         self._thoughts = float(prompts.context == "window") if options.thoughts is None else options.thoughts
         self._streams: dict[tuple[Task, int], random.Random] = {}
         self._players: dict[tuple[Task, int], Player[F]] = {}
+        self._stuck: dict[tuple[Task, int], str] = {}  # the impossible slip of the action before
 
     def answer(
         self, stage: Stage, episodes: Sequence[Episode], texts: Sequence[str], max_tokens: int
@@ -88,11 +89,21 @@ class ExpertAsk(Recorder, Generic[F]):
     def _act(self, e: Episode, rng: random.Random) -> str:
         player = self._player(e)
         command, why = player.act(e.now)
-        thought = why if rng.random() < self._thoughts else ""
-        if rng.random() < self._options.slips and (slip := player.slip(e.now, rng)) != command:
+        if slip := self._slip(e, player, command, rng):
             self.slipped(e)
-            command, thought = slip, ""
-        return self._writers.write_action(command, thought)
+            return self._writers.write_action(slip, "")
+        return self._writers.write_action(command, why if rng.random() < self._thoughts else "")
+
+    def _slip(self, e: Episode, player: Player[F], command: str, rng: random.Random) -> str | None:
+        """Draw another action than the expert's, or none: an impossible one may come again and again."""
+        slip = self._stuck.pop((e.task, e.index), None)
+        if slip is None or rng.random() >= self._options.stuck:
+            slip = player.slip(e.now, rng) if rng.random() < self._options.slips else None
+        if slip == command:
+            return None
+        if slip is not None and slip not in e.now.admissible:
+            self._stuck[e.task, e.index] = slip
+        return slip
 
     def _player(self, e: Episode) -> Player[F]:
         """The episode's player, who has seen what was done last."""
