@@ -1,12 +1,15 @@
 """Keys and values of conversations, from one call to the next: every token is read or written once.
 
-Without them the next call reads the whole conversation again, to the same result up to float rounding.
+Without them the next call reads the whole conversation again, to the same result up to float rounding. What is new is
+read apart from writing, conversations with about as much of it together: turns have from 10 to 80 tokens, and padded to
+the longest, three times as many would pass the model (140 ALFWorld games at a time; twice as many, 16 at a time).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from skill1.generation.sampling import Prompt, Seed
 
 States = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (T, H, D) of each layer
+_PADDING = 0.25  # of the tokens read at a time, at most
 
 
 class KeptStates:
@@ -29,6 +33,24 @@ class KeptStates:
     def clear(self) -> None:
         """Forget all."""
         self._kept.clear()
+
+    @torch.no_grad()
+    def read(self, model: PreTrainedModel, prompts: Sequence[Prompt], pad: int) -> None:
+        """Read of each conversation all that is new but the last token, with which writing begins."""
+        unread = {i: len(p.ids) - 1 - len(self._known(p)) for i, p in enumerate(prompts) if p.chat is not None}
+        for group in _groups({i: count for i, count in unread.items() if count > 0}):
+            heads = [replace(prompts[i], ids=prompts[i].ids[:-1]) for i in group]
+            cache, known = self.take(model, heads)
+            ids, mask = side_by_side([head.ids for head in heads], known, pad)
+            ids, mask = ids.to(model.device), mask.to(model.device)
+            model(
+                input_ids=ids[:, max(known) :],
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, max(known) :],
+                past_key_values=cache,
+                logits_to_keep=1,
+            )
+            self.keep(cache, mask.bool(), heads, [[]] * len(heads))
 
     def take(self, model: PreTrainedModel, prompts: Sequence[Prompt]) -> tuple[DynamicCache, list[int]]:
         """Lay out what is known of each prompt's beginning as one cache, shorter ones padded to the left.
@@ -49,11 +71,15 @@ class KeptStates:
             cache.update(k, v, number)
         return cache, [len(ids) for ids, _ in found]
 
+    def _known(self, prompt: Prompt) -> list[int]:
+        """The tokens that are kept of a prompt's beginning."""
+        ids, _ = self._kept.get(prompt.chat, ([], [])) if prompt.chat is not None else ([], [])
+        return ids if len(ids) < len(prompt.ids) and prompt.ids[: len(ids)] == ids else []
+
     def _beginning(self, prompt: Prompt) -> tuple[list[int], States]:
-        if prompt.chat is None:
-            return [], []
-        ids, states = self._kept.pop(prompt.chat, ([], []))
-        return (ids, states) if len(ids) < len(prompt.ids) and prompt.ids[: len(ids)] == ids else ([], [])
+        known = self._known(prompt)
+        _, states = self._kept.pop(prompt.chat, ([], [])) if prompt.chat is not None else ([], [])
+        return known, states if known else []
 
     def keep(
         self, cache: DynamicCache, read: torch.Tensor, prompts: Sequence[Prompt], answers: Sequence[list[int]]
@@ -74,6 +100,36 @@ class KeptStates:
             self._kept[prompt.chat] = [*prompt.ids, *answer][: len(columns)], states
         while sum(len(ids) for ids, _ in self._kept.values()) > self._room:
             self._kept.popitem(last=False)
+
+
+def side_by_side(prompts: Sequence[list[int]], known: Sequence[int], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay out prompts as `KeptStates.take` does: what is known, then what is new, each with its padding to the left.
+
+    Returns:
+        (B, T) tokens, and which of them are no padding.
+    """
+    kept = max(known)
+    width = kept + max(len(ids) - n for ids, n in zip(prompts, known, strict=True))
+    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (prompt, n) in enumerate(zip(prompts, known, strict=True)):
+        for end, part in ((kept, prompt[:n]), (width, prompt[n:])):
+            ids[row, end - len(part) : end] = torch.tensor(part, dtype=torch.long)
+            mask[row, end - len(part) : end] = 1
+    return ids, mask
+
+
+def _groups(counts: Mapping[int, int]) -> Iterator[list[int]]:
+    """The keys of about equal counts together."""
+    group: list[int] = []
+    for i in sorted(counts, key=counts.__getitem__):
+        tokens = sum(counts[j] for j in group) + counts[i]
+        if group and (len(group) + 1) * counts[i] > (1 + _PADDING) * tokens:
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
 
 
 def _taken(part: Any, row: int, columns: torch.Tensor) -> torch.Tensor:

