@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from test_coldstart import CHATS, LEARNING, chat_config, make_base, make_prompts
 
 from skill1.checks import check_run
-from skill1.config import Config, ConfigError
+from skill1.config import Config, ConfigError, load_config
 from skill1.errors import RunError
 from skill1.models.coldstart import cold_start
 from skill1.models.demonstrations import write_chats
@@ -24,6 +24,7 @@ from skill1.models.export import export
 from skill1.policy import load_model
 from skill1.store.model_folder import save_adapter, weights_sha256
 from skill1.store.places import absolute_places, weights_hash
+from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 from skill1.updates.trl_config import lora_config
 
@@ -178,3 +179,15 @@ def test_a_cold_start_can_be_an_adapter(tmp_path):
     full = replace(config, policy=replace(config.policy, lora_rank=0))
     with pytest.raises(ConfigError, match="save=adapter with policy.lora_rank=0 has no adapter"):
         cold_start(full, replace(options, save="adapter"), file, tmp_path / "none")
+
+
+def test_the_shipped_cold_start_is_small_and_says_how_it_was_made():
+    folder = resource("data/mini-adapter")
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10_000_000
+    about = json.loads((folder / "cold_start.json").read_text())
+    assert about["preset"] == "mini-base" and about["context"] == load_config("mini").rollout.context
+    base = json.loads((folder / "base.json").read_text())
+    assert base["model"] == load_config("mini").policy.model == load_config("mini-base").policy.model
+    card = (folder / "README.md").read_text()
+    assert "--preset mini-base --out data/mini-adapter" in card and "skill1 train --preset mini " in card
+    assert base["sha256"] in card and "license: apache-2.0" in card
