@@ -41,6 +41,8 @@ class KeptStates:
         for group in _groups({i: count for i, count in unread.items() if count > 0}):
             heads = [replace(prompts[i], ids=prompts[i].ids[:-1]) for i in group]
             cache, known = self.take(model, heads)
+            if len(_layers(cache)) < len(cache.layers):
+                return
             ids, mask = side_by_side([head.ids for head in heads], known, pad)
             ids, mask = ids.to(model.device), mask.to(model.device)
             model(
@@ -89,9 +91,9 @@ class KeptStates:
         Args:
             read: (B, T) bool, the columns of the cache that hold tokens of the row's prompt and answer, in their order.
         """
-        layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
+        layers = _layers(cache)
         if len(layers) < len(cache.layers):
-            return  # a sliding window forgets: such models read the conversation again
+            return
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             if prompt.chat is None:
                 continue
@@ -117,6 +119,11 @@ def side_by_side(prompts: Sequence[list[int]], known: Sequence[int], pad: int) -
             ids[row, end - len(part) : end] = torch.tensor(part, dtype=torch.long)
             mask[row, end - len(part) : end] = 1
     return ids, mask
+
+
+def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+    """Those that keep everything. A sliding window forgets: models with one read the conversation again."""
+    return [layer for layer in cache.layers if type(layer) is DynamicLayer]
 
 
 def _groups(counts: Mapping[int, int]) -> Iterator[list[int]]:
