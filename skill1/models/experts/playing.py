@@ -25,7 +25,7 @@ from skill1.models.options import ExpertConfig
 from skill1.models.recording import Recorder, play
 from skill1.play import Job
 from skill1.records import Lesson, Stage, Task
-from skill1.rollout import Episode
+from skill1.rollout import Episode, Stages
 
 _CUT = (3, 10)  # an episode that is cut short ends after so many actions
 
@@ -156,14 +156,21 @@ class ExpertPlayer:
 
     def play(self, part: Sequence[Job]) -> list[Chat]:
         """Play; what is won is to be learnt, and what was cut short."""
+        found: dict[Job, list[Chat]] = {}
+        for without in (False, True):
+            chosen = [job for job in part if (self._stream("plain", job).random() < self._options.plain) == without]
+            found |= zip(chosen, self._play(chosen, without), strict=True)
+        return [chat for job in part for chat in found[job]]
+
+    def _play(self, part: Sequence[Job], without: bool) -> list[list[Chat]]:
+        """Play with the method's own stages, or without; chats of each episode."""
         skills, limits = self._draw(part), [self._limit(job) for job in part]
         asked = ExpertAsk(self._prompts, self._expert, skills.facts, self._options, self._config.evaluation.seed)
-        played = play(part, asked, CutShort(self._environment, limits), self._method.demonstrated(skills), self._config)
+        stages = Stages() if without else self._method.demonstrated(skills)
+        played = play(part, asked, CutShort(self._environment, limits), stages, self._config)
         return [
-            chat
+            chats if rollout.outcome or rollout.steps == limit else []
             for (rollout, chats), limit in zip(played, limits, strict=True)
-            if rollout.outcome or rollout.steps == limit
-            for chat in chats
         ]
 
     def _limit(self, job: Job) -> int:
