@@ -72,6 +72,7 @@ def test_an_adapter_is_folded_into_plain_weights(plain, adapted):
     expected = folded_by_hand(adapted)
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
+    assert all(weight.requires_grad for weight in found.values())  # to be trained in full
     base = dict(load_model(plain.policy)[0].named_parameters())
     assert sum(not torch.allclose(found[name], base[name]) for name in base) >= 7  # every linear layer but the head
     assert {weight.dtype for weight in load_file(f"{adapted.policy.adapter}/adapter_model.safetensors").values()} == {

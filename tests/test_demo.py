@@ -72,5 +72,5 @@ def test_an_instruct_model_plays_the_games_that_the_environment_names_or_generat
         demo(0, preset="mini", overrides=overrides, results=tmp_path / "out", say=lambda line: None).read_text()
     )
     assert summary["data"] == "$ALFWORLD_DATA" and summary["steps"] == 2
-    assert summary["after"]["library"]["n"] == 12 and "valid_unseen" not in summary
+    assert summary["after"]["library"]["n"] == 6 and "valid_unseen" not in summary
     assert world_folder(0, "mini") == Path("data/nano-world-0")  # where no games are named

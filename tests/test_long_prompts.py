@@ -10,6 +10,7 @@ from trainer_runs import configure
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from skill1.generation.padded import PaddedWriter
+from skill1.generation.sampling import Prompt
 from skill1.plan.passes import Passes, Weights
 from skill1.plan.rates import peak_memory
 from skill1.records import Row
@@ -58,8 +59,7 @@ def test_prompts_that_would_fill_more_than_the_cache_are_written_in_several_call
     """The same text; and no call holds more padded tokens than it may, but for a single prompt that is longer."""
     model = tiny_model().eval()
     rng = np.random.default_rng(0)
-    prompts = [rng.integers(5, 64, n).tolist() for n in (3, 60, 4, 50, 30, 9)]
-    seeds = [(0, i) for i in range(len(prompts))]
+    prompts = [Prompt(rng.integers(5, 64, n).tolist(), (0, i)) for i, n in enumerate((3, 60, 4, 50, 30, 9))]
     widths: list[tuple[int, int]] = []
     generate = model.generate
 
@@ -68,10 +68,10 @@ def test_prompts_that_would_fill_more_than_the_cache_are_written_in_several_call
         return generate(input_ids=input_ids, **given)
 
     monkeypatch.setattr(model, "generate", watched)
-    at_once = PaddedWriter(model, batch=8, cache_tokens=10**6, pad=0, ends=frozenset([4])).write(prompts, seeds, 1.0, 8)
+    at_once = PaddedWriter(model, batch=8, cache_tokens=10**6, pad=0, ends=frozenset([4])).write(prompts, 1.0, 8)
     assert widths == [(6, 60)]
     widths.clear()
-    cut = PaddedWriter(model, batch=4, cache_tokens=64, pad=0, ends=frozenset([4])).write(prompts, seeds, 1.0, 8)
+    cut = PaddedWriter(model, batch=4, cache_tokens=64, pad=0, ends=frozenset([4])).write(prompts, 1.0, 8)
     # with 8 tokens of an answer: 3 x (9 + 8) = 51 of 64, while 4 x (30 + 8) would be too many
     assert widths == [(3, 9), (1, 30), (1, 50), (1, 60)]
     for (ids, logprobs), (other, others) in zip(at_once, cut, strict=True):

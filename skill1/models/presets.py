@@ -45,7 +45,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mini-base": _BASE
     | {
         "policy.lora_rank": 16,
-        "policy.lora_alpha": 32,
         "cold_start.learning_rate": 2e-3,
         "cold_start.max_steps": 75,
         "cold_start.chats_per_step": 8,

@@ -45,7 +45,8 @@ def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """Fold the adapter of a folder into a model's weights, which keep their precision."""
     dtype = base.dtype
     # float32 first: a sum of base and adapter in bfloat16 would lose most of a small adapter
-    return PeftModel.from_pretrained(base.float(), adapter).merge_and_unload().to(dtype)
+    merged = PeftModel.from_pretrained(base.float(), adapter).merge_and_unload().to(dtype)
+    return merged.requires_grad_(True)  # PEFT froze them
 
 
 def save_adapter(adapter: Path, base: PreTrainedModel, name: str, folder: Path) -> str:
