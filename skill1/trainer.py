@@ -422,8 +422,8 @@ class RowTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Not here: TRL would generate from its own prompts. Raises NotImplementedError."""
-        raise NotImplementedError(
+        """Refuse: TRL would generate from its own prompts. Raises RuntimeError."""
+        raise RuntimeError(
             "RowTrainer has no evaluation loop: validate in a callback with the environment's games (skill1.evaluate)"
         )
 

@@ -328,7 +328,7 @@ def test_metrics_under_the_trainers_names_are_refused(policy, tmp_path):
 
 def test_evaluate_says_where_validation_lives(policy, tmp_path):
     trainer, _ = make_trainer(policy, tmp_path, configure(), lambda step, model: [])
-    with pytest.raises(NotImplementedError, match="callback"):
+    with pytest.raises(RuntimeError, match="callback"):
         trainer.evaluate()
 
 

@@ -1,8 +1,8 @@
 """Keys and values of conversations, from one call to the next: every token is read or written once.
 
 Without them the next call reads the whole conversation again, to the same result up to float rounding. What is new is
-read apart from writing, conversations with about as much of it together: turns have from 10 to 80 tokens, and padded to
-the longest, three times as many would pass the model (140 ALFWorld games at a time; twice as many, 16 at a time).
+read apart from writing, conversations with about as much of it together: turns differ so much in length that, all padded to
+the longest, most of what passes the model would be padding.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from skill1.analysis.comparison import BEFORE, WITH_LIBRARY, WITHHELD
-from skill1.config import Config, load_config
+from skill1.config import load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.errors import RunError
 from skill1.nano.world import nano_of, nano_world, world_folder
@@ -67,7 +67,8 @@ def demo(
     results = results or Path("results") / ("demo" if preset == "nano" else f"demo-{preset.removeprefix('nano-')}")
     config = load_config(preset, overrides=overrides)
     spec = environment_spec(config.environment.name)
-    knows = config.policy.prompts != "compact" or nano_of(spec.name).knows_published_games
+    nano = config.policy.prompts == "compact"
+    knows = not nano or nano_of(spec.name).knows_published_games
     variable = (knows and spec.data_variable) or ""
     given = os.environ.get(variable)
     if not given and not generated.exists():
@@ -83,7 +84,7 @@ def demo(
         overrides=dict(overrides or {}),
         passes=passes or config.evaluation.passes,
         splits=tuple(split for split in config.evaluation.splits if environment.has(split)),  # some are extra downloads
-        nproc=nproc or _processes(config),
+        nproc=nproc or _processes(nano),
     )
     file = experiment.folder / _SUMMARY
     if experiment.is_finished() and file.exists():
@@ -112,10 +113,10 @@ def demo(
     return results / _SUMMARY
 
 
-def _processes(config: Config) -> int:
+def _processes(nano: bool) -> int:
     """A policy of many parameters uses all cores from one process, and needs its memory in each."""
     share = Share.of_this_machine()
-    return min(2, share.jobs) if share.devices or config.policy.prompts == "compact" else 1
+    return min(2, share.jobs) if share.devices or nano else 1
 
 
 def _run(experiment: Experiment, data: str, say: Callable[[str], None]) -> dict[str, Any]:
