@@ -14,13 +14,13 @@ class ExpertConfig:
     """What an expert demonstrates."""
 
     # How often another action is played than the one that is to be learnt.
-    slips: float = knob(0.15, "share of the actions", "ours", ge=0, lt=1)
+    slips: float = knob(0.1, "share of the actions", "ours", ge=0, lt=1)
     # How often an impossible slip is played once more: what is learnt is to leave a loop.
-    stuck: float = knob(0.85, "share of the impossible slips", "ours", ge=0, lt=1)
+    stuck: float = knob(0.7, "share of the impossible slips", "ours", ge=0, lt=1)
     # How often an action carries a thought; None: always in the window, never in a conversation.
     thoughts: float | None = knob(None, "share of the actions", "ours", ge=0, le=1)
     # How often an episode has none of the method's own stages: what a policy without a library is asked.
-    plain: float = knob(0.3, "share of the episodes", "ours", ge=0, le=1)
+    plain: float = knob(0.5, "share of the episodes", "ours", ge=0, le=1)
     # How often one of the others is shown skills.
     skills: float = knob(0.7, "share of the episodes", "ours", ge=0, le=1)
     # How often one of them is relevant.

@@ -182,10 +182,11 @@ class HomePlayer(Player[Fact]):
         """See `Player.slip`: one that goes or handles something, or (one in three) one that is impossible now."""
         goal, held = self._goal, self._held or f"{self._goal.target} 1"
         if rng.random() < 1 / 3:
+            again = f"go to {self._at or goal.place + ' 9'}"  # what a policy does most that is lost in a search
             tried = [
+                *[again] * 4,
                 f"open {rng.choice(self._places)}",
                 f"take {goal.target} 1 from {rng.choice(self._places)}",
-                f"go to {self._at or goal.place + ' 9'}",
                 f"use {goal.place} 1" if goal.kind == "look" else f"move {held} to {goal.place} 1",
                 *(f"{verb} {held} with {place} 1" for verb, place in APPLIANCE.items() if verb == goal.kind),
             ]
