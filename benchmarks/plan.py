@@ -114,7 +114,7 @@ def measure(size: str, checkpointing: bool) -> None:
     machine = this_machine(1, dtype="float32", clock=time.process_time)
     times: list[float] = []
     grown = peak_memory(torch.device("cpu"), lambda: times.extend(train(model, config)))
-    passes = Passes(shape, Weights(torch.float32, torch.float32, None))
+    passes = Passes(shape, Weights(torch.float32, None))
     step, parameters = passes.update(ROWS, PROMPT, COMPLETION, checkpointing), passes.parameters.total
     prefill, decode = passes.prefill(ROWS, PROMPT), passes.decode(ROWS, PROMPT + COMPLETION // 2)
     written = prefill.seconds(machine) + (COMPLETION - 1) * decode.seconds(machine)

@@ -67,6 +67,7 @@ from skill1.store.checkpoints import (
 from skill1.updates.accumulation import accumulate
 from skill1.updates.divergence import Attempt, record
 from skill1.updates.layout import Batch, layout
+from skill1.updates.precision import compute_weights
 from skill1.updates.trl_config import lora_config, trl_config
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
@@ -225,7 +226,7 @@ class RowTrainer(GRPOTrainer):
         for number, batch in enumerate(batches):
             if number:
                 self._finish_update(model)
-            update_loss = self._accumulate(model, batch)
+            update_loss = self._accumulate(batch)
             loss += update_loss / len(batches)
             flat = [[*chain(*own)] for own in mine[number]]
             self._attempt = Attempt(number, len(updates), rows, flat, batch, update_loss)
@@ -306,13 +307,13 @@ class RowTrainer(GRPOTrainer):
         elif self.beta:
             with self.accelerator.unwrap_model(self.model).disable_adapter():
                 batch["ref_per_token_logps"] = self._score(batch)
-        # TRL takes the mean over this rank's rows and DDP the mean over ranks; ours is the mean over the update's rows.
+        # TRL takes the mean over this rank's rows, and `accumulate` that over ranks; ours is the mean over the update's rows.
         return batch | {"loss_scale": size * self.accelerator.num_processes / update.size}
 
-    def _accumulate(self, model: nn.Module, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
+    def _accumulate(self, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Forward and backward over the micro-batches of an update."""
         step = super().training_step
-        return accumulate(self.accelerator, model, batches, lambda batch: step(model, batch, None))
+        return accumulate(self, self.config, batches, lambda model, batch: step(model, batch, None))
 
     def _finish_update(self, model: nn.Module) -> None:
         self._norms.append(self._clip_grad_norm(model))
@@ -338,10 +339,14 @@ class RowTrainer(GRPOTrainer):
 
     def _score(self, batch: Batch, model: nn.Module | None = None) -> torch.Tensor:
         """A micro-batch's log-probs (S, K), 0 at padding, under the policy as it is now, or another model."""
-        self._layout = batch
+        self._layout, model = batch, model or self.model
         ids, mask = batch["completion_ids"], batch["completion_mask"]
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self._checkpointing):
-            return self._get_per_token_logps_and_entropies(model or self.model, ids, mask, ids.size(1))[0]
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(self.model, self._checkpointing),
+            compute_weights(model, self.config),
+        ):
+            return self._get_per_token_logps_and_entropies(model, ids, mask, ids.size(1))[0]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs  # `_batch` made them
@@ -349,7 +354,7 @@ class RowTrainer(GRPOTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Return this rank's part of the update's loss, times the number of ranks (DDP averages over them)."""
+        """Return this rank's part of the update's loss, times the number of ranks, over which it is averaged."""
         self._layout = inputs
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
 
@@ -374,7 +379,7 @@ class RowTrainer(GRPOTrainer):
         labels = input_ids.masked_fill(attention_mask == 0, -100)
         self._scoring = True
         try:
-            with self.accelerator.autocast():
+            with self.accelerator.autocast():  # where weights are sharded
                 output = model(input_ids=self._layout["sequences"], shift_labels=labels, fused_lm_head=True)
         finally:
             self._scoring = False

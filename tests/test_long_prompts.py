@@ -48,7 +48,7 @@ def test_an_update_with_a_prompt_of_16384_tokens_takes_what_the_planner_says(tmp
     train(8)  # loads whatever a first step loads
     logs: list[dict[str, float]] = []
     grown = peak_memory(torch.device("cpu"), lambda: logs.extend(train(PROMPT)))
-    planned = Passes(shape, Weights(torch.float32, torch.float32, None)).update(1, PROMPT, COMPLETION, False).peak
+    planned = Passes(shape, Weights(torch.float32, None)).update(1, PROMPT, COMPLETION, False).peak
     assert lengths[-1] == (PROMPT, COMPLETION) and logs[0]["grad_norm"] > 0
     scores, logits = 4 * PROMPT**2, 4 * PROMPT * VOCABULARY  # bytes of one head's attention, of a logit a token
     assert max(planned, grown) < logits / 2 < scores / 2

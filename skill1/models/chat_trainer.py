@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,8 @@ from skill1.models.chat_tokens import IGNORED, ChatTokens
 from skill1.models.options import ColdStartConfig
 from skill1.records import Stage
 from skill1.sharding import sharding_arguments
-from skill1.updates.accumulation import accumulate
-from skill1.updates.precision import cast_weights
-from skill1.updates.trl_config import lora_config
+from skill1.updates.accumulation import accumulate, computing
+from skill1.updates.trl_config import autocast, lora_config
 
 _WARMUP = 0.03  # of the steps
 _SAVE_EVERY = 25  # steps: on two cores a quarter of an hour of the preset mini
@@ -67,7 +65,6 @@ class ChatTrainer(SFTTrainer):
             progress: show a bar, and the scores of held-out chats.
         """
         self._config = config
-        self._sharded = config.train.sharding != "none"
         self._chats = chats
         self._lengths = np.array([len(chat.ids) for chat in chats])
         self._chats_per_step = options.chats_per_step
@@ -120,30 +117,14 @@ class ChatTrainer(SFTTrainer):
         tokens = torch.tensor(sum(micro.tokens for micro in update.micro_batches), device=self.accelerator.device)
         backward = super().training_step
         batches = [self._batch(chats) for chats in self._mine(self._chats, update)]
-        with self._computing(learn=True) as model:
-            loss = accumulate(self.accelerator, model, batches, lambda batch: backward(model, batch, tokens))
-        if not self._sharded:
-            for parameter in self.model.parameters():
-                if parameter.requires_grad:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
-        return loss
+        return accumulate(self, self._config, batches, lambda model, batch: backward(model, batch, tokens))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Return a micro-batch's part of the update's loss, times the number of ranks, over which DDP averages."""
+        """Return a micro-batch's part of the update's loss, times the number of ranks, over which it is averaged."""
         loss = -self._score_answers(model, inputs).log_probs.sum()
         return loss / num_items_in_batch * self.accelerator.num_processes
-
-    @contextmanager
-    def _computing(self, *, learn: bool) -> Iterator[nn.Module]:
-        """The model to pass batches through. What shards it computes in `policy.dtype` and exchanges gradients; whole
-        weights are cast here, and their gradients are exchanged after the last micro-batch, not by DDP's hooks."""
-        if self._sharded:
-            yield self.model_wrapped
-        else:
-            with cast_weights(self.model, getattr(torch, self._config.policy.dtype), learn=learn):
-                yield self.model
 
     def _update(self, step: int) -> Update:
         epoch, number = divmod(step, self._per_epoch)
@@ -217,7 +198,7 @@ class ChatTrainer(SFTTrainer):
         stages = sorted({answer.stage for chat in self._held_out for answer in chat.answers})
         sums = torch.zeros(len(stages), _SUMS, dtype=torch.float64)
         self.model.eval()
-        with self._computing(learn=False) as model:
+        with computing(self, self._config) as model:
             for update in self._cut(self._held_out, None):
                 for chats in self._mine(self._held_out, update):
                     output = self._score_answers(model, self._prepare_inputs(self._batch(chats)))
@@ -347,7 +328,7 @@ def _arguments(config: Config, options: ColdStartConfig, folder: Path, steps: in
         weight_decay=config.train.weight_decay,
         adam_beta2=config.train.adam_beta2,
         max_grad_norm=config.train.max_grad_norm,
-        bf16=config.policy.dtype == "bfloat16" and config.train.sharding != "none",  # else see `_computing`
+        bf16=autocast(config),
         activation_checkpointing=config.policy.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,

@@ -38,7 +38,7 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     compute = getattr(torch, config.policy.dtype).itemsize
     share = (machine.gpus - 1) / machine.gpus  # of an all-gather or reduce-scatter that comes from elsewhere
     gather = share * compute * size.total / machine.link if machine.sharded else 0.0
-    written = sum(_generation(calls, config, passes.writer, machine) for calls in workload.stages)
+    written = sum(_generation(calls, config, passes, machine) for calls in workload.stages)
 
     typical = (workload.micro_rows, workload.sequence.prompt, workload.sequence.completion)
     padded = workload.micro_rows * (workload.sequence.prompt + workload.sequence.completion)

@@ -42,7 +42,8 @@ class Memory:
     """Bytes on each GPU. The phases are totals."""
 
     held: Held
-    writing: float  # weights as generation has them: gathered whole, or cast beside the originals; or vLLM's share
+    cast: float  # copies of whole weights in the compute dtype, beside the originals
+    writing: float  # weights as generation has them: gathered whole, or cast as for updates; or vLLM's share
     micro_batch: float  # activations of a typical micro-batch
     longest_row: float  # activations of a single row of the greatest length, more than which no update takes
     generated_rows: int  # of a generate call on one GPU
@@ -57,9 +58,9 @@ class Memory:
         """Total bytes at the worst moment of each phase."""
         return {
             GENERATION: self.held.always + self.writing + self.generating,  # gradients are released after an update
-            SCORING: self.held.always + self.scoring,
-            MICRO_BATCH: self.held.total + self.micro_batch,
-            LONGEST_ROW: self.held.total + self.longest_row,
+            SCORING: self.held.always + self.cast + self.scoring,
+            MICRO_BATCH: self.held.total + self.cast + self.micro_batch,
+            LONGEST_ROW: self.held.total + self.cast + self.longest_row,
         }
 
     @property
@@ -77,8 +78,8 @@ def estimate_memory(config: Config, passes: Passes, machine: Machine, workload: 
     alone = (1, *workload.longest)
     widest = max(workload.stages, key=lambda s: s.width)
     batch = min(rows_of_call(config, widest.width), math.ceil(workload.episodes / machine.gpus))
-    prefill = passes.writer.prefill(batch, widest.lengths.prompt)
-    decode = passes.writer.decode(batch, widest.width)
+    prefill = passes.prefill(batch, widest.lengths.prompt)
+    decode = passes.decode(batch, widest.width)
     token = decode.cache / (batch * (widest.width + 1))  # what decoding counts has one token more
     cache, longest = decode.cache, sum(workload.longest)
     cache_longest = token * min(batch, rows_of_call(config, longest)) * longest
@@ -94,6 +95,7 @@ def estimate_memory(config: Config, passes: Passes, machine: Machine, workload: 
     gathered = _itemsize(config) * passes.parameters.total if whole_reference else held.gathered
     return Memory(
         held=held,
+        cast=_cast(config, passes.parameters, machine),
         writing=_writing(config, passes.parameters, machine),
         micro_batch=passes.update(*typical, policy.gradient_checkpointing).peak,
         longest_row=passes.update(*alone, policy.gradient_checkpointing).peak,
@@ -129,14 +131,19 @@ def held_memory(config: Config, size: Parameters, machine: Machine) -> Held:
     )
 
 
+def _cast(config: Config, size: Parameters, machine: Machine) -> float:
+    """`updates.precision`: copies of float32 weights in another compute dtype; what is sharded is gathered in it."""
+    held = size.trained if config.policy.lora_rank else size.total
+    return 0.0 if machine.shards > 1 or _itemsize(config) == _FLOAT else _itemsize(config) * held
+
+
 def _writing(config: Config, size: Parameters, machine: Machine) -> float:
     """`generation.weights`: sharded weights are gathered, float32 ones cast; vLLM takes what it was given."""
     if config.policy.backend == "vllm":
         return config.policy.vllm_memory * machine.memory
     if config.policy.backend == "vllm_server":
         return 0.0
-    cast = not config.policy.lora_rank and _itemsize(config) != _FLOAT
-    return _itemsize(config) * size.total if machine.shards > 1 or cast else 0.0
+    return _itemsize(config) * size.total if machine.shards > 1 else _cast(config, size, machine)
 
 
 def _itemsize(config: Config) -> int:

@@ -1,7 +1,7 @@
 """The policy's forward and backward passes without weights: their memory, operations and traffic, counted.
 
 The model is built on PyTorch's fake tensors, with which every operator does its shape arithmetic and nothing else. What
-is counted is what training calls: autocast as accelerate applies it, TRL's chunked log-probabilities of the completion
+is counted is what training calls: weights in the compute dtype (`updates.precision`, FSDP2), TRL's chunked log-probabilities of the completion
 tokens alone, LoRA by peft, checkpointing by transformers, generation with transformers' cache.
 
 Operations are those of torch's FLOP counter. Of torch's other estimators, RuntimeEstimator takes its rates from the GPU
@@ -18,7 +18,7 @@ import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,10 +39,9 @@ _IN_PLACE = {torch.ops.aten.addmm_: torch.ops.aten.addmm}  # of the head's gradi
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How the policy's weights are held while it computes."""
+    """What the policy computes with."""
 
-    held: torch.dtype  # base weights, as the operators see them
-    compute: torch.dtype  # autocast
+    dtype: torch.dtype
     adapter: LoraConfig | None
 
 
@@ -87,16 +86,13 @@ class Pass:
 
 
 class Passes:
-    """The passes of one architecture whose weights are held in one way. What was measured is remembered."""
+    """The passes of one architecture with one kind of weights. What was measured is remembered."""
 
     def __init__(self, architecture: PretrainedConfig, weights: Weights) -> None:
         self._architecture = architecture
         self._weights = weights
         self._measured: dict[tuple[Any, ...], Pass] = {}
         self.parameters = count(build(architecture, weights))
-        # generation holds the weights in the compute dtype (`generation.weights`)
-        same = weights.held == weights.compute
-        self.writer = self if same else Passes(architecture, replace(weights, held=weights.compute))
 
     def update(self, rows: int, prompt: int, completion: int, checkpointing: bool) -> Pass:
         """Count forward and backward of one micro-batch: `rows` rows of `prompt` + `completion` tokens."""
@@ -126,9 +122,9 @@ class Passes:
         return self._measured[key]
 
     def _run(self, run: Callable[..., Pass], layers: int, shape: tuple[int, ...]) -> Pass:
-        model = build(_with_depth(self._architecture, layers), self._weights)
+        model = build(_with_depth(self._architecture, layers), self._weights).to(self._weights.dtype)
         with FakeTensorMode():
-            return run(_faked(model), self._weights.compute, *shape)
+            return run(_faked(model), *shape)
 
 
 def _extended(few: Pass, more: Pass, blocks: int) -> Pass:
@@ -158,7 +154,7 @@ def _is_uniform(architecture: PretrainedConfig) -> bool:
 def build(architecture: PretrainedConfig, weights: Weights) -> Any:
     """Build the policy on the meta device, as `policy.load_model` and TRL make it: adapters are in float32."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture, dtype=weights.held)
+        model = AutoModelForCausalLM.from_config(architecture, dtype=weights.dtype)
         if weights.adapter is not None:
             # a copy: peft writes the layers that it finds in this model, by number, into the configuration
             model = get_peft_model(model, copy.deepcopy(weights.adapter))
@@ -193,7 +189,7 @@ def _faked(model: Any) -> Any:
     return faked
 
 
-def _update(model: Any, compute: torch.dtype, rows: int, prompt: int, completion: int, checkpointing: bool) -> Pass:
+def _update(model: Any, rows: int, prompt: int, completion: int, checkpointing: bool) -> Pass:
     if checkpointing:
         _causal(model).activation_checkpointing_enable()
         if _causal(model) is not model:
@@ -204,33 +200,33 @@ def _update(model: Any, compute: torch.dtype, rows: int, prompt: int, completion
             # the gradients of earlier micro-batches exist already, and new ones are added to them and released
             parameter.register_post_accumulate_grad_hook(_release)
     with _Counter(model) as counter:
-        log_probs = _log_probs(model, compute, rows, prompt, completion)
+        log_probs = _log_probs(model, rows, prompt, completion)
         counter.begin_backward()
         log_probs.sum().backward()
     return counter.taken()
 
 
-def _score(model: Any, compute: torch.dtype, rows: int, prompt: int, completion: int) -> Pass:
+def _score(model: Any, rows: int, prompt: int, completion: int) -> Pass:
     with torch.no_grad(), _Counter(model) as counter:
-        _log_probs(model, compute, rows, prompt, completion)
+        _log_probs(model, rows, prompt, completion)
     return counter.taken()
 
 
-def _prefill(model: Any, compute: torch.dtype, rows: int, prompt: int) -> Pass:
+def _prefill(model: Any, rows: int, prompt: int) -> Pass:
     with torch.no_grad(), _Counter(model) as counter:
-        cache = _step(model, compute, rows, prompt, None)
+        cache = _step(model, rows, prompt, None)
     return counter.taken(cache)
 
 
-def _decode(model: Any, compute: torch.dtype, rows: int, length: int) -> Pass:
+def _decode(model: Any, rows: int, length: int) -> Pass:
     with torch.no_grad():
-        cache = _step(model, compute, rows, length, None)
+        cache = _step(model, rows, length, None)
         with _Counter(model, cache) as counter:
-            _step(model, compute, rows, 1, cache)
+            _step(model, rows, 1, cache)
     return counter.taken(cache)
 
 
-def _log_probs(model: Any, compute: torch.dtype, rows: int, prompt: int, completion: int) -> torch.Tensor:
+def _log_probs(model: Any, rows: int, prompt: int, completion: int) -> torch.Tensor:
     """(rows, completion), as `RowTrainer` has them scored."""
 
     def keep_completions(module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -242,31 +238,27 @@ def _log_probs(model: Any, compute: torch.dtype, rows: int, prompt: int, complet
     kinds = getattr(_causal(model).config, "layer_types", None)
     hook = _causal(model).base_model.register_forward_hook(keep_completions)
     ids = torch.zeros(rows, prompt + completion, dtype=torch.long)
-    with torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32):
-        output = model(
-            input_ids=ids,
-            attention_mask=dict.fromkeys(kinds) if kinds else None,
-            shift_labels=ids[:, prompt:],
-            fused_lm_head=True,
-        )
+    output = model(
+        input_ids=ids,
+        attention_mask=dict.fromkeys(kinds) if kinds else None,
+        shift_labels=ids[:, prompt:],
+        fused_lm_head=True,
+    )
     hook.remove()
     return output.log_probs
 
 
-def _step(model: Any, compute: torch.dtype, rows: int, tokens: int, cache: Any) -> Any:
+def _step(model: Any, rows: int, tokens: int, cache: Any) -> Any:
     """One call as `generate` makes it, with a mask, for the last token's logits. Returns the cache."""
     seen = cache.get_seq_length() if cache is not None else 0
     model.eval()
-    # its own forward is what accelerate wraps: the weights are cast in every call
-    with torch.autocast("cpu", dtype=compute, enabled=compute != torch.float32):
-        output = model(
-            input_ids=torch.zeros(rows, tokens, dtype=torch.long),
-            attention_mask=torch.ones(rows, seen + tokens, dtype=torch.long),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    output.logits.float()  # as accelerate returns it
+    output = model(
+        input_ids=torch.zeros(rows, tokens, dtype=torch.long),
+        attention_mask=torch.ones(rows, seen + tokens, dtype=torch.long),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
     return output.past_key_values
 
 

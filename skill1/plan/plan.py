@@ -84,22 +84,20 @@ class Planner:
         """
         check(config, machine.gpus, self.architecture.config)
         given = assumptions or Assumptions()
-        workload, passes = make_workload(config, given), self.passes(config, machine)
+        workload, passes = make_workload(config, given), self.passes(config)
         memory = estimate_memory(config, passes, machine, workload)
         duration = estimate_duration(config, passes, machine, workload)
         source = self.architecture.source
         plan = Plan(config, machine, source, given, passes.parameters, workload, memory, duration)
         return plan if plan.fits else replace(plan, suggestions=tuple(self._suggest(plan)))
 
-    def passes(self, config: Config, machine: Machine) -> Passes:
-        """Return the passes of the model with weights as `config` holds them on `machine`."""
-        policy, sharded = config.policy, machine.shards > 1
-        key = (policy.dtype, policy.lora_rank, policy.lora_alpha, sharded)
+    def passes(self, config: Config) -> Passes:
+        """Return the passes of the model with the weights that `config` computes with."""
+        policy = config.policy
+        key = (policy.dtype, policy.lora_rank, policy.lora_alpha)
         if key not in self._passes:
-            compute = getattr(torch, policy.dtype)
-            # full fine-tuning holds float32, which FSDP2 gathers in the compute dtype (policy.load_model)
-            held = compute if policy.lora_rank or sharded else torch.float32
-            self._passes[key] = Passes(self.architecture.config, Weights(held, compute, lora_config(config)))
+            weights = Weights(getattr(torch, policy.dtype), lora_config(config))
+            self._passes[key] = Passes(self.architecture.config, weights)
         return self._passes[key]
 
     def _suggest(self, plan: Plan) -> Iterator[Suggestion]:
@@ -114,7 +112,7 @@ class Planner:
         """`change` and the fewest halvings of what each phase depends on that fit; None if there are none."""
         changes = dict(change)
         config, machine = _changed(plan, changes)
-        if held_memory(config, self.passes(config, machine).parameters, machine).total > machine.usable:
+        if held_memory(config, self.passes(config).parameters, machine).total > machine.usable:
             return None
         for phase, name in _KNOBS.items():
             least = max(s.lengths.prompt for s in plan.workload.stages) if name == _PROMPTS else 1
@@ -126,7 +124,7 @@ class Planner:
 
     def _memory(self, plan: Plan, changes: Mapping[str, Any]) -> Memory:
         config, machine = _changed(plan, changes)
-        return estimate_memory(config, self.passes(config, machine), machine, make_workload(config, plan.assumptions))
+        return estimate_memory(config, self.passes(config), machine, make_workload(config, plan.assumptions))
 
 
 def check(config: Config, ranks: int, architecture: PretrainedConfig) -> None:

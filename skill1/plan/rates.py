@@ -65,7 +65,7 @@ def _measure(device: torch.device, dtype: torch.dtype, clock: Callable[[], float
     source = torch.ones(copied // 4, device=device)
     target = torch.empty_like(source)
     model = AutoModelForCausalLM.from_config(_TINY).eval().to(device)
-    operators = Passes(_TINY, Weights(torch.float32, torch.float32, None)).prefill(1, 1).operators
+    operators = Passes(_TINY, Weights(torch.float32, None)).prefill(1, 1).operators
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
     mask = torch.ones_like(token)
 

@@ -54,6 +54,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     yield _row("reference", _gb(memory.held.reference))
     yield _row("blocks gathered to compute", _gb(memory.held.gathered))
     yield _row("gradients before their exchange", _gb(memory.held.unsynchronised))
+    yield _row("weights cast to compute", _gb(memory.cast))
     yield _row("weights to write with", _gb(memory.writing))
     yield _row(f"activations, micro-batch of {work.micro_rows} rows ({tokens:,} tokens)", _gb(memory.micro_batch), how)
     yield _row(f"activations, one row of {longest:,} tokens", _gb(memory.longest_row), how)

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import nn
+from transformers import PreTrainedModel
+
+from skill1.config import Config
+from skill1.updates.precision import compute_weights
 
 B = TypeVar("B")
 
 
+class HasModel(Protocol):
+    """A transformers Trainer with its model."""
+
+    accelerator: Accelerator
+    model: PreTrainedModel
+    model_wrapped: Any  # the model as what shards it wraps it
+
+
 def accumulate(
-    accelerator: Accelerator, model: nn.Module, batches: Sequence[B], backward: Callable[[B], torch.Tensor]
+    trainer: HasModel, config: Config, batches: Sequence[B], backward: Callable[[nn.Module, B], torch.Tensor]
 ) -> torch.Tensor:
-    """Add up the gradients of an update's micro-batches; whole gradients are exchanged at the last one.
+    """Add up the gradients of an update's micro-batches, and over the ranks.
+
+    What shards the weights exchanges gradients in every micro-batch, since it would otherwise keep the whole model's on
+    every rank (15 GB at 7B); those of whole weights are exchanged once, at the end, not by DDP's hooks.
 
     Args:
-        backward: forward and backward of one micro-batch; returns its loss.
+        backward: forward and backward of one micro-batch with the model that it is given; returns its loss.
 
     Returns:
-        The sum of the losses.
+        The sum of this rank's losses.
     """
+    accelerator = trainer.accelerator
     total = torch.zeros((), device=accelerator.device)
-    for number, batch in enumerate(batches):
-        last = number == len(batches) - 1
-        accelerator.gradient_state._set_sync_gradients(last)
-        # DeepSpeed's engine tells the boundary from sync_gradients and steps inside backward; FSDP would keep the whole
-        # model's gradients on every rank until the exchange (15 GB at 7B), so it reduces each micro-batch's
-        exchange = last or accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
-        with contextlib.nullcontext() if exchange else accelerator.no_sync(model):
-            total += backward(batch)
+    with computing(trainer, config, learn=True) as model:
+        for number, batch in enumerate(batches, start=1):
+            # DeepSpeed's engine tells the boundary by this and steps inside backward; the optimizer steps only if it is set
+            accelerator.gradient_state._set_sync_gradients(number == len(batches))
+            total += backward(model, batch)
+    if config.train.sharding == "none":
+        for parameter in trainer.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
     return total
+
+
+@contextmanager
+def computing(trainer: HasModel, config: Config, *, learn: bool = False) -> Iterator[nn.Module]:
+    """The model to pass batches through, in `policy.dtype`, see `compute_weights`."""
+    with compute_weights(trainer.model, config, learn=learn):
+        yield trainer.model if config.train.sharding == "none" else trainer.model_wrapped

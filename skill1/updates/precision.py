@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
+
+from skill1.config import Config
+
+
+def compute_weights(model: nn.Module, config: Config, *, learn: bool = False) -> AbstractContextManager[None]:
+    """Inside, `model` computes in `policy.dtype`, see `cast_weights`; what shards its weights does that by itself."""
+    if config.train.sharding != "none":
+        return nullcontext()
+    return cast_weights(model, getattr(torch, config.policy.dtype), learn=learn)
 
 
 @contextmanager

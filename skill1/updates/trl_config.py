@@ -56,7 +56,7 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         vllm_importance_sampling_correction=False,
         use_liger_kernel=False,
         # numerics
-        bf16=config.policy.dtype == "bfloat16",
+        bf16=autocast(config),
         fp16=False,
         cast_lm_head_to_fp32=False,
         disable_dropout=True,
@@ -86,6 +86,11 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         save_steps=train.save_every,
         save_total_limit=None,  # RowTrainer deletes old checkpoints, after the new one is complete
     )
+
+
+def autocast(config: Config) -> bool:
+    """Whether accelerate sees to the compute dtype, as where weights are sharded; whole ones: `compute_weights`."""
+    return config.policy.dtype == "bfloat16" and config.train.sharding != "none"
 
 
 def lora_config(config: Config) -> LoraConfig | None:
