@@ -54,9 +54,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def elsewhere(installed: Path, tmp_path: Path):
     """Run Python there, in an empty folder, on the unpacked wheel alone; returns its output."""
 
-    def run(*words: str, status: int = 0) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}
-        environment.pop("ALFWORLD_DATA", None)  # which alfworld sets where it is imported
+    def run(*words: str, status: int = 0, **more: str) -> str:
+        inherited = {name: value for name, value in os.environ.items() if name != "ALFWORLD_DATA"}  # set by alfworld
+        environment = {**inherited, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", **more}
         start = [sys.executable, *words]
         done = subprocess.run(start, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == status, done.stderr
@@ -98,10 +98,13 @@ def test_the_demo_and_a_notebook_run_whole_from_an_installed_package(elsewhere, 
         "train.steps": 1, "train.validate_every": 0, "rollout.tasks_per_step": 2, "environment.max_steps": 4,
         "evaluation.splits": ["valid_seen"],
     }  # fmt: skip
-    said = elsewhere("-c", f"from skill1.running.demo import demo; demo(0, overrides={tiny}, passes=1)")
+    sizes = "--train 12 --valid-seen 6 --valid-unseen 6 --homes 3 --unseen-homes 2 --receptacles 10 --objects 8"
+    elsewhere("-m", "skill1", "generate", "alfworld", "--out", "games", *sizes.split())
+    say = f"from skill1.running.demo import demo; demo(0, overrides={tiny}, passes=1)"
+    said = elsewhere("-c", say, ALFWORLD_DATA="games")
     assert "[0/1] full seed 0: started" in said and "[1/1] full seed 0: done, " in said
-    assert "seen homes, 120 games x 1: success" in said and "results/demo/summary.json" in said
-    place = tmp_path / "results" / "demo" / "seed0"
+    assert "seen homes, 6 games x 1: success" in said and "results/demo/summary.json" in said
+    place = tmp_path / "results" / "demo" / "seed0-alfworld_data"
     executed = "".join((place / name).read_text() for name in ("log.txt", "01_train.ipynb", "02_evaluate.ipynb"))
     assert not any(noise in said + executed for noise in ("Loading weights", "FutureWarning", 'interval\\"'))
     assert (tmp_path / "results" / "demo" / "figures" / "summary.png").is_file()

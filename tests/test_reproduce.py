@@ -9,14 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
-from study_runs import OVERRIDES, make_notebooks
+from study_runs import OVERRIDES, make_notebooks, make_study
 
 import skill1.running.reproduce as reproduce_module
 from skill1.config import ConfigError
 from skill1.errors import RunError
 from skill1.presets import variants
 from skill1.running.reproduce import STUDIED, reproduce
-from skill1.running.sweep import Sweep, settings_of
+from skill1.running.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +80,8 @@ def test_the_first_bank_is_written_once(tmp_path: Path, world: Path, notebooks: 
         Path(words[words.index("--out") + 1]).write_text("{}")
 
     monkeypatch.setattr(reproduce_module, "launch_torchrun", launch)
+    monkeypatch.setattr(reproduce_module, "run_sweep", lambda *given, **more: [])
+    monkeypatch.setattr(reproduce_module, "_notebooks", lambda *given: [])
     study = sweep(tmp_path / "study", world, notebooks, "full", "skillrl")
     for _ in range(2):
         reproduce(study, say=[].append)
@@ -92,12 +94,10 @@ def test_the_first_bank_is_written_once(tmp_path: Path, world: Path, notebooks: 
     assert not asked and not (tmp_path / "other").exists()
 
 
-def test_a_failed_run_that_a_notebook_reads_is_named(tmp_path: Path, world: Path, notebooks: Path) -> None:
+def test_a_failed_run_that_a_notebook_reads_is_named(tmp_path: Path, world: Path, notebooks: Path, monkeypatch) -> None:
+    monkeypatch.setattr(reproduce_module, "run_sweep", lambda *given, **more: [])
+    make_study(tmp_path / "study", {"full": [3], "lambdas_0": [3]}, {"full": [3]})
     study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0")
-    broken = study.folder / "lambdas_0" / "seed3"
-    broken.mkdir(parents=True)
-    (broken / "fail").touch()
-    (study.folder / "sweep.json").write_text(json.dumps({"settings": settings_of(study, world), "runs": {}}))
     with pytest.raises(RunError, match="lambdas_0/seed3 is not finished, but the notebooks read it"):
         reproduce(study, say=[].append)
     assert not (study.folder / "notebooks").exists()
