@@ -30,6 +30,7 @@ from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import numpy as np
@@ -60,7 +61,6 @@ def _all_credited(rollouts: Sequence[Rollout], config: Any) -> list[Row]:
     return [replace(row, advantage=(-1.0) ** i) for i, row in enumerate(_rows(rollouts, config))]
 
 
-Skill1.rows = staticmethod(_all_credited)
 NANO = Path(__file__).resolve().parents[1] / "data" / "nano-policy"
 _FULL = {"policy.gradient_checkpointing": True}
 _ADAPTERS = _FULL | {"policy.lora_rank": 32, "policy.lora_alpha": 64}  # as the preset small
@@ -270,7 +270,7 @@ def main(out: Path | None, tiny: bool) -> None:
     started = time.monotonic()
     machine = this_machine(1, dtype="bfloat16" if device.type == "cuda" else "float32")
     measured = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.object(Skill1, "rows", staticmethod(_all_credited)):
         world = Path(folder) / "world"
         generate(world, seed=0, train=32, valid_seen=1, valid_unseen=1, homes=4, unseen_homes=1)
         for number, (name, (shape, own)) in enumerate((TINY if tiny else SIZES).items()):
