@@ -22,8 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from skill1.config import load_config
+from skill1.generation.calls import Prompt
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Prompt
 from skill1.policy import load_tokenizer
 from skill1.records import Row
 from skill1.trainer import build_trainer

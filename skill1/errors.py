@@ -13,6 +13,10 @@ class RunError(UserError, RuntimeError):
     """A run directory, notebook run or launched process is not as it must be. The message names it and the fix."""
 
 
+class PromptTooLong(UserError, ValueError):
+    """A prompt exceeds `rollout.max_prompt_tokens`, or a conversation what the model can read."""
+
+
 class MissingPackage(UserError, ImportError):
     """A package that not every run needs is not installed. The message names it and how to install it."""
 

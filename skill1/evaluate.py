@@ -19,39 +19,8 @@ from skill1.play import Job, jobs, load_policy, outcomes, play_together
 from skill1.policy import Policy
 from skill1.registry import ConfigError
 from skill1.rollout import Stages
-from skill1.stats import success_rate, wilson
+from skill1.stats import summarise
 from skill1.store.run_directory import RunDirectory
-
-
-def summarise(frame: pd.DataFrame) -> dict[str, Any]:
-    """Success of one evaluation: rate, n, Wilson and game-bootstrap 95 % intervals, overall and per category.
-
-    Overall also the mean score and steps, and the shares of the actions that were "ill_formed" and "inadmissible".
-
-    "interval" is the one over games (`stats.success_rate`; passes of a game are not independent); "wilson" treats every
-    episode as independent and is the narrower one when games differ in difficulty.
-    """
-
-    def rate(part: pd.DataFrame) -> dict[str, Any]:
-        naive = wilson(int(part["won"].sum()), len(part))
-        over_games = success_rate(part["won"], part["game"])
-        return {
-            "success": naive.value,
-            "n": len(part),
-            "games": over_games.n,
-            "wilson": [naive.low, naive.high],
-            "interval": [over_games.low, over_games.high],
-        }
-
-    overall = rate(frame) | {
-        "passes": int(frame["pass"].nunique()),
-        "score": float(frame["score"].mean()),
-        "steps": float(frame["steps"].mean()),
-        "ill_formed": float(frame["invalid_actions"].sum() / frame["steps"].sum()),
-        "inadmissible": float(frame["inadmissible_actions"].sum() / frame["steps"].sum()),
-    }
-    overall["categories"] = {name: rate(part) for name, part in frame.groupby("category")}
-    return overall
 
 
 @dataclass(frozen=True, slots=True)

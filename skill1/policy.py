@@ -24,18 +24,14 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from skill1.config import ConfigError, PolicyConfig
-from skill1.errors import UserError, one_line
+from skill1.errors import PromptTooLong, one_line
+from skill1.generation.calls import Chat, Completion, Prompt, Seed
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Chat, Completion, Prompt, Seed
 from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
 from skill1.store.model_folder import is_adapter, refuse_adapter, with_adapter
 from skill1.store.resources import find_adapter, find_model
-
-
-class PromptTooLong(UserError, ValueError):
-    """A prompt exceeds `rollout.max_prompt_tokens`, or a conversation what the model can read."""
 
 
 class Policy:

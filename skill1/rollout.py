@@ -13,14 +13,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skill1.config import Config
 from skill1.envs.base import Episodes, Observation
-from skill1.generation.sampling import Chat, Completion, Seed
-from skill1.policy import Policy
+from skill1.generation.calls import Chat, Completion, Seed
 from skill1.prompts import ActContext, Exchange, PromptSet, history_of
 from skill1.records import STAGES, Candidate, Lesson, Rollout, Stage, Task, Turn
+
+if TYPE_CHECKING:  # what only reads rollouts need not load torch
+    from skill1.policy import Policy
 
 Progress = Callable[[int, int], None]  # (turn of the act stage, live episodes)
 

@@ -3,6 +3,7 @@
 Which function for which question:
     one run, one split, one pass              `wilson`
     several passes, or several training seeds `success_rate` (0/1 outcomes), `bootstrap_mean` (any)
+    an evaluation, per category               `summarise`
     two variants on the same games            `paired_difference`
     the same for new training seeds           `difference_over_seeds` (bootstrap), `welch` (t over seeds)
     several comparisons                       `holm` on their p values
@@ -16,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,6 +120,37 @@ def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = Non
         return bootstrap_mean(outcomes, games, seeds, level=level)
     over_games = wilson(rates.sum(), len(rates), level)
     return replace(over_games, method="Wilson over games")
+
+
+def summarise(frame: pd.DataFrame) -> dict[str, Any]:
+    """Success of one evaluation: rate, n, Wilson and game-bootstrap 95 % intervals, overall and per category.
+
+    Overall also the mean score and steps, and the shares of the actions that were "ill_formed" and "inadmissible".
+
+    "interval" is the one over games (`success_rate`; passes of a game are not independent); "wilson" treats every
+    episode as independent and is the narrower one when games differ in difficulty.
+    """
+
+    def rate(part: pd.DataFrame) -> dict[str, Any]:
+        naive = wilson(int(part["won"].sum()), len(part))
+        over_games = success_rate(part["won"], part["game"])
+        return {
+            "success": naive.value,
+            "n": len(part),
+            "games": over_games.n,
+            "wilson": [naive.low, naive.high],
+            "interval": [over_games.low, over_games.high],
+        }
+
+    overall = rate(frame) | {
+        "passes": int(frame["pass"].nunique()),
+        "score": float(frame["score"].mean()),
+        "steps": float(frame["steps"].mean()),
+        "ill_formed": float(frame["invalid_actions"].sum() / frame["steps"].sum()),
+        "inadmissible": float(frame["inadmissible_actions"].sum() / frame["steps"].sum()),
+    }
+    overall["categories"] = {name: rate(part) for name, part in frame.groupby("category")}
+    return overall
 
 
 def paired_difference(

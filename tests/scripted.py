@@ -12,8 +12,8 @@ from nano_runs import environment, success
 
 from skill1.config import Config, load_config
 from skill1.envs.alfworld.spec import ALFWORLD
+from skill1.generation.calls import Completion
 from skill1.methods.skill1 import Skill1
-from skill1.policy import Completion
 from skill1.prompts.full import FullPrompts
 from skill1.records import Rollout
 from skill1.rollout import Ask, RolloutLoop, Stages

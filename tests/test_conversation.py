@@ -11,8 +11,8 @@ from hand_made import rollout, turn
 from tiny import tiny_model
 
 from skill1.credit import calls_of, make_rows
+from skill1.generation.calls import Prompt
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Prompt
 
 END = 2
 

@@ -18,12 +18,12 @@ from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
 from skill1.errors import RunError
-from skill1.evaluate import evaluate_run, summarise
+from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.methods.skill1 import FrozenSkill1, Skill1
 from skill1.play import jobs, outcomes, play
 from skill1.rollout import Stages
-from skill1.stats import success_rate, wilson
+from skill1.stats import success_rate, summarise, wilson
 from skill1.store.run_directory import RunDirectory
 
 

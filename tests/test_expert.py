@@ -24,6 +24,7 @@ from skill1.envs.alfworld.generate import generate
 from skill1.envs.base import Observation
 from skill1.envs.make import make_environment
 from skill1.errors import RunError
+from skill1.generation.calls import Completion
 from skill1.models.demonstrate import demonstrate
 from skill1.models.demonstrations import Chat, read_chats, read_demonstrations
 from skill1.models.experts.alfworld import Fact, HomeExpert
@@ -32,7 +33,6 @@ from skill1.models.experts.probing import expert_arms
 from skill1.models.options import ExpertConfig
 from skill1.nano.alfworld.reading import read_request
 from skill1.nano.probe import probe
-from skill1.policy import Completion
 from skill1.prompts import make_prompts
 from skill1.records import Task
 

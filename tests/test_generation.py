@@ -22,9 +22,9 @@ from trl.generation.vllm_generation import VLLMGeneration, extract_logprobs
 
 from skill1.config import ConfigError, load_config
 from skill1.generation import vllm
+from skill1.generation.calls import Prompt
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Prompt
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 

@@ -9,8 +9,8 @@ from tiny import tiny_model, tiny_tokenizer
 from trainer_runs import configure
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from skill1.generation.calls import Prompt
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.sampling import Prompt
 from skill1.plan.passes import Passes, Weights
 from skill1.plan.rates import peak_memory
 from skill1.records import Row

@@ -14,11 +14,12 @@ from scipy.stats import chisquare
 from transformers import GenerationConfig
 
 from skill1.config import ConfigError
+from skill1.errors import PromptTooLong
 from skill1.generation.padded import SeededSampling
 from skill1.generation.sampling import stream
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import END, make_model, make_tokenizer, nano_tokenizer
-from skill1.policy import Policy, PromptTooLong, load_model, load_tokenizer
+from skill1.policy import Policy, load_model, load_tokenizer
 
 PROMPTS = [
     f"<act> {' '.join(['go_to', 'shelf_1', 'mug_2', 'open'] * n)} {mark} <write>"

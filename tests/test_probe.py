@@ -14,6 +14,7 @@ from shop_runs import configure_shop, make_shop, make_shopper
 
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
+from skill1.generation.calls import Completion
 from skill1.nano.alfworld.facts import draw_arms, followed, taught
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.alfworld.reading import home
@@ -23,7 +24,6 @@ from skill1.nano.webshop import facts as shop_facts
 from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.nano.webshop.reading import read_wish
 from skill1.play import Job, play
-from skill1.policy import Completion
 
 PROMPTS = CompactPrompts()
 ARMS = ("none", "relevant", "irrelevant", "other_object", "other_home")

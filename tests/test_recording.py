@@ -10,11 +10,11 @@ import pytest
 
 from skill1.config import Config, load_config
 from skill1.envs.make import make_environment
+from skill1.generation.calls import Completion
 from skill1.models.demonstrate import demonstrate
 from skill1.models.demonstrations import read_demonstrations
 from skill1.models.recording import Recorder, play
 from skill1.play import Job
-from skill1.policy import Completion
 from skill1.prompts import make_prompts
 from skill1.rollout import Stages
 

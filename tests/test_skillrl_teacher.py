@@ -15,6 +15,8 @@ from test_skillrl_bank import ALFWORLD
 
 from skill1.cli import main as cli
 from skill1.config import ConfigError
+from skill1.errors import PromptTooLong
+from skill1.generation.calls import Completion
 from skill1.generation.endpoint import EndpointError
 from skill1.methods.skillrl.asking import Inputs, first_inputs, question
 from skill1.methods.skillrl.bank import load_bank, parse_bank
@@ -31,7 +33,6 @@ from skill1.models.first_bank import ask_for_bank
 from skill1.nano.alfworld.reading import compact
 from skill1.nano.model import nano_tokenizer
 from skill1.nano.teacher import ScriptedTeacher
-from skill1.policy import Completion, PromptTooLong
 
 HOT, COOL = "put a hot mug in shelf.", "put a cool egg in shelf."
 ARRAY = '[{"title": "Heat first", "principle": "use the microwave", "when_to_apply": "hot"}]'

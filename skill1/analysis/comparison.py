@@ -19,8 +19,7 @@ from skill1.analysis.tables import display_table, interval, p_text, p_value, plu
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
 from skill1.errors import RunError
-from skill1.evaluate import summarise
-from skill1.stats import paired_difference, success_rate, wilson
+from skill1.stats import paired_difference, success_rate, summarise, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.store.journal import replace_file
 from skill1.store.run_directory import RunDirectory

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from skill1.policy import Completion, Seed
+from skill1.generation.calls import Completion, Seed
 from skill1.prompts import PromptSet
 from skill1.records import STAGES, Row, Stage
 

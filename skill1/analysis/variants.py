@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
-
 from skill1 import presets
 
 REFERENCE = "full"  # what the others are compared with
@@ -68,4 +65,7 @@ def _further(index: int) -> str:
     point, share, rest = 0.0, 0.5, index + 1  # the van der Corput sequence: the digits of the index, mirrored
     while rest:
         point, share, rest = point + share * (rest % 2), share / 2, rest // 2
+    from matplotlib import colormaps  # not at the top: whoever draws nothing need not wait for matplotlib
+    from matplotlib.colors import to_hex
+
     return to_hex(colormaps["plasma"](0.85 * point))

@@ -19,7 +19,7 @@ from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, De
 from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from skill1.errors import UserError
-from skill1.generation.sampling import Chat, Completion, Seed
+from skill1.generation.calls import Chat, Completion, Seed
 from skill1.prompts import PromptSet
 
 CONCURRENT = 16  # requests at a time where nothing else is asked for

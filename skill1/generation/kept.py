@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from skill1.generation.sampling import Prompt, Seed
+from skill1.generation.calls import Prompt, Seed
 
 States = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (T, H, D) of each layer
 _PADDING = 0.25  # of the tokens read at a time, at most

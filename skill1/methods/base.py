@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from skill1.config import Config, MethodConfig
 from skill1.credit import calls_of, check_rollouts, group_advantages, groups_of, make_rows, returns_of, rollout_metrics
 from skill1.library import Library
-from skill1.policy import Policy
 from skill1.records import Rollout, Row, Skill, Stage
 from skill1.rollout import Stages
+
+if TYPE_CHECKING:  # what only reads rollouts need not load torch
+    from skill1.policy import Policy
 
 Source = Literal["train", "validation"]
 

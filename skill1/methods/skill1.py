@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -39,11 +39,13 @@ from skill1.encoder import HashEncoder, load_encoder
 from skill1.library import Library, SkillLibrary, read_skills, replay, won
 from skill1.methods.base import Method, Source
 from skill1.methods.references import ReferenceTrajectories
-from skill1.policy import Policy
 from skill1.records import Rollout, Row, Skill, Stage
 from skill1.registry import ConfigError
 from skill1.rollout import Ask, Episode, Stages
 from skill1.store.journal import Journal, LibraryEvent
+
+if TYPE_CHECKING:  # what only reads rollouts need not load torch
+    from skill1.policy import Policy
 
 JOURNAL = "journal.jsonl"
 

@@ -21,7 +21,7 @@ from skill1.config import Config, ConfigError, load_config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
 from skill1.errors import RunError
-from skill1.evaluate import Evaluation, summarise
+from skill1.evaluate import Evaluation
 from skill1.generation.endpoint import CONCURRENT, ChatClient, EndpointPolicy
 from skill1.models.export import LIBRARY, Training, read_training
 from skill1.play import Job, jobs, load_policy, outcomes, play_together
@@ -29,6 +29,7 @@ from skill1.policy import Policy
 from skill1.prompts import make_prompts
 from skill1.records import Stage
 from skill1.rollout import Stages
+from skill1.stats import summarise
 from skill1.store.evaluation_folder import EvaluationFolder
 from skill1.store.rollout_log import read_rollouts
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from skill1.config import Config
 from skill1.envs.base import Episodes
-from skill1.generation.sampling import Completion
+from skill1.generation.calls import Completion
 from skill1.models.demonstrations import Call, Chat
 from skill1.play import Job
 from skill1.records import Rollout, Stage, Task

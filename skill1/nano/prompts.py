@@ -14,9 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, ClassVar
 
 from skill1.envs.base import Observation
 from skill1.methods.retroagent.equations import Reflection
@@ -25,6 +23,9 @@ from skill1.methods.skillrl.bank import Mistake, Principle
 from skill1.prompts.base import ActContext, Exchange, Parsed, complete_ranking
 from skill1.records import Lesson
 from skill1.registry import ConfigError
+
+if TYPE_CHECKING:  # a study is planned without transformers
+    from transformers import PreTrainedTokenizerBase
 
 Trajectory = Sequence[Exchange]
 WRITE = "<write>"  # where the policy starts

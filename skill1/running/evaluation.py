@@ -11,7 +11,6 @@ import pandas as pd
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
 from skill1.config import Config, method_of
 from skill1.errors import RunError
-from skill1.evaluate import evaluate_run
 from skill1.running.launch import launch_torchrun
 from skill1.store.run_directory import RunDirectory
 
@@ -52,6 +51,8 @@ def evaluate_arms(
         LaunchError: one of several processes failed.
         Otherwise see `evaluate.evaluate_run`.
     """
+    from skill1.evaluate import evaluate_run  # not at the top: a sweep asks for `arms` alone and need not load torch
+
     run = RunDirectory.open(path)
     if run.latest_checkpoint() is None:
         raise RunError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -47,11 +47,13 @@ from skill1.methods.retroagent.equations import (
 )
 from skill1.methods.retroagent.prompts import Reflected, Reflections
 from skill1.methods.skill1 import LibraryMethod, retrieve, show
-from skill1.policy import Policy
 from skill1.prompts import method_prompts
 from skill1.records import Rollout, Row, Stage
 from skill1.registry import ConfigError
 from skill1.rollout import Ask, Episode, Stages
+
+if TYPE_CHECKING:  # what only reads rollouts need not load torch
+    from skill1.policy import Policy
 
 STAGE = "distill"  # of the reflection: its random stream, its rows
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tqdm.auto import tqdm
 
@@ -29,12 +29,14 @@ from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.methods.skillrl.prompts import BankPrompts
 from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.methods.skillrl.teacher import check_teacher, make_teacher
-from skill1.policy import Policy
 from skill1.prompts import method_prompts
 from skill1.records import Rollout, Skill
 from skill1.registry import ConfigError
 from skill1.rollout import Ask, Episode, Stages
 from skill1.store.atomic import replace_file
+
+if TYPE_CHECKING:  # what only reads rollouts need not load torch
+    from skill1.policy import Policy
 
 INITIAL_BANK = "initial_bank.json"
 JOURNAL = "journal.jsonl"

@@ -15,14 +15,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from skill1.errors import PromptTooLong
+from skill1.generation.calls import Seed
 from skill1.generation.endpoint import ChatClient, EndpointError
 from skill1.methods.skillrl.asking import Call, Inputs, question
 from skill1.methods.skillrl.options import SkillRLConfig
-from skill1.policy import Policy, PromptTooLong, Seed
 from skill1.registry import ConfigError, find
 from skill1.store.atomic import replace_file
+
+if TYPE_CHECKING:  # what only reads rollouts need not load torch
+    from skill1.policy import Policy
 
 _SCRIPTED = "skill1.nano.teacher:ScriptedTeacher"  # of a higher layer, hence by name
 _SHOWN = 120  # characters of an answer in a message

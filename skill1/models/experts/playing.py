@@ -16,7 +16,7 @@ import numpy as np
 
 from skill1.config import Config, ConfigError
 from skill1.envs.base import Episodes, Observation, Step, VectorEnvironment
-from skill1.generation.sampling import Completion
+from skill1.generation.calls import Completion
 from skill1.methods.base import Method
 from skill1.models.demonstrations import Chat
 from skill1.models.experts.base import Expert, F, Player, Writers, kept, make_expert, make_writers
