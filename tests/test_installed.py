@@ -96,7 +96,7 @@ def test_commands_of_an_installed_package_run_from_any_folder(elsewhere, install
 def test_the_demo_and_a_notebook_run_whole_from_an_installed_package(elsewhere, tmp_path: Path):
     tiny = {
         "train.steps": 1, "train.validate_every": 0, "rollout.tasks_per_step": 2, "environment.max_steps": 4,
-        "evaluation.splits": ["valid_seen"],
+        "evaluation.splits": ["valid_seen"], "library.encoder": "hash",
     }  # fmt: skip
     sizes = "--train 12 --valid-seen 6 --valid-unseen 6 --homes 3 --unseen-homes 2 --receptacles 10 --objects 8"
     elsewhere("-m", "skill1", "generate", "alfworld", "--out", "games", *sizes.split())
