@@ -55,6 +55,6 @@ def accumulate(
 
 @contextmanager
 def computing(trainer: HasModel, config: Config, *, learn: bool = False) -> Iterator[nn.Module]:
-    """The model to pass batches through, in `policy.dtype`, see `compute_weights`."""
+    """Yield the model to pass batches through, in `policy.dtype`, see `compute_weights`."""
     with compute_weights(trainer.model, config, learn=learn):
         yield trainer.model if config.train.sharding == "none" else trainer.model_wrapped
