@@ -62,10 +62,10 @@ def colour(variant: str) -> str:
 
 def _further(index: int) -> str:
     """A point of plasma, which the colour-blind can order: at 1/2, 1/4, 3/4, 1/8, …, without its end, pale on white."""
-    point, share, rest = 0.0, 0.5, index + 1  # the van der Corput sequence: the digits of the index, mirrored
-    while rest:
-        point, share, rest = point + share * (rest % 2), share / 2, rest // 2
     from matplotlib import colormaps  # not at the top: whoever draws nothing need not wait for matplotlib
     from matplotlib.colors import to_hex
 
+    point, share, rest = 0.0, 0.5, index + 1  # the van der Corput sequence: the digits of the index, mirrored
+    while rest:
+        point, share, rest = point + share * (rest % 2), share / 2, rest // 2
     return to_hex(colormaps["plasma"](0.85 * point))

@@ -38,7 +38,7 @@ from skill1.updates.accumulation import accumulate, computing
 from skill1.updates.trl_config import autocast, lora_config
 
 _WARMUP = 0.03  # of the steps
-_SAVE_EVERY = 25  # steps: on two cores a quarter of an hour of the preset mini
+_SAVE_EVERY = 25  # steps: on two cores some minutes of the preset mini
 _SUMS = 5  # of a stage's held-out answers: how many, of these right; tokens, of these right; loss
 
 

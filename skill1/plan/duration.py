@@ -49,7 +49,7 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
         [len(m.ranks[0]) * int(rows[list(m.ranks[0])].max()) for m in u.micro_batches]
         for u in workload.updates(config, machine.gpus)
     ]
-    # FSDP2 gathers weights twice and scatters gradients in every micro-batch, DDP reduces whole ones once an update
+    # FSDP2 gathers weights twice and scatters gradients in every micro-batch, whole ones are reduced once an update
     scatter = share * compute * size.trained / machine.link if machine.sharded else 0.0
     trained = [max(t / padded * update_seconds, 2 * gather + scatter) for u in tokens for t in u]
     adam = ADAM_TRAFFIC * size.trained / machine.shards / machine.bandwidth

@@ -1,8 +1,9 @@
 """The policy's forward and backward passes without weights: their memory, operations and traffic, counted.
 
 The model is built on PyTorch's fake tensors, with which every operator does its shape arithmetic and nothing else. What
-is counted is what training calls: weights in the compute dtype (`updates.precision`, FSDP2), TRL's chunked log-probabilities of the completion
-tokens alone, LoRA by peft, checkpointing by transformers, generation with transformers' cache.
+is counted is what training calls: weights in the compute dtype (`updates.precision`, FSDP2), TRL's chunked
+log-probabilities of the completion tokens alone, LoRA by peft, checkpointing by transformers, generation with
+transformers' cache.
 
 Operations are those of torch's FLOP counter. Of torch's other estimators, RuntimeEstimator takes its rates from the GPU
 it runs on, which a plan need not have, and MemTracker refuses frozen weights (LoRA) and takes ten times as long; its
