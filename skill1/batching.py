@@ -3,7 +3,8 @@
 A training step has any number of rows of any length. Rows that continue one another are one sequence, which is never
 split. Sequences become
 
-    step -> updates        a random split by (seed, step) into parts of `rows_per_update` rows each, on average
+    step -> updates        a random split by (seed, step) into parts of `rows_per_update` rows each, on average; or of
+                           like lengths (`pool`), where a small update would leave ranks waiting for the longest
     update -> micro-batches  sequences of like length together, under a budget of padded tokens
     micro-batch -> ranks   dealt like cards, so that all ranks do about the same work
 
@@ -111,6 +112,7 @@ def plan_updates(
     tokens_per_micro_batch: int,
     seed: int,
     step: int,
+    pool: int = 1,
 ) -> tuple[Update, ...]:
     """Plan one training step.
 
@@ -119,20 +121,31 @@ def plan_updates(
         rows_per_update: most rows of an update, None = one update with all rows.
         rows_per_micro_batch: most sequences a rank takes at once.
         tokens_per_micro_batch: most tokens, padding included, a rank takes at once; a single longer sequence goes alone.
+        pool: of how many updates the sequences are drawn together and dealt by length, 1 = none.
 
     Returns:
         The updates that train at least one row: an update without gradient is no update.
     """
     rows = int(shape.rows.sum())
     parts = 1 if rows_per_update is None else max(1, math.ceil(rows / rows_per_update))
-    order = np.random.default_rng([seed, step]).permutation(len(shape.rows))
+    random = np.random.default_rng([seed, step])
+    drawn = np.array_split(random.permutation(len(shape.rows)), parts)
+    if pool > 1:
+        drawn = [part for first in range(0, parts, pool) for part in _alike(shape, drawn[first : first + pool])]
+        drawn = [drawn[place] for place in random.permutation(parts)]
     updates: list[Update] = []
-    for part in np.array_split(order, parts):
+    for part in drawn:
         active = part[(trained if updates else unmoved)[part]]
         if len(active):
             cut = _cut(shape, active, world, rows_per_micro_batch, tokens_per_micro_batch)
             updates.append(Update(int(shape.rows[part].sum()), cut))
     return tuple(updates)
+
+
+def _alike(shape: Shape, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The sequences of the parts as that many parts, each of like lengths."""
+    together = np.concatenate(parts)
+    return np.array_split(together[np.argsort(shape.lengths[together], kind="stable")], len(parts))
 
 
 def _cut(shape: Shape, rows: np.ndarray, world: int, most_rows: int, most_tokens: int) -> tuple[MicroBatch, ...]:

@@ -33,8 +33,11 @@ steps = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 20), st.booleans()
     most_rows=st.integers(1, 9),
     most_tokens=st.integers(1, 300),
     seed=st.integers(0, 9),
+    pool=st.integers(1, 4),
 )
-def test_every_trained_row_is_dealt_once_within_the_budgets(rows, world, rows_per_update, most_rows, most_tokens, seed):
+def test_every_trained_row_is_dealt_once_within_the_budgets(
+    rows, world, rows_per_update, most_rows, most_tokens, seed, pool
+):
     lengths = shape(*((p, c) for p, c, _ in rows))
     trained = [t for *_, t in rows]
     updates = plan(
@@ -45,6 +48,7 @@ def test_every_trained_row_is_dealt_once_within_the_budgets(rows, world, rows_pe
         rows_per_micro_batch=most_rows,
         tokens_per_micro_batch=most_tokens,
         seed=seed,
+        pool=pool,
     )
     dealt = [i for u in updates for m in u.micro_batches for rank in m.ranks for i in rank]
     assert sorted(dealt) == [i for i, t in enumerate(trained) if t]
@@ -82,6 +86,14 @@ def test_the_split_changes_with_the_step_and_the_seed():
     assert plan(lengths, rows_per_update=20) == first
     assert plan(lengths, rows_per_update=20, step=1) != first
     assert plan(lengths, rows_per_update=20, seed=1) != first
+
+
+def test_a_pool_of_updates_is_dealt_by_length_and_shuffled():
+    lengths = shape(*((1, i) for i in (7, 2, 5, 4, 8, 1, 6, 3)))
+    updates = plan(lengths, rows_per_update=2, pool=4)
+    pairs = [sorted(lengths.completions[i] for i in u.micro_batches[0].ranks[0]) for u in updates]
+    assert sorted(pairs) == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    assert {tuple(plan(lengths, rows_per_update=2, pool=4, step=step)) for step in range(9)} != {updates}
 
 
 def test_257_rows_at_256_an_update_are_two_updates():

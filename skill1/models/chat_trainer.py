@@ -1,8 +1,8 @@
 """Supervised fine-tuning on chats: TRL's SFTTrainer with the micro-batches and the trimmed LM head of `skill1.trainer`.
 
-One Trainer step is one update on `cold_start.chats_per_step` chats, drawn by (seed, epoch) and cut as
-`skill1.batching.plan_updates` cuts the rows of RL: like lengths together, padding to the right, where causal attention
-does not see it. All answer tokens of an update count the same, on whatever rank and in whatever micro-batch they are:
+One Trainer step is one update on `cold_start.chats_per_step` chats of like length, drawn by (seed, epoch) and cut as
+`skill1.batching.plan_updates` cuts the rows of RL, with padding to the right, where causal attention does not see it.
+All answer tokens of an update count the same, on whatever rank and in whatever micro-batch they are:
 
     loss = -1/N sum_n log p(token_n | what stands before it in its chat),  n over the update's N answer tokens
 
@@ -39,6 +39,7 @@ from skill1.updates.trl_config import autocast, lora_config
 
 _WARMUP = 0.03  # of the steps
 _SAVE_EVERY = 25  # steps: on two cores some minutes of the preset mini
+_POOL = 16  # updates, of whose chats each gets some of like length: an update lasts as long as its longest chat
 _SUMS = 5  # of a stage's held-out answers: how many, of these right; tokens, of these right; loss
 
 
@@ -144,6 +145,7 @@ class ChatTrainer(SFTTrainer):
             tokens_per_micro_batch=self._config.train.tokens_per_micro_batch,
             seed=self.args.seed,
             step=epoch or 0,
+            pool=_POOL,
         )
 
     def _mine(self, chats: Sequence[ChatTokens], update: Update) -> list[list[ChatTokens]]:
@@ -243,6 +245,8 @@ class _Epochs(TrainerCallback):
         self._bar = tqdm(disable=True)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == 0:
+            self._score()
         total, done = self._trainer.tokens(0, args.max_steps), self._trainer.tokens(0, state.global_step)
         self._bar = tqdm(
             total=total,
@@ -253,13 +257,12 @@ class _Epochs(TrainerCallback):
             mininterval=2.0,
             smoothing=0.0,
         )
-        if state.global_step == 0:
-            self._score()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         self._bar.update(self._trainer.tokens(state.global_step - 1, state.global_step))
         if self._trainer.ends_epoch(state.global_step):
             self._score()
+            self._bar.unpause()  # no token is learnt while scoring: the time left does not count it
         if self._trainer.ends_epoch(state.global_step) or state.global_step % _SAVE_EVERY == 0:
             control.should_save = True
 
