@@ -15,7 +15,7 @@ import pandas as pd
 from skill1.config import Config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
-from skill1.play import Job, jobs, load_policy, outcomes, play_together
+from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
 from skill1.registry import ConfigError
 from skill1.rollout import Stages
@@ -53,9 +53,9 @@ def evaluate_run(
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
         overrides: fields of the section `environment` to play with other values, by their dotted names.
         batch: episodes at a time, in the place of policy.generate_batch.
-        reuse: take the outcomes stored by an earlier call for the same step, library, split, games and passes instead
-            of playing them again. Stored outcomes do not say on which data they were played, so `reuse` cannot be combined
-            with `overrides`.
+        reuse: take the outcomes stored by an earlier call for the same step, library, split and games instead of playing
+            them again; passes that it did not play are added. Stored outcomes do not say on which data they were played, so
+            `reuse` cannot be combined with `overrides`.
 
     Raises:
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
@@ -78,25 +78,26 @@ def evaluate_run(
     todo = {
         split: jobs(environment.tasks(split), config.evaluation.passes) for split in splits or config.evaluation.splits
     }
-    stored = run.evaluations(kind) if reuse else pd.DataFrame({"step": [], "split": []})
-    frames = {split: stored[(stored["step"] == step) & (stored["split"] == split)] for split in todo}
-    missing = [split for split in todo if not _holds(frames[split], todo[split])]
-    if missing:
+    stored = run.evaluations(kind).iloc[: None if reuse else 0]
+    frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
+    lacking = {split: batch for split, wanted in todo.items() if (batch := missing(wanted, frames[split]))}
+    if lacking:
         stages = _stages(run, config, at)
         with _policy(run, config, step) as policy:
-            for split in missing:
-                rollouts = play_together(todo[split], policy, environment, stages, config, progress=progress)
-                frames[split] = outcomes(todo[split], rollouts, config, step, label)
+            for split, batch in lacking.items():
+                rollouts = play_together(batch, policy, environment, stages, config, progress=progress)
+                fresh = outcomes(batch, rollouts, config, step, label)
+                frames[split] = pd.concat([frames[split], fresh], ignore_index=True)
                 if state.is_main_process:
                     run.write_evaluation(kind, frames[split])
-    return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in frames.items()]
+    asked = {split: frame[frame["pass"] < config.evaluation.passes] for split, frame in frames.items()}
+    return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in asked.items()]
 
 
-def _holds(frame: pd.DataFrame, todo: Sequence[Job]) -> bool:
-    """`frame` holds the outcome of every job and nothing else."""
-    if frame.empty:
-        return False
-    return sorted(zip(frame["game"], frame["pass"], strict=True)) == sorted((job.task.game, job.number) for job in todo)
+def _of_these_games(stored: pd.DataFrame, step: int, split: str, todo: Sequence[Job]) -> pd.DataFrame:
+    """The stored outcomes of a step and split; none if they are of other games."""
+    frame = stored[(stored["step"] == step) & (stored["split"] == split)]
+    return frame if set(frame["game"]) == {job.task.game for job in todo} else stored.iloc[:0]
 
 
 def _policy(run: RunDirectory, config: Config, step: int) -> Policy:

@@ -36,6 +36,12 @@ def jobs(tasks: Iterable[Task], passes: int) -> list[Job]:
     return [Job(task, number) for number in range(passes) for task in tasks]
 
 
+def missing(todo: Sequence[Job], played: pd.DataFrame) -> list[Job]:
+    """List the jobs that outcomes, or their columns game and pass, lack."""
+    there = set(zip(played["game"], played["pass"], strict=True))
+    return [job for job in todo if (job.task.game, job.number) not in there]
+
+
 def play(
     todo: Sequence[Job],
     policy: Any,

@@ -220,10 +220,25 @@ def test_stored_outcomes_are_reused(trained, monkeypatch):
     monkeypatch.setattr(evaluate, "play_together", None)
     again = frames(trained, passes=1, splits=["valid_unseen"], reuse=True)["valid_unseen"]
     assert again.set_index("game")["steps"].to_dict() == fresh.set_index("game")["steps"].to_dict()
-    with pytest.raises(TypeError):  # other passes are not stored: they would be played
-        frames(trained, passes=3, splits=["valid_unseen"], reuse=True)
     with pytest.raises(ConfigError, match="cannot be reused with another environment.data"):
         frames(trained, reuse=True, overrides={"environment.data": "elsewhere"})
+
+
+def test_passes_that_are_not_stored_are_added(trained, monkeypatch):
+    fresh = frames(trained, passes=3, splits=["valid_unseen"])["valid_unseen"]
+    frames(trained, passes=1, splits=["valid_unseen"])  # without reuse it replaces what is stored
+    played, own = [], evaluate.play_together
+    monkeypatch.setattr(evaluate, "play_together", lambda todo, *a, **k: played.append(todo) or own(todo, *a, **k))
+    added = frames(trained, passes=3, splits=["valid_unseen"], reuse=True)["valid_unseen"]
+    assert [{job.number for job in todo} for todo in played] == [{1, 2}]
+    by_job = ["game", "pass"]
+    expected = fresh.sort_values(by_job, ignore_index=True)
+    pd.testing.assert_frame_equal(added.sort_values(by_job, ignore_index=True), expected)
+    fewer = frames(trained, passes=2, splits=["valid_unseen"], reuse=True)["valid_unseen"]
+    assert len(played) == 1 and set(fewer["pass"]) == {0, 1}
+    assert len(RunDirectory.open(trained).evaluations("evaluation_step2").query("split == 'valid_unseen'")) == len(
+        added
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from skill1.errors import RunError
 from skill1.evaluate import Evaluation
 from skill1.generation.endpoint import CONCURRENT, ChatClient, EndpointPolicy
 from skill1.models.export import LIBRARY, Training, read_training
-from skill1.play import Job, jobs, load_policy, outcomes, play_together
+from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
 from skill1.prompts import make_prompts
 from skill1.records import Stage
@@ -117,7 +117,7 @@ def evaluate_model(
         for split, wanted in todo.items():
             stored = folder.outcomes()
             frame = stored[stored["split"] == split]
-            for batch in _missing(wanted, frame):
+            for batch in _by_pass(wanted, frame):
                 rollouts = play_together(batch, policy, environment, stages, config, progress=progress)
                 fresh = outcomes(batch, rollouts, config, training.step if training else 0, folder.library)
                 if training is None:
@@ -166,11 +166,10 @@ def _policy(
     return EndpointPolicy(client, prompts)
 
 
-def _missing(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:
+def _by_pass(todo: list[Job], frame: pd.DataFrame) -> list[list[Job]]:
     """The jobs without an outcome, pass by pass."""
-    there = set(zip(frame["game"], frame["pass"], strict=True))
-    missing = [job for job in todo if (job.task.game, job.number) not in there]
-    return [[job for job in missing if job.number == number] for number in sorted({job.number for job in missing})]
+    lacking = missing(todo, frame)
+    return [[job for job in lacking if job.number == number] for number in sorted({job.number for job in lacking})]
 
 
 def _check_kept(folder: EvaluationFolder, split: str) -> None:
