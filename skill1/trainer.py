@@ -1,6 +1,6 @@
 """Rows in, updates out: the clipped policy update of Eq. 11 and 13 on top of TRL's GRPOTrainer.
 
-One Trainer step is one RL iteration: collect the rows of this step, plan them (`planning`), run one or several
+One Trainer step is one RL iteration: collect the rows of this step, plan them (`batching`), run one or several
 updates. TRL owns the model preparation, LoRA, the loss, the optimiser, accelerate, checkpoints and logging; we own
 which rows enter an update and how they are cut. For an update with N rows, row i with tokens t = 1..T_i:
 

@@ -12,6 +12,7 @@ from nano_runs import settings as nano_settings
 from tiny import taught_policy
 
 from skill1.analysis.study import load as load_study
+from skill1.cli.main import main
 from skill1.config import load_config
 from skill1.encoder import load_encoder
 from skill1.envs.make import environment_spec, make_environment
@@ -19,7 +20,7 @@ from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.prompts import ActContext, make_prompts
 from skill1.running.batch import run_notebook
-from skill1.running.sweep import Sweep, run_sweep
+from skill1.running.launch import set_words
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 from skill1.train import train
@@ -90,41 +91,53 @@ def test_each_example_is_one_short_file() -> None:
 # -- an environment ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def study(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of two variants in the garden: 01_train and 02_evaluate of each, and the collected study."""
-    folder = tmp_path_factory.mktemp("garden") / "study"
+@pytest.mark.slow
+def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the command line: 01_train and 02_evaluate of two variants, then the notebooks on the collected study."""
+    monkeypatch.chdir(tmp_path)
     # one episode in fifteen is won: 05_library reads a run that learned a skill
     given = settings(model) | {"train.steps": 3, "rollout.tasks_per_step": 6, "rollout.group_size": 6}
     # the library's and Skill1's own options are no part of a run without them
-    sweep = Sweep(
-        folder=folder, variants=("full", "no_library"), seeds=(0,), preset="small", overrides=given, passes=1, jobs=2
-    )
-    said: list[str] = []
-    assert run_sweep(sweep, say=said.append) == [], "\n".join(said)
-    return folder
+    words = ["sweep", "--name", "garden", "--preset", "small", "--variants", "full,no_library", "--seeds", "0"]
+    words += ["--passes", "2", "--jobs", "2", *set_words(given)]
 
+    def command() -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        said = capsys.readouterr().out
+        assert not ended.value.code, said
+        return said
 
-@pytest.mark.slow
-def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
-    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert sorted(load_study(study).variants) == ["full", "no_library"]
-    run = study / "full" / "seed0" / "run"
-    assert RunDirectory.open(run).config.environment.name == GARDEN
-    assert environment_spec(GARDEN).benchmark is None  # no published numbers stand beside it
-    monkeypatch.chdir(tmp_path)
-    parameters = {
-        "03_ablations": {"study": str(study)},
-        "04_per_category": {"study": str(study)},
-        "05_library": {"run": str(run), "out": str(tmp_path / "figures")},
-        "06_paper": {"study": str(study)},
-        "07_trajectories": {"run": str(run)},
-    }
-    for name, given in parameters.items():
-        run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", given)
-    done = study / "full" / "seed0"
+    assert "results/garden/manifest.json" in command()
+    study = load_study(tmp_path / "results" / "garden")
+    assert sorted(study.variants) == ["full", "no_library"]
+    assert study.metrics["step"].tolist() == 2 * [1, 2, 3] and len(study.metrics.columns) > 40
+    arms = study.evaluations.groupby(["variant", "step", "library"])["game"].agg(["size", "nunique"])
+    assert set(arms.index) == {
+        ("full", 0, "step0"), ("full", 3, "step3"), ("full", 3, "none"), ("no_library", 0, "none"),
+        ("no_library", 3, "none"),
+    }  # fmt: skip
+    assert (arms["size"] == 2 * arms["nunique"]).all() and set(study.evaluations["split"]) == {"test"}
+    assert study.manifest["policy_hash"] and set(study.manifest["data_hash"]) == {"train", "test"}
+    with monkeypatch.context() as patched:  # whoever starts a process now fails
+        patched.setattr("skill1.running.jobs.subprocess.Popen", None)
+        assert "2 runs, 2 done" in command()
+
+    done = study.path / "full" / "seed0"
     assert (done / "01_train.ipynb").exists() and (done / "02_evaluate.ipynb").exists()
+    assert RunDirectory.open(done / "run").config.environment.name == GARDEN
+    assert environment_spec(GARDEN).benchmark is None  # no published numbers stand beside it
+    parameters = {
+        "03_ablations": {"study": str(study.path)},
+        "04_per_category": {"study": str(study.path)},
+        "05_library": {"run": str(done / "run"), "out": str(tmp_path / "figures")},
+        "06_paper": {"study": str(study.path)},
+        "07_trajectories": {"run": str(done / "run")},
+    }
+    for name, asked in parameters.items():
+        run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", asked)
 
 
 def test_a_garden_is_won_by_who_knows_it() -> None:

@@ -140,6 +140,6 @@ def test_evaluate_compares_and_reuses(trained: dict[str, Any]) -> None:
     assert {file: file.stat().st_mtime_ns for file in (path / "evaluations").iterdir()} == stored
     assert set(frames["before"]["step"]) == {0} and set(frames["after, with library"]["step"]) == {STEPS}
     assert set(frames["after, library withheld"]["library"]) == {"none"}
-    evaluate_arms(path, passes=1, splits=["valid_seen"], baseline=False, progress=False)  # other passes: played
+    evaluate_arms(path, passes=3, splits=["valid_seen"], baseline=False, progress=False)  # one more: played
     changed = {file.name for file, time in stored.items() if file.stat().st_mtime_ns != time}
     assert changed == {f"evaluation_{label}.valid_seen.step_{STEPS:06d}.parquet" for label in (f"step{STEPS}", "none")}

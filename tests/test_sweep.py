@@ -1,4 +1,4 @@
-"""Sweeps: real processes, kernels and kills on stand-in notebooks, and one real run from the command line."""
+"""Sweeps: real processes, kernels and kills on stand-in notebooks. A real one is in test_examples.py."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nano_runs import settings
 from study_runs import OVERRIDES, make_notebooks, make_study, steps_done
 
 from skill1.analysis.study import load
-from skill1.cli.main import main
 from skill1.config import ConfigError
 from skill1.envs.base import DataError
 from skill1.errors import RunError
@@ -168,36 +166,6 @@ def _refusals_of_a_finished_study(sweep: Sweep, tmp_path: Path) -> None:
     config.write_text(json.dumps(tree | {"colour": "red"}))
     with pytest.raises(RunError, match="made by another version of skill1"):
         run_sweep(sweep, dry_run=True)
-
-
-# -- the real notebooks -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_real_sweep_from_the_command_line(
-    world: Path, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    chosen = {k: v for k, v in settings(world, nano).items() if k != "environment.data"} | {"train.steps": 2}
-    words = ["sweep", "--name", "tiny", "--variants", "full", "--seeds", "3", "--data", str(world), "--passes", "2"]
-    words += ["--splits", "valid_seen", "--jobs", "1", *(w for k, v in chosen.items() for w in ("--set", f"{k}={v}"))]
-
-    def command() -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert not ended.value.code
-        return capsys.readouterr().out
-
-    assert "results/tiny/manifest.json" in command()
-    study = load(tmp_path / "results" / "tiny")
-    assert study.metrics["step"].tolist() == [1, 2] and len(study.metrics.columns) > 40
-    arms = study.evaluations.groupby(["step", "library"]).size()
-    assert arms.to_dict() == {(0, "step0"): 12, (2, "step2"): 12, (2, "none"): 12}
-    assert set(study.evaluations["split"]) == {"valid_seen"}
-    assert study.manifest["policy_hash"] and set(study.manifest["data_hash"]) == {"train", "valid_seen"}
-
-    monkeypatch.setattr("skill1.running.jobs.subprocess.Popen", None)  # whoever starts a process now fails
-    assert "1 runs, 1 done" in command()
 
 
 # -- refusals before anything is read or written ----------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pandas as pd
 
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
 from skill1.config import Config, method_of
-from skill1.errors import RunError
+from skill1.errors import RunError, UserError
 from skill1.running.launch import launch_torchrun
 from skill1.store.run_directory import RunDirectory
 
@@ -41,7 +43,7 @@ def evaluate_arms(
     Args:
         splits, passes: the run's own by default.
         baseline: also evaluate step 0.
-        nproc: processes that play what is not stored (`skill1 evaluate --nproc`).
+        nproc: processes that share the games, as those of `skill1 evaluate --nproc` do.
 
     Returns:
         Label -> outcomes of all splits (columns of `outcomes.EVALUATION_SCHEMA`), in the order of drawing.
@@ -58,13 +60,24 @@ def evaluate_arms(
         raise RunError(
             f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)"
         )
+    if nproc > 1:  # these play; what they store is read below
+        given = {"path": str(path), "splits": list(splits or ()), "passes": passes, "baseline": baseline}
+        launch_torchrun([json.dumps(given)], nproc, module="skill1.running.evaluation")
     frames = {}
     for label, choice in arms(run.config, baseline).items():
-        if nproc > 1:
-            given = [("--split", split) for split in splits or ()] + [("--passes", passes)] * (passes is not None)
-            given += [(f"--{name}", value) for name, value in choice.items()]
-            words = ["evaluate", "--out", path, "--reuse", *(word for pair in given for word in pair)]
-            launch_torchrun([str(word) for word in words], nproc, write=lambda report: None)  # tables say the same
         done = evaluate_run(path, splits=splits, passes=passes, progress=progress, reuse=True, **choice)
         frames[label] = pd.concat([evaluation.frame for evaluation in done], ignore_index=True)
     return frames
+
+
+def main(text: str) -> None:
+    """Evaluate as one of several processes; `text` holds the arguments of `evaluate_arms` as JSON."""
+    given = json.loads(text)
+    try:
+        evaluate_arms(Path(given.pop("path")), **given)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
