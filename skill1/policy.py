@@ -25,6 +25,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import PromptTooLong, one_line
+from skill1.generation.attention import GROUPED
 from skill1.generation.calls import Chat, Completion, Prompt, Seed
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
@@ -154,7 +155,9 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
     folds = config.adapter is not None and (name == own or is_adapter(Path(name)))  # a LoRA run's checkpoint lies on it
     try:
         tokenizer = load_tokenizer(name)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(own if folds else name, dtype=dtype)
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            own if folds else name, dtype=dtype, attn_implementation=None if torch.cuda.is_available() else GROUPED
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
     if tokenizer.eos_token_id is None:

@@ -1,0 +1,50 @@
+"""Attention on a CPU where several query heads share keys and values, without copying these for each of them.
+
+Where prompts are padded, transformers repeats keys and values for every query head; and torch's CPU kernel is slow for
+single queries in bfloat16. Here the query heads of a group stand one below the other, as more queries of the same keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+GROUPED = "grouped"  # as `attn_implementation`
+
+
+def grouped_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,  # (B, H, Q, D)
+    key: torch.Tensor,  # (B, H / G, T, D)
+    value: torch.Tensor,  # (B, H / G, T, D)
+    attention_mask: torch.Tensor | None,  # (B, 1, Q, T) bool
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as transformers' "sdpa" does, up to float rounding; without padding, or on a GPU, it is the same function.
+
+    Returns:
+        (B, Q, H, D), and no weights.
+    """
+    groups = getattr(module, "num_key_value_groups", 1)
+    if groups == 1 or attention_mask is None or query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
+    batch, heads, length, width = query.shape
+    packed = query.reshape(batch, heads // groups, groups * length, width)
+    if length == 1 and query.dtype == torch.bfloat16:
+        scores = (packed @ key.transpose(2, 3)).float() * (width**-0.5 if scaling is None else scaling)
+        attended = scores.masked_fill(~attention_mask, -torch.inf).softmax(-1).to(value.dtype) @ value
+    else:
+        attended = scaled_dot_product_attention(
+            packed, key, value, attention_mask.repeat(1, 1, groups, 1), scale=scaling
+        )
+    return attended.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(GROUPED, grouped_attention)
+AttentionMaskInterface.register(GROUPED, sdpa_mask)
