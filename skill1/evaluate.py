@@ -80,13 +80,13 @@ def evaluate_run(
     }
     stored = run.evaluations(kind).iloc[: None if reuse else 0]
     frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
-    lacking = {split: batch for split, wanted in todo.items() if (batch := missing(wanted, frames[split]))}
+    lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
         stages = _stages(run, config, at)
         with _policy(run, config, step) as policy:
-            for split, batch in lacking.items():
-                rollouts = play_together(batch, policy, environment, stages, config, progress=progress)
-                fresh = outcomes(batch, rollouts, config, step, label)
+            for split, rest in lacking.items():
+                rollouts = play_together(rest, policy, environment, stages, config, progress=progress)
+                fresh = outcomes(rest, rollouts, config, step, label)
                 frames[split] = pd.concat([frames[split], fresh], ignore_index=True)
                 if state.is_main_process:
                     run.write_evaluation(kind, frames[split])

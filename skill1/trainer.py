@@ -386,11 +386,12 @@ class RowTrainer(GRPOTrainer):
                 )
         finally:
             self._scoring = False
-        log_probs, entropy = (
-            None if values is None else values.new_zeros(real.shape).masked_scatter(real, values)
-            for values in (output.log_probs, output.entropy)  # no entropy of the reference
-        )
-        return log_probs, entropy, None
+
+        def spread(values: torch.Tensor) -> torch.Tensor:
+            return values.new_zeros(real.shape).masked_scatter(real, values)
+
+        # no entropy of the reference
+        return spread(output.log_probs), None if output.entropy is None else spread(output.entropy), None
 
     def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Forward hook of the backbone: (B, W, H) -> (1, N, H), of N completion tokens, while they are scored."""
