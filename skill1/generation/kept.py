@@ -45,12 +45,11 @@ class KeptStates:
                 return
             ids, mask = side_by_side([head.ids for head in heads], known, pad)
             ids, mask = ids.to(model.device), mask.to(model.device)
-            model(
+            model.get_decoder()(  # without the LM head, of which nothing is wanted
                 input_ids=ids[:, max(known) :],
                 attention_mask=mask,
                 position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, max(known) :],
                 past_key_values=cache,
-                logits_to_keep=1,
             )
             self.keep(cache, mask.bool(), heads, [[]] * len(heads))
 
