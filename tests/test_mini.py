@@ -122,7 +122,6 @@ def test_two_processes_train_what_one_does(base: Path, world: Path, full: Path, 
     mine, theirs = weights(full), weights(tmp_path / "two")
     assert mine.keys() == theirs.keys()
     apart = torch.cat([(mine[name] - theirs[name]).abs().flatten() for name in mine])
-    print("APART", apart.mean(), (apart > 1e-6).float().mean(), apart.max())
     assert (
         apart > 1e-6
     ).float().mean() < 1e-3  # Adam's first update moves every weight by 1.5e-5, whatever its gradient
