@@ -46,7 +46,7 @@ _FOR_RUNS = {"step": "--step", "reuse": "--reuse"}
 @click.option("--data", help="games folder [default: the run's]")
 @click.option("--batch", type=POSITIVE, help="prompts or requests at a time (does not change the result)")
 @click.option("--keep-rollouts", is_flag=True, help="of a --model: store every episode with its texts, in OUT/rollouts")
-@click.option("--reuse", is_flag=True, help="take outcomes that are stored instead of playing them again")
+@click.option("--reuse", is_flag=True, help="play only passes that are not stored")
 @nproc_option
 def evaluate(directory: Path, model: str | None, nproc: int, **given: Any) -> None:
     """Evaluate a run's checkpoint, or any model, on whole splits; prints one JSON line per split.
