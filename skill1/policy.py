@@ -25,7 +25,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import PromptTooLong, one_line
-from skill1.generation.attention import GROUPED
+from skill1.generation.attention import group_heads
 from skill1.generation.calls import Chat, Completion, Prompt, Seed
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
@@ -155,9 +155,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
     folds = config.adapter is not None and (name == own or is_adapter(Path(name)))  # a LoRA run's checkpoint lies on it
     try:
         tokenizer = load_tokenizer(name)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            own if folds else name, dtype=dtype, attn_implementation=None if torch.cuda.is_available() else GROUPED
-        )
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(own if folds else name, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
     if tokenizer.eos_token_id is None:
@@ -168,6 +166,8 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         loaded = with_adapter(loaded, config.model, find_adapter(str(config.adapter)))
         if name != own:
             loaded.load_adapter(name)
+    if not torch.cuda.is_available():  # else it is moved to a GPU
+        group_heads(loaded)
     return loaded, tokenizer
 
 

@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import tiny_policy
+from tiny import tiny_policy, tiny_tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    Gemma2Config,
+    GptOssConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from skill1.config import load_config
@@ -45,3 +54,38 @@ def test_a_model_that_is_loaded_on_a_cpu_reads_padded_prompts_with_it(tmp_path, 
     groups = model.config.num_attention_heads // model.config.num_key_value_heads
     assert len(asked) == model.config.num_hidden_layers
     assert groups > 1 and asked[0][0].shape[2] == 4 * groups  # four tokens of each head of a group
+
+
+SHAPE = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen3Config(**SHAPE),
+        MistralConfig(**SHAPE, sliding_window=4),
+        Gemma2Config(**SHAPE, sliding_window=4, attn_logit_softcapping=2.0),
+        GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=4),  # with attention sinks
+        FalconConfig(
+            vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4
+        ),  # another attention class
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_whatever_a_model_attends_by_its_logits_are_the_same(config: PreTrainedConfig, tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    given = load_config("small", overrides={"policy.model": str(tmp_path), "policy.lora_rank": 0}).policy
+    ids, mask = torch.randint(3, 60, (3, 12)), torch.ones(3, 12, dtype=torch.long)
+    mask[0, :5] = 0
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()(input_ids=ids, attention_mask=mask).logits
+        ours = load_model(given)[0].eval()(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(ours[mask.bool()], theirs[mask.bool()], rtol=0, atol=1e-5)

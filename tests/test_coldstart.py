@@ -227,10 +227,8 @@ def test_an_epoch_learns_every_chat_once_and_the_steps_are_as_asked(config, chat
     for first in (0, 3, 6):
         assert sorted(len(step) for step in steps[first : first + 3]) == [2, 2, 3]
         assert sorted(i for step in steps[first : first + 3] for i in step) == list(range(7))
-    assert (
-        not steps[:3] == steps[3:6] == steps[6:]
-        and [trainer.ends_epoch(done) for done in range(1, 7)] == [False, False, True] * 2
-    )
+    assert not steps[:3] == steps[3:6] == steps[6:]
+    assert [trainer.ends_epoch(done) for done in range(1, 7)] == [False, False, True] * 2
     assert trainer.tokens(0, 3) == sum(len(tokens.ids) for tokens in trainer._chats)
     capped = trainer_of(config, tmp_path, chats, replace(LEARNING, max_steps=4))
     assert capped.args.max_steps == 4 and capped.ends_epoch(4)

@@ -231,6 +231,3 @@ def test_a_model_folder_may_hold_a_gguf_file_too(tmp_path):
     tiny_policy(tmp_path)
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     load_model(load_config("small", overrides={"policy.model": str(tmp_path)}).policy)
-
-
-# -------------------------------------------------------------------------------------------------------- the real one

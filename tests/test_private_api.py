@@ -37,6 +37,10 @@ PRIVATE_API: dict[str, tuple[str, ...]] = {
         "trl.SFTTrainer._send_telemetry",  # overridden, as above
         "transformers.Trainer._prepare_inputs",
     ),
+    "skill1.generation.attention": (
+        "transformers.PreTrainedConfig._attn_implementation",  # which models attend by "sdpa"
+        "transformers.PreTrainedModel._can_set_attn_implementation",
+    ),
     "skill1.generation.continuous": (
         "transformers.generation.continuous_batching.cb_logits_processors.ContinuousBatchingLogitsProcessor",
         "transformers.ContinuousBatchingManager.logit_processor",  # replaced before the manager starts

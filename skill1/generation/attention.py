@@ -10,11 +10,18 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-GROUPED = "grouped"  # as `attn_implementation`
+_GROUPED = "grouped"  # as `attn_implementation`
+_BEYOND = ("softcap", "position_bias", "cache", "s_aux")  # what else a model may ask of "sdpa"
+
+
+def group_heads(model: PreTrainedModel) -> None:
+    """Let a model that attends by transformers' "sdpa" attend by `grouped_attention`; others keep their own."""
+    if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
+        model.set_attn_implementation(_GROUPED)
 
 
 def grouped_attention(
@@ -26,13 +33,20 @@ def grouped_attention(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as transformers' "sdpa" does, up to float rounding; without padding, or on a GPU, it is the same function.
+    """Attend as transformers' "sdpa" does, up to float rounding, and by it without padding, on a GPU, or if asked for more.
 
     Returns:
         (B, Q, H, D), and no weights.
     """
     groups = getattr(module, "num_key_value_groups", 1)
-    if groups == 1 or attention_mask is None or query.device.type != "cpu":
+    beyond = more.get("dropout") or any(more.get(name) is not None for name in _BEYOND)
+    if (
+        attention_mask is None
+        or attention_mask.dtype != torch.bool
+        or beyond
+        or groups == 1
+        or query.device.type != "cpu"
+    ):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     batch, heads, length, width = query.shape
     packed = query.reshape(batch, heads // groups, groups * length, width)
@@ -46,5 +60,5 @@ def grouped_attention(
     return attended.view(batch, heads, length, width).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(GROUPED, grouped_attention)
-AttentionMaskInterface.register(GROUPED, sdpa_mask)
+AttentionInterface.register(_GROUPED, grouped_attention)
+AttentionMaskInterface.register(_GROUPED, sdpa_mask)
