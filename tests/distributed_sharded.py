@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from trainer_runs import configure, entries, make_trainer
 
 from skill1.config import Config, ConfigError
+from skill1.generation.calls import Chat
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.policy import Policy
 from skill1.updates.divergence import Diverged
@@ -69,7 +70,8 @@ def run(policy: Path, folder: Path, config: Config, checkpoint: Path | None = No
         writer = Policy(model, tiny_tokenizer(), CompactPrompts(), config.policy, 64)
         for turn in range(TURNS[trainer.accelerator.process_index] if trainer.accelerator.num_processes > 1 else 7):
             seeds = [(step, turn, i) for i in range(len(TEXTS))]
-            answers = writer.generate(TEXTS, seeds, temperature=1.0, max_new_tokens=4)
+            chats = [Chat(seed) for seed in seeds] if turn % 2 else None  # a conversation's prompt is read apart
+            answers = writer.generate(TEXTS, seeds, temperature=1.0, max_new_tokens=4, chats=chats)
             written.append([answer.ids.tolist() for answer in answers])
         dtypes.update(p.dtype for p in model.parameters())
         return random_rows((23, 1, 17)[step], seed=step)
