@@ -166,7 +166,7 @@ def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrain
         loaded = with_adapter(loaded, config.model, find_adapter(str(config.adapter)))
         if name != own:
             loaded.load_adapter(name)
-    if not torch.cuda.is_available():  # else it is moved to a GPU
+    if not torch.cuda.is_available() and config.backend != "continuous":  # a GPU and its pages have their own attention
         group_heads(loaded)
     return loaded, tokenizer
 

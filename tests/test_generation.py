@@ -26,7 +26,7 @@ from skill1.generation.calls import Prompt
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
 from skill1.nano.alfworld.prompts import CompactPrompts
-from skill1.policy import Policy
+from skill1.policy import Policy, load_model
 
 ENDS = frozenset([4, 7, 9])
 LIMIT = 12
@@ -68,12 +68,14 @@ def test_continuous_batching_writes_what_generate_writes(model, prompts, cache):
 
 
 @pytest.mark.slow
-def test_a_policy_writes_the_same_with_either_backend(model):
+def test_a_loaded_policy_writes_the_same_with_either_backend(tmp_path):
+    folder = str(tiny_policy(tmp_path / "policy"))
     texts = ["go to the apple", "take mug", "put mug in drawer one"]
     answers = []
     for backend in ("transformers", "continuous"):
-        given = {"policy.backend": backend, "policy.cache_tokens": 1024}
-        policy = Policy(model, tiny_tokenizer(), CompactPrompts(), load_config("nano", overrides=given).policy, 64)
+        given = {"policy.model": folder, "policy.backend": backend, "policy.cache_tokens": 1024}
+        config = load_config("nano", overrides=given).policy
+        policy = Policy(*load_model(config), CompactPrompts(), config, 64)
         seeds = [(1, i) for i in range(len(texts))]
         alone = policy.generate(texts, seeds, temperature=1.0, max_new_tokens=6)
         with policy:
