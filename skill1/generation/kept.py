@@ -13,13 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from skill1.generation.calls import Prompt, Seed
 
-States = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (T, H, D) of each layer
+States = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (H, T, D) of each layer
 _PADDING = 0.25  # of the tokens read at a time, at most
 
 
@@ -40,7 +39,7 @@ class KeptStates:
         unread = {i: len(p.ids) - 1 - len(self._known(p)) for i, p in enumerate(prompts) if p.chat is not None}
         for group in _groups({i: count for i, count in unread.items() if count > 0}):
             heads = [replace(prompts[i], ids=prompts[i].ids[:-1]) for i in group]
-            cache, known = self.take(model, heads)
+            cache, known = self.take(model, heads, 0)
             if len(_layers(cache)) < len(cache.layers):
                 return
             ids, mask = side_by_side([head.ids for head in heads], known, pad)
@@ -53,24 +52,28 @@ class KeptStates:
             )
             self.keep(cache, mask.bool(), heads, [[]] * len(heads))
 
-    def take(self, model: PreTrainedModel, prompts: Sequence[Prompt]) -> tuple[DynamicCache, list[int]]:
+    def take(self, model: PreTrainedModel, prompts: Sequence[Prompt], room: int) -> tuple[DynamicCache, list[int]]:
         """Lay out what is known of each prompt's beginning as one cache, shorter ones padded to the left.
+
+        Its layers have room for all that comes, so that no token copies what is there; those with a sliding window do not.
+
+        Args:
+            room: tokens that will be written behind the prompts.
 
         Returns:
             The cache, and how many tokens of each prompt it holds.
         """
         found = [self._beginning(prompt) for prompt in prompts]
+        known = [len(ids) for ids, _ in found]
+        width, unread = max(known), max(len(prompt.ids) - n for prompt, n in zip(prompts, known, strict=True))
         cache = DynamicCache(config=model.config)
-        some = next((states for _, states in found if states), [])
-        for number, (keys, values) in enumerate(some):
-            for_none = keys[:0], values[:0]
-            rows = [states[number] if states else for_none for _, states in found]
-            k, v = (
-                pad_sequence(list(part), batch_first=True, padding_side="left").transpose(1, 2)  # (B, H, T, D)
-                for part in zip(*rows, strict=True)
-            )
-            cache.update(k, v, number)
-        return cache, [len(ids) for ids, _ in found]
+        cache.layers = [
+            StaticLayer(width + unread + room) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        ]
+        if width:
+            for number, layer in enumerate(_layers(cache)):
+                _lay_out(layer, [states[number] if states else None for _, states in found], width)
+        return cache, known
 
     def _known(self, prompt: Prompt) -> list[int]:
         """The tokens that are kept of a prompt's beginning."""
@@ -120,9 +123,21 @@ def side_by_side(prompts: Sequence[list[int]], known: Sequence[int], pad: int) -
     return ids, mask
 
 
-def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+def _lay_out(layer: StaticLayer, rows: Sequence[tuple[torch.Tensor, torch.Tensor] | None], width: int) -> None:
+    """Begin an empty layer with the rows' keys and values, each padded to the left to `width`."""
+    some = next(row for row in rows if row is not None)
+    layer.lazy_initialization(*(part[None].expand(len(rows), -1, -1, -1) for part in some))
+    layer.cumulative_length.fill_(width)
+    assert layer.keys is not None and layer.values is not None  # since it is initialized
+    for keys, values, row in zip(layer.keys, layer.values, rows, strict=True):
+        if row is not None:
+            begin = width - row[0].shape[1]
+            keys[:, begin:width], values[:, begin:width] = row
+
+
+def _layers(cache: DynamicCache) -> list[StaticLayer]:
     """Those that keep everything. A sliding window forgets: models with one read the conversation again."""
-    return [layer for layer in cache.layers if type(layer) is DynamicLayer]
+    return [layer for layer in cache.layers if isinstance(layer, StaticLayer)]
 
 
 def _groups(counts: Mapping[int, int]) -> Iterator[list[int]]:
@@ -139,5 +154,5 @@ def _groups(counts: Mapping[int, int]) -> Iterator[list[int]]:
 
 
 def _taken(part: Any, row: int, columns: torch.Tensor) -> torch.Tensor:
-    """(T, H, D), a copy of one row's columns of a layer's (B, H, W, D)."""
-    return part[row].index_select(1, columns).transpose(0, 1).contiguous()
+    """(H, T, D), a copy of one row's columns of a layer's (B, H, W, D)."""
+    return part[row].index_select(1, columns)

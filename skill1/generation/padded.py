@@ -92,7 +92,7 @@ class PaddedWriter:
     def _sample(self, prompts: list[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
         device = self._model.device
         self._kept.read(self._model, prompts, self._pad)
-        cache, known = self._kept.take(self._model, prompts)
+        cache, known = self._kept.take(self._model, prompts, max_new_tokens)
         ids, mask = side_by_side([prompt.ids for prompt in prompts], known, self._pad)
         width = ids.shape[1]
         uniforms = np.stack([stream(prompt.seed, max_new_tokens) for prompt in prompts])
@@ -117,7 +117,7 @@ class PaddedWriter:
         written = [(row[:n].copy(), lp[:n].copy()) for row, lp, n in zip(new, logprobs, lengths, strict=True)]
         if any(prompt.chat is not None for prompt in prompts):
             # what the model has read of each: its prompt, and its answer up to the last column, which nobody read
-            columns = torch.arange(cache.get_seq_length() - width)
+            columns = torch.arange(int(cache.get_seq_length()) - width)
             read = torch.cat([mask.bool(), columns < torch.tensor(lengths).unsqueeze(1)], dim=1)  # (B, T)
             self._kept.keep(cache, read.to(device), prompts, [ids.tolist() for ids, _ in written])
         return written
