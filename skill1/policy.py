@@ -26,10 +26,9 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import PromptTooLong, one_line
 from skill1.generation.attention import group_heads
-from skill1.generation.calls import Chat, Completion, Prompt, Seed
+from skill1.generation.calls import Chat, Completion, Prompt, Seed, Writer
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
-from skill1.generation.vllm import VLLMWriter
 from skill1.prompts import PromptSet
 from skill1.store.model_folder import is_adapter, refuse_adapter, with_adapter
 from skill1.store.resources import find_adapter, find_model
@@ -54,7 +53,7 @@ class Policy:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         own = model.generation_config.eos_token_id or tokenizer.eos_token_id
         ends = frozenset(own if isinstance(own, list) else [own])
-        self._writer: PaddedWriter | ContinuousWriter | VLLMWriter
+        self._writer: Writer
         if config.backend == "transformers":
             self._writer = PaddedWriter(
                 model, batch=config.generate_batch, cache_tokens=config.cache_tokens, pad=pad, ends=ends
@@ -62,6 +61,8 @@ class Policy:
         elif config.backend == "continuous":
             self._writer = ContinuousWriter(model, cache_tokens=config.cache_tokens, ends=ends)
         else:
+            from skill1.generation.vllm import VLLMWriter  # TRL's engines take a second to import
+
             self._writer = VLLMWriter(model, tokenizer, config, ends)
         self._open = False
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 Seed = tuple[int, ...]  # entropy of one call's random stream
+Written = tuple[np.ndarray, np.ndarray]  # (C,) int32 tokens and (C,) float32 log-probs, up to the end token or limit
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +29,16 @@ class Prompt:
     ids: list[int]
     seed: Seed  # of its random stream
     chat: Seed | None = None  # names the conversation that it belongs to
+
+
+class Writer(Protocol):
+    """A backend: what continues prompts."""
+
+    def write(self, prompts: Sequence[Prompt], temperature: float, max_new_tokens: int) -> list[Written]:
+        """Return what was written after each prompt."""
+
+    def close(self) -> None:
+        """Release what is kept between calls."""
 
 
 @dataclass(slots=True, eq=False)

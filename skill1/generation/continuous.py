@@ -21,8 +21,7 @@ from transformers.generation.continuous_batching.cb_logits_processors import (
 )
 
 from skill1.config import ConfigError
-from skill1.generation.calls import Prompt
-from skill1.generation.padded import Written
+from skill1.generation.calls import Prompt, Written
 from skill1.generation.sampling import certain, draw, stream
 
 _CPU_BATCH = 1024  # tokens a pass: without flash attention a mask of this times the cache's tokens is made

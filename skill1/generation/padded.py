@@ -15,11 +15,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from skill1.generation.calls import Prompt
+from skill1.generation.calls import Prompt, Written
 from skill1.generation.kept import KeptStates, side_by_side
 from skill1.generation.sampling import certain, draw, stream
-
-Written = tuple[np.ndarray, np.ndarray]  # (C,) int32 tokens and (C,) float32 log-probs, up to the end token or limit
 
 
 class SeededSampling(LogitsProcessor):

@@ -29,8 +29,7 @@ from urllib3.util.retry import Retry
 
 from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError
-from skill1.generation.calls import Prompt, Seed
-from skill1.generation.padded import Written
+from skill1.generation.calls import Prompt, Seed, Written
 
 # of a server that does not answer: asked again after 0, 2, 4 and 8 s, so that a dead one ends the run in this minute
 _RETRIES = Retry(total=4, backoff_factor=1, status_forcelist=(500, 502, 503), allowed_methods=("GET", "POST"))
