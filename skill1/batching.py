@@ -40,6 +40,11 @@ class Update:
     size: int
     micro_batches: tuple[MicroBatch, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Completion tokens of the rows it trains, on all ranks."""
+        return sum(micro.tokens for micro in self.micro_batches)
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

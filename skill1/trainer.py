@@ -11,6 +11,8 @@ the step's first update, and k3 = exp(ref - new) - (ref - new) - 1, the low-vari
 weights leave alone. The reference is the starting policy: the base model with its adapter off (LoRA), else a copy
 loaded from the folder or hub id the policy came from.
 
+With `train.entropy` > 0 the loss also has - entropy * mean over the update's tokens of the policy's entropy, of all rows.
+
 Rows that continue one another (a conversation) are one sequence, of which every token passes the model once: the loss is
 the same sum over rows.
 
@@ -144,6 +146,7 @@ class RowTrainer(GRPOTrainer):
     ) -> None:
         args = trl_config(config, output_dir)
         self._layout: Batch = {}  # of the micro-batch that the model is called on
+        self._entropies: torch.Tensor  # of its completion tokens
         super().__init__(
             model=model,
             args=args,
@@ -194,10 +197,11 @@ class RowTrainer(GRPOTrainer):
         advantages = folded_advantages(rows)  # (N,)
         moves = np.array([advantages[sequence].any() for sequence in sequences], dtype=bool)  # (sequences,)
         moved = bool(self.optimizer.state)  # an update has been made: the policy is no longer the reference
+        entropy = self.config.train.entropy > 0
         updates = plan_updates(
             shape,
-            moves | (self.beta > 0),
-            moves | (self.beta > 0 and moved),
+            moves | (self.beta > 0) | entropy,
+            moves | (self.beta > 0 and moved) | entropy,
             world=self.accelerator.num_processes,
             rows_per_update=self.config.train.rows_per_update,
             rows_per_micro_batch=self.config.train.rows_per_micro_batch,
@@ -241,7 +245,7 @@ class RowTrainer(GRPOTrainer):
             "rows/updates": len(updates),
             "rows/padding_waste": padding_waste(shape, updates),
             "tokens/passed": self._passed,
-            "tokens/trained": sum(micro.tokens for micro in micro_batches),
+            "tokens/trained": sum(update.tokens for update in updates),
             "time/collect": self._update_started - started,
         }
         if clash := own.keys() & metrics.keys():
@@ -307,8 +311,10 @@ class RowTrainer(GRPOTrainer):
         elif self.beta:
             with self.accelerator.unwrap_model(self.model).disable_adapter():
                 batch["ref_per_token_logps"] = self._score(batch)
-        # TRL takes the mean over this rank's rows, and `accumulate` that over ranks; ours is the mean over the update's rows.
-        return batch | {"loss_scale": size * self.accelerator.num_processes / update.size}
+        # TRL takes the mean over this rank's rows, and `accumulate` that over ranks; ours is the mean over the update's rows
+        # (of the entropy: over its tokens).
+        world = self.accelerator.num_processes
+        return batch | {"loss_scale": size * world / update.size, "entropy_scale": world / update.tokens}
 
     def _accumulate(self, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
         """Forward and backward over the micro-batches of an update."""
@@ -356,7 +362,10 @@ class RowTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         """Return this rank's part of the update's loss, times the number of ranks, over which it is averaged."""
         self._layout = inputs
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
+        if self.config.train.entropy:
+            loss = loss - self.config.train.entropy * inputs["entropy_scale"] * self._entropies.sum()
+        return loss
 
     # -- log-probabilities --------------------------------------------------------------------------------------
 
@@ -390,7 +399,7 @@ class RowTrainer(GRPOTrainer):
         def spread(values: torch.Tensor) -> torch.Tensor:
             return values.new_zeros(real.shape).masked_scatter(real, values)
 
-        # no entropy of the reference
+        self._entropies = output.entropy  # (1, N), None of the reference
         return spread(output.log_probs), None if output.entropy is None else spread(output.entropy), None
 
     def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:

@@ -92,9 +92,14 @@ def test_the_defaults_are_table_6():
 
 def test_the_released_preset_is_the_authors_scripts():
     assert changed(load_config("paper"), load_config("released")) == {
-        "library.top_k": 3, "library.similarity_weight": 1.0, "library.similarity_floor": 0.4, "library.inject": "all",
-        "rollout.group_size": 8, "method.distill_reference": True, "method.rerank_credit": "return",
-        "method.lambda_distill": 0.0, "credit.token_mean": "batch",
+        "library.top_k": 3, "library.similarity_weight": 1.0, "library.similarity_floor": 0.4,
+        "library.evaluation_inject": "all", "rollout.group_size": 8, "method.distill_reference": True,
+        "method.same_task": "text", "method.rerank_credit": "return", "method.lambda_rerank": 0.03,
+        "method.lambda_distill": 0.0, "credit.token_mean": "batch", "train.dual_clip": 3.0, "train.entropy": 0.001,
+    }  # fmt: skip
+    shop = changed(load_config("paper-webshop"), load_config("released-webshop"))
+    assert shop == changed(load_config("paper"), load_config("released")) | {
+        "method.lambda_rerank": 0.1, "rollout.tasks_per_step": 16,
     }  # fmt: skip
 
 
@@ -316,7 +321,7 @@ def test_the_difference_of_runs_with_other_fields_names_them_all():
 
 def test_overrides_win_over_variant_over_preset():
     config = load_config("released", "lambda1_0", {"method.lambda_rerank": 0.7, "library.top_k": 9})
-    assert (config.method.lambda_rerank, config.library.top_k, config.library.inject) == (0.7, 9, "all")
+    assert (config.method.lambda_rerank, config.library.top_k, config.method.same_task) == (0.7, 9, "text")
     assert load_config("released", "lambda1_0").method.lambda_rerank == 0.0
     assert (config.preset, config.variant) == ("released", "lambda1_0")
     assert load_config("paper", "gigpo", {"method.name": "skill1"}).method.selection
@@ -385,7 +390,7 @@ def test_an_override_takes_the_type_of_its_field(name, text, value):
     [
         (
             {"preset": "relaesed"},
-            "unknown preset 'relaesed'; did you mean 'released'? (known: mini, mini-base, nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, small)",
+            "unknown preset 'relaesed'; did you mean 'released'? (known: mini, mini-base, nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, released-webshop, small)",
         ),
         ({"variant": "no_distilation"}, "unknown variant 'no_distilation'; did you mean 'no_distillation'?"),
         ({"overrides": {"library.topk": 1}}, "field 'library.topk'; did you mean 'library.top_k'?"),

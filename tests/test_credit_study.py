@@ -39,7 +39,10 @@ def test_every_switch_and_ablation_has_an_arm() -> None:
     paper = arms["paper"].config
     assert paper == load_config("paper") and arms["paper"].stages == set(STAGES)
     switched = {name: b for name, (_, b) in diff(paper, load_config("released")).items()}
-    credited = {"method.lambda_distill": 0.0, "method.rerank_credit": "return", "credit.token_mean": "batch"}
+    credited = {
+        "method.lambda_rerank": 0.03, "method.lambda_distill": 0.0, "method.rerank_credit": "return",
+        "credit.token_mean": "batch",
+    }  # fmt: skip
     assert credited.items() <= switched.items() and switched["method.distill_reference"]  # which acts on the prompts
     for name, value in credited.items():
         assert arms[f"{name.partition('.')[2]} = {value}"].config == override(paper, {name: value})
@@ -65,7 +68,10 @@ def test_the_table_of_switches_says_what_they_act_on() -> None:
     assert len(table) == len(diff(load_config("paper"), load_config("released")))
     assert table.loc["method.lambda_distill"].tolist() == [0.3, 0.0, "credit"]
     assert table.loc["library.top_k"].tolist() == [5, 3, "rollouts"]
-    assert table.loc["method.distill_reference", "acts_on"] == "rollouts"
+    assert (
+        table.loc[["method.distill_reference", "method.same_task", "rollout.group_size"], "acts_on"] == "rollouts"
+    ).all()
+    assert table.index[table["acts_on"] == "update"].tolist() == ["train.dual_clip", "train.entropy"]
 
 
 # --- Rows --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hand_made import advantages, bare, rollout, rows_of, turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill1.config import Config, load_config, method_of, override
+from skill1.config import Config, ConfigError, load_config, method_of, override
 from skill1.credit import ndcg, returns_of, rollout_metrics, selection_metrics
 from skill1.methods.skill1 import Skill1
 from skill1.records import Lesson, Rollout, Row, Stage
@@ -113,10 +113,35 @@ def test_invalid_actions_count_once_and_only_when_asked() -> None:
     assert gap(credit__max_penalised=0) == 0
 
 
+def test_the_price_of_invalid_actions_beside_the_scaled_advantage() -> None:
+    acts = [turn("act", well_formed=False), turn("act", well_formed=False), turn("act")]
+    won = [rollout(index=0, outcome=1.0, acts=acts), rollout(index=1, outcome=0.0)]
+    alike = [rollout(index=i, outcome=0.0, acts=acts if i else None) for i in range(2)]
+    half = math.sqrt(0.5)  # z-score of one win among two
+    apart = {"credit__invalid_penalty": 0.1, "credit__penalise": "advantage"}
+    assert advantages(run(won, **apart), "query") == pytest.approx([half - 0.1, -half + 0.1])
+    assert advantages(run(alike, **apart), "query") == pytest.approx([0.1, -0.1])
+    assert advantages(run(alike, credit__invalid_penalty=0.1), "query") == pytest.approx([half, -half])  # as a win
+    for method in ("gigpo", "retroagent"):
+        with pytest.raises(ConfigError, match=f"credit.penalise=advantage has no meaning for {method}"):
+            load_config("paper", overrides={"method.name": method, "credit.penalise": "advantage"})
+
+
+def test_lambda_weighs_a_row_or_each_of_its_tokens() -> None:
+    rollouts = [rollout(index=i, outcome=float(i), utilities=(0.9, 0.1)) for i in range(2)]
+    by_row, by_token = (run(rollouts, method__lambda_per=per) for per in ("row", "token"))
+    for stage in ("rerank", "distill"):
+        for row, other in zip(rows_of(by_row, stage), rows_of(by_token, stage), strict=True):
+            assert row.weight == pytest.approx(0.3 * len(by_row) / 2)
+            assert other.weight == pytest.approx(row.weight * len(row.completion_ids)) != row.weight
+    assert [r.weight for r in by_row if r.stage == "act"] == [r.weight for r in by_token if r.stage == "act"]
+
+
 def test_released_preset() -> None:
     config = load_config("released")
     method = config.method
     assert (method.rerank_credit, method.lambda_distill, config.credit.token_mean) == ("return", 0.0, "batch")
+    assert (config.library.injected("ucb"), config.library.injected("greedy")) == ("top1", "all")
     rollouts = [
         rollout(index=0, outcome=1.0, utilities=(0.2, 0.9, 0.5), ranking=(1, 0, 2)),
         rollout(index=1, outcome=1.0, utilities=(0.9, 0.1)),
@@ -124,9 +149,11 @@ def test_released_preset() -> None:
     ]
     rows = run(rollouts, config)
     assert not rows_of(rows, "distill")
-    total = np.array([1 + 0.3 * ndcg((1, 0, 2), (0.2, 0.9, 0.5)), 1.3, -0.01])
-    expected = (total - total.mean()) / total.std(ddof=1)
-    assert [r.advantage for r in rows] == pytest.approx([expected[r.rollout] for r in rows])
+    total = np.array([1 + 0.03 * ndcg((1, 0, 2), (0.2, 0.9, 0.5)), 1.03, -0.01])  # of the calls up to the ranking
+    rest = np.array([1, 1, -0.01])  # actions come after it
+    expected = {first: (of - of.mean()) / of.std(ddof=1) for first, of in ((True, total), (False, rest))}
+    assert [r.advantage for r in rows] == pytest.approx([expected[r.stage != "act"][r.rollout] for r in rows])
+    assert {r.stage for r in rows} == {"query", "rerank", "act"}
     # One pool: every row's weight is its share of all tokens, times the number of rows.
     lengths = np.array([len(r.completion_ids) for r in rows])
     assert [r.weight for r in rows] == pytest.approx((len(rows) * lengths / lengths.sum()).tolist())
@@ -186,7 +213,8 @@ def test_stages_in_the_order_of_an_episode() -> None:
     assert stages(selection=False) == [("act", 3), ("distill", 4)]
     assert stages(distillation=False) == [("query", 1), ("rerank", 2), ("act", 3)]
     assert Skill1.skills_shown(PAPER) == (1, 1.0)
-    assert Skill1.skills_shown(load_config("released")) == (3, 1.0)  # all that are retrieved
+    everything = load_config("released", overrides={"library.inject": "all"})
+    assert Skill1.skills_shown(everything) == (3, 1.0)  # all that are retrieved
 
 
 # --- Eq. 11 and 13: the weights ----------------------------------------------------------------------------------

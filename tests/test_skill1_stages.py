@@ -122,6 +122,14 @@ def test_inject_all_shows_every_candidate_in_ranked_order(config, scripted):
         assert rollout.selected == rollout.candidates[rollout.ranking[0]].skill
 
 
+def test_an_evaluation_may_show_all_where_training_shows_one(config, scripted):
+    method = taught(override(config, {"library.evaluation_inject": "all"}), 3)
+    for stages, count in ((method, 1), (method.frozen(), 3)):
+        for rollout in play(config, scripted, stages):
+            ranked = [method.skills[rollout.candidates[i].skill].strategy for i in rollout.ranking]
+            assert rollout.skill == PROMPTS.skill_block(ranked[:count])
+
+
 def test_one_candidate_is_taken_without_a_rerank_call(config, scripted):
     for rollout in play(config, scripted, taught(config, 1)):
         assert {t.stage for t in rollout.turns} == {"query", "act", "distill"}

@@ -38,7 +38,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad
 
 import skill1.updates.trl_config
-from skill1.batching import Shape, Update, plan_updates
+from skill1.batching import MicroBatch, Shape, Update, plan_updates
 from skill1.records import Row
 from skill1.store.checkpoints import CheckpointError, complete_checkpoints
 from skill1.trainer import build_trainer
@@ -99,7 +99,9 @@ def _is_call(node: ast.AST, name: str) -> bool:
 def test_completions_are_scored_as_trl_scores_them(policy, tmp_path, lora):
     trainer, _ = make_trainer(policy, tmp_path, configure(policy__lora_rank=lora), lambda step, model: [])
     rows = random_rows(7)
-    batch = trainer._batch(rows, [range(i, i + 1) for i in range(7)], np.ones(7), 7, Update(7, ()), 0)
+    batch = trainer._batch(
+        rows, [range(i, i + 1) for i in range(7)], np.ones(7), 7, Update(7, (MicroBatch((tuple(range(7)),), 1),)), 0
+    )
     written, mask = batch["completion_ids"], batch["completion_mask"]
     prompts = [torch.tensor(row.prompt_ids).long() for row in rows]
     read = [pad(part, 0, "left") for part in (prompts, [torch.ones_like(ids) for ids in prompts])]
@@ -119,29 +121,39 @@ def test_completions_are_scored_as_trl_scores_them(policy, tmp_path, lora):
 # -- exactness ----------------------------------------------------------------------------------------------------
 
 
-def reference_step(model, reference, rows, updates, *, clip, kl, rate):
-    """Eq. 13 by hand, one unpadded row at a time: the loss of each update, the gradients of the last one, and the
-    share of completion tokens in the clipped region over all updates."""
+def reference_step(model, reference, rows, updates, *, clip, kl, rate, dual_clip=None, entropy=0.0):
+    """Eq. 13 by hand, one unpadded row at a time: the loss of each update, the gradients of the last one, the share of
+    completion tokens in the clipped region over all updates, and the share that only the dual clip holds."""
 
-    def log_probs(scored, row):
+    def scores(scored, row):
         ids = torch.tensor(np.concatenate([row.prompt_ids, row.completion_ids])[None]).long()
         logits = scored(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1]
-        return torch.log_softmax(logits, -1).gather(1, ids[0, len(row.prompt_ids) :, None])[:, 0]
+        return torch.log_softmax(logits, -1), ids[0, len(row.prompt_ids) :, None]
+
+    def log_probs(scored, row):
+        every, written = scores(scored, row)
+        return every.gather(1, written)[:, 0]
 
     with torch.no_grad():
         old = [log_probs(model, row) for row in rows]
         ref = [log_probs(reference, row) for row in rows]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
-    losses, clipped, tokens = [], 0.0, 0
+    losses, clipped, held, tokens = [], 0.0, 0.0, 0
     for number, update in enumerate(updates):
         optimizer.zero_grad()
         total = 0.0
-        for i in sorted(i for micro in update.micro_batches for rank in micro.ranks for i in rank):
+        trained = sorted(i for micro in update.micro_batches for rank in micro.ranks for i in rank)
+        for i in trained:
             new, a = log_probs(model, rows[i]), rows[i].advantage * rows[i].weight
             ratio = torch.exp(new - old[i])
             surrogate = torch.minimum(ratio * a, ratio.clamp(1 - clip, 1 + clip) * a)
+            if dual_clip and a < 0:
+                held += float((ratio > dual_clip).sum())
+                surrogate = torch.clamp(surrogate, min=dual_clip * a)
             k3 = torch.exp(ref[i] - new) - (ref[i] - new) - 1
-            loss = (-surrogate + kl * k3).mean() / update.size
+            every, _ = scores(model, rows[i])
+            spread = -(every.exp() * every).sum() / sum(len(rows[j].completion_ids) for j in trained)
+            loss = (-surrogate + kl * k3).mean() / update.size - entropy * spread
             loss.backward()
             total += loss.item()
             clipped += float(((ratio > 1 + clip) if a > 0 else (ratio < 1 - clip)).sum())
@@ -149,7 +161,7 @@ def reference_step(model, reference, rows, updates, *, clip, kl, rate):
         losses.append(total)
         if number < len(updates) - 1:
             optimizer.step()
-    return losses, {name: p.grad.clone() for name, p in model.named_parameters()}, clipped / tokens
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters()}, clipped / tokens, held / tokens
 
 
 def first_part(rows: int, size: int) -> np.ndarray:
@@ -157,31 +169,35 @@ def first_part(rows: int, size: int) -> np.ndarray:
     return np.array_split(np.random.default_rng([0, 0]).permutation(rows), -(-rows // size))[0]
 
 
-@pytest.mark.parametrize("kl", [0.0, 0.05])
-def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl):
+@pytest.mark.parametrize("kl, entropy, dual_clip", [(0.0, 0.0, None), (0.05, 0.0, None), (0.0, 0.5, 1.3)])
+def test_two_updates_equal_the_equation_written_out(policy, tmp_path, kl, entropy, dual_clip):
     rows = random_rows(23)
     rows[3], rows[8] = replace(rows[3], advantage=0.0), replace(rows[8], weight=0.0)
     config = configure(
-        train__kl=kl, train__learning_rate=0.005, train__rows_per_update=12, train__rows_per_micro_batch=5
-    )  # a rate high enough for the second update to clip
+        train__kl=kl, train__learning_rate=0.005, train__rows_per_update=12, train__rows_per_micro_batch=5,
+        train__entropy=entropy, train__dual_clip=dual_clip,
+    )  # fmt: skip  # a rate high enough for the second update to clip
     trainer, tape = make_trainer(policy, tmp_path, config, lambda step, model: rows)
     trainer.train()
 
     moves = np.array([row.advantage * row.weight != 0 for row in rows])
     updates = plan_updates(
-        Shape.of(rows), moves | (kl > 0), moves, world=1, rows_per_update=12, rows_per_micro_batch=5, tokens_per_micro_batch=10**6,
+        Shape.of(rows), moves | (kl + entropy > 0), moves | (entropy > 0), world=1, rows_per_update=12, rows_per_micro_batch=5, tokens_per_micro_batch=10**6,
         seed=0, step=0,
     )  # fmt: skip
     assert [u.size for u in updates] == [12, 11]
     model, reference = (AutoModelForCausalLM.from_pretrained(policy) for _ in range(2))
-    losses, gradients, clipped = reference_step(model, reference, rows, updates, clip=0.2, kl=kl, rate=0.005)
+    losses, gradients, clipped, held = reference_step(
+        model, reference, rows, updates, clip=0.2, kl=kl, rate=0.005, dual_clip=dual_clip, entropy=entropy
+    )
     (entry,) = entries(trainer)
     scale = max(float(g.abs().max()) for g in gradients.values())
     assert largest_difference(tape.steps[0], gradients) < 1e-5 * scale
     assert entry["loss"] == pytest.approx(np.mean(losses), abs=1e-6)
     assert entry["clip_ratio/region_mean"] == pytest.approx(clipped, abs=1e-6) and clipped > 0.05
     still = sum(not moves[i] for i in first_part(23, 12))  # in the first update the KL is 0, with its gradient
-    assert entry["rows/trained"] == 23 - (still if kl else 2)
+    assert entry["rows/trained"] == 23 - (still if kl else 0 if entropy else 2)
+    assert (held > 0.02) == (dual_clip is not None)
     assert entry["rows/total"] == 23 and entry["rows/updates"] == 2
     assert ("kl" in entry) == (kl > 0)
 
@@ -194,7 +210,7 @@ def test_micro_batches_do_not_change_the_updates(policy, tmp_path, lora):
     for most_rows, most_tokens in ((64, 10**6), (5, 10**6), (64, 100), (1, 10**6)):
         config = configure(
             policy__lora_rank=lora, train__steps=2, train__rows_per_update=12, train__rows_per_micro_batch=most_rows,
-            train__tokens_per_micro_batch=most_tokens, train__learning_rate=1e-5,
+            train__tokens_per_micro_batch=most_tokens, train__learning_rate=1e-5, train__entropy=0.01,
         )  # fmt: skip
         trainer, tape = make_trainer(policy, tmp_path / str(len(runs)), config, lambda step, model: rows)
         move_off_reference(trainer)

@@ -145,12 +145,15 @@ def switches() -> pd.DataFrame:
     """List every field in which the released scripts differ from the paper, and whether it changes a batch's credit.
 
     Returns:
-        By field: paper, released, acts_on ("credit": an arm of this study; "rollouts": the batch itself).
+        By field: paper, released, acts_on ("credit": an arm of this study; "rollouts": the batch itself; "update": what
+        comes after the credit).
     """
     found = diff(load_config("paper"), load_config("released"))
     table = pd.DataFrame.from_dict(found, orient="index", columns=["paper", "released"]).rename_axis("field")
-    credited = table.index.str.match(r"credit\.|method\.") & (table.index != "method.distill_reference")
-    return table.assign(acts_on=np.where(credited, "credit", "rollouts"))
+    sections = table.index.str.partition(".").get_level_values(0)
+    acts_on = pd.Series(sections, table.index).map({"credit": "credit", "method": "credit", "train": "update"})
+    acts_on[["method.distill_reference", "method.same_task"]] = "rollouts"  # they change a prompt
+    return table.assign(acts_on=acts_on.fillna("rollouts"))
 
 
 def arms(environment: str = "alfworld") -> list[Arm]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from skill1.config import Config, MethodConfig
-from skill1.credit import calls_of, check_rollouts, group_advantages, groups_of, make_rows, returns_of, rollout_metrics
+from skill1.credit import calls_of, check_rollouts, make_rows, outcome_advantages, returns_of, rollout_metrics
 from skill1.library import Library
 from skill1.records import Rollout, Row, Skill, Stage
 from skill1.rollout import Stages
@@ -97,7 +97,7 @@ class Method(Stages):
         """
         check_rollouts(rollouts)
         credit, calls = config.credit, calls_of(rollouts)
-        advantages = group_advantages(returns_of(rollouts, credit), groups_of(rollouts), credit.scale_by_std)
+        advantages = outcome_advantages(rollouts, credit)
         return make_rows(rollouts, calls, [advantages[call.rollout] for call in calls], credit.token_mean)
 
     @classmethod

@@ -18,7 +18,16 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from skill1.config import STRICT, Config, MethodConfig, knob
-from skill1.credit import calls_of, check_rollouts, group_advantages, groups_of, invalid_actions, make_rows, returns_of
+from skill1.credit import (
+    calls_of,
+    check_rollouts,
+    group_advantages,
+    groups_of,
+    invalid_actions,
+    make_rows,
+    refuse_price_apart,
+    returns_of,
+)
 from skill1.methods.base import Method
 from skill1.records import Rollout, Row
 
@@ -111,6 +120,11 @@ class GiGPO(Method):
     """GRPO with step advantages beside the episode's."""
 
     Options: ClassVar[type[MethodConfig]] = GiGPOConfig
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See `Method.check`."""
+        refuse_price_apart(config)
 
     @classmethod
     def rows(cls, rollouts: Sequence[Rollout], config: Config) -> list[Row]:

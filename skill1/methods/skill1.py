@@ -3,8 +3,8 @@
 Differs from the paper in:
     * With fewer than two candidates there is no rerank call and no row for it (the released code makes a dummy one).
     * A stage whose lambda is 0 gives no rows: its text is generated and used, its loss (and its KL) is off.
-    * `rerank_credit="return"` is the released code: lambda_rerank * NDCG joins the trajectory's return and the rerank row
-      is one more row of the trajectory, with the trajectory's advantage.
+    * `rerank_credit="return"` is the released code: lambda_rerank * NDCG joins the return of the calls up to the ranking,
+      whose rows are more rows of the trajectory; actions come after it, and their return is without.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from skill1.credit import (
     make_rows,
     mean,
     ndcgs_of,
+    outcome_advantages,
     outcomes_of,
     rerank_advantages,
     returns_of,
@@ -38,7 +39,7 @@ from skill1.credit import (
 from skill1.encoder import HashEncoder, load_encoder
 from skill1.library import Library, SkillLibrary, read_skills, replay, won
 from skill1.methods.base import Method, Source
-from skill1.methods.references import ReferenceTrajectories
+from skill1.methods.references import ReferenceTrajectories, SameTask
 from skill1.records import Rollout, Row, Skill, Stage
 from skill1.registry import ConfigError
 from skill1.rollout import Ask, Episode, Stages
@@ -58,13 +59,17 @@ class Skill1Config(MethodConfig):
     selection: bool = knob(True, "switch", "paper")
     # The policy writes a lesson after every episode; off = a success admits its raw trajectory.
     distillation: bool = knob(True, "switch", "paper")
-    # The distill prompt also shows the last episode of the same game with the opposite outcome.
+    # The distill prompt also shows the last episode of the same task with the opposite outcome.
     distill_reference: bool = knob(False, "switch", "paper; released shows it")
+    # What makes two episodes of one task: the game, or its sentence, which other games can share.
+    same_task: SameTask = knob("game", "game or task text", "ours; released text")
     # How much the ranking's loss counts beside the episode's (Eq. 11).
     lambda_rerank: float = knob(0.3, "weight of the rerank term", "paper", ge=0)
     # How much the lesson's loss counts beside the episode's (Eq. 11).
     lambda_distill: float = knob(0.3, "weight of the distill term", "paper", ge=0)
-    # Whether NDCG has a loss of its own or joins the episode's return.
+    # Whether lambda weighs the mean over a row's tokens, so that each counts lambda / length, or their sum.
+    lambda_per: Literal["row", "token"] = knob("row", "what lambda weighs", "ours; the paper does not say")
+    # Whether NDCG has a loss of its own or joins the return of the calls up to the ranking.
     rerank_credit: Literal["loss", "return"] = knob("loss", "where NDCG goes", "paper; released adds it to the return")
     # What NDCG is compared with in its loss (Eq. 9).
     rerank_baseline: Literal["none", "batch_mean"] = knob("none", "REINFORCE baseline", "paper")
@@ -141,7 +146,7 @@ def select(
     retrieve(episodes, ask, library, mode)
     if options.selection:
         rerank(episodes, ask, library, options.max_rerank_tokens)
-    show(episodes, ask, library, LibraryConfig.of(config).inject)
+    show(episodes, ask, library, LibraryConfig.of(config).injected(mode))
 
 
 def distill(episodes: Sequence[Episode], ask: Ask, references: ReferenceTrajectories | None, max_tokens: int) -> None:
@@ -300,7 +305,7 @@ class Skill1(LibraryMethod):
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         super().__init__(config, folder)
         self._options = Skill1Config.of(config)
-        self._references = ReferenceTrajectories() if self._options.distill_reference else None
+        self._references = ReferenceTrajectories(self._options.same_task) if self._options.distill_reference else None
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -361,18 +366,18 @@ class Skill1(LibraryMethod):
                 "distill": [options.distillation] * count,
             },
         )
-        groups = groups_of(rollouts)
-        episode = group_advantages(_returns(rollouts, config), groups, credit.scale_by_std)
-        by_stage: dict[Stage, np.ndarray] = {
-            "rerank": rerank_advantages(ndcgs_of(rollouts), options.rerank_baseline),
-            "distill": group_advantages(_distill_rewards(rollouts, config), groups, credit.scale_by_std),
-        }
-        terms: dict[Stage, float] = {"rerank": options.lambda_rerank, "distill": options.lambda_distill}
+        episode, ndcgs = outcome_advantages(rollouts, credit), ndcgs_of(rollouts)
+        lessons = group_advantages(_distill_rewards(rollouts, config), groups_of(rollouts), credit.scale_by_std)
+        by_stage: dict[Stage, np.ndarray] = {"query": episode, "act": episode, "distill": lessons}
+        terms: dict[Stage, float] = {"distill": options.lambda_distill}
         if options.rerank_credit == "return":
-            del terms["rerank"], by_stage["rerank"]
+            by_stage["query"] = by_stage["rerank"] = outcome_advantages(rollouts, credit, _bonus(ndcgs, options))
+        else:
+            by_stage["rerank"] = rerank_advantages(ndcgs, options.rerank_baseline)
+            terms["rerank"] = options.lambda_rerank
         calls = calls_of(rollouts, without=[stage for stage, factor in terms.items() if factor == 0])
-        advantages = [by_stage.get(call.turn.stage, episode)[call.rollout] for call in calls]
-        return make_rows(rollouts, calls, advantages, credit.token_mean, terms)
+        advantages = [by_stage[call.turn.stage][call.rollout] for call in calls]
+        return make_rows(rollouts, calls, advantages, credit.token_mean, terms, options.lambda_per)
 
     @classmethod
     def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:
@@ -410,11 +415,16 @@ class Skill1(LibraryMethod):
 
 
 def _returns(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
-    """(N,) R of each rollout: Eq. 4 with penalties, and NDCG where the released code adds it."""
+    """(N,) R of each rollout's first call: Eq. 4 with penalties, and NDCG where the released code adds it."""
     options, returns = Skill1Config.of(config), returns_of(rollouts, config.credit)
     if options.rerank_credit == "return":
-        return returns + options.lambda_rerank * np.nan_to_num(ndcgs_of(rollouts), nan=0.0)
+        return returns + _bonus(ndcgs_of(rollouts), options)
     return returns
+
+
+def _bonus(ndcgs: np.ndarray, options: Skill1Config) -> np.ndarray:
+    """(N,) what the released code adds to the return, nothing where there was nothing to rank."""
+    return options.lambda_rerank * np.nan_to_num(ndcgs, nan=0.0)
 
 
 def _distill_rewards(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:

@@ -12,7 +12,7 @@ from trl.trainer.utils import pad
 
 from skill1.records import Row
 
-Batch = dict[str, Any]  # tensors, and the number "loss_scale"
+Batch = dict[str, Any]  # tensors, and the numbers "loss_scale" and "entropy_scale"
 
 
 def layout(

@@ -33,7 +33,7 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         loss_type="grpo",
         epsilon=train.clip,
         epsilon_high=None,
-        delta=None,
+        delta=train.dual_clip,
         importance_sampling_level="token",
         beta=train.kl,
         use_bias_correction_kl=False,
@@ -41,7 +41,7 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         temperature=config.rollout.temperature,
         max_completion_length=None,
         # what GRPOConfig offers beyond Eq. 13, all off
-        entropy_coef=0.0,
+        entropy_coef=0.0,  # a mean over each micro-batch: `RowTrainer.compute_loss` takes it over the update
         use_adaptive_entropy=False,
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,

@@ -26,6 +26,7 @@ from skill1.credit import (
     make_rows,
     mean,
     outcomes_of,
+    refuse_price_apart,
     returns_of,
     rollout_metrics,
     selection_metrics,
@@ -96,7 +97,7 @@ def remember(
         e.query = e.start.instruction
     if len(library):
         retrieve(episodes, ask, library, mode)
-        show(episodes, ask, library, LibraryConfig.of(config).inject)
+        show(episodes, ask, library, LibraryConfig.of(config).injected(mode))
 
 
 class FrozenRetroAgent(Stages):
@@ -128,6 +129,7 @@ class RetroAgent(LibraryMethod):
     @classmethod
     def check(cls, config: Config) -> None:
         """See `Method.check`."""
+        refuse_price_apart(config)
         options = RetroAgentConfig.of(config)
         if options.reflection == "judged" and options.reference:
             raise ConfigError(
