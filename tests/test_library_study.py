@@ -26,7 +26,9 @@ from test_bank_study import make as make_bank_run
 from skill1.analysis.library import map as library_map
 from skill1.analysis.library import payoff as library_payoff
 from skill1.analysis.library import replay as library_replay
+from skill1.analysis.library import selection
 from skill1.analysis.library import study as library_study
+from skill1.analysis.library.selection import arms_of, play_arms
 from skill1.analysis.library.study import LibraryRun, read
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
@@ -533,7 +535,9 @@ def test_runs_that_make_no_map(hand: LibraryRun) -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Path) -> None:
+def test_the_notebook_runs_on_trained_runs(
+    world: Path, nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Real runs of two capacities, of an untrained policy in games that are easy to win; raw trajectories as skills."""
     for name, capacity in (("run", 5000), ("small", 6)):
         made = configure(
@@ -542,6 +546,12 @@ def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Pa
         )  # fmt: skip
         assert train_easily(made, tmp_path / name) == 0
     run, small, out = tmp_path / "run", tmp_path / "small", tmp_path / "out"
+    arms = arms_of(configure(world, nano, "no_distillation"), ["policy", "count", "none"], ["query"])
+    played = play_arms(run, arms, passes=1, batch=16)
+    assert len(played) == len(arms) * played["game"].nunique() == 3 * played["game"].nunique()
+    assert played["offered"].sum() == 0 < (played["order"] == "count").sum()  # raw trajectories name no place
+    monkeypatch.setattr(selection, "load_policy", None)  # what is stored is not played again
+    assert play_arms(run, arms, passes=1).equals(played)
     given = {
         "run": str(run),
         "against": str(small),
@@ -553,7 +563,7 @@ def test_the_notebook_runs_on_trained_runs(world: Path, nano: Path, tmp_path: Pa
     }
     output = run_notebook(NOTEBOOK, tmp_path / "05_library.ipynb", given)
     drawn = {file.stem for file in out.iterdir()}
-    names = ("growth", "lives", "use", "pays", "conflicts", "smaller", "saturation", "map")
+    names = ("growth", "lives", "use", "pays", "conflicts", "smaller", "saturation", "map", "selection")
     assert drawn == {f"library_{name}" for name in names} | {"bank_growth"}
     shown = [o for c in nbformat.read(output, as_version=4).cells if c.cell_type == "code" for o in c.outputs]
     texts = "\n".join(str(o.get("data", {}).get("text/plain")) for o in shown)

@@ -17,7 +17,7 @@ import click
 
 from skill1.cli.data import generate
 from skill1.cli.imports import import_model
-from skill1.cli.models import compare, evaluate, export
+from skill1.cli.models import compare, evaluate, export, select_study
 from skill1.cli.options import (
     FOLDER,
     POSITIVE,
@@ -162,7 +162,7 @@ def plan(
     return int(not made.fits)
 
 
-for _command in (evaluate, export, compare):
+for _command in (evaluate, select_study, export, compare):
     cli.add_command(_command)
 
 # how the runs of a study are made, where they play, and how many at a time

@@ -1,4 +1,4 @@
-"""Commands on what was trained, or by others: `skill1 evaluate`, `skill1 export` and `skill1 compare`."""
+"""Commands on what was trained, or by others: `skill1 evaluate`, `select-study`, `export` and `compare`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from skill1.cli.options import (
     POSITIVE,
     handed_to_processes,
     json_option,
+    names,
     nproc_option,
     out_option,
     placed,
@@ -102,6 +103,34 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
             "they count as empty answers, that is as ill-formed actions",
             err=True,
         )
+
+
+@click.command("select-study")
+@click.argument("run", type=FOLDER)
+@click.option("--orders", default="", callback=names, help="of candidates, e.g. policy,utility,oracle [default: all]")
+@click.option("--keys", default="", callback=names, help="query, task: what finds them [default: both]")
+@click.option("--floors", default="", callback=names, help="run, none: similarity asked of them [default: both]")
+@click.option("--split", help="[default: environment.validation_split]")
+@click.option("--passes", type=POSITIVE, help="passes over all games [default: the run's]")
+@click.option("--step", type=POSITIVE, help="checkpoint [default: the last]")
+@click.option("--batch", type=POSITIVE, help="prompts at a time (does not change the result)")
+@nproc_option
+def select_study(
+    run: Path, orders: tuple[str, ...], keys: tuple[str, ...], floors: tuple[str, ...], nproc: int, **given: Any
+) -> None:
+    """Play RUN's policy and library with its candidates in other orders; prints one JSON line per arm.
+
+    Nothing is trained, and nothing is played twice. 05_library shows the table.
+    """
+    from skill1.store.run_directory import RunDirectory
+
+    if handed_to_processes(nproc):
+        return
+    from skill1.analysis.library.selection import arms_of, compare, play_arms
+
+    arms = arms_of(RunDirectory.open(run).config, orders, keys, floors)
+    found = compare(play_arms(run, arms, progress=True, **given)).reset_index()
+    report(*json.loads(found.to_json(orient="records")))
 
 
 @click.command()

@@ -43,6 +43,7 @@ class NanoWorld:
     prompts: Callable[[], CompactBase]
     demonstrator: Callable[[WarmStartConfig], Demonstrator]
     draw_arms: DrawArms
+    right: Callable[[Any, Sequence[Task]], list[str | None]]  # (the environment, tasks) -> strategy that helps in each
     followed: Callable[[Fact, Rollout], bool]  # whether an episode's first move is the one that the fact is about
     principles: Callable[[Sequence[Episode]], Counter[str]]  # what episodes teach a skill bank -> how often
     mistakes: Callable[[Sequence[Episode]], Counter[str]]  # what they teach it not to do -> how often

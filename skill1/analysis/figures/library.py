@@ -20,6 +20,8 @@ _BANDS = ((0.05, 0.95, 0.2), (0.25, 0.75, 0.45))  # quantiles and opacity, outer
 _LONGEST = 46  # characters of a skill's text beside a dot
 _BINS = 10  # parts of a run over which rare events are averaged
 _GREY, _DARK = "0.72", "0.3"
+_KEY_LABELS = {"query": "found by the policy's query", "task": "found by the task's sentence"}
+_FLOOR_MARKS = {"run": ("the run's floor", "C0", "o"), "none": ("no floor", "C1", "s")}  # label, colour, marker
 
 
 @themed
@@ -250,3 +252,29 @@ def _over_run(study: LibraryRun, *panels: Axes) -> None:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+@themed
+def selection(arms: pd.DataFrame) -> Figure:
+    """Draw the success of every order of the candidates, by what finds them and with and without the floor.
+
+    Args:
+        arms: `selection.compare`.
+    """
+    orders = list(dict.fromkeys(arms.index.get_level_values("order")))
+    keys = [key for key in _KEY_LABELS if key in arms.index.get_level_values("key")]
+    floors = [floor for floor in _FLOOR_MARKS if floor in arms.index.get_level_values("floor")]
+    figure, panels = style.panels(len(keys), 1.4 + 3.0 * len(keys), 0.9 + 0.32 * len(orders), sharey=True)
+    for axes, key in zip(panels, keys, strict=True):
+        for floor, shift in zip(floors, style.shifts(len(floors)), strict=True):
+            there = [row for row, order in enumerate(orders) if (order, key, floor) in arms.index]
+            if there:
+                part = arms.loc[[(orders[row], key, floor) for row in there]]
+                spans = 100 * part[["success", "low", "high"]].to_numpy()
+                label, colour, marker = _FLOOR_MARKS[floor]
+                dots(axes, np.add(there, shift), spans, (colour, marker), label, horizontal=True)
+        style.rows(axes, orders)
+        axes.set(xlabel="success (%, 95 % interval)", title=_KEY_LABELS[key])
+        axes.margins(x=0.05)
+    legend_above(panels[0], columns=len(floors))
+    return figure

@@ -2,7 +2,7 @@
 
 from skill1.envs.alfworld.generate import generate
 from skill1.nano.alfworld.demonstrator import HomeDemonstrator
-from skill1.nano.alfworld.facts import draw_arms, followed, mistakes, principles
+from skill1.nano.alfworld.facts import draw_arms, followed, mistakes, principles, right
 from skill1.nano.alfworld.prompts import CompactPrompts, vocabulary
 from skill1.nano.world import NanoWorld
 
@@ -14,6 +14,7 @@ NANO = NanoWorld(
     prompts=CompactPrompts,
     demonstrator=HomeDemonstrator,
     draw_arms=draw_arms,
+    right=right,
     followed=followed,
     principles=principles,
     mistakes=mistakes,

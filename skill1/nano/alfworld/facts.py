@@ -32,13 +32,21 @@ _PROMPTS = CompactPrompts()
 
 def taught(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact]:
     """List the facts that the walkthroughs of `tasks` teach. Games whose walkthrough takes no target are left out."""
-    found = []
+    return [fact for fact in _facts(environment, tasks) if fact is not None]
+
+
+def right(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[str | None]:
+    """Write the strategy that each task's walkthrough teaches; None where it takes no target."""
+    return [_PROMPTS.write_skill(fact) if fact else None for fact in _facts(environment, tasks)]
+
+
+def _facts(environment: AlfworldEnvironment, tasks: Sequence[Task]) -> list[Fact | None]:
+    found: list[Fact | None] = []
     for task, start in zip(tasks, environment.reset(tasks), strict=True):
         target = read_request(start.instruction).target
         walk = (compact(command).split() for command in environment.games.game(task.game).walkthrough)
         place = next((words[2] for words in walk if words[0] == "take" and type_of(words[1]) == target), None)
-        if place:
-            found.append(_PROMPTS.fact(start, place))
+        found.append(_PROMPTS.fact(start, place) if place else None)
     return found
 
 

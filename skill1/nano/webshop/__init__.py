@@ -4,7 +4,7 @@ from collections import Counter
 
 from skill1.envs.webshop.generate import generate
 from skill1.nano.webshop.demonstrator import ShopDemonstrator
-from skill1.nano.webshop.facts import draw_arms, followed, principles
+from skill1.nano.webshop.facts import draw_arms, followed, principles, right
 from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
 from skill1.nano.world import NanoWorld
 
@@ -17,6 +17,7 @@ NANO = NanoWorld(
     prompts=CompactShopPrompts,
     demonstrator=ShopDemonstrator,
     draw_arms=draw_arms,
+    right=right,
     followed=followed,
     principles=principles,
     mistakes=lambda episodes: Counter(),  # no word says what not to do

@@ -31,6 +31,11 @@ def taught(environment: WebshopEnvironment, tasks: Sequence[Task]) -> list[Fact]
     return [fact_of(goal.text, brand(goal.name)) for goal in goals]
 
 
+def right(environment: WebshopEnvironment, tasks: Sequence[Task]) -> list[str | None]:
+    """Write the strategy that buying the right product of each task would teach."""
+    return [_PROMPTS.write_skill(fact) for fact in taught(environment, tasks)]
+
+
 def draw_arms(
     environment: WebshopEnvironment, train: Sequence[Task], tasks: Sequence[Task], passes: int, rng: random.Random
 ) -> tuple[list[Task], list[Draw]]:

@@ -1,0 +1,97 @@
+"""The selection study: which candidate each arm shows, which arms there are, and the comparison by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from nano_runs import success
+from scripted import LESSONS, PROMPTS, Scripted, paper, play, taught, walker
+
+from skill1.analysis.library.selection import FLOORS, KEYS, ORDERS, OWN, Arm, Ordered, arms_of, compare, latest
+from skill1.config import Config, ConfigError, load_config
+from skill1.errors import RunError
+
+
+@pytest.fixture
+def config(world) -> Config:
+    return paper(world)
+
+
+@pytest.fixture
+def scripted(config) -> Scripted:
+    return walker(config)
+
+
+def test_every_order_shows_another_candidate(config, scripted):
+    method = taught(config, 3)
+    candidates = {c.skill: c for c in method.skills.retrieve(["look for a mug"], "greedy")[0]}
+    ids = list(candidates)  # as retrieved: s000001 is what the query asks for
+    assert ids[0] == "s000001"
+    used = [[ids[1]] * 1, [ids[2]] * 4]  # the second wins once, the third loses four times
+    for skills, won in zip(used, (1.0, 0.0), strict=True):
+        seen = [replace(success(*LESSONS[0]), candidates=(candidates[s],), outcome=won, lesson=None) for s in skills]
+        method.skills.learn(seen, 2)
+    library = method.skills.frozen()
+
+    def selected(arm: Arm) -> list[str]:
+        rollouts = play(config, scripted, Ordered(arm, config, library, right), seed=(7, 1))
+        for r in rollouts:
+            asked = [t.stage for t in r.turns if t.stage != "act"]
+            assert asked == ["query"] * (arm.key == "query") + ["rerank"] * (arm.order == "policy")
+            assert r.query == ("look for a mug" if arm.key == "query" else r.instruction)
+            assert r.skill == PROMPTS.skill_block([library[r.selected].strategy])
+        return [r.selected for r in rollouts]
+
+    tasks = [r.task for r in play(config, scripted, Ordered(Arm("none"), config, library, {}))]
+    right = {tasks[0]: library[ids[2]].strategy, tasks[1]: None}
+    found = [library.retrieve(["look for a mug"], "greedy")[0]] * 2
+    order = [c.skill for c in found[0]]  # utilities count in retrieval too
+    assert selected(Arm("policy")) == [order[1]] * 2  # the script ranks the second first
+    assert selected(Arm("similarity")) == ["s000001"] * 2
+    assert selected(Arm("utility")) == [ids[1]] * 2
+    assert selected(Arm("count")) == [ids[2]] * 2
+    assert selected(Arm("oracle")) == [ids[2], order[0]]  # none is right in the second task: as retrieved
+    assert selected(Arm("random")) == selected(Arm("random"))
+    assert set(selected(Arm("random", "task"))) <= set(ids)
+
+
+def test_an_arm_without_a_skill_asks_for_none(config, scripted):
+    for r in play(config, scripted, Ordered(Arm("none", "task"), config, taught(config, 3).skills.frozen(), {})):
+        assert {t.stage for t in r.turns} == {"act"} and (r.candidates, r.selected, r.skill) == ((), None, "")
+
+
+def test_arms_are_all_that_differ():
+    nano = load_config("nano")
+    arms = arms_of(nano)
+    assert len({arm.name for arm in arms}) == len(arms) == (len(ORDERS) - 1) * len(KEYS) * len(FLOORS) + 1
+    assert OWN in arms and [arm.order for arm in arms].count("none") == 1
+    unfloored = load_config("nano", overrides={"library.similarity_floor": "none"})
+    assert {arm.floor for arm in arms_of(unfloored)} == {"run"}
+    assert arms_of(nano, ["utility"], ["task"], ["none"]) == [Arm("utility", "task", "none")]
+    assert not any(arm.order == "oracle" for arm in arms_of(load_config("mini")))  # nobody knows what is right there
+    with pytest.raises(RunError, match="no nano world that knows what is right: leave oracle out"):
+        arms_of(load_config("mini"), ["oracle"])
+    with pytest.raises(ConfigError, match="unknown order 'utilty'; did you mean 'utility'"):
+        arms_of(nano, ["utilty"])
+
+
+def test_the_comparison_by_hand():
+    def played(order: str, won: list[int], right: float = np.nan) -> pd.DataFrame:
+        games = [f"game{i // 2}" for i in range(8)]
+        return pd.DataFrame({
+            "order": order, "key": "query", "floor": "run", "library": f"{order}-query-run", "seed": 0, "step": 4,
+            "split": "valid_seen", "game": games, "pass": [0, 1] * 4, "won": won, "right": right, "offered": right,
+        })  # fmt: skip
+
+    frame = pd.concat([played("policy", [1, 0, 0, 0, 1, 1, 0, 0]), played("utility", [1, 1, 1, 1, 1, 1, 0, 1], 0.5)])
+    table = compare(frame)
+    assert list(table.index) == [("policy", "query", "run"), ("utility", "query", "run")]
+    own, other = table.loc["policy"].iloc[0], table.loc["utility"].iloc[0]
+    assert (own["n"], own["success"], other["success"], other["right"]) == (8, 3 / 8, 7 / 8, 0.5)
+    assert np.isnan(own["difference"]) and other["difference"] == pytest.approx(0.5)
+    assert other["p"] == pytest.approx(2 / 8)  # games differ by .5, 1, 0, .5: two of the eight exchanges are as far
+    elsewhere = played("policy", [0] * 8).assign(split="valid_unseen", step=4)
+    assert latest(pd.concat([frame, frame.assign(step=2), elsewhere])).equals(frame)
