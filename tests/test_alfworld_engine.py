@@ -155,6 +155,7 @@ def test_games_of_one_room_are_apart_and_repeat_exactly(data):
     assert (again.admissible, again.won) == (episode.admissible, episode.won)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_only_admissible_commands_do_anything(data):
@@ -216,6 +217,7 @@ def test_unreadable_games_name_the_path(tmp_path, content):
         Game.load(tmp_path / "absent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("archive", "count"), [("train", 3553), ("valid_seen", 140)])
 def test_every_published_walkthrough_wins(shared_data, archive, count):
     games = 0

@@ -81,6 +81,7 @@ def choose(rng, episode, walkthrough):
     return rng.choice(near if rng.random() < 0.7 else episode.admissible)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", [*GAMES, OLD], ids=lambda game: "-".join(game.split("/")[1].split("-")[:2]))
 def test_native_engine_equals_the_package(folder, engine, game):
     games = GameTree(folder)

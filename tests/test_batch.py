@@ -153,6 +153,7 @@ def test_an_unwritable_output_is_named(tmp_path):
 # -------------------------------------------------------------------- runs
 
 
+@pytest.mark.slow
 def test_a_run_is_strict_typed_shown_and_done_once(tmp_path, monkeypatch, capsys):
     # A kernel installed for the user that is not ours, as an old environment leaves behind.
     wrong = tmp_path / "jupyter" / "kernels" / "python3"

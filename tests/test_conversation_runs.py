@@ -85,6 +85,7 @@ def said(rollouts: list[Rollout]) -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_rollout_is_one_chat_whatever_runs_beside_it(world, chatty):
     config = configure(world, chatty)
     together = play(config)

@@ -247,6 +247,7 @@ def test_the_figure_shows_the_table(batch: Batch) -> None:
     np.testing.assert_allclose(widths.sum(axis=0), 1.0)
 
 
+@pytest.mark.slow
 def test_a_fresh_batch_is_the_seeds_own(warm: Path) -> None:
     given = overrides(Path("unused"), warm) | {"rollout.group_size": 2, "environment.max_steps": 3}
     del given["environment.data"], given["rollout.tasks_per_step"]

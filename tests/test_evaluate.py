@@ -36,6 +36,7 @@ def frames(directory: Path, **options) -> dict[str, pd.DataFrame]:
     return {e.split: e.frame for e in evaluate_run(directory, progress=False, **options)}
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_batch(trained, monkeypatch):
     """In double precision: in single, rounding may draw another token on some machine."""
     load = skill1.play.load_model
@@ -52,6 +53,7 @@ def test_the_result_does_not_depend_on_the_batch(trained, monkeypatch):
     assert 0 < both["won"].mean() < 1 and both["steps"].nunique() > 1
 
 
+@pytest.mark.slow
 def test_two_processes_play_what_one_plays_and_one_writes(trained, tmp_path, capfd):
     whole, place = frames(trained), tmp_path / "run"
     shutil.copytree(trained, place)

@@ -209,6 +209,7 @@ def test_what_cannot_be_exported_leaves_nothing(fresh, exported, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_an_exported_policy_gives_the_run_s_own_outcomes(fresh, exported, tmp_path):
     place, rates = tmp_path / "run", set()
     shutil.copytree(fresh, place)
@@ -249,6 +250,7 @@ def test_other_models_act_by_the_full_prompts(world, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_resumes_where_it_was(world, exported, tmp_path, monkeypatch):
     [whole] = evaluated(exported, tmp_path / "whole", evaluation__splits=["valid_seen"], evaluation__passes=3)
     out, played = tmp_path / "out", []

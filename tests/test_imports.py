@@ -10,6 +10,7 @@ import pytest
 HEAVY = ("torch", "transformers", "trl", "sentence_transformers")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -117,6 +117,7 @@ def test_table_2_has_full_and_the_ablations(study: Study) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_differences_are_ours_minus_published(study: Study) -> None:
     parts = [paper_tables.rates(study, table) for table in ("table1", "table2")]
     for found in (*parts, paper_tables.cost(study), paper_tables.claims(study)):
@@ -197,6 +198,7 @@ def test_what_was_not_logged_is_empty(study: Study) -> None:
 # --- Claims --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_claims_are_supported_contradicted_unresolved_or_untested() -> None:
     three = range(3)
     made = played(

@@ -73,6 +73,7 @@ def test_adapters_count_as_peft_makes_them_on_a_real_model():
     assert counted.bytes == 2 * counted.total + 4 * counted.trained  # adapters in float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [FLOAT32, BFLOAT16, ADAPTERS], ids=["float32", "bfloat16", "adapters"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_two_depths_extend_to_the_whole_depth(monkeypatch, weights, checkpointing):
@@ -86,6 +87,7 @@ def test_two_depths_extend_to_the_whole_depth(monkeypatch, weights, checkpointin
     assert decoded.operators == pytest.approx(Passes(SMALL, weights).decode(3, 40).operators, abs=2)
 
 
+@pytest.mark.slow
 def test_the_adapters_are_on_every_layer_whatever_was_built_before():
     """peft writes the names of the layers that it adapts into the configuration that it is given."""
     fresh = Passes(SMALL, ADAPTERS).decode(3, 40)
@@ -147,6 +149,7 @@ def test_a_roofline_takes_the_slower_of_arithmetic_and_traffic():
     assert score.seconds(replace(machine, host=1e-3, overlap=True)) == pytest.approx(max(arithmetic, issued))
 
 
+@pytest.mark.slow
 def test_each_kind_of_work_reaches_its_own_share_of_the_roofline(tiny):
     planner = Planner.of(str(tiny))
     config = load_config("nano", overrides={"policy.model": str(tiny), "rollout.max_prompt_tokens": 256})
@@ -169,6 +172,7 @@ def test_a_step_of_the_paper_by_hand():
     assert [s.stage for s in bare.stages] == ["act"]
 
 
+@pytest.mark.slow
 def test_act_prompts_grow_with_what_they_show(paper):
     """Sixty tokens for each skill beside one; a prompt that is given stays as it is."""
 
@@ -237,6 +241,7 @@ def test_the_backend_decides_what_generation_holds(paper):
     assert served.phases["generation"] == padded.phases["generation"] - padded.writing - padded.generating
 
 
+@pytest.mark.slow
 def test_whole_float32_weights_are_cast_beside_the_originals(tiny):
     """To write, to score and to learn; sharded ones are gathered in the compute dtype, and adapters alone are float32."""
     planner = Planner.of(str(tiny))
@@ -316,6 +321,7 @@ def test_several_gpus_share_the_weights_where_the_configuration_says_so(tiny, ca
     assert json.loads(capsys.readouterr().out)["machine"]["sharded"] is spread
 
 
+@pytest.mark.slow
 def test_the_command_line_exits_with_the_verdict(tiny, capsys):
     words = ["plan", "--set", f"policy.model={tiny}", "--set", "rollout.max_prompt_tokens=256", "--json"]
     for memory, status in (("1", 0), ("0.0001", 1)):
@@ -325,6 +331,7 @@ def test_the_command_line_exits_with_the_verdict(tiny, capsys):
         assert json.loads(capsys.readouterr().out)["fits"] is (status == 0)
 
 
+@pytest.mark.slow
 def test_a_dry_run_checks_and_starts_nothing(tiny, world, tmp_path, capsys):
     def train(*words: str) -> tuple[int, str, str]:
         given = {"policy.model": tiny, "environment.data": world, "rollout.max_prompt_tokens": 256}

@@ -71,6 +71,7 @@ def hollow(axes: Axes) -> list[list[float]]:
     return [line.get_xydata().tolist() for line in marked if len(line.get_xdata())]
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_the_data_alone(study: Study, tmp_path: Path) -> None:
     """Of the others too: see the notebooks below, which draw them in another process."""
     first = plots.save(study_figures.effect_dots(study), tmp_path / "a", "effects")
@@ -81,6 +82,7 @@ def test_bytes_depend_on_the_data_alone(study: Study, tmp_path: Path) -> None:
         assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_published_values_are_hollow_and_said_to_be_published(name: str, figures: dict[str, Figure]) -> None:
     marked = [hollow(axes) for axes in figures[name].axes]

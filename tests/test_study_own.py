@@ -33,6 +33,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return replace(made, manifest={**made.manifest, "benchmark": f"{file}:GARDEN"})
 
 
+@pytest.mark.slow
 def test_unknown_methods_follow_the_known_ones(study: Study) -> None:
     assert study.variants == ["full", "no_library", "no_selection", "another", "mine"]
     assert arms.overview(study).index.tolist() == study.variants and arms.keeps_skills(study) >= {"full", "mine"}
@@ -45,6 +46,7 @@ def test_unknown_methods_follow_the_known_ones(study: Study) -> None:
     assert ablations.grpo_table(study).loc["valid_seen"].index.tolist() == ["Skill1", "another", "mine"]
 
 
+@pytest.mark.slow
 def test_nothing_published_stands_beside_it(study: Study) -> None:
     tables = (
         lambda study: paper_tables.rate_table(study, "table1"), lambda study: paper_tables.rate_table(study, "table2"),

@@ -96,6 +96,7 @@ def test_table_1_has_score_and_success(study: Study) -> None:
 # --- Nothing of ALFWorld ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
     quoted = published("table1", benchmark="webshop")
     for found in (
@@ -112,6 +113,7 @@ def test_published_values_are_those_of_webshop_alone(study: Study) -> None:
     assert claims["published"].to_dict() == {"grpo": -16.8, "gigpo": -10.1, "retroagent_rl": -0.6, "skillrl": -10.2}
 
 
+@pytest.mark.slow
 def test_figures_show_product_categories_and_webshops_values(study: Study) -> None:
     def texts(draw) -> str:
         return "\n".join(text.get_text() for text in draw(study).findobj(matplotlib.text.Text))

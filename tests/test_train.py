@@ -388,6 +388,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, short):
     assert f"{weights} is damaged" in refused(printed, status)
 
 
+@pytest.mark.slow
 def test_a_failed_run_can_continue_in_the_same_process(config, straight, tmp_path):
     def twice() -> None:
         skill1.train.make_environment = easy_environment

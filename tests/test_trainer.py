@@ -238,6 +238,7 @@ def conversations(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     return together, apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [0, 4])
 def test_a_conversation_is_trained_as_its_calls_are_one_by_one(policy, tmp_path, lora):
     rows = random_rows(20)

@@ -96,6 +96,7 @@ def shares(batch: Batch, left_out: set[str] = frozenset()) -> dict[tuple[int, in
     }
 
 
+@pytest.mark.slow
 def test_the_batch_has_something_to_credit(batches):
     full = batches["full"]
     assert mixed(full)

@@ -150,6 +150,7 @@ def group_advantages(step: Step, rewards: dict[int, float]) -> dict[int, float]:
     return result
 
 
+@pytest.mark.slow
 def test_an_episode_shows_all_that_is_stored(step: Step) -> None:
     config = step.run.config.credit
     played = [e.rollout for e in step.episodes]
