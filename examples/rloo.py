@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from skill1.config import Config
-from skill1.credit import calls_of, check_rollouts, groups_of, make_rows, returns_of
+from skill1.credit import check_rollouts, groups_of, returns_of
 from skill1.methods.base import Method
 from skill1.records import Rollout, Row
+from skill1.rows import calls_of, make_rows
 
 
 def leave_one_out(returns: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -100,6 +100,8 @@ class LibraryConfig:
     exploration: float = knob(1.0, "c of the UCB bonus", "paper", ge=0)
     # How fast a utility follows outcomes (Skill1 Eq. 5).
     ema: float = knob(0.05, "alpha in (0, 1]", "paper", gt=0, le=1)
+    # Whose utility follows an episode's outcome: all its candidates', or that of the one it was shown.
+    utility_of: Literal["candidates", "selected"] = knob("candidates", "skills of Eq. 5", "paper; selected is ours")
     # The utility of a fresh skill.
     initial_utility: float = knob(0.5, "U0", "released", ge=0, le=1)
     # Candidates less similar to the query are not retrieved.

@@ -196,7 +196,7 @@ class SkillLibrary:
         return self._frozen
 
     def learn(self, rollouts: Sequence[Rollout], step: int, admits: Callable[[Rollout], bool] = won) -> LibraryEvent:
-        """Take one step of the library: utilities (Eq. 5) for every candidate, then admission, then retirement.
+        """Take one step of the library: utilities (Eq. 5; see `library.utility_of`), then admission, then retirement.
 
         Utilities and admissions go in rollout order. A lesson of a won rollout (or of those that `admits` says) merges into the
         record with the exact same strategy whose description is nearest (if its cosine exceeds `merge_similarity`; ties
@@ -296,12 +296,18 @@ class SkillLibrary:
         for rollout in rollouts:
             if not 0.0 <= rollout.outcome <= 1.0:
                 raise LibraryError(f"outcome {rollout.outcome!r} of {rollout.task.game} is not in [0, 1]")
-            for candidate in rollout.candidates:
+            for candidate in self._credited(rollout):
                 if candidate.skill in self._skills:
                     updates.append((candidate.skill, float(rollout.outcome)))
                 elif not self._issued(candidate.skill):
                     raise LibraryError(f"candidate {candidate.skill!r} never was in this library: wrong run?")
         return tuple(updates)
+
+    def _credited(self, rollout: Rollout) -> Sequence[Candidate]:
+        """The candidates whose utility follows the outcome."""
+        if self._config.utility_of == "candidates":
+            return rollout.candidates
+        return [candidate for candidate in rollout.candidates if candidate.skill == rollout.selected]
 
     def _issued(self, skill: str) -> bool:
         return skill[:1] == "s" and skill[1:].isdecimal() and 0 < int(skill[1:]) < self._next

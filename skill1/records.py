@@ -135,6 +135,7 @@ class Row:
     rollout: int  # index of the rollout within the step
     turn: int  # index of the turn within the rollout
     continues: bool = False  # the text continues the row before
+    earlier: bool = False  # sampled in an earlier step: its ratio is against `logprobs`
 
     @property
     def length(self) -> int:

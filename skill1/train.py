@@ -73,7 +73,7 @@ class Experience:
             local, seconds = self._rollouts(step, policy)
         played = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
-        rows, metrics = self.method.rows(rollouts, self.config), self.method.metrics(rollouts, self.config)
+        rows, metrics = self.method.credit(rollouts, step + 1), self.method.metrics(rollouts, self.config)
         metrics |= self._learn(rollouts, step + 1, "train", policy)
         if self._run is not None:
             self._run.write_rollouts(step + 1, rollouts)

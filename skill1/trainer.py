@@ -21,7 +21,7 @@ they are in a run's first update, where policy and reference are the same and th
 (or a whole step) without any gradient changes nothing, not even by weight decay or momentum.
 
 Differs from the paper in: the mean over all rows of an update with `Row.weight` stands for Eq. 11's mean of each stage
-over its own rows (`credit.row_weights`), exact for one update a step, and in expectation for several.
+over its own rows (`rows.row_weights`), exact for one update a step, and in expectation for several.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class RowTrainer(GRPOTrainer):
         )
         # Old and reference log-probs of all updates come before the first one. The first needs no old ones: its
         # ratio is 1 by definition, and TRL takes the new log-probs, detached, where the key is missing. Rows that vLLM
-        # wrote bring theirs.
+        # wrote bring theirs, and so do all where one waited since an earlier step.
         mine = [
             [[sequences[i] for i in micro.ranks[self.accelerator.process_index]] for micro in update.micro_batches]
             for update in updates
@@ -301,7 +301,7 @@ class RowTrainer(GRPOTrainer):
             mine, size: see `layout`.
             number: of the update within the step, from 0: from the second on the log-probs before the first are needed.
         """
-        sampled = self.config.policy.backend in _ENGINES
+        sampled = self.config.policy.backend in _ENGINES or any(row.earlier for row in rows)
         batch = layout(rows, mine, advantages, size, self._tokenizer.pad_token_id, sampled=sampled)
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         if number and not sampled:

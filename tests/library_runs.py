@@ -14,7 +14,7 @@ import numpy as np
 from skill1.config import Config, load_config, method_of_variant
 from skill1.encoder import HashEncoder
 from skill1.library import SkillLibrary, read_skills
-from skill1.methods.skill1 import JOURNAL
+from skill1.methods.library_method import JOURNAL
 from skill1.records import Candidate, Lesson, Rollout, Task
 from skill1.store.checkpoints import mark_complete
 from skill1.store.journal import Journal, LibraryEvent

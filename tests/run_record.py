@@ -11,7 +11,7 @@ from nano_runs import contents
 
 from skill1.encoder import HashEncoder
 from skill1.library import SkillLibrary, replay
-from skill1.methods.skill1 import JOURNAL
+from skill1.methods.library_method import JOURNAL
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 
@@ -36,5 +36,5 @@ def record(directory: Path, last: int) -> dict[str, object]:
         journal = found.library_dir / JOURNAL
         replayed = replay(Journal(journal), SkillLibrary(found.config.library, HashEncoder()))
         out |= {"library": library.state_hash(), "replayed": replayed.state_hash(), "journal": journal.read_bytes()}
-    kept = [checkpoint / name for name in ("references.json", "potentials.json")]
+    kept = [checkpoint / name for name in ("references.json", "potentials.json", "lessons.json")]
     return out | {path.stem: path.read_text() for path in kept if path.exists()}

@@ -212,7 +212,10 @@ def test_no_ablation_is_left_untested():
         "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "grpo", "gigpo",
         "skillrl", "skillrl_released",
         "retroagent_in_context", "retroagent_rl", "retroagent_in_context_released", "retroagent_rl_released",
+        "plus", "plus_utility", "plus_rerank", "plus_lesson",
     ]  # fmt: skip
+    parts = ({**VARIANTS[f"plus_{part}"].changes} for part in ("utility", "rerank", "lesson"))
+    assert VARIANTS["plus"].changes == {name: value for part in parts for name, value in part.items()}
     labels = [variant.label for variant in VARIANTS.values()]
     assert len(set(labels)) == len(labels) and all(labels)
 

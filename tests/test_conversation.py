@@ -10,9 +10,9 @@ import torch
 from hand_made import rollout, turn
 from tiny import tiny_model
 
-from skill1.credit import calls_of, make_rows
 from skill1.generation.calls import Prompt
 from skill1.generation.padded import PaddedWriter
+from skill1.rows import calls_of, make_rows
 
 END = 2
 

@@ -13,24 +13,22 @@ from hypothesis import strategies as st
 
 from skill1.config import CreditConfig
 from skill1.credit import (
-    calls_of,
     check_rollouts,
     check_stages,
     distill_rewards,
     group_advantages,
     invalid_actions,
-    make_rows,
     ndcg,
     ndcgs_of,
     rerank_advantages,
     returns_of,
     rollout_metrics,
-    row_weights,
     selection_metrics,
     u_hat,
     u_hats_of,
 )
 from skill1.records import Candidate, Rollout, Stage, Task
+from skill1.rows import calls_of, make_rows, row_weights
 
 ROOT_HALF = math.sqrt(0.5)
 

@@ -21,10 +21,10 @@ from skill1.analysis.trajectories.read import load_step
 from skill1.config import Config, load_config
 from skill1.evaluate import evaluate_run
 from skill1.library import FrozenLibrary
+from skill1.methods.library_method import JOURNAL
 from skill1.methods.references import ReferenceTrajectories
 from skill1.methods.retroagent.equations import Reflection, Retrospect, intrinsic_of, judged_right
 from skill1.methods.retroagent.method import RetroAgent
-from skill1.methods.skill1 import JOURNAL
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.play import jobs, play
 from skill1.records import Lesson

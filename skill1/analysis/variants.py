@@ -33,6 +33,10 @@ _COLOURS = {
     "retroagent_rl": "#01665e",
     "retroagent_in_context_released": "#dfc27d",
     "retroagent_rl_released": "#80cdc1",
+    "plus": "#1b7837",
+    "plus_utility": "#a6dba0",
+    "plus_rerank": "#5aae61",
+    "plus_lesson": "#00441b",
 }
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from skill1.config import Config, MethodConfig
-from skill1.credit import calls_of, check_rollouts, make_rows, outcome_advantages, returns_of, rollout_metrics
+from skill1.credit import check_rollouts, outcome_advantages, returns_of, rollout_metrics
 from skill1.library import Library
 from skill1.records import Rollout, Row, Skill, Stage
 from skill1.rollout import Stages
+from skill1.rows import calls_of, make_rows
 
 if TYPE_CHECKING:  # what only reads rollouts need not load torch
     from skill1.policy import Policy
@@ -99,6 +100,14 @@ class Method(Stages):
         credit, calls = config.credit, calls_of(rollouts)
         advantages = outcome_advantages(rollouts, credit)
         return make_rows(rollouts, calls, [advantages[call.rollout] for call in calls], credit.token_mean)
+
+    def credit(self, rollouts: Sequence[Rollout], step: int) -> list[Row]:
+        """Make the rows of a step's update, on every rank alike: those of `rows`, and earlier ones that waited.
+
+        Args:
+            step: training step, from 1.
+        """
+        return self.rows(rollouts, self.config)
 
     @classmethod
     def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:

@@ -3,28 +3,28 @@
 Differs from the paper in:
     * With fewer than two candidates there is no rerank call and no row for it (the released code makes a dummy one).
     * A stage whose lambda is 0 gives no rows: its text is generated and used, its loss (and its KL) is off.
+    * `rerank_credit="pick"` and `lesson_credit="use"` are ours (Skill1+): what the pick brought counts in a ranking's credit, and
+      a lesson's is how later episodes end that are shown it (`methods.lessons`); at once it is only credited for parsing.
     * `rerank_credit="return"` is the released code: lambda_rerank * NDCG joins the return of the calls up to the ranking,
       whose rows are more rows of the trajectory; actions come after it, and their return is without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
 from skill1.config import STRICT, Config, LibraryConfig, MethodConfig, knob
 from skill1.credit import (
-    calls_of,
     check_rollouts,
     check_stages,
     distill_rewards,
     group_advantages,
     groups_of,
-    make_rows,
     mean,
     ndcgs_of,
     outcome_advantages,
@@ -36,19 +36,19 @@ from skill1.credit import (
     std,
     u_hats_of,
 )
-from skill1.encoder import HashEncoder, load_encoder
-from skill1.library import Library, SkillLibrary, read_skills, replay, won
-from skill1.methods.base import Method, Source
+from skill1.library import Library
+from skill1.methods.base import Source
+from skill1.methods.lessons import WaitingLessons
+from skill1.methods.library_method import LibraryMethod
 from skill1.methods.references import ReferenceTrajectories, SameTask
-from skill1.records import Rollout, Row, Skill, Stage
+from skill1.records import Rollout, Row, Stage
 from skill1.registry import ConfigError
 from skill1.rollout import Ask, Episode, Stages
-from skill1.store.journal import Journal, LibraryEvent
+from skill1.rows import calls_of, make_rows
+from skill1.store.journal import LibraryEvent
 
 if TYPE_CHECKING:  # what only reads rollouts need not load torch
     from skill1.policy import Policy
-
-JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,10 +69,16 @@ class Skill1Config(MethodConfig):
     lambda_distill: float = knob(0.3, "weight of the distill term", "paper", ge=0)
     # Whether lambda weighs the mean over a row's tokens, so that each counts lambda / length, or their sum.
     lambda_per: Literal["row", "token"] = knob("row", "what lambda weighs", "ours; the paper does not say")
-    # Whether NDCG has a loss of its own or joins the return of the calls up to the ranking.
-    rerank_credit: Literal["loss", "return"] = knob("loss", "where NDCG goes", "paper; released adds it to the return")
+    # Whether NDCG has a loss of its own, with or without what the pick brought, or joins the return up to the ranking.
+    rerank_credit: Literal["loss", "return", "pick"] = knob(
+        "loss", "where NDCG goes", "paper; released adds it to the return, pick is ours"
+    )
     # What NDCG is compared with in its loss (Eq. 9).
     rerank_baseline: Literal["none", "batch_mean"] = knob("none", "REINFORCE baseline", "paper")
+    # Whether a lesson is credited by its own episode's outcome (Eq. 7) or by later ones that were shown it.
+    lesson_credit: Literal["outcome", "use"] = knob("outcome", "what a lesson earns", "paper; use is ours")
+    # A lesson that nobody was shown is no longer waited for.
+    lesson_patience: int = knob(10, "steps, of lesson_credit=use", "ours", gt=0)
     # What the library expected of the episode (Eq. 7).
     u_hat: Literal["max", "mean"] = knob("max", "over the K candidates' utilities", "paper")
     # What a lesson that does not parse earns; "lost" is what a readable one earns after r = 0.
@@ -188,115 +194,6 @@ class DemonstratedSkill1(FrozenSkill1):
 # -- the method -------------------------------------------------------------------------------------------------------
 
 
-class LibraryMethod(Method):
-    """What methods with a skill library have in common: rank 0 learns, journals and broadcasts; checkpoints hold it."""
-
-    uses_library: ClassVar[bool] = True
-    keeps_skills: ClassVar[bool] = True
-
-    def __init__(self, config: Config, folder: Path | None = None) -> None:
-        super().__init__(config, folder)
-        self._settings = LibraryConfig.of(config)
-        self._encoder = load_encoder(self._settings.encoder)
-        self.skills: SkillLibrary = SkillLibrary(self._settings, self._encoder)
-        self._journal = None if folder is None else Journal(folder / JOURNAL)
-
-    @classmethod
-    def admits(cls, rollout: Rollout) -> bool:
-        """Tell whose lessons are kept: those of a success."""
-        return won(rollout)
-
-    @classmethod
-    def check_start(cls, config: Config) -> None:
-        """See `Method.check_start`. Raises LibraryError for a malformed file of skills to start with."""
-        settings = LibraryConfig.of(config)
-        if settings.start is not None:
-            read_skills(Path(settings.start).expanduser(), settings.initial_utility)
-
-    @classmethod
-    def starts_with_skills(cls, config: Config) -> bool:
-        """See `Method.starts_with_skills`."""
-        return LibraryConfig.of(config).start is not None
-
-    def start(self) -> None:
-        """See `Method.start`; the skills that the run begins with are its first event."""
-        if self._journal is not None and (self._journal.sequence or self._journal.torn):
-            self._journal.truncate(0)
-        if self._settings.start is not None:
-            event = self._take(Path(self._settings.start).expanduser())
-            if self._journal is not None:
-                self._journal.append(event)
-
-    def _take(self, file: Path) -> LibraryEvent:
-        """Admit the skills of a file, before the first step."""
-        skills = read_skills(file, self._settings.initial_utility)
-        event = LibraryEvent(1, step=0, updates=(), admitted=skills, merged=(), retired=())
-        self.skills.apply(event)
-        return event
-
-    def learn(self, rollouts: Sequence[Rollout], step: int, source: Source) -> LibraryEvent | None:
-        """Update utilities, admit and retire (`SkillLibrary.learn`), from training episodes."""
-        if source != "train":
-            return None
-        event = self.skills.learn(rollouts, step, self.admits)
-        if self._journal is not None:
-            self._journal.append(event)
-        return event
-
-    def apply(self, event: LibraryEvent) -> None:
-        """See `Method.apply`."""
-        self.skills.apply(event)
-
-    def state(self, event: LibraryEvent) -> dict[str, float]:
-        """Size of the library and what the step changed."""
-        return {
-            "library/size": float(len(self.skills)),
-            "library/admitted": float(len(event.admitted)),
-            "library/merged": float(len(event.merged)),
-            "library/retired": float(len(event.retired)),
-            "library/mean_utility": mean(skill.utility for skill in self.skills),
-        }
-
-    def save(self, folder: Path) -> None:
-        """See `Method.save`."""
-        self.skills.save(folder / "library")
-
-    def load(self, folder: Path) -> None:
-        """See `Method.load`."""
-        self.load_skills(folder / "library")
-        if self._journal is not None:
-            self._journal.truncate(self.skills.sequence)
-
-    def load_skills(self, folder: Path) -> None:
-        """See `Method.load_skills`; `folder` may also be a file of skills that somebody wrote (`library.read_skills`)."""
-        if folder.is_file():
-            self._take(folder)
-        else:
-            self.skills = SkillLibrary.load(folder, self._settings, self._encoder)
-
-    def load_initial(self, folder: Path) -> None:
-        """See `Method.load_initial`."""
-        if self._settings.start is not None:
-            replay(Journal(folder / JOURNAL), self.skills, before=1)
-
-    def skill_table(self) -> list[dict[str, Any]]:
-        """See `Method.skill_table`: U is the utility (Eq. 5), n its observations; steps are training's."""
-        return [
-            {
-                "id": s.id, "U": f"{s.utility:.3f}", "n": s.count, "admitted": s.admitted, "last used": s.last_used,
-                "when it helps": s.desc, "strategy": s.strategy, "from the task": s.task,
-            }
-            for s in sorted(self.skills, key=lambda s: (-s.utility, s.id))
-        ]  # fmt: skip
-
-    @classmethod
-    def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
-        """See `Method.skills_before`: the journal's events of earlier steps, again."""
-        records = SkillLibrary(LibraryConfig.of(config), HashEncoder(dimension=1))  # no embedding is looked at
-        library = replay(Journal(folder / JOURNAL), records, before=step)
-        return {skill.id: skill for skill in library}
-
-
 class Skill1(LibraryMethod):
     """The paper's method."""
 
@@ -306,6 +203,9 @@ class Skill1(LibraryMethod):
         super().__init__(config, folder)
         self._options = Skill1Config.of(config)
         self._references = ReferenceTrajectories(self._options.same_task) if self._options.distill_reference else None
+
+        self._waiting = WaitingLessons(self._options.lesson_patience) if self._options.lesson_credit == "use" else None
+        self._seen: Sequence[Rollout] = ()  # of the step that is learnt, while lessons wait
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -348,9 +248,17 @@ class Skill1(LibraryMethod):
         """See `Method.demonstrated`."""
         return DemonstratedSkill1(self.config, skills)
 
+    def credit(self, rollouts: Sequence[Rollout], step: int) -> list[Row]:
+        """See `Method.credit`."""
+        waited = self._waiting.credited(rollouts, step) if self._waiting is not None else []
+        return self.rows(rollouts, self.config, waited)
+
     @classmethod
-    def rows(cls, rollouts: Sequence[Rollout], config: Config) -> list[Row]:
+    def rows(cls, rollouts: Sequence[Rollout], config: Config, waited: Sequence[Row] = ()) -> list[Row]:
         """Credit a step's rollouts: utilisation, selection and distillation (Skill1 Eq. 4-12).
+
+        Args:
+            waited: lessons of earlier steps, with their advantages.
 
         Raises:
             ValueError: see `credit.check_rollouts`, or a wrong number of turns of a stage.
@@ -374,10 +282,15 @@ class Skill1(LibraryMethod):
             by_stage["query"] = by_stage["rerank"] = outcome_advantages(rollouts, credit, _bonus(ndcgs, options))
         else:
             by_stage["rerank"] = rerank_advantages(ndcgs, options.rerank_baseline)
+            if options.rerank_credit == "pick":
+                brought = group_advantages(outcomes_of(rollouts), groups_of(rollouts), credit.scale_by_std)
+                by_stage["rerank"] = by_stage["rerank"] + brought
             terms["rerank"] = options.lambda_rerank
         calls = calls_of(rollouts, without=[stage for stage, factor in terms.items() if factor == 0])
         advantages = [by_stage[call.turn.stage][call.rollout] for call in calls]
-        return make_rows(rollouts, calls, advantages, credit.token_mean, terms, options.lambda_per)
+        if not options.lambda_distill:
+            waited = ()
+        return make_rows(rollouts, calls, advantages, credit.token_mean, terms, options.lambda_per, waited)
 
     @classmethod
     def metrics(cls, rollouts: Sequence[Rollout], config: Config) -> dict[str, float]:
@@ -398,18 +311,41 @@ class Skill1(LibraryMethod):
 
     def observe(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> None:
         """Remember the last trajectories, where the distill prompt shows them."""
-        if self._references is not None and source == "train":
+        if source != "train":
+            return
+        if self._references is not None:
             self._references.learn(rollouts)
+        self._seen = rollouts if self._waiting is not None else ()
+
+    def learn(self, rollouts: Sequence[Rollout], step: int, source: Source) -> LibraryEvent | None:
+        """See `Method.learn`; lessons that the library takes begin to wait."""
+        event = super().learn(rollouts, step, source)
+        self._wait(event)
+        return event
+
+    def apply(self, event: LibraryEvent) -> None:
+        """See `Method.apply`."""
+        super().apply(event)
+        self._wait(event)
+
+    def _wait(self, event: LibraryEvent | None) -> None:
+        if self._waiting is not None and event is not None:
+            self._waiting.wait(self._seen, event)
+            self._seen = ()
 
     def save(self, folder: Path) -> None:
         """See `Method.save`."""
         super().save(folder)
+        if self._waiting is not None:
+            self._waiting.save(folder)
         if self._references is not None:
             self._references.save(folder)
 
     def load(self, folder: Path) -> None:
         """See `Method.load`."""
         super().load(folder)
+        if self._waiting is not None:
+            self._waiting.load(folder)
         if self._references is not None:
             self._references.load(folder)
 
@@ -431,4 +367,6 @@ def _distill_rewards(rollouts: Sequence[Rollout], config: Config) -> np.ndarray:
     """(N,) rewards of the distill rows (Eq. 7)."""
     options = Skill1Config.of(config)
     parsed = np.array([all(turn.well_formed for turn in r.turns_of("distill")) for r in rollouts])
+    if options.lesson_credit == "use":
+        return parsed.astype(float)
     return distill_rewards(outcomes_of(rollouts), u_hats_of(rollouts, options.u_hat), parsed, options.unparsed_distill)

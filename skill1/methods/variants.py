@@ -22,6 +22,11 @@ _IN_CONTEXT = _RETROAGENT | {
 }
 _TRAINED = _RETROAGENT | {"method.reflection": "judged", "method.reflect_baseline": "batch"}  # released
 
+# Skill1+ (ours): credit that carries information
+_PICKED: dict[str, Any] = {"library.utility_of": "selected"}
+_PICKING: dict[str, Any] = {"method.rerank_credit": "pick", "method.rerank_baseline": "batch_mean"}
+_USED: dict[str, Any] = {"method.lesson_credit": "use"}
+
 VARIANTS: dict[str, Variant] = {
     "full": Variant("Skill1", {}),
     "no_library": Variant("no library (GRPO)", {"method.name": "grpo"}),
@@ -55,4 +60,8 @@ VARIANTS: dict[str, Variant] = {
         "RetroAgent (RL-trained, released code)",
         _TRAINED | {"method.intrinsic_weight": 0.0, "method.reflect_reward": "intrinsic"},
     ),
+    "plus": Variant("Skill1+ (ours)", _PICKED | _PICKING | _USED),
+    "plus_utility": Variant("Skill1+, utility of the pick alone", _PICKED),
+    "plus_rerank": Variant("Skill1+, credit of the pick alone", _PICKING),
+    "plus_lesson": Variant("Skill1+, credit by use alone", _USED),
 }

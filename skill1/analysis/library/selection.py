@@ -32,7 +32,8 @@ from skill1.envs.make import environment_spec, make_environment
 from skill1.errors import RunError
 from skill1.evaluate import load_policy
 from skill1.library import Library
-from skill1.methods.skill1 import LibraryMethod, Skill1Config, query, rerank, retrieve, show
+from skill1.methods.library_method import LibraryMethod
+from skill1.methods.skill1 import Skill1Config, query, rerank, retrieve, show
 from skill1.play import jobs, missing, outcomes, play_together
 from skill1.records import Rollout, Task
 from skill1.registry import closest, find

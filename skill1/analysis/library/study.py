@@ -85,8 +85,9 @@ def read(path: Path) -> LibraryRun:
     episodes, retrievals = read_uses(run, stored)
     retrievals["shown"] = (retrievals["rank"] == 0) | (config.inject == "all")
     recorded = sum(len(event.updates) for event in events)
-    if recorded != len(retrievals):
-        raise RunError(f"{path}: the journal has {recorded} uses, the rollouts {len(retrievals)}: not of one run")
+    credited = retrievals[retrievals["rank"] == 0] if config.utility_of == "selected" else retrievals
+    if recorded != len(credited):
+        raise RunError(f"{path}: the journal has {recorded} uses, the rollouts {len(credited)}: not of one run")
     if not any(event.admitted for event in events):
         raise RunError(f"{path} has admitted no skill in {len(events)} steps: there is nothing to study yet")
     skills, history = _lives(events, config, retrievals)

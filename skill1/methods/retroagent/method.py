@@ -17,13 +17,11 @@ from pydantic.dataclasses import dataclass
 
 from skill1.config import STRICT, Config, LibraryConfig, MethodConfig, knob
 from skill1.credit import (
-    calls_of,
     check_rollouts,
     check_stages,
     group_advantages,
     groups_of,
     invalid_actions,
-    make_rows,
     mean,
     outcomes_of,
     refuse_price_apart,
@@ -33,6 +31,7 @@ from skill1.credit import (
 )
 from skill1.library import FrozenLibrary
 from skill1.methods.base import Source
+from skill1.methods.library_method import LibraryMethod
 from skill1.methods.references import PerTask, ReferenceTrajectories, SameTask
 from skill1.methods.retroagent.equations import (
     Potentials,
@@ -47,11 +46,12 @@ from skill1.methods.retroagent.equations import (
     step_returns,
 )
 from skill1.methods.retroagent.prompts import Reflected, Reflections
-from skill1.methods.skill1 import LibraryMethod, retrieve, show
+from skill1.methods.skill1 import retrieve, show
 from skill1.prompts import method_prompts
 from skill1.records import Rollout, Row, Stage
 from skill1.registry import ConfigError
 from skill1.rollout import Ask, Episode, Stages
+from skill1.rows import calls_of, make_rows
 
 if TYPE_CHECKING:  # what only reads rollouts need not load torch
     from skill1.policy import Policy
