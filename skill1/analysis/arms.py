@@ -35,9 +35,14 @@ def own(study: Study) -> pd.DataFrame:
     Raises:
         RunError: a run has no such evaluation, another last step than the others, or other games or passes.
     """
+    return _require_same_games(study, of_each_run(study), "evaluation after training with its own library")
+
+
+def of_each_run(study: Study) -> pd.DataFrame:
+    """Select as `own` does, also of runs that played other games. Raises RunError for another last step."""
     frame = _after_training(study)
     mine = np.where(frame["variant"].isin(keeps_skills(study)), "step" + frame["step"].astype(str), "none")
-    return _require_same_games(study, frame[frame["library"] == mine], "evaluation after training with its own library")
+    return frame[frame["library"] == mine]
 
 
 def withheld(study: Study) -> pd.DataFrame:

@@ -60,6 +60,7 @@ class EnvironmentSpec:
     graded: bool = False  # a lost task's score can be above 0: scores are reported beside success
     ceiling: Callable[[Any, Iterable[str]], Ceiling] | None = None  # of tasks, by their `Task.game`
     benchmark: str | None = None  # whose published numbers stand beside its results (data/paper); None: nobody's
+    cluster: Callable[[str], str] = lambda game: game  # games with one name are alike: those of a home
     kinds: tuple[str, ...] = (ANY_KIND,)  # of tasks, as far as their sentence tells: a skill bank's sections (SkillRL)
     kind_of: Callable[[str], str] = lambda instruction: ANY_KIND  # raises ValueError for no sentence of its tasks
     generator: str | None = None  # "module:OBJECT" of what writes games of one's own (`envs.generation.Generator`)

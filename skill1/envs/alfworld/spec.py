@@ -28,6 +28,16 @@ def kind_of(instruction: str) -> str:
     raise ValueError(f"not a task sentence of the ALFWorld grammar: {instruction!r}")
 
 
+def home_of(game: str) -> str:
+    """Return the home that a game plays in, by its scene's number; a game of another form is its own.
+
+    >>> home_of("valid_seen/pick_and_place_simple-Mug-None-Desk-308/trial_T20190908_145050_918567")
+    '308'
+    """
+    scene = re.search(r"-(\d+)/", game)
+    return scene[1] if scene else game
+
+
 def plain(text: str, instruction: str) -> str:
     """Leave out the engine's banner and the task's sentence, which the first observation has.
 
@@ -59,6 +69,7 @@ ALFWORLD = EnvironmentSpec(
         "use X, examine X, look, inventory (X and Y as observations name them: mug 1, cabinet 2)",
         plain=plain,
     ),
+    cluster=home_of,
     kinds=("pick_and_place", "look_at_obj_in_light", "clean", "heat", "cool", "examine"),
     kind_of=kind_of,
     generator="skill1.envs.alfworld.generate:GENERATOR",
