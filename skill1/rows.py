@@ -135,12 +135,7 @@ def make_rows(
 
 def lone_rows(rollouts: Sequence[Rollout], stage: Stage) -> list[Row]:
     """Make the rows of each rollout's call of one stage, each for itself, to join a later step with an advantage."""
-    calls = [
-        Call(i, position, turn)
-        for i, rollout in enumerate(rollouts)
-        for position, turn in enumerate(rollout.turns)
-        if turn.stage == stage
-    ]
+    calls = [call for call in calls_of(rollouts) if call.turn.stage == stage]
     return [
         Row(
             prompt_ids=prompt,
