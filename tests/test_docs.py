@@ -9,9 +9,12 @@ from pkgutil import resolve_name
 
 import pytest
 
+from skill1.analysis.trajectories.cases import find_cases
+from skill1.store.run_directory import RunDirectory
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-WANTED = ("method.md", "architecture.md", "extending.md", "reproducing.md", "findings.md")
+WANTED = ("method.md", "architecture.md", "extending.md", "reproducing.md", "findings.md", "study.md")
 
 
 def test_every_document_is_there() -> None:
@@ -44,3 +47,16 @@ def test_no_source_refers_to_a_document_that_is_not_there(file: Path) -> None:
     for page in re.findall(r"\b([\w/-]+\.md)\b(?!\.)", text):
         known = {p.name for p in PAGES} | {"LOG.md", "SKILLS.md", "DATACARD.md", "gpu.md"}
         assert Path(page).name in known, page
+
+
+def test_the_episode_in_the_readme_is_the_one_that_its_rule_chooses() -> None:
+    run = RunDirectory.open(ROOT / "results" / "reference" / "mini" / "full-seed0")
+    [case] = [case for case in find_cases(run) if case.kind == "relied on"]
+    [shown] = [r for r in run.read_rollouts(case.step) if (r.group, r.index) == (case.group, case.shown)]
+    text = (ROOT / "README.md").read_text()
+    assert f'*"{shown.instruction}"*, step {case.step} of a training run' in text
+    assert f"U {case.skill.utility:.2f}, n {case.skill.count})".replace("0.", ".") in text
+    answers = {stage: [turn.text for turn in shown.turns_of(stage)] for stage in ("query", "rerank", "act", "distill")}
+    for said in (*answers["query"], *answers["rerank"], " > ".join(answers["act"]) + ": won", case.skill.strategy):
+        assert said in text
+    assert " ".join(answers["distill"][0].split()) in text

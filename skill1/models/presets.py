@@ -18,7 +18,6 @@ _BASE: dict[str, Any] = {
     "rollout.group_size": 8,
     "rollout.max_prompt_tokens": 2560,  # 30 actions take about 1,800
     "rollout.max_act_tokens": 24,
-    "rollout.temperature": 0.7,  # at 1 the cold-started policy wins half of what it wins at an evaluation's 0.4
     "method.skill1.max_query_tokens": 48,
     "method.skill1.max_rerank_tokens": 12,
     "method.skill1.max_distill_tokens": 128,
@@ -29,22 +28,22 @@ _BASE: dict[str, Any] = {
     "credit.scale_by_std": False,  # a group that lost alike differs in penalties alone: scaled, they would weigh as wins
     "train.steps": 12,
     "train.sharding": "none",
-    "train.learning_rate": 5e-5,  # a tenth of what a cold start of all weights took
+    "train.learning_rate": 3e-5,
     "train.warmup_steps": 2,
     "train.weight_decay": 0.0,
     "train.adam_beta2": 0.95,
     "train.kl": 0.0,  # saves the reference's memory and forward pass
     "train.rows_per_update": None,
-    "train.tokens_per_micro_batch": 2048,  # 5.5 GB in all; 9 with 5,000
+    "train.tokens_per_micro_batch": 2048,  # a process takes up to 8.4 GB
     "train.validate_every": 0,  # a validation takes as long as an evaluation's pass
     "train.save_every": 2,
     "evaluation.splits": ("valid_seen",),
-    "evaluation.passes": 1,  # a pass takes 7 to 12 minutes on two cores
+    "evaluation.passes": 1,  # a pass takes 7 to 10 minutes on two cores
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
     "mini": _BASE | {"policy.adapter": "data/mini-adapter"},
-    # what that adapter was made with: `skill1 demonstrate --by expert`, `skill1 coldstart`
+    # a cold start of one's own: `skill1 demonstrate --by expert`, `skill1 coldstart`; that adapter's took longer (its card)
     "mini-base": _BASE
     | {
         "policy.lora_rank": 16,
