@@ -8,12 +8,10 @@ from pathlib import Path
 import matplotlib
 import pytest
 import synthetic_study
-from test_notebooks import shown
 from test_study_figures import DRAWN
 
 from skill1.analysis import ablations, arms, dynamics, paper_tables, per_category, variants
 from skill1.analysis.study import Study
-from skill1.running.batch import run_notebook
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SPEC = """
@@ -70,11 +68,3 @@ def test_figures_have_its_words_and_colours(name: str, study: Study) -> None:
         colours = {line.get_color() for line in figure.axes[0].lines}
         assert {variants.colours(study.variants)["mine"], variants.colours(study.variants)["another"]} <= colours
         assert "mine\n2 of 3 seeds" in text and "old beds" in text and "n = 12 plots" in text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["03_ablations", "04_per_category", "06_paper"])
-def test_notebooks_read_it(study: Study, tmp_path: Path, name: str) -> None:
-    folder = synthetic_study.write(study, tmp_path / "own")
-    text = shown(run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", {"study": str(folder)}))
-    assert "plots of data/games" in text and "mine" in text
