@@ -56,9 +56,9 @@ from skill1.train import train
 _rows = Skill1.rows
 
 
-def _all_credited(rollouts: Sequence[Rollout], config: Any) -> list[Row]:
+def _all_credited(rollouts: Sequence[Rollout], config: Any, waited: Sequence[Row]) -> list[Row]:
     """Credit every row, whatever its episode earned: untrained policies win nothing, and nothing would be trained."""
-    return [replace(row, advantage=(-1.0) ** i) for i, row in enumerate(_rows(rollouts, config))]
+    return [replace(row, advantage=(-1.0) ** i) for i, row in enumerate(_rows(rollouts, config, waited))]
 
 
 NANO = Path(__file__).resolve().parents[1] / "data" / "nano-policy"

@@ -45,7 +45,7 @@ def test_tables_are_complete() -> None:
     assert len(counts) == 30 and all(n == {"success": 8, "score": 1}[metric] for (_, metric), n in counts.items())
     for name, group in published("table2").groupby("variant"):
         assert sorted(group["category"]) == sorted(EVERYTHING), name
-    others = ("grpo", "gigpo", "skillrl", "retroagent")
+    others = ("grpo", "gigpo", "skillrl", "retroagent", "plus")
     assert set(published("table2")["variant"]) == {name for name in known_variants() if not name.startswith(others)}
     cost = published("table3")
     assert set(cost["step"]) == {20, 60, 100} and Counter(cost["metric"]) == {"step_time": 15, "library_size": 12}

@@ -194,12 +194,13 @@ def test_references_survive_a_restart(world, warm, tmp_path):
     assert run(config, tmp_path / "run", sabotage=in_step(1)) == -signal.SIGKILL
     assert run(config, tmp_path / "run", resume=True) == 0
     assert record(tmp_path / "run", 2) == record(tmp_path / "straight", 2)
-    references = ReferenceTrajectories()
+    assert config.method.same_task == "text"
+    references = ReferenceTrajectories("text")
     references.load(tmp_path / "run" / "checkpoint-2")
     found = [r for step in (1, 2) for r in RunDirectory.open(tmp_path / "run").read_rollouts(step)]
-    last = {(r.task.game, r.outcome): r for r in found}
+    last = {(r.instruction, r.outcome): r for r in found}
     assert len(last) > 2
-    for (game, outcome), r in last.items():
+    for (_, outcome), r in last.items():
         assert references.opposite(ended(r, won=not outcome)) == [(t.observation, t.value) for t in r.turns_of("act")]
 
 

@@ -134,17 +134,18 @@ def _clusters(part: pd.DataFrame, cluster: Callable[[str], str]) -> pd.DataFrame
 
 
 def _bootstrap(clusters: pd.DataFrame, contrast: Contrast) -> tuple[float, float]:
-    """Percentile interval from drawing blocks, and clusters of games, the same ones for blocks that share them."""
+    """Percentile interval from drawing blocks, and clusters of games, the same ones for blocks that share them.
+
+    Of the blocks that have all variants of the contrast; nan for fewer than two of these.
+    """
     generator = np.random.default_rng(0)
-    table = clusters.unstack(
-        "cluster"
-    )  # (block, variant) x ((sum, size), cluster), nan where a block lacks the cluster
+    table = clusters.unstack("cluster")  # by block and variant: (sum, size) x cluster, nan where a block lacks it
     sums, sizes = (table[name].fillna(0.0) for name in ("sum", "size"))
-    blocks = list(sums.index.unique("seed"))
-    total, weights = (
-        np.zeros(_RESAMPLES),
-        generator.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), _RESAMPLES),
-    )
+    blocks = [block for block in sums.index.unique("seed") if set(contrast.weights) <= set(sums.loc[block].index)]
+    if len(blocks) < 2:
+        return np.nan, np.nan
+    weights = generator.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), _RESAMPLES)
+    total = np.zeros(_RESAMPLES)
     drawn: dict[tuple[str, ...], np.ndarray] = {}  # of each world
     for number, block in enumerate(blocks):
         there = tuple(sizes.columns[sizes.loc[block].to_numpy()[0] > 0])
