@@ -92,6 +92,7 @@ def test_the_base_is_known_by_its_weights_however_they_are_stored(plain, tmp_pat
     assert weights_sha256(again) != weights_sha256(load_model(plain.policy)[0])
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused(plain, adapted, warm, tmp_path):
     def refused(message: str, **policy: str) -> None:
         with pytest.raises(ConfigError, match=message):

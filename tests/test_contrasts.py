@@ -32,6 +32,7 @@ def test_the_model_by_hand() -> None:
     assert float(found.pvalue) == pytest.approx(paired.pvalue)
 
 
+@pytest.mark.slow
 def test_every_planned_contrast_is_estimated_where_its_variants_are() -> None:
     study = synthetic_study.make(dict.fromkeys(TABLE_2, (0, 1, 2)))
     table = estimates(study)

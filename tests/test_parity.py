@@ -152,6 +152,7 @@ def test_recorded_shopping_replays_without_difference(cut_shop, capsys):
     assert found == {"queries": 40, "identical": 40, "mismatches": 0}
 
 
+@pytest.mark.slow
 def test_all_recordings_replay_without_difference(shared_data, tmp_path, capsys):
     """The whole recordings, where they are at hand."""
     folder = unpack(shared_data / "alfworld" / "valid_seen.tar.xz", tmp_path)

@@ -150,6 +150,7 @@ def test_a_lesson_of_a_conversation_waits_with_all_that_came_before_it() -> None
     assert row.prompt_ids.tolist() == [0, 1, 2, 0, 10, 11, 12, 0, 1, 20, 21, 22] and not row.continues
 
 
+@pytest.mark.slow
 def test_a_row_of_an_earlier_step_is_weighed_by_how_likely_it_still_is(tmp_path: Path) -> None:
     policy = tiny_policy(tmp_path / "policy")
     [row] = random_rows(1, seed=3)

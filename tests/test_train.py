@@ -344,6 +344,7 @@ def refused(printed: str, status: int) -> str:
     return errors[0]
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_not_overwritten(tmp_path, short):
     out = tmp_path / "run"
     assert command(tmp_path, out, short)[0] == 0
@@ -401,6 +402,7 @@ def test_a_failed_run_can_continue_in_the_same_process(config, straight, tmp_pat
     assert record(tmp_path / "run", 4) == record(straight, 4)
 
 
+@pytest.mark.slow
 def test_a_policy_that_was_changed_since_is_refused(tmp_path, short):
     out = tmp_path / "run"
     assert command(tmp_path, out, short)[0] == 0
@@ -410,6 +412,7 @@ def test_a_policy_that_was_changed_since_is_refused(tmp_path, short):
     assert f"was started from other weights than {short['policy.model']} holds" in message
 
 
+@pytest.mark.slow
 def test_other_data_is_refused(tmp_path, short, world):
     moved = tmp_path / "world"
     shutil.copytree(world, moved)

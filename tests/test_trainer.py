@@ -383,6 +383,7 @@ def test_a_policy_without_a_padding_token_is_trained_alike(policy, tmp_path):
 # -- checkpoints --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [0, 4])
 def test_resuming_equals_running_straight_through(policy, tmp_path, lora):
     config = configure(
