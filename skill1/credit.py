@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from skill1.config import Config, ConfigError, CreditConfig
+from skill1.config import CreditConfig
 from skill1.records import Rollout, Stage
 
 NO_SPREAD = 1e-8  # below this a standard deviation or an ideal DCG is rounding noise
@@ -165,15 +165,6 @@ def returns_of(rollouts: Sequence[Rollout], config: CreditConfig) -> np.ndarray:
     """Compute (N,) returns: Skill1 Eq. 4 less the price of invalid actions."""
     counted = np.array([invalid_actions(r, config).sum() for r in rollouts])
     return outcomes_of(rollouts) - config.invalid_penalty * counted
-
-
-def refuse_price_apart(config: Config) -> None:
-    """Raise ConfigError if invalid actions cost beside the advantage, for methods that reward single actions."""
-    if config.credit.penalise == "advantage":
-        raise ConfigError(
-            f"credit.penalise=advantage has no meaning for {config.method.name}, which rewards every action by itself: "
-            "set it to return"
-        )
 
 
 def outcome_advantages(

@@ -110,7 +110,7 @@ def make_rows(
         terms or {},
         lambda_per,
     )
-    read = _read(rollouts, calls)
+    read = read_by_calls(rollouts, calls)
     rows = [
         Row(
             prompt_ids=prompt,
@@ -133,27 +133,7 @@ def make_rows(
     ]
 
 
-def lone_rows(rollouts: Sequence[Rollout], stage: Stage) -> list[Row]:
-    """Make the rows of each rollout's call of one stage, each for itself, to join a later step with an advantage."""
-    calls = [call for call in calls_of(rollouts) if call.turn.stage == stage]
-    return [
-        Row(
-            prompt_ids=prompt,
-            completion_ids=call.turn.completion_ids,
-            logprobs=call.turn.logprobs,
-            stage=stage,
-            advantage=0.0,
-            weight=0.0,
-            group=rollouts[call.rollout].group,
-            rollout=-1,  # of no rollout of the step that it joins
-            turn=call.position,
-            earlier=True,
-        )
-        for call, (prompt, _) in zip(calls, _read(rollouts, calls), strict=True)
-    ]
-
-
-def _read(rollouts: Sequence[Rollout], calls: Sequence[Call]) -> Iterator[tuple[np.ndarray, bool]]:
+def read_by_calls(rollouts: Sequence[Rollout], calls: Sequence[Call]) -> Iterator[tuple[np.ndarray, bool]]:
     """What each call has read since the call before it in the same chat, and whether there is one.
 
     Turns of the chat that are no calls (their stage is not trained) are part of what is read.

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType, gather_object, is_peft_model
+from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
@@ -54,7 +54,6 @@ from skill1.batching import (
     sequences_of,
 )
 from skill1.config import Config, ConfigError
-from skill1.devices import peak_flops
 from skill1.generation.weights import generation_weights
 from skill1.records import Row
 from skill1.store.checkpoints import (
@@ -67,9 +66,11 @@ from skill1.store.checkpoints import (
     writing,
 )
 from skill1.updates.accumulation import accumulate
+from skill1.updates.devices import peak_flops
 from skill1.updates.divergence import Attempt, record
 from skill1.updates.layout import Batch, layout
 from skill1.updates.precision import compute_weights
+from skill1.updates.scoring import CompletionScorer
 from skill1.updates.trl_config import lora_config, trl_config
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
@@ -145,8 +146,6 @@ class RowTrainer(GRPOTrainer):
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         args = trl_config(config, output_dir)
-        self._layout: Batch = {}  # of the micro-batch that the model is called on
-        self._entropies: torch.Tensor  # of its completion tokens
         super().__init__(
             model=model,
             args=args,
@@ -174,15 +173,11 @@ class RowTrainer(GRPOTrainer):
         self._update_started = 0.0
         self._passed = 0  # tokens of the step's updates, on all ranks
         device = self.accelerator.device
-        self._scoring = False  # the backbone's states are those of completions alone
         self._peak = (
             peak_flops(torch.cuda.get_device_name(device), config.policy.dtype) if device.type == "cuda" else None
         )
         self._attempt: Attempt | None = None  # the update whose optimizer step is next
-        for scored in filter(None, (self.model, self.ref_model)):
-            causal = self.accelerator.unwrap_model(scored)
-            causal = causal.get_base_model() if is_peft_model(causal) else causal
-            causal.base_model.register_forward_hook(self._keep_completions)
+        self._scorer = CompletionScorer(self.accelerator, [*filter(None, (self.model, self.ref_model))])
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -345,7 +340,7 @@ class RowTrainer(GRPOTrainer):
 
     def _score(self, batch: Batch, model: nn.Module | None = None) -> torch.Tensor:
         """A micro-batch's log-probs (S, K), 0 at padding, under the policy as it is now, or another model."""
-        self._layout, model = batch, model or self.model
+        self._scorer.batch, model = batch, model or self.model
         ids, mask = batch["completion_ids"], batch["completion_mask"]
         with (
             torch.no_grad(),
@@ -361,10 +356,10 @@ class RowTrainer(GRPOTrainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Return this rank's part of the update's loss, times the number of ranks, over which it is averaged."""
-        self._layout = inputs
+        self._scorer.batch = inputs
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
         if self.config.train.entropy:
-            loss = loss - self.config.train.entropy * inputs["entropy_scale"] * self._entropies.sum()
+            loss = loss - self.config.train.entropy * inputs["entropy_scale"] * self._scorer.entropies.sum()
         return loss
 
     # -- log-probabilities --------------------------------------------------------------------------------------
@@ -380,35 +375,8 @@ class RowTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **multimodal: None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
-        """Log-probs and entropies of the completion tokens, both (S, K), 0 at padding.
-
-        TRL asks for the rows of `_batch`; what passes the model are their sequences, and only the hidden states that
-        predict completion tokens go through the LM head. (Where Triton is missing, TRL would project padding too, and
-        the completions of a conversation are an action or a lesson.)
-        """
-        real = attention_mask.bool()
-        self._scoring = True
-        try:
-            with self.accelerator.autocast():  # where weights are sharded
-                output = model(
-                    input_ids=self._layout["sequences"], shift_labels=input_ids[real].unsqueeze(0), fused_lm_head=True
-                )
-        finally:
-            self._scoring = False
-
-        def spread(values: torch.Tensor) -> torch.Tensor:
-            return values.new_zeros(real.shape).masked_scatter(real, values)
-
-        self._entropies = output.entropy  # (1, N), None of the reference
-        return spread(output.log_probs), None if output.entropy is None else spread(output.entropy), None
-
-    def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Forward hook of the backbone: (B, W, H) -> (1, N, H), of N completion tokens, while they are scored."""
-        if self._scoring:
-            row, token = self._layout["completion_mask"].nonzero(as_tuple=True)  # (N,) each
-            sequence, start = self._layout["placed"][row].T
-            output.last_hidden_state = output.last_hidden_state[sequence, start + token].unsqueeze(0)
-        return output
+        """Log-probs and entropies of the completion tokens, both (S, K), 0 at padding: see `CompletionScorer`."""
+        return *self._scorer.score(model, input_ids, attention_mask), None
 
     # -- schedule, log ------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skill1.devices import peak_flops
+from skill1.updates.devices import peak_flops
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from nano_runs import success
-from scripted import LESSONS, PROMPTS, Scripted, paper, play, taught, walker
+from scripted import LESSONS, PROMPTS, paper, play, taught, walker
 
 from skill1.analysis.library.selection import FLOORS, KEYS, ORDERS, OWN, Arm, Ordered, arms_of, compare, latest
-from skill1.config import Config, ConfigError, load_config
+from skill1.config import ConfigError, load_config
 from skill1.errors import RunError
 
 
-@pytest.fixture
-def config(world) -> Config:
-    return paper(world)
-
-
-@pytest.fixture
-def scripted(config) -> Scripted:
-    return walker(config)
-
-
-def test_every_order_shows_another_candidate(config, scripted):
+def test_every_order_shows_another_candidate(world):
+    config = paper(world)
+    scripted = walker(config)
     method = taught(config, 3)
     candidates = {c.skill: c for c in method.skills.retrieve(["look for a mug"], "greedy")[0]}
     ids = list(candidates)  # as retrieved: s000001 is what the query asks for
@@ -58,7 +50,9 @@ def test_every_order_shows_another_candidate(config, scripted):
     assert set(selected(Arm("random", "task"))) <= set(ids)
 
 
-def test_an_arm_without_a_skill_asks_for_none(config, scripted):
+def test_an_arm_without_a_skill_asks_for_none(world):
+    config = paper(world)
+    scripted = walker(config)
     for r in play(config, scripted, Ordered(Arm("none", "task"), config, taught(config, 3).skills.frozen(), {})):
         assert {t.stage for t in r.turns} == {"act"} and (r.candidates, r.selected, r.skill) == ((), None, "")
 

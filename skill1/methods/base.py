@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from skill1.config import Config, MethodConfig
+from skill1.config import Config, ConfigError, MethodConfig
 from skill1.credit import check_rollouts, outcome_advantages, returns_of, rollout_metrics
 from skill1.library import Library
 from skill1.records import Rollout, Row, Skill, Stage
@@ -179,3 +179,12 @@ class Method(Stages):
     def skills_before(cls, config: Config, folder: Path, step: int) -> Mapping[str, Skill]:
         """Read the skills as the rollouts of `step` were shown them, by id, from a run's folder `library`."""
         return {}
+
+
+def refuse_price_apart(config: Config) -> None:
+    """Raise ConfigError if invalid actions cost beside the advantage, for methods that reward single actions."""
+    if config.credit.penalise == "advantage":
+        raise ConfigError(
+            f"credit.penalise=advantage has no meaning for {config.method.name}, which rewards every action by itself: "
+            "set it to return"
+        )

@@ -18,8 +18,8 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from skill1.config import STRICT, Config, MethodConfig, knob
-from skill1.credit import check_rollouts, group_advantages, groups_of, invalid_actions, refuse_price_apart, returns_of
-from skill1.methods.base import Method
+from skill1.credit import check_rollouts, group_advantages, groups_of, invalid_actions, returns_of
+from skill1.methods.base import Method, refuse_price_apart
 from skill1.records import Rollout, Row
 from skill1.rows import calls_of, make_rows
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from skill1.records import Rollout, Row
-from skill1.rows import lone_rows
+from skill1.rows import calls_of, read_by_calls
 from skill1.store.atomic import replace_file
 from skill1.store.journal import LibraryEvent
 
@@ -68,7 +68,7 @@ class WaitingLessons:
                 rollout.lesson.desc, rollout.lesson.strategy,
             )  # fmt: skip
             taken.append((number, admitted.pop(0).id if fresh else merged.pop(0)))
-        rows = lone_rows([rollouts[number] for number, _ in taken], "distill")
+        rows = _lone_rows([rollouts[number] for number, _ in taken])
         self._waiting += [_Waiting(skill, event.step, row) for (_, skill), row in zip(taken, rows, strict=True)]
 
     def save(self, folder: Path) -> None:
@@ -80,6 +80,26 @@ class WaitingLessons:
         """Read what `save` wrote. Raises FileNotFoundError when the checkpoint was written without it."""
         lines = json.loads((folder / FILE).read_text())
         self._waiting = [_Waiting(line["skill"], line["step"], _row(line["row"])) for line in lines]
+
+
+def _lone_rows(rollouts: Sequence[Rollout]) -> list[Row]:
+    """The rows of the rollouts' lessons, each for itself."""
+    calls = [call for call in calls_of(rollouts) if call.turn.stage == "distill"]
+    return [
+        Row(
+            prompt_ids=prompt,
+            completion_ids=call.turn.completion_ids,
+            logprobs=call.turn.logprobs,
+            stage="distill",
+            advantage=0.0,
+            weight=0.0,
+            group=rollouts[call.rollout].group,
+            rollout=-1,  # of no rollout of the step that it joins
+            turn=call.position,
+            earlier=True,
+        )
+        for call, (prompt, _) in zip(calls, read_by_calls(rollouts, calls), strict=True)
+    ]
 
 
 def _worth(rollouts: Sequence[Rollout]) -> dict[str, float]:

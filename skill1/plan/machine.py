@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skill1.config import ConfigError
-from skill1.devices import PEAK_FLOPS
+from skill1.updates.devices import PEAK_FLOPS
 
 GB = 1e9
 

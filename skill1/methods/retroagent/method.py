@@ -24,13 +24,12 @@ from skill1.credit import (
     invalid_actions,
     mean,
     outcomes_of,
-    refuse_price_apart,
     returns_of,
     rollout_metrics,
     selection_metrics,
 )
 from skill1.library import FrozenLibrary
-from skill1.methods.base import Source
+from skill1.methods.base import Source, refuse_price_apart
 from skill1.methods.library_method import LibraryMethod
 from skill1.methods.references import PerTask, ReferenceTrajectories, SameTask
 from skill1.methods.retroagent.equations import (
