@@ -264,7 +264,7 @@ def selection(arms: pd.DataFrame) -> Figure:
     orders = list(dict.fromkeys(arms.index.get_level_values("order")))
     keys = [key for key in _KEY_LABELS if key in arms.index.get_level_values("key")]
     floors = [floor for floor in _FLOOR_MARKS if floor in arms.index.get_level_values("floor")]
-    figure, panels = style.panels(len(keys), 1.4 + 3.0 * len(keys), 0.9 + 0.32 * len(orders), sharey=True)
+    figure, panels = style.panels(len(keys), 1.4 + 3.0 * len(keys), 1.1 + 0.32 * len(orders), sharex=True, sharey=True)
     for axes, key in zip(panels, keys, strict=True):
         for floor, shift in zip(floors, style.shifts(len(floors)), strict=True):
             there = [row for row, order in enumerate(orders) if (order, key, floor) in arms.index]
@@ -274,7 +274,7 @@ def selection(arms: pd.DataFrame) -> Figure:
                 label, colour, marker = _FLOOR_MARKS[floor]
                 dots(axes, np.add(there, shift), spans, (colour, marker), label, horizontal=True)
         style.rows(axes, orders)
-        axes.set(xlabel="success (%, 95 % interval)", title=_KEY_LABELS[key])
+        axes.set_xlabel(f"success (%, 95 % interval)\n{_KEY_LABELS[key]}, n = {arms['n'].max()} an arm")
         axes.margins(x=0.05)
     legend_above(panels[0], columns=len(floors))
     return figure
