@@ -66,9 +66,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# The study's policy was also taught what SkillRL and RetroAgent ask for.
-reproduce: PRESET = nano-baselines
-reproduce: ARGS ?= $(if $(filter nano-baselines,$(PRESET)),--set train.steps=45 --capacities 32$(comma)128)
+reproduce: ARGS ?= $(if $(filter nano,$(PRESET)),--set train.steps=45 --capacities 32$(comma)128)
 reproduce: $(STAMP)
 	$(BIN)/skill1 reproduce --preset $(PRESET) $(ARGS)
 

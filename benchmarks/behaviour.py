@@ -100,9 +100,9 @@ def main() -> int:
     from skill1.nano.world import nano_world
 
     found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    todo = [("nano-baselines", v, given.steps) for v in VARIANTS]
-    todo += [("nano-baselines-webshop", v, given.steps) for v in IN_SHOPS]
-    todo += [("nano-baselines", "full", given.long)]
+    todo = [("nano", v, given.steps) for v in VARIANTS]
+    todo += [("nano-webshop", v, given.steps) for v in IN_SHOPS]
+    todo += [("nano", "full", given.long)]
     with tempfile.TemporaryDirectory() as scratch:
         for preset, variant, steps in todo:
             key = f"{preset} {variant} {steps}"

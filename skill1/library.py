@@ -291,30 +291,26 @@ class SkillLibrary:
     def _settings(self) -> dict[str, float]:
         return {name: getattr(self._config, name) for name in _SETTINGS}
 
-    def _updates(self, rollouts: Sequence[Rollout]) -> tuple[tuple[str, float], ...]:
-        updates = []
+    def _updates(self, rollouts: Sequence[Rollout]) -> tuple[tuple[str, float | None], ...]:
+        updates: list[tuple[str, float | None]] = []
         for rollout in rollouts:
             if not 0.0 <= rollout.outcome <= 1.0:
                 raise LibraryError(f"outcome {rollout.outcome!r} of {rollout.task.game} is not in [0, 1]")
-            for candidate in self._credited(rollout):
+            for candidate in rollout.candidates:
                 if candidate.skill in self._skills:
-                    updates.append((candidate.skill, float(rollout.outcome)))
+                    credited = self._config.utility_of == "candidates" or candidate.skill == rollout.selected
+                    updates.append((candidate.skill, float(rollout.outcome) if credited else None))
                 elif not self._issued(candidate.skill):
                     raise LibraryError(f"candidate {candidate.skill!r} never was in this library: wrong run?")
         return tuple(updates)
 
-    def _credited(self, rollout: Rollout) -> Sequence[Candidate]:
-        """The candidates whose utility follows the outcome."""
-        if self._config.utility_of == "candidates":
-            return rollout.candidates
-        return [candidate for candidate in rollout.candidates if candidate.skill == rollout.selected]
-
     def _issued(self, skill: str) -> bool:
         return skill[:1] == "s" and skill[1:].isdecimal() and 0 < int(skill[1:]) < self._next
 
-    def _update(self, skill: str, outcome: float, step: int) -> None:
-        old = self._skills[skill]
-        utility = (1.0 - self._config.ema) * old.utility + self._config.ema * outcome
+    def _update(self, skill: str, outcome: float | None, step: int) -> None:
+        """Count a retrieval, and let the utility follow its outcome; None leaves it."""
+        old, alpha = self._skills[skill], self._config.ema
+        utility = old.utility if outcome is None else (1.0 - alpha) * old.utility + alpha * outcome
         self._skills[skill] = replace(old, utility=utility, count=old.count + 1, last_used=step)
 
     def _new(self, rollout: Rollout, lesson: Lesson, step: int) -> Skill:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import permutation_test, ttest_ind
+from scipy.stats import permutation_test, ttest_ind, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
@@ -68,8 +68,9 @@ def bootstrap_mean(
     """Mean over games of the games' means, with a percentile interval from resampling whole games.
 
     Passes over one game are repeats, not new evidence: a game is drawn with all of its passes. With `seeds`, training
-    seeds and games are drawn independently and crossed (every seed plays the same games), so that the interval covers
-    a new seed on new games. Fewer than five seeds make it somewhat too narrow.
+    seeds and games are drawn too: independently and crossed where every seed plays the same games, games within seeds where
+    every seed has games of its own. So the interval covers a new seed on new games. Fewer than five seeds make it somewhat
+    too narrow.
 
     Args:
         values: (M,) outcomes, one per episode.
@@ -80,8 +81,8 @@ def bootstrap_mean(
         seed: of the draws.
 
     Raises:
-        ValueError: empty or NaN values, a missing game or seed, lengths that differ, one single game, or a game that
-            a seed did not play.
+        ValueError: empty or NaN values, a missing game or seed, lengths that differ, one single game, or seeds that
+            share only a part of their games.
     """
     _check_share(level, "level")
     numbers = _numbers(values, "values")  # (M,)
@@ -94,11 +95,8 @@ def bootstrap_mean(
     if pd.isna(columns["game"]).any() or pd.isna(columns["seed"]).any():
         raise ValueError("a cluster or seed is missing (None or nan): name the game and seed of every value")
     means = pd.DataFrame(columns).pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
-    if means.isna().to_numpy().any():
-        row, column = np.argwhere(means.isna().to_numpy())[0]
-        raise ValueError(f"seed {means.index[row]} has no value for game {means.columns[column]!r}")
     method = "bootstrap over games" if seeds is None else "bootstrap over seeds and games"
-    return _bootstrap(means.to_numpy(), level, resamples, seed, method)
+    return _bootstrap(means, level, resamples, seed, method)
 
 
 def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
@@ -172,7 +170,7 @@ def paired_difference(
     _check_share(level, "level")
     first, second = (_by_game(x, name) for x, name in ((a, "a"), (b, "b")))
     _check_same_games(first, second)
-    estimate = _bootstrap((first - second).to_numpy()[None], level, resamples, seed, "")
+    estimate = _bootstrap((first - second).to_frame().T, level, resamples, seed, "")
     test = permutation_test(
         (first.to_numpy(), second.to_numpy()),
         lambda x, y, axis: np.mean(x - y, axis=axis),
@@ -191,31 +189,45 @@ def difference_over_seeds(
     """Mean of a - b for new training seeds on new games: percentile bootstrap over both sides' seeds and the games.
 
     Each side's seeds are drawn on their own (seed 0 of one variant has nothing to do with seed 0 of another once they
-    have diverged), the games together. A side with one seed is taken as it is. Fewer than five seeds make the interval
+    have diverged), the games together. Where seeds have games of their own, these sets of games are drawn, the same for
+    both sides, and seeds within them. A side with one seed is taken as it is. Fewer than five seeds make the interval
     somewhat too narrow.
 
     Args:
-        a: (S_a, G) per-game means, seeds down, games across.
+        a: (S_a, G) per-game means, seeds down, games across; NaN for games that are not the seed's.
         b: (S_b, G) the same for the other variant.
 
     Raises:
-        ValueError: an empty or NaN table, one single game, or games that are not the same.
+        ValueError: an empty table, one single game, games that are not the same, or seeds that share only a part of theirs.
     """
     _check_share(level, "level")
     _check_same_games(a.T, b.T)
-    sides = [table[a.columns].to_numpy(dtype=float) for table in (a, b)]  # (S, G) each
-    for side, name in zip(sides, ("a", "b"), strict=True):
-        _numbers(side.ravel(), name)
-    games = a.shape[1]
-    if games < 2:
-        raise ValueError("one single game: an interval over games needs at least two")
-    generator = np.random.default_rng(seed)
-    columns = _shares(generator, games, resamples)  # (B, G), the same for both sides
-    drawn = [_shares(generator, len(side), resamples) @ side for side in sides]  # (B, G) each
-    first, second = ((part * columns).sum(axis=1) for part in drawn)  # (B,)
+    sides = [a, b[a.columns]]
+    first, second = _draws(sides, resamples, seed)
     low, high = np.quantile(first - second, [(1 - level) / 2, (1 + level) / 2])
-    value = float(sides[0].mean() - sides[1].mean())
-    return Estimate(value, float(low), float(high), games, level, "bootstrap over seeds and games")
+    value = _mean(sides[0]) - _mean(sides[1])
+    return Estimate(value, float(low), float(high), a.shape[1], level, "bootstrap over seeds and games")
+
+
+def paired_t(a: Sequence[float], b: Sequence[float], *, level: float = 0.95) -> Estimate:
+    """Mean of a - b with training seeds as the unit, each side's seeds on the same worlds: paired t interval and p value.
+
+    Args:
+        a, b: (S,) one mean per seed, in the same order; `n` of the estimate is S.
+
+    Raises:
+        ValueError: fewer than two seeds, numbers that differ, NaN values, or no spread of the differences.
+    """
+    _check_share(level, "level")
+    first, second = _numbers(a, "a"), _numbers(b, "b")
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"{len(first)} and {len(second)} seeds: a paired interval needs the same two or more")
+    if np.ptp(first - second) == 0:
+        raise ValueError("no spread of the differences: a t interval says nothing")
+    test = ttest_rel(first, second)
+    low, high = test.confidence_interval(level)
+    value = float((first - second).mean())
+    return Estimate(value, float(low), float(high), len(first), level, "paired t over seeds", float(test.pvalue))
 
 
 def welch(a: Sequence[float], b: Sequence[float], *, level: float = 0.95) -> Estimate:
@@ -286,22 +298,57 @@ def smallest_detectable_difference(
     return float(p - np.sin(angle) ** 2)
 
 
-def _bootstrap(means: np.ndarray, level: float, resamples: int, seed: int, method: str) -> Estimate:
-    """Percentile interval of the mean of a seeds-by-games table, drawing its rows and its columns.
+def _bootstrap(means: pd.DataFrame, level: float, resamples: int, seed: int, method: str) -> Estimate:
+    """Percentile interval of the mean of a (S, G) table of seeds by games, as `_draws` draws it."""
+    [drawn] = _draws([means], resamples, seed)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(_mean(means), float(low), float(high), means.shape[1], level, method)
 
-    Args:
-        means: (S, G); a single row is never redrawn.
+
+def _mean(means: pd.DataFrame) -> float:
+    """Mean over seeds of the mean over their games."""
+    return float(means.mean(axis=1).mean())
+
+
+def _draws(sides: Sequence[pd.DataFrame], resamples: int, seed: int) -> list[np.ndarray]:
+    """Means of (S, G) tables of seeds by games in bootstrap draws, (B,) each; NaN: not a game of that seed.
+
+    Worlds, which are sets of games that some seeds have in common, are drawn with their games, the same ones for all sides;
+    then each side's seeds within them. One world, or one seed, is never redrawn.
     """
-    seeds, games = means.shape
-    if games < 2:
+    if sides[0].shape[1] < 2:
         raise ValueError("one single game: an interval over games needs at least two")
     if resamples < 1:
         raise ValueError(f"resamples = {resamples}: expected at least 1")
+    worlds = [_worlds(side) for side in sides]
+    if len({frozenset(of) for of in worlds}) > 1:
+        raise ValueError("the two sides' seeds do not have the same sets of games")
     generator = np.random.default_rng(seed)
-    rows, columns = (_shares(generator, count, resamples) for count in (seeds, games))  # (B, S), (B, G)
-    draws = ((rows @ means) * columns).sum(axis=1)  # (B,)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(means.mean()), float(low), float(high), games, level, method)
+    one = np.ones((resamples, 1))
+    times = _shares(generator, len(worlds[0]), resamples) if len(worlds[0]) > 1 else one  # (B, worlds)
+    total, weight = (np.zeros((len(sides), resamples)) for _ in range(2))
+    for world, games in enumerate(worlds[0]):
+        columns = _shares(generator, len(games), resamples)  # (B, games), the same for all sides
+        for number, side in enumerate(sides):
+            means = side.iloc[worlds[number][games]][list(games)].to_numpy()
+            rows = _shares(generator, len(means), resamples) if len(means) > 1 else one
+            share = times[:, world] * len(means)
+            total[number] += share * ((rows @ means) * columns).sum(axis=1)
+            weight[number] += share
+    return list(total / weight)
+
+
+def _worlds(means: pd.DataFrame) -> dict[tuple[Any, ...], list[int]]:
+    """Sets of games -> the rows of the seeds that played them. Raises ValueError for seeds that share a part of theirs."""
+    there = means.notna().to_numpy()
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for row, played in enumerate(there):
+        found.setdefault(tuple(means.columns[played]), []).append(row)
+    for row, column in np.argwhere(~there):
+        others = there[there[:, column]]
+        if not len(others) or (others & there[row]).any():
+            raise ValueError(f"seed {means.index[row]} has no value for game {means.columns[column]!r}")
+    return found
 
 
 def _shares(generator: np.random.Generator, count: int, resamples: int) -> np.ndarray:

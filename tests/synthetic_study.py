@@ -75,6 +75,13 @@ def make(
     return Study(path, frame, pd.concat(metrics, ignore_index=True), manifest)
 
 
+def in_own_worlds(study: Study) -> Study:
+    """Return the same outcomes as those of a study in which every seed has a world of its own."""
+    frame = study.evaluations
+    named = frame.assign(game=frame["seed"].astype(str) + ":" + frame["game"])
+    return replace(study, evaluations=named, manifest={**study.manifest, "data": "data/nano-world-{seed}"})
+
+
 def in_a_shop(study: Study) -> Study:
     """A study of one split as one of WebShop: goals, product categories, and half the score for every second loss."""
     frame = study.evaluations

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 
 from skill1.analysis import ablations, arms, dynamics, per_category
-from skill1.analysis.study import Study
+from skill1.analysis.study import Study, load
 from skill1.errors import RunError
 from skill1.stats import bootstrap_mean, difference_over_seeds, paired_difference, welch, wilson
 
@@ -135,6 +135,35 @@ def test_compare_by_hand() -> None:
     # per game -1/3, -1, -1/2, 0: of 8 sign changes 2 are as extreme
     assert found["games_p"] == pytest.approx(0.25)
     assert found["games_low"] >= -100 and found["games_high"] <= 0
+
+
+def test_seeds_with_worlds_of_their_own_are_paired(tmp_path: Path) -> None:
+    runs = dict.fromkeys(("full", "no_library", "lambda1_0"), (0, 1, 2, 3))
+    study = synthetic_study.in_own_worlds(synthetic_study.make(runs, sizes={"valid_seen": 12}, splits=SEEN))
+    table = ablations.effects(study).set_index("variant")
+    rates = study.evaluations.query("library != 'none' or variant == 'no_library'").query("step > 0")
+    rates = rates.groupby(["variant", "seed"])["won"].mean().unstack()
+    for variant in ("no_library", "lambda1_0"):
+        expected = ttest_rel(rates.loc[variant], rates.loc["full"])
+        low, high = expected.confidence_interval()
+        row = table.loc[variant]
+        assert (row.games, row.seeds) == (48, 4)
+        assert row.points == pytest.approx(100 * (rates.loc[variant] - rates.loc["full"]).mean())
+        assert (row.seeds_low, row.seeds_high) == pytest.approx((100 * low, 100 * high))
+        assert row.seeds_p == pytest.approx(expected.pvalue)
+        assert row.both_low < row.points < row.both_high
+    assert "new runs (paired t)" in ablations.effect_table(study).columns
+    assert per_category.gains(study)["games"].max() == 48 and len(arms.by_seed(arms.untrained(study))) == 4
+    assert "paired t" not in str(
+        ablations.points_table(study, ablations.library_share(study), ["split", "variant"]).columns
+    )
+    # names of games that another world has too are told apart when a study is read
+    plain = replace(study, evaluations=synthetic_study.make(runs, sizes={"valid_seen": 12}, splits=SEEN).evaluations)
+    loaded = load(synthetic_study.write(plain, tmp_path / "own"))
+    assert loaded.evaluations["game"].nunique() == 48 and loaded.own_worlds
+    other = study.evaluations.assign(game=study.evaluations["game"].where(study.evaluations["variant"] != "full", "x"))
+    with pytest.raises(RunError, match="no_library seed 0 played other games or passes than full seed 0"):
+        arms.own(replace(study, evaluations=other))
 
 
 def test_where_resampling_is_blind_there_is_no_interval() -> None:
@@ -282,7 +311,7 @@ def test_tables_that_cannot_be_subtracted_are_refused() -> None:
     good = table_of([1, 0, 1])
     with pytest.raises(ValueError, match="not over the same games"):
         difference_over_seeds(good, good.rename(columns={"g0": "g9"}))
-    with pytest.raises(ValueError, match="b holds 1 values that are not finite"):
+    with pytest.raises(ValueError, match="seed 0 has no value for game 'g1'"):
         difference_over_seeds(good, table_of([1, math.nan, 1]))
     with pytest.raises(ValueError, match="one single game"):
         difference_over_seeds(good[["g0"]], good[["g0"]])

@@ -16,9 +16,10 @@ from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.engine import RunningGame
 from skill1.envs.alfworld.game import Game
 from skill1.envs.alfworld.generate import generate, make_games
-from skill1.envs.alfworld.homes import TASK_TYPES, WorldParameters, draw_homes, facts, player_names
+from skill1.envs.alfworld.homes import NAMES, TASK_TYPES, WorldParameters, draw_homes, facts, player_names
 
 SPLITS = dict(train=24, valid_seen=8, valid_unseen=6)
+SPARE = dict(train=120, valid_seen=12, valid_unseen=6, homes=8, unseen_homes=2, receptacles=16, targets_per_home=4)
 SMALL = dict(seed=3, **SPLITS, homes=3, unseen_homes=2, receptacles=8, objects=7, targets_per_home=4)
 
 
@@ -224,6 +225,49 @@ def test_habit_at_its_ends(habit):
     assert all(at_home) if habit else sum(at_home) < len(at_home) / 3  # a target has five or more possible places
 
 
+def test_a_spare_lies_anywhere_and_in_the_open_where_things_are_tidy():
+    kept, habits_closed = [], []
+    for game in make_games(4, **SPARE | {"spares": 2, "tidy": 1.0, "habit": 1.0}):
+        parsed = Game.parse(game.game_dict)
+        open_able = {r.name: r.openable for r in parsed.receptacles}
+        wanted = 2 if game.traj_dict["task_type"] == "pick_two_obj_and_place" else 1
+        places = placements(parsed)[game.target_type.lower()]
+        assert len(places) == wanted + 2 and places.count(game.habitual) >= wanted
+        others = [place for place in places if place != game.habitual]
+        kept += [open_able[place] for place in others]
+        habits_closed.append(open_able[game.habitual])
+        goal = game.traj_dict["pddl_params"]["parent_target"].lower()
+        assert not [place for place in places if place.split()[0] == goal]
+        assert play(RunningGame(parsed), parsed.walkthrough)[-1]
+    # nearly every object fits into some closed and onto some open place
+    assert len(kept) > 200 and sum(kept) / len(kept) < 0.1 and sum(habits_closed) / len(habits_closed) > 0.8
+
+
+def test_what_moves_is_elsewhere_in_the_first_half_of_train():
+    parameters = WorldParameters(seed=4, **SPARE | {"moved": 0.5, "habit": 1.0})
+    homes = {home.plan: home for home in draw_homes(parameters)}
+    moved = {(home.plan, kind) for home in homes.values() for kind in home.former}
+    pairs = [(home.plan, kind) for home in homes.values() for kind in home.targets]
+    assert 0.3 < len(moved) / len(pairs) < 0.7
+    places = defaultdict(set)
+    for number, game in enumerate(make_games(4, **SPARE | {"moved": 0.5, "habit": 1.0})):
+        early = game.split == "train" and number < parameters.train // 2
+        home, kind = homes[game.home], game.target_type
+        expected = home.former.get(kind, home.habits[kind]) if early else home.habits[kind]
+        assert game.habitual == expected.name
+        assert set(placements(Game.parse(game.game_dict))[kind.lower()]) == {expected.name}
+        places[game.home, kind].add(game.habitual)
+    assert any(len(found) == 2 for found in places.values())
+    assert all(len(found) == 1 for pair, found in places.items() if pair not in moved)
+
+
+def test_a_home_has_one_name_which_its_tasks_say(world):
+    _, homes, games = world
+    assert len({home.name for home in homes.values()}) == len(homes) and {h.name for h in homes.values()} <= set(NAMES)
+    for game, parsed in games:
+        assert parsed.instruction.endswith(f" in the {homes[game.home].name} house.")
+
+
 def test_games_state_their_task(world):
     _, homes, games = world
     assert len({game.id for game, _ in games}) == len(games)
@@ -327,6 +371,10 @@ def test_a_generation_that_lost_games_is_refused(tmp_path):
         ({"targets_per_home": 0}, "targets_per_home=0"),
         ({"targets_per_home": 40}, "targets_per_home=40"),
         ({"habit": 1.1}, "habit=1.1"),
+        ({"tidy": -0.1}, "tidy=-0.1"),
+        ({"moved": 2}, "moved=2"),
+        ({"spares": -1}, "spares=-1"),
+        ({"spares": 5}, "objects=7"),
         ({"seed": -1}, "seed=-1"),
     ],
 )

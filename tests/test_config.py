@@ -161,7 +161,6 @@ def test_every_preset_has_every_variant(preset, variant):
 def test_the_preset_of_an_environment():
     assert preset_of("nano", "alfworld") == "nano" and preset_of("nano", "webshop") == "nano-webshop"
     assert preset_of("nano-webshop", "webshop") == "nano-webshop"
-    assert preset_of("nano-baselines", "webshop") == "nano-baselines-webshop"
     with pytest.raises(ConfigError, match="unknown preset 'small-webshop'"):
         preset_of("small", "webshop")
 
@@ -331,12 +330,12 @@ def test_overrides_win_over_variant_over_preset():
 
 
 def test_an_option_of_a_command_is_read_as_a_run_s():
-    nano = load_section(WarmStartConfig, "warm_start", "nano-baselines")
-    assert (nano.games, nano.reflect_share, nano.width) == (8000, 0.4, WarmStartConfig().width)
+    nano = load_section(WarmStartConfig, "warm_start", "nano-webshop")
+    assert (nano.games, nano.max_steps, nano.width) == (10000, 12, WarmStartConfig().width)
     mine = load_section(
-        WarmStartConfig, "warm_start", "nano-baselines", {"warm_start.games": "9", "warm_start.width": 64}
+        WarmStartConfig, "warm_start", "nano-webshop", {"warm_start.games": "9", "warm_start.width": 64}
     )
-    assert (mine.games, mine.reflect_share, mine.width) == (9, 0.4, 64)
+    assert (mine.games, mine.max_steps, mine.width) == (9, 12, 64)
     assert load_section(ColdStartConfig, "cold_start", "small").learning_rate == 1e-4
     with pytest.raises(ConfigError, match="unknown option 'warm_start.gamse'; did you mean 'warm_start.games'"):
         load_section(WarmStartConfig, "warm_start", "nano", {"warm_start.gamse": 3})
@@ -393,7 +392,7 @@ def test_an_override_takes_the_type_of_its_field(name, text, value):
     [
         (
             {"preset": "relaesed"},
-            "unknown preset 'relaesed'; did you mean 'released'? (known: mini, mini-base, nano, nano-baselines, nano-baselines-webshop, nano-webshop, paper, paper-lora, paper-webshop, released, released-webshop, small)",
+            "unknown preset 'relaesed'; did you mean 'released'? (known: mini, mini-base, nano, nano-webshop, paper, paper-lora, paper-webshop, released, released-webshop, small)",
         ),
         ({"variant": "no_distilation"}, "unknown variant 'no_distilation'; did you mean 'no_distillation'?"),
         ({"overrides": {"library.topk": 1}}, "field 'library.topk'; did you mean 'library.top_k'?"),

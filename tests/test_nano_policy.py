@@ -20,9 +20,7 @@ from skill1.policy import load_model
 PROJECT = Path(__file__).resolve().parents[1]
 WORDS = {
     "nano": "go_to cabinet_3",
-    "nano-baselines": "go_to cabinet_3",
     "nano-webshop": "search ~ber +den men's_shirts 4_fl_oz_|_118_ml",
-    "nano-baselines-webshop": "search ~ber +den men's_shirts 4_fl_oz_|_118_ml",
 }
 
 
@@ -55,16 +53,22 @@ def test_the_card_is_what_the_code_writes(preset: str, tmp_path: Path, monkeypat
     card = card_of(folder, preset, config.environment.name, manifest)
     assert (PROJECT / folder / "README.md").read_text() == card
     assert f"`skill1 warmstart --preset {preset} --out {folder}`" in card and f"`{preset}` preset" in card
-    assert ("SkillRL" in card, "RetroAgent" in card) == (preset.startswith("nano-baselines"),) * 2
+    assert ("SkillRL" in card, "RetroAgent" in card) == (True, True)
 
 
 def test_the_card_of_a_changed_warm_start_names_the_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    changed = {"warm_start.games": 50, "warm_start.bank_share": 0.5}
+    changed = {
+        "warm_start.games": 50,
+        "warm_start.bank_share": 0.5,
+        "warm_start.reflect_share": 0.0,
+        "warm_start.several_share": 0.0,
+    }
     taught = load_section(WarmStartConfig, "warm_start", "nano-webshop", changed)
     manifest = json.loads((PROJECT / load_config("nano-webshop").policy.model / MANIFEST).read_text())
     card = card_of(Path("mine"), "nano-webshop", "webshop", manifest | {"warm_start": asdict(taught)})
-    options = "--preset nano-webshop --set warm_start.games=50 --set warm_start.bank_share=0.5 --out mine"
+    options = "--preset nano-webshop --set warm_start.games=50 --set warm_start.several_share=0.0 --set warm_start.bank_share=0.5 "
+    options += "--set warm_start.reflect_share=0.0 --out mine"
     assert f"`skill1 warmstart {options}`" in card
     assert "also taught blocks of a skill bank (SkillRL)." in card
     usual = asdict(load_section(WarmStartConfig, "warm_start", "nano"))

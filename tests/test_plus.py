@@ -57,8 +57,8 @@ def test_the_outcome_moves_the_utility_of_the_pick_alone() -> None:
         found = tuple(Candidate(skill, 0.5, 0.9, 0.9) for skill in ids)
         event = library.learn([replace(taught(None), candidates=found, ranking=(1, 0), selected=ids[1])], 2)
         assert [skill.utility for skill in library] == pytest.approx(moved)
-        assert [skill.count for skill in library] == [1 + (u > 0.5) for u in moved]
-        assert [skill for skill, _ in event.updates] == [skill for skill, u in zip(ids, moved, strict=True) if u > 0.5]
+        assert [skill.count for skill in library] == [2, 2]  # both were retrieved
+        assert event.updates == ((ids[0], None if whose == "selected" else 1.0), (ids[1], 1.0))
 
 
 # -- credit of the pick -------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from skill1.nano.webshop.reading import read_wish
 from skill1.play import Job, play
 
 PROMPTS = CompactPrompts()
-ARMS = ("none", "relevant", "irrelevant", "other_object", "other_home")
+ARMS = ("none", "relevant", "irrelevant", "other_object", "other_home", "stale", "conflicting")
 
 
 class Follower:
@@ -66,7 +66,10 @@ def test_the_arms_are_what_they_are_called(world, warm):
                 "other_home": (True, False)}  # fmt: skip
     for (target, at), draw in zip(topics, drawn, strict=True):
         assert tuple(draw) == ARMS and draw["none"] is None
-        shown = {arm: fact for arm, fact in draw.items() if fact is not None}
+        [relevant], [stale] = draw["relevant"], draw["stale"]
+        assert stale.topic == relevant.topic and stale.found != relevant.found
+        assert set(draw["conflicting"]) == {relevant, stale}
+        shown = {arm: facts[0] for arm, facts in draw.items() if arm in expected and facts is not None}
         assert {"relevant", "irrelevant"} <= set(shown) and set(shown.values()) <= set(known)
         assert {arm: (fact.about == target, fact.home == at) for arm, fact in shown.items()} == {
             arm: expected[arm] for arm in shown
@@ -173,14 +176,18 @@ def test_a_policy_that_follows_its_skill_in_a_shop_is_seen_to(tmp_path: Path):
     probed, drawn = shop_facts.draw_arms(environment, train, tasks, 1, random.Random(0))
     assert probed == list(tasks)
     for task, own, draw in zip(tasks, shop_facts.taught(environment, tasks), drawn, strict=True):
-        assert draw["none"] is None and draw["relevant"] == own
-        assert draw["irrelevant"] in shop_facts.taught(environment, train)
-        assert draw["irrelevant"].about != own.about and draw["irrelevant"].found != own.found
+        [irrelevant], [stale] = draw["irrelevant"], draw["stale"]
+        assert draw["none"] is None and draw["relevant"] == [own]
+        assert irrelevant in shop_facts.taught(environment, train)
+        assert irrelevant.about != own.about and irrelevant.found != own.found
+        assert (stale.about, stale.found) == (own.about, irrelevant.found) and set(draw["conflicting"]) == {own, stale}
         assert own.about == " ".join(read_wish(environment.goal(task).text).terms)
     report = probe(Searcher(), environment, config, nano_arms(config.environment.name), split="test", passes=2)
-    assert tuple(report.frame["arm"].unique()) == ("none", "relevant", "irrelevant") and len(report.frame) == 3 * 2 * 12
+    assert tuple(report.frame["arm"].unique()) == ("none", "relevant", "irrelevant", "stale", "conflicting")
+    assert len(report.frame) == 5 * 2 * 12
     followed = {arm: values["followed"].value for arm, values in report.arms.items()}
-    assert followed == {"none": 0.0, "relevant": 1.0, "irrelevant": 1.0}
+    assert {arm: followed[arm] for arm in ARMS[:3]} == {"none": 0.0, "relevant": 1.0, "irrelevant": 1.0}
+    assert followed["stale"] == 1.0
     assert report.gate["following an irrelevant skill: irrelevant - none"].value == 1.0 and not report.passed
     assert all("score" in values for values in report.arms.values())
     with pytest.raises(DataError, match="no training goal wishes another product"):

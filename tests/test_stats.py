@@ -14,8 +14,10 @@ from scipy.stats import binomtest, bootstrap, norm
 from skill1.stats import (
     Estimate,
     bootstrap_mean,
+    difference_over_seeds,
     holm,
     paired_difference,
+    paired_t,
     smallest_detectable_difference,
     success_rate,
     wilson,
@@ -115,6 +117,43 @@ def test_two_levels_are_crossed() -> None:
     table = np.tile([0.0, 1.0], 5)
     e = bootstrap_mean(table, list("ab") * 5, np.repeat(np.arange(5), 2), level=0.6)
     assert (e.low, e.high) == pytest.approx((0.0, 1.0))
+
+
+def test_games_of_their_own_are_drawn_within_their_seeds() -> None:
+    # Worlds of two games: (0, 1) and (0, 1). Their draws are independent, so the mean of both varies half as much.
+    values, names, seeds = [0, 1, 0, 1], list("abcd"), [0, 0, 1, 1]
+    nested = bootstrap_mean(values, names, seeds, resamples=40_000)
+    crossed = bootstrap_mean(values, list("abab"), seeds, resamples=40_000)
+    assert nested.value == crossed.value == 0.5 and (nested.n, crossed.n) == (4, 2)
+    assert (crossed.low, crossed.high) == (0.0, 1.0)  # P(all 0) = 1/4
+    # nested: one world twice (1/2) or both; all 0 has 1/4 or 1/16: .156 > .025
+    assert (nested.low, nested.high) == (0.0, 1.0)
+    narrow = bootstrap_mean(values, names, seeds, level=1 - 2 * 0.2, resamples=40_000)  # below .25 of mass .156
+    assert narrow.low == 0.25 and narrow.high == 0.75
+    with pytest.raises(ValueError, match="seed 0 has no value for game 'c'"):
+        bootstrap_mean(values, list("abbc"), seeds)
+
+
+def test_a_difference_between_worlds_drops_out() -> None:
+    # In world 0 all is won, in world 1 nothing; b is .1 below in each: the difference does not vary with the worlds.
+    nan = math.nan
+    a = pd.DataFrame([[1.0, 1.0, nan, nan], [nan, nan, 0.2, 0.2]], columns=list("wxyz"))
+    e = difference_over_seeds(a, a - 0.1)
+    assert (e.value, e.low, e.high) == pytest.approx((0.1, 0.1, 0.1)) and e.n == 4
+    with pytest.raises(ValueError, match="do not have the same sets of games"):
+        difference_over_seeds(a, pd.DataFrame([[1.0, 1.0, 1.0, 1.0]], columns=list("wxyz")))
+
+
+def test_paired_t_by_hand() -> None:
+    # differences 1, 2, 3: mean 2, standard error 1 / sqrt 3, t(2) quantile 4.3027
+    e = paired_t([2, 4, 6], [1, 2, 3])
+    assert (e.value, e.low, e.high) == pytest.approx(
+        (2, 2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=1e-4
+    )
+    assert e.p_value == pytest.approx(0.0742, abs=1e-4) and e.n == 3
+    for a, b, message in (([1], [1], "needs the same two"), ([1, 2], [0, 1], "no spread"), ([1, 2], [1], "2 and 1")):
+        with pytest.raises(ValueError, match=message):
+            paired_t(a, b)
 
 
 def test_two_level_variance_is_the_sum_of_both() -> None:

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from study_runs import OVERRIDES, make_notebooks, make_study, steps_done
 
-from skill1.analysis.study import load
+from skill1.analysis.study import SWEEP, load
 from skill1.config import ConfigError
 from skill1.envs.base import DataError
 from skill1.errors import RunError
 from skill1.running.collect import read_seconds
 from skill1.running.jobs import Share
-from skill1.running.sweep import Sweep, plan, plan_table, run_sweep, settings_of
+from skill1.running.sweep import Sweep, data_of, merged, plan, plan_table, run_sweep, settings_of
 from skill1.store.run_directory import lock_folder
 
 TESTS = Path(__file__).parent
@@ -216,6 +216,37 @@ def test_a_dry_run_changes_nothing(sweep: Sweep, tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
+def test_a_world_for_every_seed(sweep: Sweep, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        shutil.copytree(world, tmp_path / f"world {seed}")
+    own = replace(sweep, data=tmp_path / "world {seed}", overrides={**OVERRIDES, "library.start": "{seed}.jsonl"})
+    settings = settings_of(own, data_of(own, generate=False))
+    assert settings["data"] == "world {seed}" and {name.partition(" ")[2][:1] for name in settings["data_hash"]} == set(
+        "01"
+    )
+    runs = [run for run in plan(own, settings)["experiment"] if run.variant == "full"]
+    assert [(run.seed, run.data) for run in runs] == [(0, "world 0"), (1, "world 1")]
+    assert [run.overrides["library.start"] for run in runs] == ["0.jsonl", "1.jsonl"]
+    own.folder.mkdir()
+    first = merged(own, settings)
+    (own.folder / SWEEP).write_text(json.dumps(first))
+    shutil.copytree(world, tmp_path / "world 2")
+    more = replace(own, seeds=(1, 2))
+    both = merged(more, settings_of(more, data_of(more, generate=False)))
+    assert len(both["settings"]["data_hash"]) == 3 * len(first["settings"]["data_hash"]) / 2
+    game = next((tmp_path / "world 1" / "json_2.1.1" / "valid_seen").glob("*/*/game.tw-pddl"))
+    game.write_bytes(game.read_bytes() + b"\n")
+    with pytest.raises(RunError, match="data_hash: it has .*world 1 valid_seen"):
+        merged(more, settings_of(more, data_of(more, generate=False)))
+
+
+def test_generated_worlds_are_those_of_the_seeds_or_one(sweep: Sweep) -> None:
+    assert data_of(replace(sweep, data=None), generate=False) == "data/nano-world-{seed}"
+    assert data_of(replace(sweep, data=None, preset="nano-webshop"), generate=False) == "data/nano-shop-{seed}"
+    assert data_of(replace(sweep, data=None, world_seed=0), generate=False) == "data/nano-world-0"
+
+
 # -- estimates --------------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +254,7 @@ def test_estimates_are_medians_of_measured_runs(tmp_path: Path, world: Path) -> 
     done = {"full": [0, 1, 2], "no_selection": [5]}  # 60 + seed and 30 seconds each
     folder = make_study(tmp_path / "study", done, done)
     sweep = Sweep(folder=folder, variants=("full", "no_library"), seeds=(3,), data=world, overrides=OVERRIDES)
-    planned = plan(sweep, settings_of(sweep, world))
+    planned = plan(sweep, settings_of(sweep, str(world)))
     full = (61.0 + 30.0) / 60  # medians of its variant
     no_library = (61.5 + 30.0) / 60  # of all runs
     assert planned["minutes"].tolist() == pytest.approx([full, no_library])

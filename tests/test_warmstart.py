@@ -26,7 +26,7 @@ from skill1.nano.alfworld import NANO
 from skill1.nano.alfworld.demonstrator import HomeDemonstrator, OneGame, common_places
 from skill1.nano.alfworld.expert import HomeExpert
 from skill1.nano.alfworld.prompts import CompactPrompts
-from skill1.nano.alfworld.reading import Request, compact, home, read_request, room
+from skill1.nano.alfworld.reading import Request, compact, home, read_request, request_words, room
 from skill1.nano.model import END, nano_tokenizer
 from skill1.nano.options import WarmStartConfig
 from skill1.nano.warmstart import MuonAdamW, collate, make_trainer, score, tokenize
@@ -38,6 +38,7 @@ from skill1.registry import ConfigError
 PROMPTS = CompactPrompts()
 COMMON = common_places()
 ARMS = ("none", "relevant", "irrelevant", "other_object", "other_home")
+PLAIN = dict.fromkeys(("wrong_share", "raw_share", "rival_share", "several_share", "bank_share", "reflect_share"), 0.0)
 
 
 def observe(episode: RunningGame) -> Observation:
@@ -198,7 +199,7 @@ def demonstrations(config):
 
 def demonstrate(games, **changed):
     """Per game: (game, habitual place, first observation, its demonstrations)."""
-    config = options(seed=1, **changed)
+    config = options(**{"seed": 1, **PLAIN, **changed})
     demonstrator, task = HomeDemonstrator(config), Task("alfworld", "train", "a game", "")
     return [
         (game, place, observe(RunningGame(game)), list(demonstrator.demonstrate(OneGame(game, 40), task, place)))
@@ -256,6 +257,48 @@ def test_the_relevant_candidate_is_ranked_first(games):
     assert asked == 2 * (len(games) - 8)  # the pool of foreign skills must fill first
 
 
+def test_a_wrong_skill_about_the_task_is_followed_too(games):
+    wrong = 0
+    for game, place, _, rows in demonstrate(games[:20], relevant_share=1.0, first_moves=0, wrong_share=1.0):
+        first = next(row for row in rows if row.stage == "act")
+        about, _, said = first.prompt.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")
+        assert about == f"{read_request(game.instruction).target} here" and first.answer == f"go_to {said}"
+        wrong += said != place
+    assert wrong > 10
+
+
+def test_of_several_candidates_about_the_task_the_first_is_ranked_first(games):
+    rivals = 0
+    for game, _, _, rows in demonstrate(games, rerank_relevant=1.0, reranks=2, rival_share=1.0):
+        for row in (row for row in rows if row.stage == "rerank"):
+            candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
+            about = f"{read_request(game.instruction).target} here in "
+            fits = [candidate.startswith(about) for candidate in candidates]
+            assert len(candidates) <= 5 and int(row.answer) == fits.index(True) + 1
+            rivals += sum(fits) > 1
+    assert rivals > 20
+
+
+def test_raw_trajectories_are_followed_and_ranked_by_what_they_are_about(games):
+    kinds = Counter()
+    for game, _, start, rows in demonstrate(games, raw_share=1.0, rerank_relevant=0.0, reranks=0, first_moves=0):
+        task = f"{request_words(start)} : "
+        for row in (row for row in rows if "raw" in row.kind):
+            kinds[row.kind] += 1
+            if row.stage == "rerank":
+                own = row.prompt.partition("<cand> ")[2].index(task)
+                before = row.prompt.partition("<cand> ")[2][:own]
+                assert sum(f" : {n} ; " in before for n in range(1, 5)) == int(row.answer) - 1
+                continue
+            shown = row.prompt.partition("<skill> ")[2]
+            if row.kind == "first move, relevant raw trajectory":
+                assert shown.startswith(task) and f"take {read_request(game.instruction).target}_" in shown
+                assert f" {row.answer.removeprefix('go_to ')} ;" in shown, "where the object was taken"
+            else:
+                assert row.answer == blind(start)
+    assert min(kinds.values()) > 20 and len(kinds) == 3
+
+
 def test_treatments_are_repeated_and_searching_on_is_thinned(games):
     def count(**changed):
         rows = (row for *_, rows in demonstrate(games, noise=0.0, **changed) for row in rows)
@@ -311,6 +354,7 @@ def test_demonstrations_know_only_the_vocabulary_and_repeat_exactly():
     config = options(games=50, games_per_world=10)
     rows = list(demonstrations(config))
     assert {row.stage for row in rows} == {"query", "rerank", "act", "distill"}
+    assert {row.kind for row in rows} > {"reflect, judged", "reflect, told", "rerank, raw trajectories"}
     data = tokenize(iter(rows), nano_tokenizer("alfworld"))  # raises on an unknown word
     assert len(data) == len(rows) and max(data["length"]) < 512
     end = nano_tokenizer("alfworld").eos_token_id

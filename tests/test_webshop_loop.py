@@ -293,10 +293,10 @@ def test_a_study_or_run_of_the_other_environment_is_refused(trained, tmp_path, m
     with pytest.raises(ConfigError, match="is of alfworld, but env = 'webshop'"):
         choose_study(study, "webshop")
     monkeypatch.chdir(tmp_path)
-    reproduce = "`skill1 reproduce --preset nano-baselines-webshop --name nano-webshop`"
+    reproduce = "`skill1 reproduce --preset nano-webshop --name nano-webshop`"
     with pytest.raises(RunError, match=f"results/nano-webshop .*{reproduce}"):
         choose_study("", "webshop")
-    with pytest.raises(RunError, match="results/nano .*`skill1 reproduce --preset nano-baselines --name nano`"):
+    with pytest.raises(RunError, match="results/nano .*`skill1 reproduce --preset nano --name nano`"):
         choose_study("", "")
     with pytest.raises(RunError, match="`skill1 train --preset nano-webshop .* --out results/nano-webshop-full-seed0`"):
         choose_run("", "webshop")

@@ -4,7 +4,8 @@ The claim "without this part the method is worse" is about training runs, so its
 has three intervals, from the narrowest question to the widest:
 
     games    these very runs on new games          paired bootstrap over games, permutation p
-    seeds    new runs on these games               Welch's t over the seeds' means, as in the paper; needs two seeds
+    seeds    new runs on these games               Welch's t over the seeds' means, as in the paper; needs two seeds. Where
+                                                   every seed has a world of its own, a paired t: new runs in new worlds
     both     new runs on new games                 two-level bootstrap; with few seeds somewhat too narrow
 
 p values are adjusted by Holm within a split: over Table 2's ablations, and apart from them over all other variants.
@@ -32,6 +33,7 @@ from skill1.stats import (
     difference_over_seeds,
     holm,
     paired_difference,
+    paired_t,
     smallest_detectable_difference,
     welch,
 )
@@ -52,9 +54,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
         a, b: outcomes of one variant, split and category each (rows of `arms.own`, `untrained` or `withheld`).
 
     Returns:
-        points; games_low, games_high, games_p (these runs); seeds_low, seeds_high, seeds_p (Welch; NaN with fewer than
-        two seeds on a side or without any spread); both_low, both_high; games, seeds, reference_seeds. Where all games
-        differ alike, or there is one, resampling games is blind and their intervals are NaN.
+        points; games_low, games_high, games_p (these runs); seeds_low, seeds_high, seeds_p (Welch, or where seeds have
+        worlds of their own a paired t; NaN with fewer than two seeds on a side or without any spread); both_low, both_high;
+        games, seeds, reference_seeds. Where all games differ alike, or there is one, resampling games is blind and their
+        intervals are NaN.
 
     Raises:
         ValueError: games that are not the same.
@@ -63,16 +66,29 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     means = [table.mean(axis=1) for table in (first, second)]
     found = {"points": 100 * (means[0].mean() - means[1].mean())}
     games = first.shape[1]
-    of_games = paired_difference(*(table.stack().droplevel("seed") for table in (first, second))) if games > 1 else None
+    of_games = (
+        paired_difference(*(table.stack().dropna().droplevel("seed") for table in (first, second)))
+        if games > 1
+        else None
+    )
     blind = np.ptp(first.mean() - second.mean()) < _SAME
     of_both = None if blind else difference_over_seeds(first, second)
-    enough = min(map(len, means)) > 1 and max(np.ptp(part) for part in means) > _SAME
-    of_seeds = welch(*means) if enough else None
+    of_seeds = _over_seeds(*means, paired=bool(first.isna().to_numpy().any()))
     for name, estimate in (("games", of_games), ("seeds", of_seeds), ("both", of_both)):
         found |= _bounds(name, estimate)
     if blind:
         found["games_low"] = found["games_high"] = np.nan
     return found | {"games": games, "seeds": len(first), "reference_seeds": len(second)}
+
+
+def _over_seeds(first: pd.Series, second: pd.Series, *, paired: bool) -> Estimate | None:
+    """Compare runs as units, by their means; None where that says nothing."""
+    if paired:
+        both = first.index.intersection(second.index)
+        first, second = first[both], second[both]
+        return paired_t(first, second) if len(both) > 1 and np.ptp(first - second) > _SAME else None
+    enough = min(len(first), len(second)) > 1 and max(np.ptp(first), np.ptp(second)) > _SAME
+    return welch(first, second) if enough else None
 
 
 @cached_table
@@ -141,13 +157,15 @@ def grpo_table(study: Study) -> pd.DataFrame | None:
 
 def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Format differences in points for display: `effects`, `library_share` or `per_category.gains`."""
-    tasks = study.environment.tasks
+    tasks, test = study.environment.tasks, "paired t" if study.own_worlds else "Welch"
     p, heading = ("games_holm", "p (Holm)") if "games_holm" in tidy else ("games_p", "p")
     cells: dict[str, Callable[[Any], Any]] = {
         "points": lambda row: number(row.points, "+.1f"),
         f"these runs, new {tasks}": lambda row: interval(row.games_low, row.games_high),
         heading: lambda row: p_value(getattr(row, p)),
-        f"new runs, these {tasks} (Welch)": lambda row: interval(row.seeds_low, row.seeds_high),
+        f"new runs{'' if study.own_worlds else f', these {tasks}'} ({test})": lambda row: interval(
+            row.seeds_low, row.seeds_high
+        ),
         "p (Holm), seeds": lambda row: p_value(row.seeds_holm),
         f"new runs, new {tasks}": lambda row: interval(row.both_low, row.both_high),
         tasks: lambda row: row.games,
@@ -155,7 +173,7 @@ def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFr
         f"{LABEL}, points": lambda row: number(row.published, "+.1f"),
     }
     if "seeds_holm" not in tidy:
-        del cells[f"new runs, these {tasks} (Welch)"], cells["p (Holm), seeds"]
+        cells = {name: cell for name, cell in cells.items() if test not in name and name != "p (Holm), seeds"}
         cells["seeds"] = lambda row: row.seeds
     if "published" not in tidy or tidy["published"].isna().all():
         del cells[f"{LABEL}, points"]

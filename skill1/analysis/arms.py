@@ -5,11 +5,13 @@
     withheld    after training, with the library withheld; no variant's own result
 
 An evaluation says which library was at hand ("step60", "none"); "none" is the own result of variants that never have
-one and the withheld one of all others. Every run must have played the same games in as many passes, so that whatever is
-compared is compared on the same games.
+one and the withheld one of all others. All variants of a seed must have played the same games in as many passes, so that
+whatever is compared is compared on the same games; another seed may have a world of its own.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +35,8 @@ def own(study: Study) -> pd.DataFrame:
     """Select every run's own result: its rows of `study.evaluations` after training, with its library if it has one.
 
     Raises:
-        RunError: a run has no such evaluation, another last step than the others, or other games or passes.
+        RunError: a run has no such evaluation, another last step than the others, or other games or passes than the
+            others of its seed.
     """
     return _require_same_games(study, of_each_run(study), "evaluation after training with its own library")
 
@@ -57,7 +60,7 @@ def untrained(study: Study) -> pd.DataFrame:
     All runs start from the same policy, so a run's seed is no training seed here: runs repeat each other like passes.
 
     Raises:
-        RunError: a run has no such evaluation, or other games or passes than the others.
+        RunError: a run has no such evaluation, or other games or passes than the others of its seed.
     """
     frame = study.evaluations
     before = _require_same_games(
@@ -67,9 +70,15 @@ def untrained(study: Study) -> pd.DataFrame:
 
 
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Average one arm's success over passes: a (seeds, games) table, of one row for the untrained policy."""
-    seeds = np.zeros(len(frame), dtype=int) if _is_untrained(frame) else frame["seed"].to_numpy()
-    return frame.assign(seed=seeds, won=frame["won"].astype(float)).pivot_table(
+    """Average one arm's success over passes: a (seeds, games) table, of the untrained policy with one row a world.
+
+    NaN: a game of another seed's world.
+    """
+    seeds = frame["seed"]
+    if _is_untrained(frame):  # one policy: seeds of one world repeat each other
+        games = frame.groupby("seed")["game"].agg(lambda names: tuple(sorted(set(names))))
+        seeds = seeds.map({seed: games.index[list(games).index(names)] for seed, names in games.items()})
+    return frame.assign(seed=seeds.to_numpy(), won=frame["won"].astype(float)).pivot_table(
         index="seed", columns="game", values="won", aggfunc="mean"
     )
 
@@ -192,19 +201,19 @@ def _after_training(study: Study) -> pd.DataFrame:
 
 
 def _require_same_games(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Return `frame` if every run of the study is in it with the same games and passes, else raise RunError."""
+    """Return `frame` if every run of the study is in it, those of a seed with the same games and passes, else raise RunError."""
     runs = [(variant, seed) for variant in study.variants for seed in study.seeds(variant)]
     groups = dict(tuple(frame.groupby(["variant", "seed"])))
-    first = None
+    first: dict[int, tuple[tuple[str, int], list[Any]]] = {}  # of each world
     for key in runs:
         if key not in groups:
             raise RunError(f"{study.path}: {_name(*key)} has no {what}: evaluate it, then run `skill1 collect`")
         played = sorted(zip(*(groups[key][name] for name in ("split", "game", "pass")), strict=True))
-        first = first or played
-        if played != first:
+        other, theirs = first.setdefault(key[1] if study.own_worlds else 0, (key, played))
+        if played != theirs:
             raise RunError(
-                f"{study.path}: {_name(*key)} played other games or passes than {_name(*runs[0])} ({len(played)} and "
-                f"{len(first)} episodes of its {what}): evaluate both alike, then run `skill1 collect`"
+                f"{study.path}: {_name(*key)} played other games or passes than {_name(*other)} ({len(played)} and "
+                f"{len(theirs)} episodes of its {what}): evaluate both alike, then run `skill1 collect`"
             )
     return frame
 

@@ -33,7 +33,7 @@ def choose_study(given: str, environment: str) -> Study:
     except RunError as error:
         if path.exists():
             raise
-        studied = preset_of("nano-baselines", environment or _DEFAULT)
+        studied = _preset(environment)
         raise RunError(f"{error}: `skill1 reproduce --preset {studied} --name {path.name}` makes one") from None
     _check(path, study.environment, environment)
     return study

@@ -53,6 +53,9 @@ PLANNED = (
         "both losses beyond the sum of each", {"full": 0.5, "lambdas_0": 0.5, "lambda1_0": -0.5, "lambda2_0": -0.5}
     ),
     Contrast("Skill1+ against Skill1", {"plus": 1, "full": -1}),
+    Contrast("its utility of the pick alone", {"plus_utility": 1, "full": -1}),
+    Contrast("its credit of the pick alone", {"plus_rerank": 1, "full": -1}),
+    Contrast("its credit by use alone", {"plus_lesson": 1, "full": -1}),
 )
 
 

@@ -29,6 +29,7 @@ from skill1.errors import RunError
 from skill1.store.outcomes import EVALUATION_SCHEMA
 
 SWEEP = "sweep.json"  # what a sweep was asked for (skill1.running.sweep)
+SEED = "{seed}"  # stands for a run's seed in the games folder of a study whose world varies with it
 FORMAT = 1  # of the three files; raise when what they hold changes
 FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
 EVALUATIONS = pa.schema([field for field in EVALUATION_SCHEMA if field.name != "inadmissible_actions"])
@@ -71,6 +72,11 @@ class Study:
     def splits(self) -> list[str]:
         """The evaluated splits, in the environment's order."""
         return self.environment.ordered_splits(self.evaluations["split"])
+
+    @property
+    def own_worlds(self) -> bool:
+        """Whether every seed played games of its own world: their names begin with the seed."""
+        return SEED in (self.manifest.get("data") or "")
 
     def seeds(self, variant: str) -> list[int]:
         """List the seeds whose run of that variant is in the tables."""
@@ -137,7 +143,10 @@ def load(folder: Path) -> Study:
             f"{folder} has format {manifest.get('format')!r}, this version of skill1 reads {FORMAT}: {_advice(folder)}"
         )
     evaluations, metrics = _read(folder / FILES[0], EVALUATIONS), _read(folder / FILES[1], METRIC_KEYS)
-    return Study(folder, evaluations, metrics, manifest)
+    study = Study(folder, evaluations, metrics, manifest)
+    if study.own_worlds:  # worlds may use the same names
+        evaluations["game"] = evaluations["seed"].astype(str) + ":" + evaluations["game"]
+    return study
 
 
 def _read(file: Path, wanted: pa.Schema) -> pd.DataFrame:

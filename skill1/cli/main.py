@@ -167,8 +167,8 @@ for _command in (evaluate, select_study, export, compare):
 
 # how the runs of a study are made, where they play, and how many at a time
 _study_options = together(
-    click.option("--data", type=FOLDER, help="games folder [default: the demo's generated games]"),
-    click.option("--world-seed", default=0, show_default=True, help="of the generated games"),
+    click.option("--data", type=FOLDER, help="games folder; {seed} is the run's [default: generated games]"),
+    click.option("--world-seed", type=int, help="of the generated games of all runs [default: a world for each seed]"),
     click.option("--passes", type=POSITIVE, help="evaluation passes [default: evaluation.passes]"),
     click.option("--splits", callback=names, help="separated by commas [default: those of the data]"),
     set_option,
@@ -192,11 +192,11 @@ def sweep(name: str, dry_run: bool, **given: Any) -> int:
 
 
 @cli.command()
-@click.option("--name", help="the study is kept in results/NAME [default: the preset's name, without -baselines]")
+@click.option("--name", help="the study is kept in results/NAME [default: the preset's name]")
 @click.option("--variants", callback=names, help="e.g. full,grpo [default: Table 2's and what it is compared with]")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="of the runs")
 @click.option("--capacities", default="", callback=numbers, help="smaller libraries to train with, e.g. 32,128")
-@preset_option("nano-baselines")
+@preset_option("nano")
 @_study_options
 def reproduce(
     name: str | None, variants: tuple[str, ...] | None, capacities: tuple[int, ...], dry_run: bool, **given: Any
@@ -206,7 +206,7 @@ def reproduce(
     from skill1.running.reproduce import reproduce as run_reproduction
     from skill1.running.sweep import Sweep
 
-    folder = in_results(name or given["preset"].replace("-baselines", ""))
+    folder = in_results(name or given["preset"])
     study = Sweep(folder=folder, variants=variants or STUDIED, **given)
     return _failed(run_reproduction(study, capacities, dry_run=dry_run, say=click.echo).failures)
 

@@ -2,7 +2,8 @@
 
 Worlds are drawn again every few dozen games, so that nothing about where things are, or which brand is right, can be
 learned from them except by reading the skill. The expert follows a skill with the task's topic and ignores any other.
-Also taught, where asked for: skills among others, a skill bank's block (SkillRL), reflections (RetroAgent).
+Also taught, where asked for: skills that name a wrong place, raw trajectories in the place of lessons, skills among
+others, a skill bank's block (SkillRL), reflections (RetroAgent).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from skill1.records import Stage, Task
 _POOL = 512  # recent facts from which foreign skills are drawn
 _OTHERS = (1, 2)  # foreign skills beside one
 _BLOCK = (2, 6)  # foreign principles of a bank's block
+_LONGEST_RAW = 16  # actions of a raw trajectory that is shown as a skill
+_MOST_RAW = 4  # raw trajectories that are ranked at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Demonstrator(ABC):
         self._config = config
         self._rng = random.Random(config.seed)
         self._pool: deque[Fact] = deque(maxlen=_POOL)
+        self._raw: deque[tuple[Fact, str]] = deque(maxlen=_POOL)  # of won episodes, and their actions as a skill
 
     # -- what differs between environments --------------------------------------------------------------------------
 
@@ -64,7 +68,7 @@ class Demonstrator(ABC):
         """At most `count` games of a world, the `world`-th, that is drawn from `seed`; with each what is right in it."""
 
     @abstractmethod
-    def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> Player:
+    def player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> Player:
         """The expert, which follows what it is told, by a skill or by a bank's principle."""
 
     @abstractmethod
@@ -104,8 +108,8 @@ class Demonstrator(ABC):
         [start] = environment.reset([task])
         known = self.prompts.fact(start, right)
         block = self._chosen(self._config.bank_share)
-        shown, relevant = (self._draw_block if block else self._draw_shown)(start, known)
-        player = self._player(start, known if relevant else None, by_principle=block)
+        shown, told = (self._draw_block if block else self._draw_shown)(start, known)
+        player = self.player(start, told, by_principle=block)
         yield from self._play(environment, start, shown, player)
         yield from self._first_moves(start, known)
         yield Demonstration("query", "query", self.prompts.query(start), self.prompts.write_query(known))
@@ -119,23 +123,27 @@ class Demonstrator(ABC):
 
     # -- what an episode is shown -----------------------------------------------------------------------------------
 
-    def _draw_shown(self, start: Observation, known: Fact) -> tuple[str, bool]:
-        """An episode's skill, if any, alone or among others; and whether it is `known`."""
+    def _draw_shown(self, start: Observation, known: Fact) -> tuple[str, Fact | None]:
+        """An episode's skill, if any, alone or among others; and what it tells, if it is about the task."""
         u, relevant = self._rng.random(), self._config.relevant_share
-        fact: Fact | None = known
+        fact: Fact | None = self._rival(start, known) if self._chosen(self._config.wrong_share) else known
         if u >= relevant:
             fact = self._foreign(start, known) if u < relevant + self._config.foreign_share else None
         if fact is None:
-            return "", False
+            return "", None
         texts = [self.prompts.write_skill(fact)]
         if self._chosen(self._config.several_share):
             drawn = [self._foreign(start, known) for _ in range(self._rng.randint(*_OTHERS) if self._pool else 0)]
             texts += [self.prompts.write_skill(other) for other in drawn if other]
             self._rng.shuffle(texts)  # so that only reading tells which counts
-        return self.prompts.skill_block(texts), fact is known
+        return self.prompts.skill_block(texts), fact if u < relevant else None
 
-    def _draw_block(self, start: Observation, known: Fact) -> tuple[str, bool]:
-        """A bank's block of principles, at most one for a thing; and whether one is of `known`."""
+    def _rival(self, start: Observation, known: Fact) -> Fact:
+        """What another episode could have taught about the same, right or not."""
+        return replace(known, found=self._invented(start))
+
+    def _draw_block(self, start: Observation, known: Fact) -> tuple[str, Fact | None]:
+        """A bank's block of principles, at most one for a thing; and `known` where one is of it."""
         own = self._rng.random() < self._config.relevant_share
         shown = {known.about: known} if own else {}
         for _ in range(self._rng.randint(*_BLOCK) if self._pool else 0):
@@ -143,7 +151,7 @@ class Demonstrator(ABC):
                 shown[other.about] = other
         texts = [self.prompts.write_principle(fact) for fact in shown.values()]
         self._rng.shuffle(texts)
-        return self.prompts.skill_block(texts), own
+        return self.prompts.skill_block(texts), known if own else None
 
     # -- act and distill --------------------------------------------------------------------------------------------
 
@@ -172,6 +180,8 @@ class Demonstrator(ABC):
         lesson = prompts.write_lesson(prompts.fact(start, player.found)) if player.found else "none"
         yield Demonstration("distill", "distill", prompts.distill(start, won, trajectory, None), lesson)
         yield from self._reflections(start, won, trajectory)
+        if won and player.found and len(trajectory) <= _LONGEST_RAW:
+            yield from self._raw_skills(start, prompts.fact(start, player.found), trajectory)
 
     def _first_moves(self, start: Observation, known: Fact) -> Iterator[Demonstration]:
         """First decisions in pairs: a skill naming a place or brand drawn at random, once relevant and once foreign.
@@ -180,14 +190,30 @@ class Demonstrator(ABC):
         the same, so only comparing topics tells whether to follow.
         """
         for _ in range(self._config.first_moves):
-            relevant = replace(known, found=self._invented(start))
+            relevant = self._rival(start, known)
             twin = self._foreign(start, relevant, relevant.found)
-            for fact, kind in ((relevant, "relevant"), (twin, "foreign")):
-                if fact is None:
-                    continue
-                answer = self._player(start, relevant if fact is relevant else None).act(start)
-                prompt = self.prompts.act(ActContext(start, self.prompts.write_skill(fact), 0, (), start))
-                yield Demonstration("act", f"first move, {kind} skill", prompt, answer)
+            yield self._first_move(start, "relevant skill", self.prompts.write_skill(relevant), relevant)
+            if twin:
+                yield self._first_move(start, "foreign skill", self.prompts.write_skill(twin), None)
+
+    def _first_move(self, start: Observation, kind: str, shown: str, told: Fact | None) -> Demonstration:
+        prompt = self.prompts.act(ActContext(start, shown, 0, (), start))
+        return Demonstration("act", f"first move, {kind}", prompt, self.player(start, told).act(start))
+
+    def _raw_skills(self, start: Observation, own: Fact, trajectory: list[Exchange]) -> Iterator[Demonstration]:
+        """What an episode did in the place of its lesson (no distillation): shown before its own game, and ranked."""
+        if not self._chosen(self._config.raw_share):
+            return
+        text = self.prompts.raw_lesson(start, trajectory).strategy
+        others = [raw for fact, raw in self._raw if fact.topic != own.topic]
+        yield self._first_move(start, "relevant raw trajectory", text, own)
+        if others:
+            yield self._first_move(start, "foreign raw trajectory", self._rng.choice(others), None)
+            listed = [text, *self._rng.sample(others, min(len(others), self._rng.randint(1, _MOST_RAW - 1)))]
+            self._rng.shuffle(listed)
+            answer = str(listed.index(text) + 1)
+            yield Demonstration("rerank", "rerank, raw trajectories", self.prompts.rerank(start, listed), answer)
+        self._raw.append((own, text))
 
     def _reflections(self, start: Observation, won: bool, trajectory: list[Exchange]) -> Iterator[Demonstration]:
         """The episode and its beginning, which is lost, each with the outcome told and with the outcome to be judged.
@@ -210,7 +236,7 @@ class Demonstrator(ABC):
     # -- select -----------------------------------------------------------------------------------------------------
 
     def _rerank(self, start: Observation, known: Fact) -> Iterator[Demonstration]:
-        """Candidates in random order, so that content decides; the answer names the relevant one.
+        """Candidates in random order, so that content decides; the answer names the first that is relevant.
 
         The parser leaves the others in order of retrieval, as it does all of them when none is relevant ("1"). A longer
         answer would be mostly tokens that decide nothing.
@@ -218,6 +244,10 @@ class Demonstrator(ABC):
         candidates = self._candidates(start, known)
         if not candidates:
             return
+        if known in candidates:
+            room = self._config.candidates - len(candidates)
+            rivals = self._rng.randint(0, room) if self._chosen(self._config.rival_share) else 0
+            candidates += [self._rival(start, known) for _ in range(rivals)]
         self._rng.shuffle(candidates)
         fits = [candidate.topic == known.topic for candidate in candidates]
         kind = "rerank, relevant " + ("listed first" if fits[0] else "listed later" if any(fits) else "absent")

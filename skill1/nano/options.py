@@ -18,7 +18,7 @@ class WarmStartConfig:
     # Names the worlds, the demonstrations and the weights.
     seed: int = knob(7, "seed", "ours", ge=0)
     # How many games the expert plays, one episode each.
-    games: int = knob(6000, "generated games", "ours", gt=0)
+    games: int = knob(7000, "generated games", "ours", gt=0)
     # How many games of other worlds the report at the end is about.
     held_out_games: int = knob(200, "generated games", "ours", gt=0)
     # How many games a world has before the next one is drawn.
@@ -37,10 +37,14 @@ class WarmStartConfig:
     relevant_share: float = knob(0.45, "share of episodes", "ours", ge=0, le=1)
     # How often the skill shown is about another task.
     foreign_share: float = knob(0.3, "share of episodes", "ours", ge=0, le=1)
+    # How often a skill about the task names a place or brand drawn at random: it is followed, and found wrong.
+    wrong_share: float = knob(0.2, "share of relevant skills", "ours", ge=0, le=1)
+    # How often what a won episode did is shown as a skill, as it is kept without distillation.
+    raw_share: float = knob(0.6, "share of episodes", "ours", ge=0, le=1)
     # How often a skill is shown among one or two about other tasks.
-    several_share: float = knob(0.0, "share of episodes with a skill", "ours; RetroAgent", ge=0, le=1)
+    several_share: float = knob(0.3, "share of episodes with a skill", "ours; RetroAgent", ge=0, le=1)
     # How often a skill bank's block is shown instead of a skill.
-    bank_share: float = knob(0.0, "share of episodes", "ours; SkillRL", ge=0, le=1)
+    bank_share: float = knob(0.15, "share of episodes", "ours; SkillRL", ge=0, le=1)
     # How many pairs of first decisions a game adds.
     first_moves: int = knob(3, "pairs per game", "ours", ge=0)
     # How many of the rows are kept that only continue a search.
@@ -48,13 +52,15 @@ class WarmStartConfig:
     # How often a row is repeated between taking an object and having treated it.
     treatment_copies: int = knob(3, "copies", "ours", gt=0)
     # How often an episode is also reflected on.
-    reflect_share: float = knob(0.0, "share of episodes", "ours; RetroAgent", ge=0, le=1)
+    reflect_share: float = knob(0.4, "share of episodes", "ours; RetroAgent", ge=0, le=1)
     # How many rankings a game adds.
     reranks: int = knob(3, "rankings per game", "ours", ge=0)
     # How many skills a ranking lists at most.
     candidates: int = knob(5, "candidates", "ours; as library.top_k", ge=2)
     # How often one of them is about the task.
     rerank_relevant: float = knob(0.9, "share of rankings", "ours", ge=0, le=1)
+    # How often others are about the task too: the first of them is named, so that the order of retrieval decides.
+    rival_share: float = knob(0.5, "share of these rankings", "ours", ge=0, le=1)
     # Size of the model's states.
     width: int = knob(128, "hidden size", "ours", gt=0)
     # Depth of the model.

@@ -10,9 +10,8 @@ _NANO: dict[str, Any] = {
     "policy.dtype": "float32",
     "policy.gradient_checkpointing": False,
     "policy.generate_batch": 128,
-    "environment.max_steps": 18,
+    "environment.max_steps": 16,
     "library.encoder": "pinned",
-    "library.similarity_floor": 0.95,  # only skills of this object and home: others are at .94 and below
     "rollout.tasks_per_step": 8,
     "rollout.group_size": 8,
     "rollout.max_prompt_tokens": 512,
@@ -57,28 +56,11 @@ _SHOP = _NANO | {
     "method.skill1.max_distill_tokens": 16,
     "method.retroagent.max_reflect_tokens": 16,
     "evaluation.splits": ("test",),
-    "warm_start.games": 12000,
+    "warm_start.games": 10000,
     "warm_start.max_steps": 12,
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
     "nano": _NANO,
     "nano-webshop": _SHOP,
-    # RetroAgent, SkillRL and all that is compared with them on one policy, which was also taught reflections and blocks
-    "nano-baselines": _NANO
-    | {
-        "policy.model": "data/nano-baselines-policy",
-        "warm_start.games": 8000,
-        "warm_start.reflect_share": 0.4,
-        "warm_start.several_share": 0.3,
-        "warm_start.bank_share": 0.15,
-    },
-    "nano-baselines-webshop": _SHOP
-    | {
-        "policy.model": "data/nano-baselines-webshop-policy",
-        "warm_start.games": 24000,
-        "warm_start.reflect_share": 0.3,
-        "warm_start.several_share": 0.3,
-        "warm_start.bank_share": 0.15,
-    },
 }

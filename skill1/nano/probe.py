@@ -18,6 +18,7 @@ import pandas as pd
 from skill1.config import Config
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import environment_spec
+from skill1.nano.prompts import Fact
 from skill1.nano.world import DrawArms, nano_of
 from skill1.play import jobs, play
 from skill1.policy import Policy
@@ -42,7 +43,7 @@ class Arms:
     """What a probe shows, and how it is seen that it was followed."""
 
     draw: DrawArms
-    write: Callable[[Any], str]  # what is drawn -> the strategy that is shown
+    write: Callable[[Any], str]  # what is drawn -> the skill block that is shown
     followed: Callable[[Any, Rollout], bool]  # whether an episode's first move is the one that it is about
     smallest: Mapping[str, float]  # what the gate asks for: "following", "gain"
 
@@ -50,7 +51,15 @@ class Arms:
 def nano_arms(environment: str) -> Arms:
     """Return those of an environment's nano world. Raises ConfigError as `nano_of`."""
     world = nano_of(environment)
-    return Arms(draw=world.draw_arms, write=world.prompts().write_skill, followed=world.followed, smallest=_SMALLEST)
+    prompts = world.prompts()
+
+    def write(drawn: Sequence[Fact]) -> str:
+        return prompts.skill_block([prompts.write_skill(fact) for fact in drawn])
+
+    def followed(drawn: Sequence[Fact], rollout: Rollout) -> bool:
+        return world.followed(drawn[0], rollout)
+
+    return Arms(draw=world.draw_arms, write=write, followed=followed, smallest=_SMALLEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,10 @@ class CompactBase(ABC):
     def _words(self, start: Observation) -> str:
         """Write the task."""
 
+    def _first_seen(self, start: Observation) -> str:
+        """Write what the first observation shows beside the task, for a ranking; "" where there is nothing."""
+        return ""
+
     @abstractmethod
     def _scene(self, context: ActContext, past: str) -> str:
         """Write what an action depends on, the task last; `past`: observations and answers before."""
@@ -141,7 +145,7 @@ class CompactBase(ABC):
 
     def rerank(self, start: Observation, strategies: Sequence[str]) -> str:
         shown = " ; ".join(f"{self._skill(s, start)} : {i}" for i, s in enumerate(strategies, start=1))
-        return f"<rerank> {self._task(start)} <cand> {shown} {WRITE}"
+        return f"<rerank> {self._first_seen(start)}{self._task(start)} <cand> {shown} {WRITE}"
 
     def act(self, context: ActContext) -> str:
         start = context.start
@@ -202,7 +206,8 @@ class CompactBase(ABC):
         return Reflected(reflection, Lesson(start.instruction, self._strategy(about, lesson)) if lesson else None)
 
     def raw_lesson(self, start: Observation, trajectory: Trajectory) -> Lesson:
-        return Lesson(self._kept(self._words(start), start), self._kept(self._actions(start, trajectory), start))
+        words, actions = self._words(start), self._actions(start, trajectory)
+        return Lesson(self._kept(words, start), self._kept(f"{words} : {actions}", start))
 
     # -- what the warm start teaches --------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from skill1.prompts import Context, PromptSet, window_only
 from skill1.records import Rollout, Task
 from skill1.registry import ConfigError, find
 
-Draw = dict[str, Any]  # arm of the probe -> what it shows in one episode (here a `Fact`), None for nothing
+# arm of the probe -> what it shows in one episode (here `Fact`s), the first of which is looked for; None for nothing
+Draw = dict[str, Any]
 # (the environment, train tasks, tasks, passes, rng) -> tasks probed, draws by pass
 DrawArms = Callable[[Any, Sequence[Task], Sequence[Task], int, random.Random], tuple[list[Task], list[Draw]]]
 

@@ -1,6 +1,6 @@
 """`make reproduce`: the paper's study at a preset's scale, from the first run to the last figure.
 
-    results/<name>-bank.json             SkillRL's first bank, if none is given (skill1.models.first_bank)
+    results/<name>-bank-<seed>.json      SkillRL's first banks, if none is given (skill1.models.first_bank)
     results/<name>/                      every variant with every seed, and their tables (skill1.running.sweep)
     results/<name>-capacity-<N>/         `full` with room for N skills, first seed: what saturation does
     results/<name>/notebooks/*.ipynb     03 to 08, executed on these
@@ -17,19 +17,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skill1.analysis.study import home
+from skill1.analysis.study import SEED, home
 from skill1.config import ConfigError
 from skill1.errors import RunError
-from skill1.nano.world import nano_world
 from skill1.running.batch import find_notebook, run_notebook
 from skill1.running.collect import finished
 from skill1.running.experiment import portable
 from skill1.running.jobs import Failure
 from skill1.running.launch import launch_torchrun, set_words
-from skill1.running.sweep import Sweep, run_sweep
+from skill1.running.sweep import Sweep, data_of, of_seed, run_sweep
 
-# Table 2, and the methods that the paper compares with (grpo is no_library under another name). Of the nano presets,
-# those whose names say "baselines" start from a policy that has been taught what SkillRL and RetroAgent ask for.
+# Table 2, and the methods that the paper compares with (grpo is no_library under another name)
 STUDIED = (
     "full", "no_library", "no_selection", "no_distillation", "lambda1_0", "lambda2_0", "lambdas_0", "gigpo", "skillrl",
     "retroagent_in_context", "retroagent_rl",
@@ -70,15 +68,18 @@ def reproduce(
 
 
 def _with_bank(study: Sweep, dry_run: bool) -> Sweep:
-    """The study with a first bank for SkillRL; it is written, in a process of its own, if it is not there yet."""
+    """The study with first banks for SkillRL; each is written, in a process of its own, if it is not there yet."""
     if BANKED not in study.variants or _BANK in study.overrides:
         return study
-    file = portable(study.folder.with_name(f"{study.folder.name}-bank.json"))
-    if not dry_run and not Path(file).exists():
-        data = study.data or nano_world(study.world_seed, preset=study.preset)
-        sets = set_words({**study.overrides_of(BANKED), "environment.data": data})
-        launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets])
-    return replace(study, overrides={**study.overrides, _BANK: file})
+    data = data_of(study, generate=not dry_run)
+    name = f"{study.folder.name}-bank{f'-{SEED}' if data and SEED in data else ''}.json"
+    files = portable(study.folder.with_name(name))
+    for seed in () if dry_run else study.seeds:
+        if not Path(file := of_seed(files, seed)).exists():
+            given = {} if data is None else {"environment.data": of_seed(data, seed)}
+            sets = set_words({**study.overrides_of(BANKED), **given})
+            launch_torchrun(["bank", "--out", file, "--preset", study.preset, *sets])
+    return replace(study, overrides={**study.overrides, _BANK: files})
 
 
 def _with_capacity(study: Sweep, capacity: int) -> Sweep:

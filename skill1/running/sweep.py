@@ -1,4 +1,4 @@
-"""`skill1 sweep`: every variant with every seed on the same games, each run in a process of its own.
+"""`skill1 sweep`: every variant with every seed, each run in a process of its own, all variants of a seed on the same games.
 
     results/<name>/sweep.json                     what was asked for; later commands may add variants and seeds
     results/<name>/<variant>/seed<N>/             a run and its notebooks (skill1.running.experiment)
@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from skill1.analysis.study import SWEEP, home
+from skill1.analysis.study import SEED, SWEEP, home
 from skill1.config import ConfigError, PolicyConfig, field_names, flatten, load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.errors import RunError
@@ -53,8 +53,8 @@ class Sweep:
     variants: tuple[str, ...]
     seeds: tuple[int, ...]
     preset: str = "nano"
-    data: Path | None = None  # games folder; None = the demo's generated world
-    world_seed: int = 0  # of that world
+    data: Path | None = None  # games folder, in which {seed} stands for the run's; None = generated worlds
+    world_seed: int | None = None  # of one generated world for all runs; None = each run's seed has its own
     overrides: Mapping[str, Any] = field(default_factory=dict)  # dotted field name -> value
     passes: int | None = None  # evaluation passes; None = evaluation.passes
     splits: tuple[str, ...] | None = None  # to evaluate; None = those of evaluation.splits that the data has
@@ -80,7 +80,7 @@ class Sweep:
             raise ConfigError(f"{own[0]} is set by the sweep: use {_OWN_FIELDS[own[0]]}")
         if self.nproc < 1 or (self.jobs is not None and self.jobs < 1):
             raise ConfigError(f"nproc = {self.nproc} and jobs = {self.jobs} must be at least 1")
-        if self.world_seed and self.data is not None:
+        if self.world_seed is not None and self.data is not None:
             raise ConfigError("a world seed is for generated games, not for a games folder: give one of the two")
         variable = environment_spec(
             load_config(self.preset, self.variants[0], self.overrides_of(self.variants[0])).environment.name
@@ -119,8 +119,8 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
                 preset=sweep.preset,
                 variant=variant,
                 seed=seed,
-                data=settings["data"],
-                overrides={name: settings["overrides"][name] for name in sweep.overrides_of(variant)},
+                data=of_seed(settings["data"], seed),
+                overrides={name: of_seed(settings["overrides"][name], seed) for name in sweep.overrides_of(variant)},
                 passes=settings["passes"],
                 splits=tuple(settings["splits"]),
                 nproc=sweep.nproc,
@@ -153,28 +153,34 @@ def plan_table(planned: pd.DataFrame, jobs: int) -> str:
 # -- what a study is made with ----------------------------------------------------------------------------------------
 
 
-def settings_of(sweep: Sweep, data: Path | None) -> dict[str, Any]:
+def of_seed(value: Any, seed: int) -> Any:
+    """Put a run's seed in the place of {seed} in a path, or in what is set for the study."""
+    return value.replace(SEED, str(seed)) if isinstance(value, str) else value
+
+
+def settings_of(sweep: Sweep, data: str | None) -> dict[str, Any]:
     """Gather what every run of a study has in common. Raises DataError when the games are not there.
 
     Args:
-        data: folder; None for an environment that reads none.
+        data: folder, with {seed} where it varies with the run; None for an environment that reads none.
     """
     configs = [load_config(sweep.preset, variant, sweep.overrides_of(variant)) for variant in sweep.variants]
     values: dict[str, Any] = {name: value for each in configs for name, value in flatten(each).items()}
-    config, hashes = configs[0], None
+    config, hashes = configs[0], {}
     splits = sweep.splits or config.evaluation.splits
-    if data is None or data.exists() or sweep.data is not None:
-        environment = make_environment(replace(config.environment, data=str(data) if data else None))
-        splits = sweep.splits or tuple(split for split in splits if environment.has(split))
-        read = dict.fromkeys((config.environment.train_split, *splits))
-        hashes = {split: environment.data_hash(split) for split in read}
+    for folder in dict.fromkeys([None] if data is None else [of_seed(data, seed) for seed in sweep.seeds]):
+        if folder is None or sweep.data is not None or Path(folder).exists():
+            environment = make_environment(replace(config.environment, data=folder))
+            splits = sweep.splits or tuple(split for split in splits if environment.has(split))
+            for split in dict.fromkeys((config.environment.train_split, *splits)):
+                hashes[split if folder == data else f"{folder} {split}"] = environment.data_hash(split)
     asked = {
         "preset": sweep.preset,
         "overrides": {name: values[name] for name in sorted(sweep.overrides)},
         "passes": sweep.passes or config.evaluation.passes,
         "splits": splits,
-        "data": portable(data) if data else "",
-        "data_hash": hashes,  # None: a world that is still to be generated
+        "data": data or "",
+        "data_hash": hashes,  # of what is there: a world may still have to be generated
         "policy_hash": _policy_hash(config.policy),
     }
     return json.loads(json.dumps(asked))  # as it is read back: lists for tuples
@@ -203,10 +209,12 @@ def merged(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
         if sweep.folder.exists() and (found := sorted(p.name for p in sweep.folder.iterdir() if p.name != ".lock")):
             raise RunError(f"{sweep.folder} holds no study but {', '.join(found[:4])}: choose another --name")
         asked = {"settings": dict(settings), "runs": {}}
+    old, new = asked["settings"]["data_hash"] or {}, settings["data_hash"]
+    asked["settings"]["data_hash"] = {**new, **old}
     changed = [
         f"{name}: it has {old!r}, now {settings.get(name)!r}"
         for name, old in asked["settings"].items()
-        if old != settings.get(name) and not (name == "data_hash" and settings[name] is None)
+        if old != (settings.get(name) if name != "data_hash" else {**old, **settings[name]})
     ]
     if changed:
         raise RunError(f"{sweep.folder} was made with other settings ({'; '.join(changed)}): choose another --name")
@@ -216,6 +224,17 @@ def merged(sweep: Sweep, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
+
+
+def data_of(sweep: Sweep, *, generate: bool) -> str | None:
+    """Return the games folder of a sweep's runs, in which {seed} stands for theirs; worlds are generated if asked for."""
+    if sweep.data is not None or not has_world(sweep.preset):
+        return portable(sweep.data) if sweep.data else None
+    worlds = sweep.seeds if sweep.world_seed is None else [sweep.world_seed]
+    for world in worlds if generate else ():
+        nano_world(world, preset=sweep.preset)
+    one = str(world_folder(worlds[0], sweep.preset))
+    return one if sweep.world_seed is not None else f"{one.removesuffix(str(worlds[0]))}{SEED}"
 
 
 def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None] = print) -> list[Failure]:
@@ -228,11 +247,7 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
         DataError, ConfigError, RunError: before any run starts; see the messages.
     """
     share = Share.of_this_machine(sweep.nproc, sweep.jobs)
-    data = sweep.data
-    if data is None and has_world(sweep.preset):
-        seed, preset = sweep.world_seed, sweep.preset
-        data = world_folder(seed, preset) if dry_run else Path(nano_world(seed, preset=preset))
-    settings = settings_of(sweep, data)
+    settings = settings_of(sweep, data_of(sweep, generate=not dry_run))
     asked = merged(sweep, settings)  # refuses another study's folder
     if dry_run:
         say(plan_table(plan(sweep, settings), share.jobs))

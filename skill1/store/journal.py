@@ -41,7 +41,8 @@ class LibraryEvent:
 
     sequence: int  # 1 for the first step that learnt, then without gaps
     step: int
-    updates: tuple[tuple[str, float], ...]  # (skill id, outcome r) in rollout order: Eq. 5
+    # (skill id, outcome r) of every candidate in rollout order: Eq. 5; None is a retrieval that moves no utility
+    updates: tuple[tuple[str, float | None], ...]
     admitted: tuple[Skill, ...]  # as they were admitted
     merged: tuple[str, ...]  # ids of the records that took an equal skill in; one may appear twice
     retired: tuple[str, ...]

@@ -26,6 +26,7 @@ from skill1.envs.alfworld.homes import (
     Home,
     HomeReceptacle,
     WorldParameters,
+    choose,
     coordinate,
     draw_homes,
     facts,
@@ -35,7 +36,7 @@ from skill1.envs.alfworld.homes import (
 from skill1.envs.generation import GenerationReport, Generator, data_card, generate_once, write_text
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
-FORMAT = 1  # raise when the same parameters give other games
+FORMAT = 2  # raise when the same parameters give other games
 _CARD = Path(__file__).with_name("datacard.md.jinja")
 _START_CELL = 99  # in steps of 0.25 m: outside the grid that receptacles stand on
 
@@ -50,7 +51,7 @@ class GeneratedGame:
     traj_dict: dict[str, Any]  # content of traj_data.json
     home: int  # floor plan number
     target_type: str  # "Mug"
-    habitual: str  # the target type's habitual receptacle in this home, e.g. "drawer 3"
+    habitual: str  # the target type's habitual receptacle in this home at that time, e.g. "drawer 3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,12 @@ def _schedule(
 def _game(parameters: WorldParameters, split: str, index: int, home: Home, task: str, kind: str) -> GeneratedGame:
     known = facts()
     rng = random.Random(f"skill1 alfworld game {parameters.seed} {split} {index}")
-    goals = home.tasks[task][kind]
+    habit = home.habits[kind]
+    if split == "train" and index < parameters.train // 2:
+        habit = home.former.get(kind, habit)
+    goals = [goal for goal in home.tasks[task][kind] if goal != habit.kind]
     goal = rng.choice(goals) if goals else ""
-    items = _place(rng, parameters, home, task, kind, goal)
+    items = _place(rng, parameters, home, habit, task, kind, goal)
     trial = f"trial_G{parameters.seed:06d}_{split}_{index:05d}"
     toggle = home.lamps[0] if task == LOOK else ""
     traj = {
@@ -126,6 +130,7 @@ def _game(parameters: WorldParameters, split: str, index: int, home: Home, task:
     }
     words = {"obj": kind, "recep": goal, "toggle": toggle, "mrecep": ""}
     sentence = rng.choice(known.goals[task]["templates"]).format(**{k: word.lower() for k, word in words.items()})
+    sentence += f" in the {home.name} house"
     goal_text = known.goals[task]["pddl"].format(**words).replace(" # ", " - ")
     start = f"loc|{_START_CELL}|{rng.randint(-14, 14)}|0|30"
     game = {
@@ -136,29 +141,44 @@ def _game(parameters: WorldParameters, split: str, index: int, home: Home, task:
         "walkthrough": _walkthrough(home, task, kind, goal, items),
     }
     folder = f"{task}-{kind}-None-{goal or toggle}-{home.plan}"
-    return GeneratedGame(split, f"{split}/{folder}/{trial}", game, traj, home.plan, kind, home.habits[kind].name)
+    return GeneratedGame(split, f"{split}/{folder}/{trial}", game, traj, home.plan, kind, habit.name)
 
 
 def _place(
-    rng: random.Random, parameters: WorldParameters, home: Home, task: str, target: str, goal: str
+    rng: random.Random,
+    parameters: WorldParameters,
+    home: Home,
+    habit: HomeReceptacle,
+    task: str,
+    target: str,
+    goal: str,
 ) -> list[_Item]:
-    """Targets first, then the lamp, then distractors. Targets never start in a receptacle of the goal's type."""
-    kinds = [target] * (2 if task == PICK_TWO else 1) + [*home.lamps]
+    """Targets first, then the lamp, spares, distractors. No target starts in a receptacle of the goal's type."""
+    kinds = [target] * _wanted(task) + [*home.lamps] + [target] * parameters.spares
+    spares = range(len(kinds) - parameters.spares, len(kinds))
     pool = [kind for kind in home.kinds if kind != target for _ in range(MAX_INSTANCES)]
     kinds += rng.sample(pool, parameters.objects - len(kinds))
     items: list[_Item] = []
     taken: set[str] = set()
-    for kind in kinds:
-        if rng.random() < parameters.habit:
-            place = home.habits[kind]
+    for number, kind in enumerate(kinds):
+        places = [r for r in home.places(kind) if not (kind == target and r.kind == goal)]
+        if number in spares:
+            place = choose(rng, places, parameters.tidy, closed=False)
+        elif rng.random() < parameters.habit:
+            place = habit if kind == target else home.habits[kind]
         else:
-            place = rng.choice([r for r in home.places(kind) if not (kind == target and r.kind == goal)])
+            place = rng.choice(places)
         identifier = _object_id(rng, kind)
         while identifier in taken:
             identifier = _object_id(rng, kind)
         taken.add(identifier)
         items.append(_Item(kind, identifier, place))
     return items
+
+
+def _wanted(task: str) -> int:
+    """How many instances of its target a task asks for."""
+    return 2 if task == PICK_TWO else 1
 
 
 def _object_id(rng: random.Random, kind: str) -> str:
@@ -229,7 +249,7 @@ def _walkthrough(home: Home, task: str, target: str, goal: str, items: Sequence[
         return next(r for r in home.receptacles if r.kind == kind)
 
     treatment, appliance, _ = APPLIANCES.get(task, ("", "", ""))
-    for name, place in found[target][:1] if task == LOOK else found[target]:
+    for name, place in found[target][: _wanted(task)]:
         reach_into(place)
         commands.append(f"take {name} from {place.name}")
         if task == LOOK:
@@ -289,9 +309,11 @@ GENERATOR = Generator(
 def _home_line(home: Home) -> dict[str, Any]:
     return {
         "home": home.plan,
+        "name": home.name,
         "room": home.room,
         "unseen": home.unseen,
         "receptacles": [r.name for r in home.receptacles],
         "targets": list(home.targets),
         "habits": {kind: place.name for kind, place in home.habits.items()},
+        "former": {kind: place.name for kind, place in home.former.items()},
     }

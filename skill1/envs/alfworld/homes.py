@@ -4,7 +4,7 @@ A *home* is one floor plan number with a receptacle list and habits that are fix
 compatibility are facts of the installed alfworld package (ALFRED's constants and AI2-THOR layouts); the draw is ours.
 
 Differs from the paper in: ALFWorld's published games place objects at random within a floor plan; here every object
-type has one habitual receptacle per home, so that remembering a home pays.
+type has one habitual receptacle per home, so that remembering a home pays, and a home has a name that its tasks say.
 """
 
 from __future__ import annotations
@@ -45,6 +45,21 @@ _MIN_CONTENTS = 3  # receptacle types that hold fewer object types (towel holder
 _CANDIDATES = 20  # receptacle sets drawn per home; the one least like earlier homes of the room is kept
 _TARGET_DRAWS = 200
 _BASINS = {"Sink": "SinkBasin", "Bathtub": "BathtubBasin"}  # layouts name the furniture, games the basin
+# A home's name: words that occur nowhere else in a game, and which a sentence encoder tells apart.
+NAMES = tuple(
+    "acacia agate alder amber apricot aspen aurora badger bamboo basalt beacon beaver birch bison bramble breeze brook "
+    "canary canyon caravan cedar cherry chestnut cinder citrine cliff clover cobalt comet condor copper coral cosmos "
+    "cougar crane crater creek crimson crystal cypress dahlia daisy delta desert dolphin dragon dune eagle ebony echo "
+    "ember emerald falcon fern finch fjord flint forest fox galaxy garnet geyser ginger glacier granite grove hamlet "
+    "harbor hawk hazel heather heron hickory holly horizon indigo iris iron island ivory jade jaguar jasmine juniper "
+    "kestrel lagoon lantern larch lark laurel lavender lemon leopard lilac lily linden lotus lynx magnolia mango maple "
+    "marble marigold marlin meadow mercury meteor mint mist monsoon moon moose moss myrtle nebula nectar oasis ocean "
+    "olive onyx opal orbit orchid osprey otter owl palm panther pearl pebble penguin pepper phoenix pine planet plum "
+    "poplar poppy prairie puma quail quartz rabbit rainbow raven reef ridge river robin rocket rosemary ruby saffron "
+    "sage salmon sapphire savanna scarlet sequoia shadow sierra silver sparrow spruce star stone storm summit sunset "
+    "swan sycamore tavern thistle thunder tiger topaz tulip tundra turquoise valley velvet violet volcano walnut "
+    "waterfall whale willow winter wolf yarrow zephyr".split()
+)
 _GRID = range(-14, 15)  # agent positions in steps of 0.25 m, as ALFWorld's location ids count them
 
 
@@ -62,13 +77,18 @@ class WorldParameters:
     objects: Annotated[int, "instances per game, targets and lamp included"] = 14
     habit: Annotated[float, "probability that an instance lies in its type's habitual place"] = 0.9
     targets_per_home: Annotated[int, "object types that a home's tasks are about"] = 6
+    spares: Annotated[int, "more instances of a game's target, each in a random place"] = 0
+    tidy: Annotated[float, "probability that a habitual place is a closed one, and a spare's an open one"] = 0.0
+    moved: Annotated[float, "share of a home's targets with another habit in the first half of train"] = 0.0
 
     def __post_init__(self) -> None:
         games = {"train": 1, "valid_seen": 0, "valid_unseen": 0}
         homes = {"homes": 1, "unseen_homes": 1 if self.valid_unseen else 0, "receptacles": MIN_RECEPTACLES}
-        check_integers(self, {"seed": 0, **games, **homes, "objects": _MIN_OBJECTS, "targets_per_home": 1})
-        if not 0.0 <= self.habit <= 1.0:
-            raise ValueError(f"habit={self.habit!r}: must be a probability between 0 and 1")
+        check_integers(self, {"seed": 0, **games, **homes, "spares": 0, "targets_per_home": 1})
+        check_integers(self, {"objects": _MIN_OBJECTS + self.spares})
+        for name in ("habit", "tidy", "moved"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be a probability between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +136,14 @@ class Home:
     """A floor plan as it is in every game of one (seed, floor plan)."""
 
     plan: int
+    name: str  # as its tasks say it: "amber", of which no other home of the world is called
     room: str
     unseen: bool
     receptacles: tuple[HomeReceptacle, ...]
     kinds: tuple[str, ...]  # movable object types that may occur
     lamps: tuple[str, ...]  # the lamp's type; () where no Look task can be set
     habits: Mapping[str, HomeReceptacle]  # object type (lamps included) -> its habitual receptacle
+    former: Mapping[str, HomeReceptacle]  # target type that moves -> its receptacle in the first half of train
     targets: tuple[str, ...]  # object types its tasks are about
     tasks: Mapping[str, Mapping[str, tuple[str, ...]]]  # task type -> target type -> goal receptacle types, () for Look
 
@@ -237,11 +259,13 @@ def draw_homes(parameters: WorldParameters) -> tuple[Home, ...]:
     """
     known = facts()
     drawn: list[Home] = []
+    number = parameters.homes + parameters.unseen_homes
+    names = iter(random.Random(f"skill1 alfworld names {parameters.seed}").sample(NAMES, number))
     for unseen, count in ((False, parameters.homes), (True, parameters.unseen_homes)):
         plans = known.unseen_plans if unseen else known.seen_plans
         for room, plan in _choose_plans(parameters.seed, count, plans, unseen):
             earlier = [_signature(h.receptacles) for h in drawn if h.room == room]
-            drawn.append(_draw_home(parameters, plan, room, unseen, earlier))
+            drawn.append(_draw_home(parameters, plan, next(names), room, unseen, earlier))
     return tuple(drawn)
 
 
@@ -271,7 +295,7 @@ def _difference(one: Mapping[str, int], other: Mapping[str, int]) -> int:
 
 
 def _draw_home(
-    parameters: WorldParameters, plan: int, room_name: str, unseen: bool, earlier: list[Counter[str]]
+    parameters: WorldParameters, plan: int, name: str, room_name: str, unseen: bool, earlier: list[Counter[str]]
 ) -> Home:
     rng = random.Random(f"skill1 alfworld home {parameters.seed} {plan}")
     size, objects, targets_per_home = parameters.receptacles, parameters.objects, parameters.targets_per_home
@@ -283,7 +307,7 @@ def _draw_home(
         counts = candidates[index]
         receptacles = _lay_out(rng, counts)
         fitting = [kind for kind in room.objects if _places(receptacles, kind)]
-        habits = {kind: rng.choice(_places(receptacles, kind)) for kind in [*fitting, *lamps]}
+        habits = {kind: choose(rng, _places(receptacles, kind), parameters.tidy) for kind in [*fitting, *lamps]}
         goals = {
             task: {kind: of for kind in fitting if (of := _goals(counts, task, kind, habits[kind])) is not None}
             for task in room.tasks
@@ -301,17 +325,45 @@ def _draw_home(
     most = MAX_INSTANCES * (len(kinds) - 1) + 1 + len(lamps)
     if objects > most:
         raise ValueError(f"objects={objects}: a {room_name} of {len(kinds)} object types takes {most}; ask for fewer")
+    tasks = {task: {kind: of[kind] for kind in targets if kind in of} for task, of in goals.items()}
     return Home(
         plan=plan,
+        name=name,
         room=room_name,
         unseen=unseen,
         receptacles=receptacles,
         kinds=tuple(kinds),
         lamps=lamps,
         habits={kind: habits[kind] for kind in [*kinds, *lamps]},
+        former=_former(rng, parameters, receptacles, habits, targets, tasks),
         targets=tuple(targets),
-        tasks={task: {kind: of[kind] for kind in targets if kind in of} for task, of in goals.items()},
+        tasks=tasks,
     )
+
+
+def choose(rng: random.Random, places: Sequence[HomeReceptacle], tidy: float, *, closed: bool = True) -> HomeReceptacle:
+    """Draw one of some places; with probability `tidy` one that is closed (or open), where there are such."""
+    fitting = [place for place in places if place.openable == closed]
+    return rng.choice(fitting if fitting and tidy and rng.random() < tidy else places)
+
+
+def _former(
+    rng: random.Random,
+    parameters: WorldParameters,
+    receptacles: Sequence[HomeReceptacle],
+    habits: Mapping[str, HomeReceptacle],
+    targets: Sequence[str],
+    tasks: Mapping[str, Mapping[str, tuple[str, ...]]],
+) -> dict[str, HomeReceptacle]:
+    """Where targets that move were before: nowhere that a task of theirs must bring them to."""
+    former = {}
+    for kind in targets:
+        if parameters.moved and rng.random() < parameters.moved:
+            goals = [set(of[kind]) for of in tasks.values() if of.get(kind)]
+            places = [r for r in _places(receptacles, kind) if r != habits[kind] and all(g - {r.kind} for g in goals)]
+            if places:
+                former[kind] = choose(rng, places, parameters.tidy)
+    return former
 
 
 def _draw_counts(rng: random.Random, room: Room, room_name: str, size: int) -> Counter[str]:

@@ -9,7 +9,20 @@ from skill1.nano.world import NanoWorld
 NANO = NanoWorld(
     folder="nano-world",
     generate=generate,
-    sizes={"train": 480, "valid_seen": 120, "valid_unseen": 72, "homes": 16, "unseen_homes": 6, "receptacles": 18},
+    # 48 things to know, each met in ten training games; what is found by chance is right half of the time
+    sizes={
+        "train": 480,
+        "valid_seen": 120,
+        "valid_unseen": 72,
+        "homes": 12,
+        "unseen_homes": 6,
+        "targets_per_home": 4,
+        "receptacles": 24,
+        "objects": 15,
+        "habit": 0.95,
+        "spares": 1,
+        "tidy": 0.8,
+    },
     vocabulary=vocabulary,
     prompts=CompactPrompts,
     demonstrator=HomeDemonstrator,

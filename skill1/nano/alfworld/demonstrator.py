@@ -55,14 +55,14 @@ class HomeDemonstrator(Demonstrator):
         sizes = range(config.receptacles_low, config.receptacles_high + 1)
         games = make_games(
             seed, train=count, valid_seen=1, valid_unseen=1, homes=8, unseen_homes=1,
-            receptacles=sizes[world % len(sizes)],
+            receptacles=sizes[world % len(sizes)], spares=world % 2,
         )  # fmt: skip
         for made in games:
             if made.split == "train":
                 game = OneGame(Game.parse(made.game_dict), config.max_steps)
                 yield game, Task("alfworld", made.split, made.id, ""), made.habitual.replace(" ", "_")
 
-    def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> HomeExpert:
+    def player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> HomeExpert:
         """A skill says where to look first; a principle only in which type of place."""
         if told and by_principle:
             return HomeExpert(start, {told.about: (type_of(told.found),)})

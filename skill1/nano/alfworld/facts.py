@@ -8,6 +8,8 @@ such a train game would teach (the place where its walkthrough takes the object)
     irrelevant     a skill of another home and another object
     other_object   this home, another object
     other_home     this object, another home
+    stale          this home and this object, and another place than the relevant skill's
+    conflicting    the relevant and the stale skill, in any order
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from skill1.envs.alfworld.engine import NOTHING
 from skill1.envs.alfworld.environment import AlfworldEnvironment
@@ -22,7 +25,7 @@ from skill1.envs.base import DataError
 from skill1.methods.skillrl.evolution import Episode
 from skill1.nano.alfworld.expert import APPLIANCE
 from skill1.nano.alfworld.prompts import CompactPrompts, principle
-from skill1.nano.alfworld.reading import compact, read_request, type_of
+from skill1.nano.alfworld.reading import compact, home, read_request, room, type_of
 from skill1.nano.prompts import Fact
 from skill1.nano.world import Draw
 from skill1.records import Rollout, Task
@@ -67,25 +70,32 @@ def draw_arms(
             f"no game of {tasks[0].split} has a train game with the same object and receptacle list: probe a split "
             "whose homes are in train (valid_seen)"
         )
-    drawn = [_draw(known, topic, rng) for _ in range(passes) for _, topic in probed]
+    rooms = {home(start): room(start) for start in environment.reset([task for task, _ in probed])}
+    drawn = [_draw(known, topic, rooms[topic[1]], rng) for _ in range(passes) for _, topic in probed]
     if any(draw["irrelevant"] is None for draw in drawn):
         raise DataError("no train game has both another home and another object: probe a larger world")
     return [task for task, _ in probed], drawn
 
 
-def _draw(known: dict[tuple[str, str], list[Fact]], topic: tuple[str, str], rng: random.Random) -> Draw:
-    target, home = topic
+def _draw(
+    known: dict[tuple[str, str], list[Fact]], topic: tuple[str, str], places: Sequence[str], rng: random.Random
+) -> Draw:
+    target, this = topic
 
-    def pick(wanted: Callable[[str, str], bool]) -> Fact | None:
+    def pick(wanted: Callable[[str, str], bool]) -> list[Fact] | None:
         topics = sorted(other for other in known if wanted(*other))
-        return rng.choice(known[rng.choice(topics)]) if topics else None
+        return [rng.choice(known[rng.choice(topics)])] if topics else None
 
+    relevant = rng.choice(known[topic])
+    stale = replace(relevant, found=rng.choice([place for place in places if place != relevant.found]))
     return {
         "none": None,
-        "relevant": rng.choice(known[topic]),
-        "irrelevant": pick(lambda about, at: about != target and at != home),
-        "other_object": pick(lambda about, at: about != target and at == home),
-        "other_home": pick(lambda about, at: about == target and at != home),
+        "relevant": [relevant],
+        "irrelevant": pick(lambda about, at: about != target and at != this),
+        "other_object": pick(lambda about, at: about != target and at == this),
+        "other_home": pick(lambda about, at: about == target and at != this),
+        "stale": [stale],
+        "conflicting": rng.sample([relevant, stale], 2),
     }
 
 

@@ -8,16 +8,16 @@ The same four stages and the same information as `full`, worded for a word-level
     act      go_to cabinet_3
     distill  mug here | mug here in cabinet_3
 
-Homes have names, a hash of the receptacles that the first observation lists. The policy writes "here", the library
-keeps the name ("mug kirobe in cabinet_3"), and a prompt shows it as "here" in that home and as "elsewhere" in any
-other: whether a skill is about this home is one word; whether it is about the task's object is left to the policy.
+Homes have names, which the task says ("put a clean mug in cabinet in the amber house"). The policy reads and writes
+"here", the library keeps the name ("mug amber in cabinet_3"), and a prompt shows it as "here" in that home and as
+"elsewhere" in any other. Likewise the object type that the task is about is "this": "this here in cabinet_3".
 
 The room list starts at the place after the current one, so that searching on is reading on. The task stands near the
 end, where a small model finds it, and before the skills: a skill names object and home before the place, so that
 whether both agree with the task is known where the place is read. So does a candidate before its number.
 
-Differs from the paper in: no reasoning text; the prompts, not the policy, recognise homes; the admissible list is
-shortened to what the task can need: `take` only of the object type the task names, `go to` only the first receptacle of
+Differs from the paper in: no reasoning text; the prompts, not the policy, recognise homes and the task's object in
+skills, which a policy of this size learns badly; the admissible list is shortened to what the task can need: `take` only of the object type the task names, `go to` only the first receptacle of
 a type it names (the room list says where else one can go).
 """
 
@@ -28,14 +28,14 @@ from collections.abc import Mapping, Sequence
 from skill1.envs.alfworld.homes import facts
 from skill1.envs.base import Observation
 from skill1.methods.skillrl.bank import Mistake
-from skill1.nano.alfworld.reading import compact, home, named, pointed, read_request, room, type_of
+from skill1.nano.alfworld.reading import compact, home, named, pointed, read_request, request_words, room, type_of
 from skill1.nano.prompts import WRITE, CompactBase, Fact, Trajectory
 from skill1.prompts.base import ActContext, Parsed
 
 MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<room>", "<hist>", "<step>", "<at>", "<hold>", "<obs>", "<can>",
     "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", ",", "|", "none", "start", "in", "here",
-    "elsewhere", "success", "failure",
+    "elsewhere", "this", "success", "failure",
 )  # fmt: skip
 _ENGINE_WORDS = (
     "go_to open close take move put use clean heat cool slice examine look inventory help nothing happens closed pick "
@@ -70,7 +70,10 @@ class CompactPrompts(CompactBase):
     subtasks = ("go_to", "take", "use", "move")  # "use": clean, heat, cool or light
 
     def _words(self, start: Observation) -> str:
-        return compact(start.instruction)
+        return request_words(start)
+
+    def _first_seen(self, start: Observation) -> str:
+        return f"<room> {' '.join(room(start))} "
 
     def _scene(self, context: ActContext, past: str) -> str:
         start, now = context.start, context.observation
@@ -140,7 +143,7 @@ class CompactPrompts(CompactBase):
     def _progress(self, start: Observation, won: bool, trajectory: Trajectory) -> tuple[Mapping[str, bool], str]:
         """What the commands did for the task's object, and where it was found."""
         words = [compact(command).split() for _, command in trajectory]
-        task = compact(start.instruction).split()
+        task = request_words(start).split()
         own = [w for w in words if len(w) > 1 and type_of(w[1]) in task]  # commands about the object
         taken = [w for w in own if w[0] == "take"]
         looks = task[0] in ("look", "examine")

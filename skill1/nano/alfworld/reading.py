@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from skill1.envs.alfworld.homes import NAMES
 from skill1.envs.base import Observation
 
 Kind = Literal["put", "two", "clean", "heat", "cool", "look"]
@@ -18,8 +19,7 @@ _FILLER = frozenset(
 )
 _ENTITY = re.compile(r"\b([a-z]+) (\d+)\b")
 _WORD = re.compile(r"[a-z_]+_\d+|[a-z_]+|\d+")
-_SYLLABLES = tuple(a + b for a in "bdgklmnr" for b in "aeio")
-NAME = re.compile(r"\b(?:[bdgklmnr][aeio]){3}\b")  # of a home; no word of the environment looks like one
+_HOUSE = re.compile(rf"\b({'|'.join(NAMES)})\b(?: house)?")  # "the amber house" of a task, "amber" of the library
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,7 @@ class Request:
 
 def read_request(instruction: str) -> Request:
     """Parse any of the task sentences of the ALFWorld grammar. Raises ValueError for another sentence."""
-    words = compact(instruction).split()
-    match words:
+    match compact(_HOUSE.sub("", instruction)).split():
         case ["look" | "examine", target, lamp]:
             return Request("look", target, lamp)
         case ["put", "two", target, place] | ["find", "two", target, "put", place]:
@@ -63,10 +62,10 @@ def room(start: Observation) -> list[str]:
 
 
 def home(start: Observation) -> str:
-    """Name the home, by one of 32,768 names: the same for the same receptacles, whatever their order."""
-    number = zlib.crc32(" ".join(sorted(room(start))).encode())
-    first, second, third = (_SYLLABLES[number // 32**i % 32] for i in range(3))
-    return first + second + third
+    """Name the home: as the task does, else by its receptacles, whatever their order, with one of `NAMES`."""
+    if said := _HOUSE.search(start.instruction):
+        return said[1]
+    return NAMES[zlib.crc32(" ".join(sorted(room(start))).encode()) % len(NAMES)]
 
 
 def type_of(entity: str) -> str:
@@ -74,10 +73,16 @@ def type_of(entity: str) -> str:
     return entity.rpartition("_")[0]
 
 
+def request_words(start: Observation) -> str:
+    """Write the task in compact words, the home, which it may not name, as "here"."""
+    return f"{compact(_HOUSE.sub('', start.instruction))} here"
+
+
 def pointed(text: str, start: Observation) -> str:
-    """Replace names of homes by "here" or "elsewhere", as seen from `start`."""
-    here = home(start)
-    return NAME.sub(lambda name: "here" if name[0] == here else "elsewhere", text)
+    """Replace names of homes by "here" or "elsewhere", and the task's object type by "this", as seen from `start`."""
+    here, target = home(start), read_request(start.instruction).target
+    placed = _HOUSE.sub(lambda name: "here" if name[1] == here else "elsewhere", text)
+    return re.sub(rf"\b{target}\b", "this", placed)
 
 
 def named(text: str, start: Observation) -> str:

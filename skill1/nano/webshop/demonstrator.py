@@ -38,7 +38,7 @@ class ShopDemonstrator(Demonstrator):
         for task in islice(firsts.values(), count):
             yield environment, task, brand(environment.goal(task).name)
 
-    def _player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> ShopExpert:
+    def player(self, start: Observation, told: Fact | None, *, by_principle: bool = False) -> ShopExpert:
         return ShopExpert(start, told.found if told else None)
 
     def _foreign(self, start: Observation, known: Fact, found: str | None = None) -> Fact | None:

@@ -5,6 +5,8 @@ A skill says which brand was right for a wish (`webshop.prompts`). The probe's a
     none         no skill
     relevant     this wish, and the brand of the goal's own product
     irrelevant   another wish of the training goals, and the brand of its product, which is another one too
+    stale        this wish, and the brand of that other product
+    conflicting  the relevant and the stale skill, in any order
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from skill1.envs.base import DataError
 from skill1.envs.webshop.environment import WebshopEnvironment
@@ -48,7 +51,10 @@ def draw_arms(
         others = [other for other in distinct if other.topic != fact.topic and other.found != fact.found]
         if not others:
             raise DataError(f"no training goal wishes another product than {task.game}: probe a larger shop")
-        drawn.append({"none": None, "relevant": fact, "irrelevant": rng.choice(others)})
+        other = rng.choice(others)
+        stale = replace(fact, found=other.found)
+        both = rng.sample([fact, stale], 2)
+        drawn.append({"none": None, "relevant": [fact], "irrelevant": [other], "stale": [stale], "conflicting": both})
     return list(tasks), drawn
 
 

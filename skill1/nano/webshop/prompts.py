@@ -7,7 +7,8 @@
 
 A skill says for which wish which brand was the right one: the one thing that a search for the wish's words does not
 tell, since look-alikes share words, and titles leave attributes out. The library keeps it in plain words ("men's shirts
-slim fit long sleeve : berden"), which is what queries are compared with; a prompt shows it as tokens.
+slim fit long sleeve : berden"), which is what queries are compared with; a prompt shows it as tokens, and what is about
+the very wish of the task as "this : ~ber +den".
 
 The task stands near the end and before the skill, and what the skill is about before what it says, as in `compact`.
 
@@ -18,6 +19,7 @@ the wanted ones are shown; products are opened by their number on the page, not 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from skill1.envs.base import Observation
@@ -30,7 +32,7 @@ from skill1.prompts.base import ActContext, Parsed
 _MARKS = (
     "<query>", "<rerank>", "<act>", "<distill>", "<hist>", "<step>", "<obs>", "<left>", "<chosen>", "<missing>",
     "<want>", "<skill>", "<cand>", "<traj>", "<ref>", "<task>", WRITE, ":", ";", ">", "|", "none", "success", "failure",
-    "index", "results", "item", "sub", "ok", "dear", "seen", "search", "open", "choose",
+    "index", "results", "item", "sub", "ok", "dear", "seen", "search", "open", "choose", "this",
 )  # fmt: skip
 _CLICKS = {
     "buy": BUY, "back": BACK, "prev": PREVIOUS, "next": NEXT, **{name.lower(): name for name in SUB_PAGES},
@@ -78,7 +80,8 @@ class CompactShopPrompts(CompactBase):
         return f"open {page.items[number].brand if named else number + 1}"
 
     def _skill(self, text: str, start: Observation) -> str:
-        return tokens(text)
+        """What is about this very wish says so."""
+        return re.sub(rf"(^|; ){re.escape(self._words(start))} : ", r"\1this : ", tokens(text))
 
     def _kept(self, text: str, start: Observation) -> str:
         return spoken(text)
