@@ -166,6 +166,19 @@ def test_seeds_with_worlds_of_their_own_are_paired(tmp_path: Path) -> None:
         arms.own(replace(study, evaluations=other))
 
 
+def test_one_variant_plays_the_untrained_policy_for_all() -> None:
+    study = synthetic_study.make({"full": (0, 1), "no_library": (0, 1)}, splits=SEEN)
+    frame = study.evaluations
+    one = replace(study, evaluations=frame[(frame["step"] > 0) | (frame["variant"] == "full")])
+    pd.testing.assert_frame_equal(
+        arms.results(one, before=True).drop(columns="passes"), arms.results(study, before=True).drop(columns="passes")
+    )
+    lost = one.evaluations
+    lost = replace(one, evaluations=lost[(lost["step"] > 0) | (lost["seed"] == 0)])
+    with pytest.raises(RunError, match="full seed 1 has no evaluation before training"):
+        arms.untrained(lost)
+
+
 def test_where_resampling_is_blind_there_is_no_interval() -> None:
     made = by_hand({FULL: "1111", PLAIN: "0000"})
     found = ablations.effects(made).iloc[0]

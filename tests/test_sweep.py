@@ -228,6 +228,7 @@ def test_a_world_for_every_seed(sweep: Sweep, world: Path, tmp_path: Path, monke
     runs = [run for run in plan(own, settings)["experiment"] if run.variant == "full"]
     assert [(run.seed, run.data) for run in runs] == [(0, "world 0"), (1, "world 1")]
     assert [run.overrides["library.start"] for run in runs] == ["0.jsonl", "1.jsonl"]
+    assert [run.baseline for run in plan(own, settings)["experiment"]] == [True, False] * 2  # full's serves for all
     own.folder.mkdir()
     first = merged(own, settings)
     (own.folder / SWEEP).write_text(json.dumps(first))

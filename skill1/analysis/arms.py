@@ -11,6 +11,7 @@ whatever is compared is compared on the same games; another seed may have a worl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def own(study: Study) -> pd.DataFrame:
         RunError: a run has no such evaluation, another last step than the others, or other games or passes than the
             others of its seed.
     """
-    return _require_same_games(study, of_each_run(study), "evaluation after training with its own library")
+    what = "evaluation after training with its own library"
+    return _require_same_games(study, of_each_run(study), what, _runs(study))
 
 
 def of_each_run(study: Study) -> pd.DataFrame:
@@ -57,16 +59,19 @@ def withheld(study: Study) -> pd.DataFrame:
 def untrained(study: Study) -> pd.DataFrame:
     """Select outcomes before training, of all runs, as one arm: `variant` is "untrained".
 
-    All runs start from the same policy, so a run's seed is no training seed here: runs repeat each other like passes.
+    All runs start from the same policy, so a run's seed is no training seed here: runs repeat each other like passes. One
+    variant's evaluations are enough.
 
     Raises:
-        RunError: a run has no such evaluation, or other games or passes than the others of its seed.
+        RunError: no run of a seed has such an evaluation, or runs have other games or passes than the others of their seed.
     """
     frame = study.evaluations
-    before = _require_same_games(
-        study, frame[frame["step"] == 0], "evaluation before training (02_evaluate with baseline = true)"
-    )
-    return before.assign(variant=UNTRAINED)
+    before = frame[frame["step"] == 0]
+    there = set(zip(before["variant"], before["seed"], strict=True))
+    known = {seed for _, seed in there}
+    lacking = [key for key in _runs(study) if key[1] not in known]
+    what = "evaluation before training (02_evaluate with baseline = true)"
+    return _require_same_games(study, before, what, [*sorted(there), *lacking]).assign(variant=UNTRAINED)
 
 
 def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -200,9 +205,12 @@ def _after_training(study: Study) -> pd.DataFrame:
     return frame[frame["step"] == last.max()]
 
 
-def _require_same_games(study: Study, frame: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Return `frame` if every run of the study is in it, those of a seed with the same games and passes, else raise RunError."""
-    runs = [(variant, seed) for variant in study.variants for seed in study.seeds(variant)]
+def _runs(study: Study) -> list[tuple[str, int]]:
+    return [(variant, seed) for variant in study.variants for seed in study.seeds(variant)]
+
+
+def _require_same_games(study: Study, frame: pd.DataFrame, what: str, runs: Sequence[tuple[str, int]]) -> pd.DataFrame:
+    """Return `frame` if all the runs are in it, those of a seed with the same games and passes, else raise RunError."""
     groups = dict(tuple(frame.groupby(["variant", "seed"])))
     first: dict[int, tuple[tuple[str, int], list[Any]]] = {}  # of each world
     for key in runs:

@@ -42,6 +42,7 @@ class Experiment:
     overrides: Mapping[str, Any]  # dotted field name -> value
     passes: int  # evaluation passes over all games of a split
     splits: tuple[str, ...]  # to evaluate
+    baseline: bool = True  # also the untrained policy, which is the same for all variants
     nproc: int = 1  # processes that train, and evaluate
     notebooks: str = field(default_factory=lambda: str(resource("notebooks")))  # folder
 
@@ -100,7 +101,7 @@ class Experiment:
     def evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""
         stored = self.run / "evaluations"
-        total = len(arms(self.config)) * len(self.splits)
+        total = len(arms(self.config, self.baseline)) * len(self.splits)
         return Progress("evaluations", total, lambda: len(list(stored.glob("evaluation_*.parquet"))))
 
     @property
@@ -111,11 +112,12 @@ class Experiment:
     @property
     def _evaluation(self) -> NotebookRun:
         given = {"run": portable(self.run), "passes": self.passes, "splits": list(self.splits)}
-        return self._notebook(EVALUATE, given)
+        return self._notebook(EVALUATE, {**given, "baseline": self.baseline}, free=("baseline",))
 
-    def _notebook(self, name: str, parameters: Mapping[str, Any]) -> NotebookRun:
-        given = {**parameters, "nproc": self.nproc}  # which does not change what an experiment is
-        return NotebookRun(Path(self.notebooks) / name, self.folder / name, given, free=("nproc",))
+    def _notebook(self, name: str, parameters: Mapping[str, Any], free: tuple[str, ...] = ()) -> NotebookRun:
+        """Args: free: which parameters do not change what an experiment is, besides the number of processes."""
+        given = {**parameters, "nproc": self.nproc}
+        return NotebookRun(Path(self.notebooks) / name, self.folder / name, given, free=(*free, "nproc"))
 
 
 def portable(path: Path) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from skill1.analysis.study import SEED, SWEEP, home
+from skill1.analysis.variants import REFERENCE
 from skill1.config import ConfigError, PolicyConfig, field_names, flatten, load_config
 from skill1.envs.make import environment_spec, make_environment
 from skill1.errors import RunError
@@ -123,6 +124,7 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
                 overrides={name: of_seed(settings["overrides"][name], seed) for name in sweep.overrides_of(variant)},
                 passes=settings["passes"],
                 splits=tuple(settings["splits"]),
+                baseline=variant == REFERENCE or REFERENCE not in sweep.variants,
                 nproc=sweep.nproc,
                 notebooks=str(sweep.notebooks),
             )
