@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from skill1.config import Config, load_config
+from skill1.envs.alfworld.generate import generate
 from skill1.evaluate import evaluate_run
 from skill1.methods.skill1 import Skill1
 from skill1.models import evaluate_model
@@ -52,6 +53,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four games to train in and two to be evaluated in: an episode takes this model seconds."""
+    folder = tmp_path_factory.mktemp("world")
+    generate(folder, seed=5, train=4, valid_seen=2, valid_unseen=1, homes=2, unseen_homes=1, receptacles=10, objects=8)
+    return folder
+
+
 def configure(base: Path, world: Path, **more: Any) -> Config:
     """A step of two groups of two episodes of two actions, in float32."""
     given = {
@@ -63,9 +72,9 @@ def configure(base: Path, world: Path, **more: Any) -> Config:
         "library.start": str(SKILLS),
         "rollout.tasks_per_step": 2,
         "rollout.group_size": 2,
-        "rollout.max_act_tokens": 10,
-        "method.max_query_tokens": 8,
-        "method.max_distill_tokens": 12,
+        "rollout.max_act_tokens": 8,
+        "method.max_query_tokens": 4,
+        "method.max_distill_tokens": 4,
         "train.steps": 1,
         "train.save_every": 1,
         "evaluation.temperature": 0.0,
@@ -129,6 +138,7 @@ def test_two_processes_train_what_one_does(base: Path, world: Path, full: Path, 
 def test_an_adapter_that_is_killed_resumes_bit_for_bit(base: Path, world: Path, tmp_path: Path) -> None:
     lora = {"policy__lora_rank": 8, "train__learning_rate": 1e-4, "rollout__tasks_per_step": 1, "train__steps": 2}
     assert run(configure(base, world, **lora, train__save_every=2), tmp_path / "straight") == 0
+    assert RunDirectory.open(tmp_path / "straight").metrics()["grad_norm"].max() > 0  # the adapter did move
     config = configure(base, world, **lora)
 
     def kill_in_step_two() -> None:
