@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 from pathlib import Path
 
 import pytest
+
+import skill1.running  # noqa: F401  before torch and jsonschema, whose loading it makes quicker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,11 +48,19 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a nano policy after seconds of warm start."""
+def warm(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Folder of a nano policy after seconds of warm start, one for all workers."""
     from nano_runs import make_warm
 
-    return make_warm(tmp_path_factory.mktemp("warm"))
+    made = tmp_path_factory.mktemp("warm")
+    if worker_id == "master":  # alone
+        return make_warm(made)
+    place = tmp_path_factory.getbasetemp().parent / "warm"
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not place.exists():
+            make_warm(made).rename(place)
+    return place
 
 
 @pytest.fixture(scope="session")
