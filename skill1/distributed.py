@@ -13,15 +13,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import torch
-from accelerate import PartialState
+if TYPE_CHECKING:  # who only hands SIGTERM on to another process need not wait for torch
+    from accelerate import PartialState
 
 TERMINATED = 128 + signal.SIGTERM  # exit status, as a shell reports a process that SIGTERM ended
 
 
 def join_processes(timeout: float | None = None) -> PartialState:
     """Join the processes that torchrun started, or be alone; `timeout`: seconds that one waits for another."""
+    import torch
+    from accelerate import PartialState
+
     waiting = {} if timeout is None else {"timeout": timedelta(seconds=timeout)}
     # without `cpu`, accelerate takes every process of a machine without a GPU for the only one
     return PartialState(cpu=not torch.cuda.is_available(), **waiting)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -27,6 +26,7 @@ from skill1.config import LibraryConfig
 from skill1.encoder import Encoder
 from skill1.records import Candidate, Lesson, Rollout, Skill
 from skill1.store.journal import Journal, LibraryError, LibraryEvent, Snapshot, line, read_snapshot, write_snapshot
+from skill1.store.skill_file import skill_id
 
 Mode = Literal["ucb", "greedy"]
 
@@ -239,7 +239,7 @@ class SkillLibrary:
         held = set(self._skills)
         named = {skill for skill, _ in event.updates}
         named.update((set(event.merged) | set(event.retired)) - {s.id for s in event.admitted})
-        if not named <= held or any(s.id != _id(self._next + i) for i, s in enumerate(event.admitted)):
+        if not named <= held or any(s.id != skill_id(self._next + i) for i, s in enumerate(event.admitted)):
             raise LibraryError(f"event {event.sequence} does not fit this library: it belongs to another run")
         embeddings = self._encoder.encode([s.desc for s in event.admitted])
         for skill, outcome in event.updates:
@@ -315,7 +315,7 @@ class SkillLibrary:
 
     def _new(self, rollout: Rollout, lesson: Lesson, step: int) -> Skill:
         return Skill(
-            id=_id(self._next),
+            id=skill_id(self._next),
             desc=lesson.desc,
             strategy=lesson.strategy,
             task=rollout.instruction,
@@ -373,10 +373,6 @@ class SkillLibrary:
         self._frozen = FrozenLibrary(self._config, self._encoder, self._skills, self._matrix[: len(self._skills)])
 
 
-def _id(number: int) -> str:
-    return f"s{number:06d}"
-
-
 def _cosines(rows: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Float64 dot products of (n, d) float32 unit rows with (n, d) or (d,): each row's value is its own alone."""
     return np.vecdot(rows.astype(np.float64), other.astype(np.float64))
@@ -388,34 +384,6 @@ def _check_encoder(folder: Path, snapshot: Snapshot, encoder: Encoder) -> None:
     stored = snapshot.embeddings[list(probes)]
     if stored.shape != again.shape or (_cosines(stored, again) < 0.999).any():
         raise LibraryError(f"the embeddings in {folder} are not those of this encoder: use the run's library.encoder")
-
-
-def read_skills(path: Path, initial_utility: float) -> tuple[Skill, ...]:
-    """Read skills that somebody wrote: JSON lines with "desc" (when it helps), "strategy", and maybe "task".
-
-    Raises:
-        LibraryError: there is no such file, or a line is no object with these texts; the message names the line.
-    """
-    try:
-        lines = path.read_bytes().splitlines()  # bytes: a text may hold what str.splitlines takes for a line's end
-    except OSError as error:
-        raise LibraryError(f"{path} does not read ({error.strerror}): name a file of JSON lines") from None
-    skills = []
-    for number, data in enumerate(lines, start=1):
-        try:
-            found = json.loads(data)
-            desc, strategy = (found[name].strip() for name in ("desc", "strategy"))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            desc = strategy = ""
-        if not desc or not strategy:
-            raise LibraryError(f'{path}, line {number}: needs an object with the texts "desc" and "strategy"')
-        skills.append(
-            Skill(
-                _id(number), desc, strategy, str(found.get("task", "")), initial_utility, count=1, admitted=0, last_used=0,
-                outcome="success",
-            )
-        )  # fmt: skip
-    return tuple(skills)
 
 
 def replay(journal: Journal, library: SkillLibrary, before: int | None = None) -> SkillLibrary:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 from pathlib import Path
 
 import pytest
+
+import skill1.running  # noqa: F401  before torch and jsonschema, whose loading it makes quicker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first, whole: what is left at the end is short, so that the workers end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Set what was imported apart from garbage: else every forked training run collects, and so copies, all of it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +48,19 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a nano policy after seconds of warm start."""
+def warm(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Folder of a nano policy after seconds of warm start, one for all workers."""
     from nano_runs import make_warm
 
-    return make_warm(tmp_path_factory.mktemp("warm"))
+    made = tmp_path_factory.mktemp("warm")
+    if worker_id == "master":  # alone
+        return make_warm(made)
+    place = tmp_path_factory.getbasetemp().parent / "warm"
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not place.exists():
+            make_warm(made).rename(place)
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,11 @@
-"""Run by test_sharding.py under torchrun: real FSDP2 over gloo, with uneven episodes, and DDP in bfloat16.
+"""Done by both ranks of test_sharding.py: real FSDP2 over gloo, with uneven episodes, and DDP in bfloat16.
 
 accelerate shards over GPUs only, although torch's FSDP2 runs on CPUs as well: here it takes gloo's processes for GPUs'.
-
-Arguments: the policy's folder; the output folder, which gets `<name>-<rank>.pt` of every run.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +38,7 @@ RESUMED = ("fsdp2", "fsdp2-lora")
 
 
 def main(policy: Path, folder: Path) -> None:
-    torch.set_num_threads(1)
+    """`folder` gets `<name>-<rank>.pt` of every run."""
     torch.distributed.init_process_group("gloo")
     for name, settings in RUNS.items():
         if name == "fsdp2":
@@ -102,7 +99,3 @@ def spoilt(policy: Path, folder: Path) -> dict[str, Any]:
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
         return {"error": str(error), "before": seen[1], "after": {name: p.clone() for name, p in state.items()}}
     return {}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,14 +1,12 @@
-"""Training on games that are easy to win; as a script, one run: `distributed_train.py DIRECTORY SETTINGS_JSON`.
+"""Training on games that are easy to win, in one process or two.
 
 An untrained policy wins no household game, so a library would stay empty: here every fourth (step, action) wins.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate.state import AcceleratorState, GradientState
 from nano_runs import forked
 
 import skill1.train
-from skill1.config import Config, EnvironmentConfig, load_config
+from skill1.config import Config, EnvironmentConfig
 from skill1.envs.alfworld.data import GameTree
 from skill1.envs.alfworld.environment import AlfworldEnvironment
 from skill1.envs.base import Step
@@ -73,7 +71,8 @@ def two_ranks(act: Callable[[], None]) -> int:
     def rank(number: int) -> None:
         os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                        "MASTER_PORT": str(port)}  # fmt: skip
-        PartialState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
         torch.manual_seed(0)
         act()
 
@@ -82,13 +81,3 @@ def two_ranks(act: Callable[[], None]) -> int:
         os._exit(forked(partial(rank, 1)))
     first = forked(partial(rank, 0))
     return first or os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
-
-
-def main(directory: Path, preset: str, variant: str, overrides: dict) -> None:
-    torch.set_num_threads(1)
-    skill1.train.make_environment = easy_environment
-    skill1.train.train(load_config(preset, variant, overrides), directory)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), "nano", "full", json.loads(sys.argv[2]))

@@ -1,11 +1,7 @@
-"""Run by test_trainer.py under torchrun: the same run on two processes, a resume, and ranks that disagree.
-
-Arguments: the policy's folder; a folder with `start`, a checkpoint of the run on one process, which gets `two.pt`.
-"""
+"""Done by both ranks of test_trainer.py: the same run on two processes, a resume, and ranks that disagree."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -28,7 +24,7 @@ def collect(step, model):
 
 
 def main(policy: Path, folder: Path) -> None:
-    torch.set_num_threads(1)
+    """`folder` has `start`, a checkpoint of the run on one process, and gets `two.pt`."""
     two, tape = make_trainer(policy, folder / "two", config(), collect, [Counter()])
     two.train()
     resumed, _ = make_trainer(policy, folder / "resumed", config(), collect, [Counter()])
@@ -44,7 +40,3 @@ def main(policy: Path, folder: Path) -> None:
         torch.save(found | {"entries": entries(two), "mismatch": mismatch}, folder / "two.pt")
     two.accelerator.wait_for_everyone()
     two.accelerator.end_training()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

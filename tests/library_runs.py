@@ -13,12 +13,13 @@ import numpy as np
 
 from skill1.config import Config, load_config, method_of_variant
 from skill1.encoder import HashEncoder
-from skill1.library import SkillLibrary, read_skills
+from skill1.library import SkillLibrary
 from skill1.methods.library_method import JOURNAL
 from skill1.records import Candidate, Lesson, Rollout, Task
 from skill1.store.checkpoints import mark_complete
 from skill1.store.journal import Journal, LibraryEvent
 from skill1.store.run_directory import RunDirectory
+from skill1.store.skill_file import read_skills
 
 OBJECTS, PLACES = ("mug", "egg", "lamp", "book", "soap", "knife"), ("shelf", "drawer", "fridge", "table", "sink")
 WITH, WITHOUT = 0.8, 0.2  # chance to win with a skill that names the right place, and otherwise

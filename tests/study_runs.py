@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 from stand_ins import SAVE_EVERY, STEPS, evaluate, train
+
+from skill1.running.experiment import Experiment
+from skill1.running.jobs import Failure, Share
 
 OVERRIDES = {"train.steps": STEPS, "train.save_every": SAVE_EVERY}
 _HEAD = "import sys\nsys.path.insert(0, {tests!r})\nimport stand_ins\nfrom skill1.store import run_directory as runs\n"
@@ -48,6 +52,18 @@ def make_study(folder: Path, asked: dict[str, list[int]], done: dict[str, list[i
                 _finish(empty, home / f"{name}.ipynb")
             (home / "seconds.json").write_text(json.dumps({"train": 60.0 + seed, "evaluate": 30.0}))
     return folder
+
+
+def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str], None]) -> list[Failure]:
+    """What `skill1.running.jobs.execute` leaves when it executes the stand-ins, without processes."""
+    for each in experiments:
+        each.folder.mkdir(parents=True)
+        train(str(each.run), each.preset, each.variant, {"train.seed": each.seed, **each.overrides})
+        evaluate(str(each.run), each.passes, list(each.splits))
+        for name in _PARAMETERS:
+            _finish(Path(each.notebooks) / f"{name}.ipynb", each.folder / f"{name}.ipynb")
+        (each.folder / "seconds.json").write_text(json.dumps({"train": 60.0, "evaluate": 30.0}))
+    return []
 
 
 def _finish(source: Path, output: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from nano_runs import settings
 from tiny import CHATML, byte_tokenizer, tiny_model
+from without_kernels import execute
 
 from skill1.nano.world import world_folder
 from skill1.running.demo import demo
@@ -58,6 +59,8 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
 def test_an_instruct_model_plays_the_games_that_the_environment_names_or_generated_ones(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its notebooks, which the test above and that of the garden execute, are replaced by what their cells call."""
+    monkeypatch.setattr("skill1.running.demo.execute", execute)
     monkeypatch.setenv("ALFWORLD_DATA", str(world))
     tokenizer = byte_tokenizer(CHATML)
     tiny_model(vocabulary=len(tokenizer), context=8192).save_pretrained(tmp_path / "model")

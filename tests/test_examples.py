@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from nano_runs import settings as nano_settings
 from tiny import taught_policy
+from without_kernels import run_cells
 
 from skill1.analysis.study import load as load_study
 from skill1.cli.main import main
@@ -19,7 +20,6 @@ from skill1.envs.make import environment_spec, make_environment
 from skill1.evaluate import evaluate_run
 from skill1.library import SkillLibrary
 from skill1.prompts import ActContext, make_prompts
-from skill1.running.batch import run_notebook
 from skill1.running.launch import set_words
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
@@ -95,7 +95,7 @@ def test_each_example_is_one_short_file() -> None:
 def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the command line: 01_train and 02_evaluate of two variants, then the notebooks on the collected study."""
+    """From the command line: 01_train and 02_evaluate of two variants, then the cells of the others on the study."""
     monkeypatch.chdir(tmp_path)
     # one episode in fifteen is won: 05_library reads a run that learned a skill
     given = settings(model) | {"train.steps": 3, "rollout.tasks_per_step": 6, "rollout.group_size": 6}
@@ -134,10 +134,10 @@ def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
         "04_per_category": {"study": str(study.path)},
         "05_library": {"run": str(done / "run"), "out": str(tmp_path / "figures")},
         "06_paper": {"study": str(study.path)},
-        "07_trajectories": {"run": str(done / "run")},
+        "07_trajectories": {"run": str(done / "run"), "out": str(tmp_path / "page.html")},
     }
     for name, asked in parameters.items():
-        run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", asked)
+        assert run_cells(NOTEBOOKS / f"{name}.ipynb", asked)
 
 
 def test_a_garden_is_won_by_who_knows_it() -> None:

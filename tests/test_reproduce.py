@@ -1,45 +1,35 @@
-"""The whole study in one call: real sweeps and kernels on stand-in notebooks that write down what they were given."""
+"""The whole study in one call, on stand-ins for its runs: what is trained, and which notebook reads what."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
-from study_runs import OVERRIDES, make_notebooks, make_study
+from study_runs import OVERRIDES, execute, make_notebooks, make_study
 
 import skill1.running.reproduce as reproduce_module
 from skill1.config import ConfigError
 from skill1.errors import RunError
 from skill1.presets import variants
+from skill1.running.batch import NotebookRun
 from skill1.running.reproduce import STUDIED, reproduce
 from skill1.running.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
-ANALYSES = {
-    "03_ablations": "study = ''",
-    "04_per_category": "study = ''",
-    "05_library": "run = ''\nagainst = ''\ncapacities = []\nbank = ''\nout = ''",
-    "06_paper": "study = ''",
-    "07_trajectories": "run = ''\nothers = ''\nout = ''",
-    "08_credit": "run = ''\nout = ''",
-}
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 
 @pytest.fixture(scope="module")
 def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stand-ins; the analyses append their parameters to `given.jsonl` beside them."""
+    """Stand-ins for 01_train and 02_evaluate, and the other notebooks as they are."""
     folder = make_notebooks(tmp_path_factory.mktemp("reproduce") / "notebooks")
-    for name, parameters in ANALYSES.items():
-        names = [line.partition(" =")[0] for line in parameters.splitlines()]
-        values = ", ".join(f"{n!r}: {n}" for n in names)
-        code = f"import json\nwith open({str(folder / 'given.jsonl')!r}, 'a') as file:\n    print(json.dumps([{name!r}, {{{values}}}]), file=file)"
-        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
-        nbformat.write(new_notebook(cells=[first, new_code_cell(code)]), folder / f"{name}.ipynb")
+    for file in NOTEBOOKS.glob("0[3-8]*.ipynb"):
+        shutil.copy2(file, folder)
     return folder
 
 
@@ -49,13 +39,23 @@ def sweep(folder: Path, world: Path, notebooks: Path, *variants: str) -> Sweep:
     )
 
 
-def test_every_notebook_reads_the_runs_that_it_is_about(tmp_path: Path, world: Path, notebooks: Path) -> None:
+def test_every_notebook_reads_the_runs_that_it_is_about(
+    tmp_path: Path, world: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def recorded(notebook: Path, output: Path, parameters: dict[str, Any], again: bool) -> Path:
+        NotebookRun(notebook, output, parameters)  # which refuses what the notebook has no parameter for
+        given[notebook.stem] = parameters
+        return output
+
+    monkeypatch.setattr(reproduce_module, "run_notebook", recorded)
+    monkeypatch.setattr("skill1.running.sweep.execute", execute)
     said: list[str] = []
     (tmp_path / "study-bank.json").write_text("{}")  # not written again
     study = sweep(tmp_path / "study", world, notebooks, "full", "lambdas_0", "skillrl")
     done = reproduce(study, [2], say=said.append)
-    assert not done.failures and [path.stem for path in done.notebooks] == list(ANALYSES)
-    given = dict(json.loads(line) for line in (notebooks / "given.jsonl").read_text().splitlines())
+    assert not done.failures and [path.stem for path in done.notebooks] == list(given)
     runs = {v: str(tmp_path / "study" / v / "seed3" / "run") for v in study.variants}
     smaller = tmp_path / "study-capacity-2" / "full" / "seed3" / "run"
     assert given == {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
-from distributed_sharded import RESUMED, RUNS, SAVED, STEPS, TURNS, run
+from distributed_sharded import RESUMED, RUNS, SAVED, STEPS, TURNS, main, run
+from distributed_train import two_ranks
 from tiny import tiny_model, tiny_policy
 from trainer_runs import configure, largest_difference
 
@@ -32,10 +31,7 @@ def policy(tmp_path_factory) -> Path:
 def runs(policy, tmp_path_factory) -> Path:
     """What two processes left of every run."""
     folder = tmp_path_factory.mktemp("runs")
-    script = str(Path(__file__).with_name("distributed_sharded.py"))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    done = subprocess.run([*launch, str(policy), str(folder)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert two_ranks(lambda: main(policy, folder)) == 0
     return folder
 
 

@@ -17,7 +17,7 @@ import synthetic_study
 from nbformat.v4 import new_notebook
 from shop_runs import make_shop, settings_of_shop
 from synthetic_study import PRODUCTS, STEPS
-from test_notebooks import shown
+from without_kernels import run_cells
 
 from skill1.analysis import ablations, arms, dynamics, paper_tables, scores
 from skill1.analysis.figures import study as study_figures
@@ -28,7 +28,6 @@ from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 from skill1.envs.spec import Ceiling
 from skill1.envs.webshop.spec import WEBSHOP
-from skill1.running.batch import run_notebook
 from skill1.running.collect import collect
 from skill1.store.run_directory import RunDirectory
 
@@ -179,8 +178,7 @@ def test_a_notebook_reads_a_study_of_webshop(tmp_path: Path) -> None:
     )
     study = synthetic_study.in_a_shop(made)
     folder = synthetic_study.write(study, tmp_path / "shop")
-    given = {"study": str(folder), "env": "webshop"}
-    text = shown(run_notebook(ROOT / "notebooks" / "06_paper.ipynb", tmp_path / "06_paper.ipynb", given))
+    text = run_cells(ROOT / "notebooks" / "06_paper.ipynb", {"study": str(folder), "env": "webshop"})
     assert "Ceiling, test: 11 of the 12 goals" in text
     assert "12 goals" in text and "12 games" not in text
     assert "89.7" in text and paper_tables.summary(study) in text

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from distributed_train import easy_environment, run
+from distributed_train import easy_environment, run, run_two
 from hypothesis import given
 from hypothesis import strategies as st
 from nano_runs import configure, ended, forked, make_nano, settings
@@ -212,14 +209,7 @@ def test_two_processes_do_the_work_of_one(world, warm, tmp_path):
     options = OPTIONS | {"train__steps": 2, "train__kl": 0.05, "train__learning_rate": 1e-5}
     config = configure(world, warm, **options)
     assert run(config, tmp_path / "one") == 0
-    given = settings(world, warm) | {name.replace("__", "."): value for name, value in options.items()}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = Path(__file__).with_name("distributed_train.py")
-    done = subprocess.run(
-        [*torchrun, str(script), str(tmp_path / "two"), json.dumps(given)],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert run_two(config, tmp_path / "two") == 0
     one, two = RunDirectory.open(tmp_path / "one"), RunDirectory.open(tmp_path / "two")
 
     def sampled(run, step):

@@ -9,19 +9,16 @@ import ast
 import dataclasses
 import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from distributed_train import two_ranks
 from tiny import random_rows, tiny_model, tiny_policy, tiny_tokenizer
 from trainer_runs import (
     Counter,
@@ -439,27 +436,15 @@ def test_a_checkpoint_of_another_architecture_is_refused(policy, tmp_path):
 # -- several processes --------------------------------------------------------------------------------------------
 
 
-@cache
-def free_of_launchers() -> dict[str, str]:
-    dropped = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    return {k: v for k, v in os.environ.items() if k not in dropped} | {"OMP_NUM_THREADS": "1"}
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(policy, tmp_path):
-    from distributed_trainer import RUN, collect, config
+    from distributed_trainer import RUN, collect, config, main
 
     one, tape = make_trainer(policy, tmp_path / "one", config(), collect, [Counter()])
     one.train()
     shutil.copytree(tmp_path / "one" / f"checkpoint-{RUN['resume']}", tmp_path / "start")
 
-    script = Path(__file__).with_name("distributed_trainer.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(
-        [*command, str(policy), str(tmp_path)], env=free_of_launchers(), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
-
+    assert two_ranks(lambda: main(policy, tmp_path)) == 0
     found = torch.load(tmp_path / "two.pt")
     for mine, theirs in zip(tape.steps, found["gradients"], strict=True):
         assert mine.keys() == theirs.keys()

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
 from test_notebooks import NOTEBOOKS, shown
+from without_kernels import execute, run_cells
 
 from skill1.analysis.chosen import choose_run, choose_study
-from skill1.analysis.comparison import success_table, write_summary
+from skill1.analysis.comparison import success_table
 from skill1.analysis.scores import ceiling_note
 from skill1.analysis.tour import ScriptedPolicy
 from skill1.config import ConfigError, flatten, load_config
@@ -36,8 +37,6 @@ from skill1.prompts.full import FullPrompts
 from skill1.rollout import Ask, RolloutLoop, Stages
 from skill1.running.batch import run_notebook
 from skill1.running.demo import demo
-from skill1.running.evaluation import evaluate_arms
-from skill1.running.experiment import Experiment
 from skill1.running.sweep import Sweep
 from skill1.store.run_directory import RunDirectory
 from skill1.train import train
@@ -235,24 +234,13 @@ def test_generated_shops_are_made_for_the_nano_preset(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_demo_runs_in_a_shop(shop, shopper, tmp_path, monkeypatch):
     """Its two notebooks, which tests/test_demo.py executes for ALFWorld, are replaced by what their cells call."""
-
-    def train_here(experiment, progress):
-        assert (experiment.preset, experiment.splits) == ("nano-webshop", ("test",))
-        train(experiment.config, experiment.run)
-        (experiment.folder / "01_train.ipynb").touch()
-
-    def evaluate_here(experiment, progress):
-        frames = evaluate_arms(experiment.run, splits=experiment.splits, passes=experiment.passes, progress=False)
-        write_summary(experiment.run, frames)
-        (experiment.run / "figures").mkdir()
-        (experiment.folder / "02_evaluate.ipynb").touch()
-
-    monkeypatch.setattr(Experiment, "train", train_here)
-    monkeypatch.setattr(Experiment, "evaluate", evaluate_here)
+    asked = []
+    monkeypatch.setattr("skill1.running.demo.execute", lambda todo, *given: asked.extend(todo) or execute(todo, *given))
     monkeypatch.setattr("skill1.running.demo.nano_world", lambda seed, preset: str(shop))
     overrides = settings_of_shop(shop, shopper) | {"train.steps": 1, "train.save_every": 1, "train.validate_every": 1}
     overrides.pop("environment.data")
     done = demo(2, preset="nano-webshop", nproc=1, overrides=overrides, passes=2, results=tmp_path)
+    assert [(experiment.preset, experiment.splits) for experiment in asked] == [("nano-webshop", ("test",))]
     summary = json.loads(done.read_text())
     assert summary["steps"] == 1 and summary["after"]["library"]["n"] == 24 and summary["data"] == "generated"
     assert 0 <= summary["after"]["library"]["score"] <= 1 and "test" not in summary
@@ -268,18 +256,18 @@ def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
     limits["rollout.max_act_tokens"] = 16
     overrides = settings_of_shop(shop, shipped) | limits | {"train.steps": 2, "environment.max_steps": 12}
     data, out = overrides.pop("environment.data"), str(tmp_path / "run")
-    given = {
-        "01_train": {"out": out, "data": data, "overrides": overrides},
-        "02_evaluate": {"run": out, "passes": 1},
-        "05_library": {"run": out},
-        "07_trajectories": {"run": out},
-    }
-    for name, words in given.items():
-        done = run_notebook(NOTEBOOKS / f"{name}.ipynb", tmp_path / f"{name}.ipynb", words | {"env": "webshop"})
-        text = shown(done)
-        assert ("(100.0 %) can reach a score of 1.0" in text) == (name != "01_train"), name
-    [page] = tmp_path.rglob("*.html")
-    assert "goals played (100.0 %)" in page.read_text()
+    run_notebook(
+        NOTEBOOKS / "01_train.ipynb", tmp_path / "01_train.ipynb",
+        {"env": "webshop", "out": out, "data": data, "overrides": overrides},
+    )  # fmt: skip
+    for name, words in {
+        "02_evaluate": {"passes": 1}, "05_library": {"out": str(tmp_path / "figures")},
+        "07_trajectories": {"out": str(tmp_path / "page.html")},
+    }.items():  # fmt: skip
+        text = run_cells(NOTEBOOKS / f"{name}.ipynb", {"env": "webshop", "run": out, **words})
+        assert "(100.0 %) can reach a score of 1.0" in text, name
+    assert "(100.0 %)" not in shown(tmp_path / "01_train.ipynb")
+    assert "goals played (100.0 %)" in (tmp_path / "page.html").read_text()
 
 
 def test_a_study_or_run_of_the_other_environment_is_refused(trained, tmp_path, monkeypatch):

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from skill1.config import Config, LibraryConfig
 from skill1.credit import mean
 from skill1.encoder import HashEncoder, load_encoder
-from skill1.library import SkillLibrary, read_skills, replay, won
+from skill1.library import SkillLibrary, replay, won
 from skill1.methods.base import Method, Source
 from skill1.records import Rollout, Skill
 from skill1.store.journal import Journal, LibraryEvent
+from skill1.store.skill_file import read_skills
 
 JOURNAL = "journal.jsonl"
 
@@ -97,7 +98,7 @@ class LibraryMethod(Method):
             self._journal.truncate(self.skills.sequence)
 
     def load_skills(self, folder: Path) -> None:
-        """See `Method.load_skills`; `folder` may also be a file of skills that somebody wrote (`library.read_skills`)."""
+        """See `Method.load_skills`; `folder` may also be a file of skills that somebody wrote (`skill_file.read_skills`)."""
         if folder.is_file():
             self._take(folder)
         else:

@@ -22,7 +22,6 @@ from typing import Any
 from skill1.config import Config, load_config
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
-from skill1.running.evaluation import arms
 from skill1.running.progress import Progress
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
@@ -100,6 +99,8 @@ class Experiment:
 
     def evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""
+        from skill1.running.evaluation import arms  # not at the top: every job of a sweep would load scipy for it
+
         stored = self.run / "evaluations"
         total = len(arms(self.config, self.baseline)) * len(self.splits)
         return Progress("evaluations", total, lambda: len(list(stored.glob("evaluation_*.parquet"))))

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from skill1.distributed import TERMINATED, on_sigterm
 from skill1.errors import UserError
 
 _PARENT = "SKILL1_PARENT_PID"  # whom a launched process must still be a child of once it has asked
@@ -137,8 +138,6 @@ def _stream(
     command: Sequence[str], environment: Mapping[str, str], write: Callable[[str], object] | None, name: str
 ) -> None:
     """Run a bound command, passing on what it prints."""
-    from skill1.distributed import TERMINATED, on_sigterm  # not at the top: loads torch, see above
-
     said = {"stdout": "", "stderr": ""}
     asked: list[bool] = []
 
