@@ -88,8 +88,10 @@ class EnvironmentConfig:
 class LibraryConfig:
     """The skill library, of methods that keep one."""
 
-    # Above this many skills the least useful are retired.
+    # Above this many skills some are retired.
     capacity: int = knob(5000, "skills", "paper", gt=0)
+    # Which ones: those of least U log(n + 1), or those that were longest not retrieved.
+    retire: Literal["least_value", "least_recent"] = knob("least_value", "which skills", "paper; least_recent is ours")
     # How many candidates a query retrieves (K).
     top_k: int = knob(5, "candidates", "paper; released 3", gt=0)
     # The same at evaluation.

@@ -31,6 +31,10 @@ from skill1.store.skill_file import skill_id
 Mode = Literal["ucb", "greedy"]
 
 _SETTINGS = ("capacity", "ema", "initial_utility", "merge_similarity")  # what the stored numbers depend on
+_RETIRE: dict[str, Callable[[Skill], float]] = {  # those of the least go
+    "least_value": lambda skill: skill.utility * math.log(skill.count + 1),
+    "least_recent": lambda skill: skill.last_used,
+}
 _QUERY_BLOCK = 64  # queries multiplied at once: bounds the product to 64 x capacity
 _PROBES = 16  # records that are embedded again on load
 
@@ -201,7 +205,8 @@ class SkillLibrary:
         Utilities and admissions go in rollout order. A lesson of a won rollout (or of those that `admits` says) merges into the
         record with the exact same strategy whose description is nearest (if its cosine exceeds `merge_similarity`; ties
         by id), else it is admitted. Lessons admitted earlier in the step count as records. Then the skills of least
-        U log(n + 1), ties by id, leave until the capacity holds; a skill admitted in this very step can be one of them.
+        U log(n + 1), or as `library.retire` says, ties by id, leave until the capacity holds; a skill admitted in this very
+        step can be one of them.
         A candidate that was retired since it was retrieved gets no update.
 
         Raises:
@@ -353,8 +358,8 @@ class SkillLibrary:
         if number <= 0:
             return ()
         # Stable: of equals the lowest id, which comes first, goes first.
-        weakest = heapq.nsmallest(number, self._skills.values(), key=lambda s: s.utility * math.log(s.count + 1))
-        return tuple(skill.id for skill in weakest)
+        worth = _RETIRE[self._config.retire]
+        return tuple(skill.id for skill in heapq.nsmallest(number, self._skills.values(), key=worth))
 
     def _remove(self, retired: Sequence[str]) -> None:
         if not retired:

@@ -146,6 +146,14 @@ def test_retirement_drops_the_least_utility_times_log_count_plus_one():
     assert len(library) == 3
 
 
+def test_retirement_can_drop_what_was_longest_not_retrieved():
+    library = new_library(capacity=2, retire="least_recent")
+    library.learn([win("a", "1"), win("b", "2")], 1)
+    first, second = (skill.id for skill in library)
+    library.learn([rollout([first], 0.0)], 2)  # a loss, but it was asked for
+    assert library.learn([win("c", "3")], 3).retired == (second,)
+
+
 def test_retirement_of_equals_drops_the_lowest_id_and_ids_are_never_reused():
     library = filled(4, capacity=2)
     assert ids(library) == ["s000003", "s000004"]
