@@ -294,7 +294,7 @@ def test_a_plan_that_does_not_fit_suggests_plans_that_do(tiny):
         ("--gpus 0", "gpus = 0: a plan needs at least 1"),
         ("--memory 0", "memory = 0: must be more than 0"),
         ("--gpus 9", "rollout.tasks_per_step=8 is less than the 9 processes"),
-        ("--turns 19", "turns = 19: an episode takes more than 0 and at most environment.max_steps=18"),
+        ("--turns 17", "turns = 17: an episode takes more than 0 and at most environment.max_steps=16"),
         ("--set policy.model=./nowhere", "there is no folder './nowhere'"),
         ("--set rollout.max_prompt_tokens=4096", "are more than the model's 512 positions"),
         ("--set rollout.max_prompt_tokens=100", "is less than a typical distill prompt (128 tokens)"),

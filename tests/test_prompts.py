@@ -350,10 +350,10 @@ def test_homes_are_named_in_the_library_and_pointed_at_in_prompts():
     there = replace(START, text=START.text.replace("a cabinet 2, ", ""))
     skills = [COMPACT.write_skill(Fact("mug", "shelf_2", home(start))) for start in (START, there)]
     assert skills == [f"mug {home(START)} in shelf_2", f"mug {home(there)} in shelf_2"]
-    shown = "<cand> mug here in shelf_2 : 1 ; mug elsewhere in shelf_2 : 2 <"
+    shown = "<cand> this here in shelf_2 : 1 ; this elsewhere in shelf_2 : 2 <"
     assert shown in COMPACT.rerank(START, skills)
-    assert "<skill> mug here in shelf_2 <" in COMPACT.act(ActContext(START, skills[0], 0, (), START))
-    assert "<skill> mug elsewhere in shelf_2 <" in COMPACT.act(ActContext(there, skills[0], 0, (), there))
+    assert "<skill> this here in shelf_2 <" in COMPACT.act(ActContext(START, skills[0], 0, (), START))
+    assert "<skill> this elsewhere in shelf_2 <" in COMPACT.act(ActContext(there, skills[0], 0, (), there))
 
 
 def sections(prompt: str) -> dict[str, str]:
@@ -368,7 +368,7 @@ def test_the_compact_act_prompt_has_all_its_parts():
     prompt = COMPACT.act(ActContext(START, skill, 3, history_of(trajectory, 2), AT_SHELF))
     parts = sections(prompt)
     assert prompt.startswith("<act>") and prompt.endswith("<write>")
-    assert parts["<skill>"] == "mug in shelf_2 ; cup in shelf_1"
+    assert parts["<skill>"] == "this in shelf_2 ; cup in shelf_1"
     assert parts["<hist>"] == "cabinet_1 closed > open cabinet_1 ; open cabinet_1 open nothing > go_to shelf_2"
     assert (parts["<step>"], parts["<at>"], parts["<hold>"]) == ("3", "shelf_2", "none")
     assert parts["<obs>"] == "shelf_2 cup_1 mug_3"
@@ -400,7 +400,7 @@ def test_the_other_compact_prompts():
         assert prompt.startswith(f"<{stage}>") and prompt.endswith("<write>")
         assert "put clean mug fridge" in prompt
         assert set(sections(prompt)) <= set(MARKS)
-    assert "mug in shelf_1 : 1 ; cup in shelf_2 : 2" in rerank
+    assert "this in shelf_1 : 1 ; cup in shelf_2 : 2" in rerank and sections(rerank)["<room>"].split() == room(START)
     assert "go_to cabinet_1 ; open cabinet_1" in won and "<ref>" not in won
     assert "success" in won.split() and "failure" not in won.split()
     assert "failure" in lost.split() and "success" not in lost.split()

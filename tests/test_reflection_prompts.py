@@ -104,7 +104,7 @@ def test_compact_asks_in_words_that_the_nano_policies_know():
     told = COMPACT.reflect(START, False, PAIRS, EARLIER)
     assert told == (
         "<distill> <can> go_to ; take ; use ; move <ref> go_to shelf_9 <traj> go_to cabinet_1 ; open cabinet_1 failure "
-        "<task> put clean mug fridge <write>"
+        "<task> put clean mug fridge here <write>"
     )
     asked = COMPACT.reflect(START, None, PAIRS, None)
     assert " none <task>" in asked and "failure" not in asked and "success" not in asked and "<ref>" not in asked

@@ -58,18 +58,17 @@ def test_an_arm_without_a_skill_asks_for_none(world):
 
 
 def test_arms_are_all_that_differ():
-    nano = load_config("nano")
-    arms = arms_of(nano)
+    floored = load_config("nano", overrides={"library.similarity_floor": 0.4})
+    arms = arms_of(floored)
     assert len({arm.name for arm in arms}) == len(arms) == (len(ORDERS) - 1) * len(KEYS) * len(FLOORS) + 1
     assert OWN in arms and [arm.order for arm in arms].count("none") == 1
-    unfloored = load_config("nano", overrides={"library.similarity_floor": "none"})
-    assert {arm.floor for arm in arms_of(unfloored)} == {"run"}
-    assert arms_of(nano, ["utility"], ["task"], ["none"]) == [Arm("utility", "task", "none")]
+    assert {arm.floor for arm in arms_of(load_config("nano"))} == {"run"}
+    assert arms_of(floored, ["utility"], ["task"], ["none"]) == [Arm("utility", "task", "none")]
     assert not any(arm.order == "oracle" for arm in arms_of(load_config("mini")))  # nobody knows what is right there
     with pytest.raises(RunError, match="no nano world that knows what is right: leave oracle out"):
         arms_of(load_config("mini"), ["oracle"])
     with pytest.raises(ConfigError, match="unknown order 'utilty'; did you mean 'utility'"):
-        arms_of(nano, ["utilty"])
+        arms_of(floored, ["utilty"])
 
 
 def test_the_comparison_by_hand():

@@ -150,15 +150,14 @@ def test_compact_prompts_show_what_matters():
     assert PROMPTS.query(START) == "<query> <task> slim_fit men's_shirts chest_pocket <write>"
     skills = ["slim fit men's shirts chest pocket : berden", "sofas : acme"]
     assert PROMPTS.rerank(START, skills) == (
-        "<rerank> <task> slim_fit men's_shirts chest_pocket <cand> "
-        "slim_fit men's_shirts chest_pocket : ~ber +den : 1 ; sofas : : 2 <write>"
+        "<rerank> <task> slim_fit men's_shirts chest_pocket <cand> this : ~ber +den : 1 ; sofas : : 2 <write>"
     )
     results = listed(RESULTS, "click[back to search]", "click[next >]", "click[b0aaaaaaa1]", "click[b0aaaaaaa2]")
     shown = PROMPTS.act(ActContext(START, skills[0], 2, ((START.text, "search[berden henley]"),), results))
     assert shown == (
         "<act> <step> 2 <hist> index > search ~ber +den henley <obs> results "
         "1 slim_fit men's_shirts chest_pocket ok seen ; 2 slim_fit dear <task> slim_fit men's_shirts chest_pocket "
-        "<want> teal small <skill> slim_fit men's_shirts chest_pocket : ~ber +den <write>"
+        "<want> teal small <skill> this : ~ber +den <write>"
     )
     item = listed(ITEM, "click[teal]", "click[small]", "click[buy now]")
     history = ((results.text, "click[b0aaaaaaa1]"), (item.text, "click[teal]"))
@@ -171,7 +170,8 @@ def test_compact_prompts_show_what_matters():
         "<task> slim_fit men's_shirts chest_pocket <write>"
     )
     raw = PROMPTS.raw_lesson(START, played)
-    assert raw == Lesson("slim fit men's shirts chest pocket", "search slim fit ; open berden ; choose teal ; buy")
+    wish = "slim fit men's shirts chest pocket"
+    assert raw == Lesson(wish, f"{wish} : search slim fit ; open berden ; choose teal ; buy")
     assert tokens(raw.strategy) == "search slim_fit ; open ~ber +den ; choose teal ; buy"
 
 

@@ -23,7 +23,10 @@ from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.nano.webshop.reading import brand
 from skill1.prompts import ActContext
 
-SMALL = WarmStartConfig(games=40, games_per_world=8, receptacles_high=12, noise=0.0)
+SMALL = WarmStartConfig(
+    games=40, games_per_world=8, receptacles_high=12, noise=0.0, several_share=0.0, bank_share=0.0, reflect_share=0.0,
+    wrong_share=0.0, raw_share=0.0,
+)  # fmt: skip
 
 
 def acts(share: float, relevant: float) -> list[Demonstration]:
@@ -44,13 +47,13 @@ def test_the_expert_starts_where_the_principle_of_its_object_says():
     firsts = [row for row in acts(1.0, 1.0) if word(row, "step") == ["0"]]
     assert len(firsts) == 40
     for row in firsts:
-        [own] = [text for text in block(row) if text.split()[0] in word(row, "task")]
+        [own] = [text for text in block(row) if text.split()[0] == "this"]
         kind = own.split()[-1]
         there = [place for place in word(row, "room") if place.rpartition("_")[0] == kind]
         assert row.answer == f"go_to {there[0]}"
     sizes = [len(block(row)) for row in firsts]
     assert max(sizes) > 3 and all(text.split()[1] == "in" for row in firsts for text in block(row))
-    places = [next(i for i, t in enumerate(block(row)) if t.split()[0] in word(row, "task")) for row in firsts]
+    places = [next(i for i, t in enumerate(block(row)) if t.split()[0] == "this") for row in firsts]
     assert len(set(places)) > 2  # not always first: only reading tells
 
 
@@ -59,7 +62,7 @@ def test_a_block_about_other_objects_is_ignored():
     shown, bare = acts(1.0, 0.0), acts(0.0, 0.0)
     one, other = ([row for row in rows if word(row, "step") == ["0"]] for rows in (shown, bare))
     for a, b in zip(one, other, strict=True):
-        assert a.answer == b.answer and not any(text.split()[0] in word(a, "task") for text in block(a))
+        assert a.answer == b.answer and not any(text.split()[0] == "this" for text in block(a))
     assert any(block(row) for row in one) and not any(block(row) for row in other)
 
 
@@ -77,8 +80,7 @@ def test_a_skill_among_others_is_followed_as_it_is_alone():
     firsts = [
         row for row in HOMES.demonstrator(config).demonstrations() if row.stage == "act" and word(row, "step") == ["0"]
     ]
-    own = [[text.split() for text in block(row) if text.split()[:2] == [text.split()[0], "here"]
-            and text.split()[0] in word(row, "task")] for row in firsts]  # fmt: skip
+    own = [[text.split() for text in block(row) if text.split()[:2] == ["this", "here"]] for row in firsts]
     assert all(
         len(found) == 1 and row.answer == f"go_to {found[0][-1]}" for row, found in zip(firsts, own, strict=True)
     )
@@ -100,8 +102,8 @@ def first_searches(**changed) -> list[Demonstration]:
 
 
 def own(row: Demonstration) -> list[int]:
-    """Where in the block something is said about the task's words, and nothing but these."""
-    return [i for i, text in enumerate(block(row)) if text.split(" : ")[0].split() == word(row, "task")]
+    """Where in the block something is said about this very wish."""
+    return [i for i, text in enumerate(block(row)) if text.split(" : ")[0] == "this"]
 
 
 def test_a_shops_block_is_followed_where_one_principle_is_about_the_task():
@@ -155,7 +157,7 @@ def test_what_the_scripted_teacher_writes_reads_as_a_demonstrations_block(tmp_pa
         [entry] = ScriptedTeacher().write("evolve", Inputs("webshop", counted=(episode,)))
         bank_block = prompts.bank_block([Principle("dyn_001", entry["title"], entry["principle"])], [], [])
         row = Demonstration("act", "search by skill", prompts.act(ActContext(start, bank_block, 0, (), start)), "")
-        assert own(row) == [0] and block(row) == [f"{' '.join(word(row, 'task'))} : {right}"]
+        assert own(row) == [0] and block(row) == [f"this : {right}"]
 
 
 def test_a_shops_block_is_in_the_policys_vocabulary_at_every_step():

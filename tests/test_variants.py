@@ -150,7 +150,7 @@ def test_gigpo_adds_the_step_advantage_to_grpo(batches):
     )
     before = np.array([row.advantage for row in grpo.rows])
     np.testing.assert_allclose([row.advantage for row in gigpo.rows], before + steps, atol=1e-9)
-    assert (steps != 0).any() and (steps == 0).any()
+    assert (steps != 0).any()
     assert [row.weight for row in gigpo.rows] == [row.weight for row in grpo.rows]
     firsts = {group: {r.turns[0].observation for r in grpo.rollouts if r.group == group} for group in (0, 1)}
     assert all(len(seen) == 1 for seen in firsts.values()) and firsts[0] != firsts[1]
@@ -238,7 +238,7 @@ def test_no_distillation_admits_raw_trajectories(batches):
     assert won and taken(batch.learnt) == len(won)
     raw = {r.lesson.strategy: [t.value for t in r.turns_of("act")] for r in won}
     for skill in batch.learnt.admitted:
-        assert skill.strategy.split(" ; ") == [compact(action) for action in raw[skill.strategy]]
+        assert skill.strategy == f"{skill.desc} : {' ; '.join(compact(action) for action in raw[skill.strategy])}"
     assert {s.strategy for s in batch.learnt.admitted} == set(raw)
     assert {s.desc for s in batch.learnt.admitted} <= {r.lesson.desc for r in won}
     assert all(len({r.lesson.desc for r in batch.rollouts if r.group == g}) == 1 for g in (0, 1))  # key = task text

@@ -209,9 +209,8 @@ def demonstrate(games, **changed):
 
 def test_a_relevant_skill_names_the_habitual_place_and_is_followed(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=1.0, foreign_share=0.0, first_moves=0):
-        target = read_request(game.instruction).target
         acts = [row for row in rows if row.stage == "act"]
-        assert acts and all(f"<skill> {target} here in {place} " in row.prompt for row in acts)
+        assert acts and all(f"<skill> this here in {place} " in row.prompt for row in acts)
         assert acts[0].answer == f"go_to {place}"
 
 
@@ -220,7 +219,7 @@ def test_a_foreign_skill_is_shown_and_ignored(games):
     for game, place, start, rows in demonstrate(games[:20], relevant_share=0.0, foreign_share=1.0, first_moves=0):
         first = next(row for row in rows if row.stage == "act")
         assert first.answer == blind(start)
-        assert f"<skill> {read_request(game.instruction).target} here " not in first.prompt
+        assert "<skill> this here " not in first.prompt
         shown += "<skill> none" not in first.prompt
     assert shown > 10
 
@@ -228,11 +227,10 @@ def test_a_foreign_skill_is_shown_and_ignored(games):
 def test_first_moves_come_in_pairs_that_only_reading_the_skill_tells_apart(games):
     relevant = foreign = 0
     for game, _, start, rows in demonstrate(games[:30], relevant_share=0.0, foreign_share=0.0, first_moves=2):
-        target = read_request(game.instruction).target
         skilled = [row for row in rows if row.stage == "act" and "<skill> none" not in row.prompt]
         for row in skilled:
             skill, _, place = row.prompt.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")
-            if skill == f"{target} here":
+            if skill == "this here":
                 assert row.answer == f"go_to {place}" and row.kind == "first move, relevant skill"
                 relevant += 1
             else:
@@ -249,7 +247,7 @@ def test_the_relevant_candidate_is_ranked_first(games):
             candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
             ranking, parsed = PROMPTS.parse_rerank(row.answer, len(candidates))
             assert parsed and len(row.answer.split()) == 1 and len(ranking) == len(candidates)
-            about = f"{read_request(game.instruction).target} here in "
+            about = "this here in "
             fits = [candidate.startswith(about) for candidate in candidates]
             assert fits[ranking[0]]
             assert row.kind == f"rerank, relevant listed {'first' if fits[0] else 'later'}"
@@ -262,7 +260,7 @@ def test_a_wrong_skill_about_the_task_is_followed_too(games):
     for game, place, _, rows in demonstrate(games[:20], relevant_share=1.0, first_moves=0, wrong_share=1.0):
         first = next(row for row in rows if row.stage == "act")
         about, _, said = first.prompt.partition("<skill> ")[2].removesuffix(" <write>").partition(" in ")
-        assert about == f"{read_request(game.instruction).target} here" and first.answer == f"go_to {said}"
+        assert about == "this here" and first.answer == f"go_to {said}"
         wrong += said != place
     assert wrong > 10
 
@@ -272,7 +270,7 @@ def test_of_several_candidates_about_the_task_the_first_is_ranked_first(games):
     for game, _, _, rows in demonstrate(games, rerank_relevant=1.0, reranks=2, rival_share=1.0):
         for row in (row for row in rows if row.stage == "rerank"):
             candidates = row.prompt.partition("<cand> ")[2].partition(" <")[0].split(" ; ")
-            about = f"{read_request(game.instruction).target} here in "
+            about = "this here in "
             fits = [candidate.startswith(about) for candidate in candidates]
             assert len(candidates) <= 5 and int(row.answer) == fits.index(True) + 1
             rivals += sum(fits) > 1
@@ -282,7 +280,7 @@ def test_of_several_candidates_about_the_task_the_first_is_ranked_first(games):
 def test_raw_trajectories_are_followed_and_ranked_by_what_they_are_about(games):
     kinds = Counter()
     for game, _, start, rows in demonstrate(games, raw_share=1.0, rerank_relevant=0.0, reranks=0, first_moves=0):
-        task = f"{request_words(start)} : "
+        task = f"{request_words(start)} : ".replace(f" {read_request(game.instruction).target} ", " this ")
         for row in (row for row in rows if "raw" in row.kind):
             kinds[row.kind] += 1
             if row.stage == "rerank":
