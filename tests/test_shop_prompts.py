@@ -172,7 +172,10 @@ def test_compact_prompts_show_what_matters():
     raw = PROMPTS.raw_lesson(START, played)
     wish = "slim fit men's shirts chest pocket"
     assert raw == Lesson(wish, f"{wish} : search slim fit ; open berden ; choose teal ; buy")
-    assert tokens(raw.strategy) == "slim_fit men's_shirts chest_pocket : search slim_fit ; open ~ber +den ; choose teal ; buy"
+    assert (
+        tokens(raw.strategy)
+        == "slim_fit men's_shirts chest_pocket : search slim_fit ; open ~ber +den ; choose teal ; buy"
+    )
 
 
 @pytest.mark.parametrize(

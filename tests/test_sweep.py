@@ -73,7 +73,9 @@ def test_a_killed_sweep_resumes_and_repeats_nothing(sweep: Sweep, tmp_path: Path
     running, rest, last = homes[:jobs], homes[jobs:], homes[-1]
     for place in running:
         (place / "pause3").touch()
-    (sweep.folder / "sweep.json").write_text(json.dumps({"settings": settings_of(sweep, sweep.data), "runs": {}}))
+    (sweep.folder / "sweep.json").write_text(
+        json.dumps({"settings": settings_of(sweep, data_of(sweep, generate=False)), "runs": {}})
+    )
     script = (
         f"import sys; sys.path.insert(0, {str(TESTS)!r})\nfrom pathlib import Path\nfrom skill1.running.sweep import *\n"
         f"run_sweep(Sweep(folder=Path({str(sweep.folder)!r}), variants={sweep.variants}, seeds={sweep.seeds}, "
