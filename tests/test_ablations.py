@@ -161,6 +161,18 @@ def test_seeds_with_worlds_of_their_own_are_paired(tmp_path: Path) -> None:
     plain = replace(study, evaluations=synthetic_study.make(runs, sizes={"valid_seen": 12}, splits=SEEN).evaluations)
     loaded = load(synthetic_study.write(plain, tmp_path / "own"))
     assert loaded.evaluations["game"].nunique() == 48 and loaded.own_worlds
+    # a run that is not there yet leaves its world out of the comparison
+    frame, runs = study.evaluations, study.manifest["runs"]
+    less = replace(
+        study,
+        evaluations=frame[(frame["variant"] != "lambda1_0") | (frame["seed"] != 3)],
+        manifest={**study.manifest, "runs": [r for r in runs if (r["variant"], r["seed"]) != ("lambda1_0", 3)]},
+    )
+    part = ablations.effects(less).set_index("variant")
+    assert part["games"].to_dict() == {"lambda1_0": 36, "no_library": 48}
+    assert part.loc["lambda1_0", "points"] == pytest.approx(
+        100 * (rates.loc["lambda1_0"] - rates.loc["full"])[[0, 1, 2]].mean()
+    )
     other = study.evaluations.assign(game=study.evaluations["game"].where(study.evaluations["variant"] != "full", "x"))
     with pytest.raises(RunError, match="no_library seed 0 played other games or passes than full seed 0"):
         arms.own(replace(study, evaluations=other))

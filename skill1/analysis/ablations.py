@@ -51,7 +51,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     """Compare one arm with another on the same games, in points.
 
     Args:
-        a, b: outcomes of one variant, split and category each (rows of `arms.own`, `untrained` or `withheld`).
+        a, b: outcomes of one variant, split and category each (rows of `arms.own`, `untrained` or `withheld`). A seed
+            whose world the other side has not played yet is left out.
 
     Returns:
         points; games_low, games_high, games_p (these runs); seeds_low, seeds_high, seeds_p (Welch, or where seeds have
@@ -63,6 +64,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
         ValueError: games that are not the same.
     """
     first, second = by_seed(a), by_seed(b)
+    first, second = arms.in_shared_worlds(first, second), arms.in_shared_worlds(second, first)
     means = [table.mean(axis=1) for table in (first, second)]
     found = {"points": 100 * (means[0].mean() - means[1].mean())}
     games = first.shape[1]

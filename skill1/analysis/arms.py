@@ -88,6 +88,12 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def in_shared_worlds(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the seeds of a (seeds, games) table of whose games the other one has none."""
+    there = table.notna() & table.columns.isin(other.columns)
+    return table[there.any(axis=1)].dropna(axis=1, how="all")
+
+
 def categories(study: Study, frame: pd.DataFrame) -> list[str]:
     """List Overall, then the categories present, in the environment's order."""
     return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
