@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,17 +114,26 @@ class Scripted:
         for start, found, wanted in zip(starts, self.library.retrieve(queries, mode), right, strict=True):
             topic = prompts.fact(start, "").topic
             fitting = [c for c in found if self._says(c.skill).topic == topic]
-            ways: dict[str, Callable[[], Candidate]] = {
-                "any": lambda found=found: self._rng.choice(found),
-                "random": lambda fitting=fitting: self._rng.choice(fitting),
-                "first": lambda fitting=fitting: fitting[0],
-                "count": lambda fitting=fitting: max(fitting, key=lambda c: self.library[c.skill].count),
-                "oracle": lambda fitting=fitting, wanted=wanted: next(
-                    (c for c in fitting if prompts.write_skill(self._says(c.skill)) == wanted), fitting[0]
-                ),
-            }
-            shown.append((found, ways[order]().skill if (found if order == "any" else fitting) else None))
+            shown.append((found, self._pick(order, found, fitting, wanted)))
         return shown
+
+    def _pick(
+        self, order: str, found: Sequence[Candidate], fitting: Sequence[Candidate], right: str | None
+    ) -> str | None:
+        """Choose the one that is shown, of the candidates or of those that are about the task; None where there is none."""
+        if order == "any":
+            return self._rng.choice(found).skill if found else None
+        if not fitting:
+            return None
+        match order:
+            case "random":
+                return self._rng.choice(fitting).skill
+            case "count":
+                return max(fitting, key=lambda c: self.library[c.skill].count).skill
+            case "oracle":
+                hits = [c for c in fitting if self._prompts.write_skill(self._says(c.skill)) == right]
+                return (hits or fitting)[0].skill
+        return fitting[0].skill
 
     def _play(self, tasks: Sequence[Task], shown: Sequence[Shown]) -> tuple[list[bool], list[Lesson | None]]:
         """Play one episode of each task; a skill is followed if it is about the task."""

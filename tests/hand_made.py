@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from skill1.analysis.tabular import episode
 from skill1.records import Candidate, Lesson, Rollout, Row, Stage, Task, Turn
 
 
@@ -47,23 +49,19 @@ def rollout(
     if distilled is not None:
         turns.append(turn("distill", tokens.get("distill", 7), distilled))
     candidates = tuple(Candidate(f"s{k}", u, 0.5, 0.5) for k, u in enumerate(utilities))
-    return Rollout(
+    made = episode(
+        0,
+        outcome,
         task=Task("alfworld", "train", f"train/{group}", category),
         instruction="put a mug on the desk",
-        group=group,
-        index=index,
-        query="",
-        turns=tuple(turns),
+        turns=turns,
         candidates=candidates,
         ranking=ranking,
-        ranking_parsed=ranking_parsed,
-        selected=candidates[ranking[0]].skill if candidates else None,
-        skill="",
-        skill_similarity=0.25 * (index + 1) if candidates else math.nan,
-        outcome=outcome,
-        score=outcome,
-        steps=len(acts),
         lesson=Lesson("when", "how") if distilled else None,
+    )
+    similarity = 0.25 * (index + 1) if candidates else math.nan
+    return replace(
+        made, group=group, index=index, ranking_parsed=ranking_parsed, skill_similarity=similarity, steps=len(acts)
     )
 
 

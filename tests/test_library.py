@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skill1.analysis.tabular import episode
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
 from skill1.library import FrozenLibrary, SkillLibrary, replay
@@ -33,24 +35,9 @@ WORDS = ("mug", "egg", "fridge", "lamp", "clean", "heat")
 def rollout(candidates: Sequence[str | Candidate] = (), outcome: float = 0.0, lesson: Lesson | None = None) -> Rollout:
     """A rollout with only what the library reads; candidates by id or as retrieved."""
     found = tuple(c if isinstance(c, Candidate) else Candidate(c, 0.5, 0.0, 0.0) for c in candidates)
-    return Rollout(
-        task=Task("alfworld", "train", "game", "Pick"),
-        instruction="put a mug in the sink",
-        group=0,
-        index=0,
-        query="mug",
-        turns=(),
-        candidates=found,
-        ranking=tuple(range(len(found))),
-        ranking_parsed=True,
-        selected=found[0].skill if found else None,
-        skill="",
-        skill_similarity=math.nan,
-        outcome=outcome,
-        score=outcome,
-        steps=1,
-        lesson=lesson,
-    )
+    task = Task("alfworld", "train", "game", "Pick")
+    made = episode(0, outcome, task=task, instruction="put a mug in the sink", candidates=found, lesson=lesson)
+    return replace(made, query="mug")
 
 
 def win(desc: str, strategy: str) -> Rollout:

@@ -24,6 +24,7 @@ from skill1.nano.prompts import Fact
 from skill1.nano.world import compact_prompts
 from skill1.prompts import ActContext, history_of, make_prompts
 from skill1.prompts.full import FullPrompts
+from skill1.records import Lesson
 
 FULL, COMPACT = FullPrompts(ALFWORLD.words), CompactPrompts()
 TASK = "put a clean mug in fridge."
@@ -353,6 +354,8 @@ def test_homes_are_named_in_the_library_and_pointed_at_in_prompts():
     shown = "<cand> this here in shelf_2 : 1 ; this elsewhere in shelf_2 : 2 <"
     assert shown in COMPACT.rerank(START, skills)
     assert "<skill> this here in shelf_2 <" in COMPACT.act(ActContext(START, skills[0], 0, (), START))
+    written = COMPACT.parse_distill("this here | this here in shelf_2", START)
+    assert written == Lesson(f"mug {HOME}", f"mug {HOME} in shelf_2"), "what the policy calls this is kept by its name"
     assert "<skill> this elsewhere in shelf_2 <" in COMPACT.act(ActContext(there, skills[0], 0, (), there))
 
 

@@ -68,11 +68,8 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     means = [table.mean(axis=1) for table in (first, second)]
     found = {"points": 100 * (means[0].mean() - means[1].mean())}
     games = first.shape[1]
-    of_games = (
-        paired_difference(*(table.stack().dropna().droplevel("seed") for table in (first, second)))
-        if games > 1
-        else None
-    )
+    by_game = [table.stack().dropna().droplevel("seed") for table in (first, second)]
+    of_games = paired_difference(*by_game) if games > 1 else None
     blind = np.ptp(first.mean() - second.mean()) < _SAME
     of_both = None if blind else difference_over_seeds(first, second)
     of_seeds = _over_seeds(*means, paired=bool(first.isna().to_numpy().any()))
@@ -86,9 +83,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
 def _over_seeds(first: pd.Series, second: pd.Series, *, paired: bool) -> Estimate | None:
     """Compare runs as units, by their means; None where that says nothing."""
     if paired:
-        both = first.index.intersection(second.index)
-        first, second = first[both], second[both]
-        return paired_t(first, second) if len(both) > 1 and np.ptp(first - second) > _SAME else None
+        return paired_t(first, second) if np.ptp(first - second) > _SAME else None
     enough = min(len(first), len(second)) > 1 and max(np.ptp(first), np.ptp(second)) > _SAME
     return welch(first, second) if enough else None
 
@@ -159,15 +154,14 @@ def grpo_table(study: Study) -> pd.DataFrame | None:
 
 def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Format differences in points for display: `effects`, `library_share` or `per_category.gains`."""
-    tasks, test = study.environment.tasks, "paired t" if study.own_worlds else "Welch"
+    tasks = study.environment.tasks
+    over_seeds = "new runs (paired t)" if study.own_worlds else f"new runs, these {tasks} (Welch)"
     p, heading = ("games_holm", "p (Holm)") if "games_holm" in tidy else ("games_p", "p")
     cells: dict[str, Callable[[Any], Any]] = {
         "points": lambda row: number(row.points, "+.1f"),
         f"these runs, new {tasks}": lambda row: interval(row.games_low, row.games_high),
         heading: lambda row: p_value(getattr(row, p)),
-        f"new runs{'' if study.own_worlds else f', these {tasks}'} ({test})": lambda row: interval(
-            row.seeds_low, row.seeds_high
-        ),
+        over_seeds: lambda row: interval(row.seeds_low, row.seeds_high),
         "p (Holm), seeds": lambda row: p_value(row.seeds_holm),
         f"new runs, new {tasks}": lambda row: interval(row.both_low, row.both_high),
         tasks: lambda row: row.games,
@@ -175,7 +169,7 @@ def points_table(study: Study, tidy: pd.DataFrame, keys: list[str]) -> pd.DataFr
         f"{LABEL}, points": lambda row: number(row.published, "+.1f"),
     }
     if "seeds_holm" not in tidy:
-        cells = {name: cell for name, cell in cells.items() if test not in name and name != "p (Holm), seeds"}
+        del cells[over_seeds], cells["p (Holm), seeds"]
         cells["seeds"] = lambda row: row.seeds
     if "published" not in tidy or tidy["published"].isna().all():
         del cells[f"{LABEL}, points"]

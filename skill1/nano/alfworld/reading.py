@@ -31,6 +31,7 @@ class Request:
     place: str
 
 
+@lru_cache(maxsize=1 << 12)  # every prompt of an episode asks
 def read_request(instruction: str) -> Request:
     """Parse any of the task sentences of the ALFWorld grammar. Raises ValueError for another sentence."""
     match compact(_HOUSE.sub("", instruction)).split():
@@ -86,5 +87,6 @@ def pointed(text: str, start: Observation) -> str:
 
 
 def named(text: str, start: Observation) -> str:
-    """Replace "here" by the name of the home, for the library."""
-    return re.sub(r"\bhere\b", home(start), text)
+    """Replace "here" by the name of the home, and "this" by the task's object type, for the library."""
+    said = {"here": home(start), "this": read_request(start.instruction).target}
+    return re.sub(r"\b(?:here|this)\b", lambda word: said[word[0]], text)

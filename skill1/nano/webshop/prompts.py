@@ -84,7 +84,7 @@ class CompactShopPrompts(CompactBase):
         return re.sub(rf"(^|; ){re.escape(self._words(start))} : ", r"\1this : ", tokens(text))
 
     def _kept(self, text: str, start: Observation) -> str:
-        return spoken(text)
+        return spoken(re.sub(r"(^|\s)this(?=\s|$)", lambda found: found[1] + self._words(start), text))
 
     def _strategy(self, about: str, lesson: str) -> str:
         """A lesson says which brand was right; what for is put before it."""
