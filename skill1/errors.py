@@ -8,6 +8,10 @@ import textwrap
 class UserError(Exception):
     """The base of errors whose message, one line, names what is wrong and what to do: no traceback is needed."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows under the cell (IPython asks for it): the message alone."""
+        return [f"error: {self}"]
+
 
 class RunError(UserError, RuntimeError):
     """A run directory, notebook run or launched process is not as it must be. The message names it and the fix."""

@@ -72,7 +72,7 @@ def evaluate_run(
     if step is None:
         latest = run.latest_checkpoint()
         step = latest.step if latest else 0
-    label, at = _library_step(config, library, step)
+    label, at = library_step(config, library, step)
     kind = f"evaluation_{label}"
     environment = make_environment(config.environment)
     todo = {
@@ -105,8 +105,16 @@ def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
     return load_policy(config, str(run.checkpoint(step).path) if step else None)
 
 
-def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:
-    """Label of the skills to evaluate with, and the step whose checkpoint holds them (None: no skills)."""
+def library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:
+    """Return the label of the skills to evaluate with, and the step whose checkpoint holds them (None: no skills).
+
+    Args:
+        wanted: "final", "none" or "step:N".
+        step: training step of the policy.
+
+    Raises:
+        ConfigError: another text.
+    """
     if wanted == "none" or not method_of(config).keeps_skills:
         return "none", None
     if wanted == "final":

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import click
 import nbformat
 import pytest
+from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_notebook
 
-from skill1.cli import main as cli
+from skill1.cli import main as command_line
+from skill1.cli.main import cli
 from skill1.config import load_config
 from skill1.envs.make import environment_spec
 from skill1.registry import find
@@ -27,7 +33,7 @@ def skill1(tmp_path, monkeypatch, capsys):
 
     def run(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
-            cli.main(words)
+            command_line.main(words)
         out, err = capsys.readouterr()
         return ended.value.code or 0, out, err
 
@@ -40,9 +46,46 @@ def test_help_lists_the_commands_without_loading_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
-    shown = "demo generate warmstart import train plan evaluate export compare sweep reproduce collect probe notebook"
+    shown = (
+        "demo generate warmstart import train plan evaluate export runs compare completion sweep reproduce collect probe "
+        "notebook"
+    )
     for command in shown.split():
         assert f"\n  {command} " in done.stdout
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """All commands without subcommands, by what is typed before their options."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join(["skill1", *path, name]), command
+
+
+def test_every_command_shows_examples_of_itself_that_it_accepts():
+    shown = dict(commands(cli))
+    generators = {name for name in shown if name.startswith("skill1 generate ")}  # their options say it all
+    for start, command in shown.items():
+        lines = (command.epilog or "").splitlines()[2:]
+        assert lines or start in generators, start
+        for line in lines:
+            words = shlex.split(line.replace("$ALFWORLD_DATA", "data/alfworld"))
+            at = words.index("skill1") if line.strip().startswith("skill1") else None
+            if at is not None and "|" not in words:
+                assert line.strip().startswith(start)
+                command.make_context(start, words[len(start.split()) :])
+
+
+def test_the_tab_key_completes_commands_and_options():
+    for shell in ("bash", "zsh", "fish"):
+        assert f"_SKILL1_COMPLETE={shell}_complete" in CliRunner().invoke(cli, ["completion", shell]).output
+    asked = {"_SKILL1_COMPLETE": "bash_complete", "COMP_WORDS": "skill1 train --dry", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("skill1"))], env={**os.environ, **asked}, capture_output=True, text=True
+    )
+    assert done.stdout == "plain,--dry-run\n"
 
 
 def test_the_module_and_the_installed_command_are_the_same():

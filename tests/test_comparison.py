@@ -121,7 +121,7 @@ def test_folders_of_one_name_are_named_by_more_of_their_path(tmp_path: Path) -> 
 
 def test_summary_is_plain_json(frames: dict[str, pd.DataFrame], tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", load_config("nano", overrides={"train.seed": 3}), "hash")
-    file = comparison.write_summary(run.path, frames)
+    file = comparison.write_summary(run.path, frames, run.path)
     summary = json.loads(file.read_text())
     assert file.name == "summary.json" and summary["variant"] == "full" and summary["seed"] == 3
     assert summary["evaluations"][comparison.WITH_LIBRARY]["valid_seen"]["success"] == 0.625

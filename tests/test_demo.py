@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,16 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
     summary = json.loads(demo(4, **choices).read_text())
 
     run = tmp_path / "seed4-alfworld_data" / "run"
-    begun, *_, done, seen, unseen, end = said
+    begun, *_, done, result, end = said
+    seen, unseen, costs = result.splitlines()
     assert begun == "[0/1] full seed 4: started" and done.startswith("[1/1] full seed 4: done, ")
     before, after, without = (
-        f"{100 * summary[moment][library]['success']:.1f}"
-        for moment, library in (("before", "library"), ("after", "library"), ("after", "no_library"))
+        "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * x for x in (rates["success"], *rates["interval"])))
+        for rates in (summary["before"]["library"], summary["after"]["library"], summary["after"]["no_library"])
     )
-    assert seen.startswith(f"seen homes, 6 games x 2: success {before} -> {after} % [")
-    assert seen.endswith(f"library withheld {without} %") and unseen.startswith("unseen homes, 6 games x 2: ")
+    assert seen.startswith(f"seen homes, 6 games x 2: success {before} -> {after}, ")
+    assert seen.endswith(f"library withheld {without}") and unseen.startswith("unseen homes, 6 games x 2: ")
+    assert re.fullmatch(r"train \d+ s, evaluate \d+ s", costs)
     assert f"figures: {tmp_path / 'figures'}" in end and f"skill1 notebook 05_library -p run={run}" in end
 
     assert summary["seed"] == 4 and summary["data"] == "$ALFWORLD_DATA" and summary["steps"] == 2
@@ -52,7 +55,7 @@ def test_demo_leaves_notebooks_figures_and_a_summary(
 
     said.clear()
     again = json.loads(demo(4, **choices).read_text())  # finished: nothing runs, the costs are those of the first time
-    assert again == summary and said == [f"finished, see {run.parent}", seen, unseen, end]
+    assert again == summary and said == [f"finished, see {run.parent}", result, end]
 
 
 @pytest.mark.slow

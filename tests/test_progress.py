@@ -5,6 +5,14 @@ from __future__ import annotations
 from skill1.running.progress import Progress
 
 
+def test_what_is_known_of_what_is_done_stands_beside_it():
+    done = 0
+    progress = Progress("steps", 3, lambda: done, note=lambda: "reward 0.41" if done else "")
+    assert str(progress) == "0 of 3 steps"
+    done = 2
+    assert progress.look() and str(progress).startswith("2 of 3 steps, reward 0.41, ")
+
+
 def test_remaining_time_is_counted_at_the_rate_since_processes_started():
     seconds, steps = 0.0, 20
     progress = Progress("steps", 60, lambda: steps, skip=1, clock=lambda: seconds)

@@ -310,7 +310,7 @@ def test_hostile_texts_are_shown_not_run(tmp_path: Path) -> None:
     learnt = [made(1.0, **evil), made(0.0, index=1, **evil)]
     used = [made(1.0, "s000001", **evil), made(0.0, index=1, **evil)]
     run = write(tmp_path / "run", learnt, used)
-    out = viewer.export(run)
+    out = viewer.export(run, run)
     text = out.read_text(encoding="utf-8")
     view = Parsed(text)
     assert view.tags == {
@@ -356,7 +356,7 @@ def test_a_run_without_a_library_is_shown(world: Path, warm: Path, tmp_path: Pat
     assert train_easily(config, tmp_path / "run") == 0
     loaded = trajectories.load_step(tmp_path / "run")
     assert {e.fate.kind for e in loaded.episodes} == {"none"} and not loaded.skills
-    view = Parsed(viewer.export(tmp_path / "run").read_text())
+    view = Parsed(viewer.export(tmp_path / "run", tmp_path).read_text())
     assert set(view.texts("stage")) == {"act"} and not view.texts("candidate") and not view.texts("case")
     assert "No case fits" in viewer.cases_view(tmp_path / "run")
 
@@ -517,7 +517,7 @@ def test_a_step_that_vanishes_is_said_not_hidden(path: Path, tmp_path: Path) -> 
 
 def test_wrong_input_is_refused_by_name(path: Path, step: Step, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"there is no run at .*nun \(runs in .*: run\)"):
-        viewer.export(path.parent / "nun")
+        viewer.export(path.parent / "nun", tmp_path)
     with pytest.raises(RunError, match=rf"no rollouts of step 9 \(it has steps 1\.\.{STEPS}\)"):
         viewer.Explorer(path, 9)
     known = step.episodes[0].rollout.task.game
@@ -551,7 +551,7 @@ def test_a_journal_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_that_is_gone_is_named(tmp_path: Path) -> None:
     run = write(tmp_path / "run", [made(1.0), made(0.0, index=1)], policy__model=str(tmp_path / "gone"))
     with pytest.raises(RunError, match="no tokenizer at .*gone"):
-        viewer.export(run, prompts=True)
+        viewer.export(run, run, prompts=True)
 
 
 # -- the notebook -----------------------------------------------------------------------------------------------------

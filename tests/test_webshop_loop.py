@@ -270,21 +270,13 @@ def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
     assert "goals played (100.0 %)" in (tmp_path / "page.html").read_text()
 
 
-def test_a_study_or_run_of_the_other_environment_is_refused(trained, tmp_path, monkeypatch):
-    assert choose_run(str(trained), "") == choose_run(str(trained), "webshop") == trained
+def test_a_study_or_run_of_the_other_environment_is_refused(trained):
+    assert choose_run(str(trained), "", "rollouts") == choose_run(str(trained), "webshop", "rollouts") == trained
     with pytest.raises(ConfigError, match="is of webshop, but env = 'alfworld': give one of alfworld"):
-        choose_run(str(trained), "alfworld")
+        choose_run(str(trained), "alfworld", "rollouts")
     with pytest.raises(ConfigError, match="unknown environment 'webshp'; did you mean 'webshop'"):
-        choose_run(str(trained), "webshp")
+        choose_run(str(trained), "webshp", "rollouts")
     study = str(NOTEBOOKS.parent / "results" / "reference" / "nano")
     assert choose_study(study, "alfworld").environment.name == "alfworld"
     with pytest.raises(ConfigError, match="is of alfworld, but env = 'webshop'"):
         choose_study(study, "webshop")
-    monkeypatch.chdir(tmp_path)
-    reproduce = "`skill1 reproduce --preset nano-webshop --name nano-webshop`"
-    with pytest.raises(RunError, match=f"results/nano-webshop .*{reproduce}"):
-        choose_study("", "webshop")
-    with pytest.raises(RunError, match="results/nano .*`skill1 reproduce --preset nano --name nano`"):
-        choose_study("", "")
-    with pytest.raises(RunError, match="`skill1 train --preset nano-webshop .* --out results/nano-webshop-full-seed0`"):
-        choose_run("", "webshop")

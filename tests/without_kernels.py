@@ -47,7 +47,7 @@ def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str]
     for experiment in experiments:
         train(experiment.config, experiment.run)
         frames = evaluate_arms(experiment.run, splits=experiment.splits, passes=experiment.passes, progress=False)
-        write_summary(experiment.run, frames)
+        write_summary(experiment.run, frames, experiment.run)
         (experiment.run / "figures").mkdir()
         for name in (TRAIN, EVALUATE):
             (experiment.folder / name).touch()

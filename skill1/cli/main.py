@@ -17,12 +17,13 @@ import click
 
 from skill1.cli.data import generate
 from skill1.cli.imports import import_model
-from skill1.cli.models import compare, evaluate, export, select_study
+from skill1.cli.models import compare, evaluate, export, runs, select_study
 from skill1.cli.options import (
     FOLDER,
     POSITIVE,
     Group,
     configured,
+    examples,
     handed_to_processes,
     in_results,
     json_option,
@@ -68,7 +69,7 @@ def cli() -> None:
     """Skill1: one policy, trained by GRPO, that selects, uses and distils skills."""
 
 
-@cli.command()
+@cli.command(epilog=examples("skill1 demo", "skill1 demo --preset nano-webshop --seed 1"))
 @click.option("--seed", default=0, show_default=True, help="seed of the games and the run")
 @preset_option(text="one whose policy comes with the kit: nano, nano-webshop, mini")
 def demo(seed: int, preset: str) -> None:
@@ -81,7 +82,7 @@ def demo(seed: int, preset: str) -> None:
 cli.add_command(generate)
 
 
-@cli.command()
+@cli.command(epilog=examples("skill1 warmstart --preset nano --out data/my-policy"))
 @out_option("folder for the policy")
 @configured(section="warm_start")
 def warmstart(config: Any, own: dict[str, Any], out: Path) -> None:
@@ -98,7 +99,13 @@ for _command in (import_model, bank, demonstrate, coldstart):
     cli.add_command(_command)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "skill1 train --preset nano --set environment.data=data/games --name try",
+        "skill1 train --preset nano --set environment.data=data/games --name try --resume --set train.steps=90",
+        "skill1 train --preset paper --set environment.data=$ALFWORLD_DATA --out /runs/paper --nproc 8 --dry-run",
+    )
+)
 @placed
 @configured()
 @click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
@@ -124,7 +131,11 @@ def train(config: Any, directory: Path, resume: bool, nproc: int, dry_run: bool)
     return 0 if run_training(config, directory, resume) else TERMINATED
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "skill1 plan --preset paper --gpus 8 --memory 80", "skill1 plan --preset paper-lora --gpus 1 --memory 80 --json"
+    )
+)
 @configured()
 @click.option("--gpus", default=1, show_default=True, type=int, help="number of GPUs")
 @click.option("--memory", default=80.0, show_default=True, help="GB (1e9 bytes) of each")
@@ -162,8 +173,20 @@ def plan(
     return int(not made.fits)
 
 
-for _command in (evaluate, select_study, export, compare):
+for _command in (evaluate, select_study, export, runs, compare):
     cli.add_command(_command)
+
+
+@cli.command(epilog=examples('eval "$(skill1 completion bash)"', "skill1 completion fish | source"))
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands and options of skill1 with the tab key."""
+    from click.shell_completion import get_completion_class
+
+    complete = get_completion_class(shell)
+    assert complete is not None
+    click.echo(complete(cli, {}, "skill1", "_SKILL1_COMPLETE").source())
+
 
 # how the runs of a study are made, where they play, and how many at a time
 _study_options = together(
@@ -178,7 +201,12 @@ _study_options = together(
 )
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "skill1 sweep --name try --variants full,no_library,gigpo --seeds 0,1,2",
+        "skill1 sweep --name wide --variants full --seeds 0,1 --set rollout.group_size=16 --dry-run",
+    )
+)
 @click.option("--name", required=True, help="the study is kept in results/NAME")
 @click.option("--variants", required=True, callback=names, help="e.g. full,grpo")
 @click.option("--seeds", required=True, callback=numbers, help="e.g. 0,1,2")
@@ -191,7 +219,9 @@ def sweep(name: str, dry_run: bool, **given: Any) -> int:
     return _failed(run_sweep(Sweep(folder=in_results(name), **given), dry_run=dry_run, say=click.echo))
 
 
-@cli.command()
+@cli.command(
+    epilog=examples("skill1 reproduce --dry-run", "skill1 reproduce --preset nano-webshop --seeds 0,1,2,3,4,5")
+)
 @click.option("--name", help="the study is kept in results/NAME [default: the preset's name]")
 @click.option("--variants", callback=names, help="e.g. full,grpo [default: Table 2's and what it is compared with]")
 @click.option("--seeds", default="0,1,2", show_default=True, callback=numbers, help="of the runs")
@@ -217,7 +247,7 @@ def _failed(failures: Sequence[Any]) -> int:
     return int(bool(failures))
 
 
-@cli.command()
+@cli.command(epilog=examples("skill1 collect results/try", "skill1 collect results/try --into kept/try"))
 @click.argument("results", type=FOLDER)
 @click.option("--into", type=FOLDER, help="copy them and the study's figures to this folder, without the runs")
 def collect(results: Path, into: Path | None) -> None:
@@ -229,7 +259,7 @@ def collect(results: Path, into: Path | None) -> None:
         click.echo(str(file))
 
 
-@cli.command()
+@cli.command(epilog=examples("skill1 probe --preset nano --set environment.data=data/games"))
 @configured()
 @click.option("--split", help="split that knows the homes of train [default: environment.validation_split]")
 @click.option("--passes", default=3, show_default=True, type=POSITIVE, help="passes over all games")
@@ -250,7 +280,12 @@ def probe(config: Any, split: str | None, passes: int) -> int:
     return int(not report.passed)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "skill1 notebook 02_evaluate -p run=results/try -p passes=4",
+        "skill1 notebook 03_ablations -p study=results/reference/worlds --again",
+    )
+)
 @click.argument("notebook")
 @click.option("-p", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="notebook parameter")
 @name_option

@@ -11,6 +11,7 @@ import click
 from skill1.cli.options import (
     FOLDER,
     POSITIVE,
+    examples,
     handed_to_processes,
     json_option,
     names,
@@ -29,7 +30,13 @@ _FOR_MODELS = {
 _FOR_RUNS = {"step": "--step", "reuse": "--reuse"}
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "skill1 evaluate --name try --split valid_seen --passes 4",
+        "skill1 evaluate --name try --library none",
+        "skill1 evaluate --model models/mine --preset paper --data $ALFWORLD_DATA --out results/mine",
+    )
+)
 @placed
 @click.option(
     "--model", help="folder or hub id of any causal LM, or its name at --endpoint; --out is then a new folder"
@@ -105,7 +112,7 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
         )
 
 
-@click.command("select-study")
+@click.command("select-study", epilog=examples("skill1 select-study results/try"))
 @click.argument("run", type=FOLDER)
 @click.option("--orders", default="", callback=names, help="of candidates, e.g. policy,utility,oracle [default: all]")
 @click.option("--keys", default="", callback=names, help="query, task: what finds them [default: both]")
@@ -133,7 +140,7 @@ def select_study(
     report(*json.loads(found.to_json(orient="records")))
 
 
-@click.command()
+@click.command(epilog=examples("skill1 export results/try --step 60 --out models/mine"))
 @click.argument("run", type=FOLDER)
 @click.option("--step", type=POSITIVE, help="checkpoint [default: the last]")
 @out_option("folder to make")
@@ -145,7 +152,25 @@ def export(run: Path, step: int | None, out: Path, merge: bool) -> None:
     click.echo(run_export(run, out, step=step, merge=merge))
 
 
-@click.command()
+@click.command(epilog=examples("skill1 runs", "skill1 runs results/study --json"))
+@click.argument("folder", metavar="[DIR]", default="results", type=FOLDER)
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs and evaluations in DIR, results by default, with steps, success and n."""
+    from skill1.analysis.listing import list_results, to_text
+
+    table = list_results(folder)
+    if as_json:
+        click.echo(table.to_json(orient="records", lines=True), nl=False)
+    elif table.empty:
+        click.echo(f"no run in {folder}: `skill1 demo` makes one")
+    else:
+        click.echo(to_text(table))
+
+
+@click.command(
+    epilog=examples("skill1 compare results/try results/other", "skill1 compare results/study/full/seed*/run --json")
+)
 @click.argument("paths", metavar="DIR...", nargs=-1, required=True, type=FOLDER)
 @json_option
 def compare(paths: tuple[Path, ...], as_json: bool) -> None:

@@ -33,6 +33,11 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: commands to copy."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
 # -- words ------------------------------------------------------------------------------------------------------------
 
 

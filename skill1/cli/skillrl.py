@@ -13,6 +13,7 @@ from skill1.cli.options import (
     FOLDER,
     POSITIVE,
     configured,
+    examples,
     handed_to_processes,
     nproc_option,
     out_option,
@@ -26,7 +27,7 @@ _playing = together(
 )
 
 
-@click.command()
+@click.command(epilog=examples("skill1 bank --preset nano --set environment.data=data/games --out data/bank.json"))
 @out_option("bank file to write, for method.bank")
 @configured("skillrl")
 @_playing
@@ -43,7 +44,11 @@ def bank(config: Any, out: Path, tasks: int, passes: int) -> int:
     return int(bool(written.failures))
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "skill1 demonstrate --by expert --preset mini-base --set environment.data=data/alfworld --out data/demonstrations"
+    )
+)
 @out_option("folder of demonstrations, for skill1 coldstart")
 @configured(section="expert")
 @_playing
@@ -67,7 +72,7 @@ def demonstrate(config: Any, own: dict[str, Any], out: Path, tasks: int, passes:
     report({"demonstrations": str(out), **asdict(done)})
 
 
-@click.command()
+@click.command(epilog=examples("skill1 coldstart data/demonstrations --preset mini-base --out data/my-adapter"))
 @click.argument("demonstrations", type=FOLDER)
 @out_option("model folder to write, for policy.model")
 @configured(section="cold_start")

@@ -24,9 +24,10 @@ import psutil
 from skill1.analysis.comparison import BEFORE, WITH_LIBRARY, WITHHELD
 from skill1.config import load_config
 from skill1.envs.make import environment_spec, make_environment
+from skill1.envs.spec import EnvironmentSpec
 from skill1.errors import RunError
 from skill1.nano.world import nano_of, nano_world, world_folder
-from skill1.running.collect import read_seconds
+from skill1.running.collect import PHASES, read_seconds
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.running.jobs import Share, execute
 from skill1.store.run_directory import RunDirectory
@@ -95,22 +96,33 @@ def demo(
     shutil.copytree(experiment.run / "figures", results / "figures", dirs_exist_ok=True)
     for name in (TRAIN, EVALUATE, _SUMMARY):
         shutil.copy2(experiment.folder / name, results / name)
-    evaluated = _evaluated(experiment)
-    for split, after in evaluated[WITH_LIBRARY].items():
-        before, without = (100 * evaluated[arm][split]["success"] for arm in (BEFORE, WITHHELD))
-        low, high = (100 * bound for bound in after["interval"])
-        say(
-            f"{spec.split_label(split)}, {after['games']} {spec.tasks} x {after['passes']}: success {before:.1f} -> "
-            f"{100 * after['success']:.1f} % [{low:.1f}, {high:.1f}], library withheld {without:.1f} %"
-        )
+    say(_result(experiment, spec))
     run = portable(experiment.run)
     say(
         f"figures: {results / 'figures'}, numbers: {results / _SUMMARY}\n"
-        "next, what it did and what it learnt (or open them with `make lab`):\n"
+        "next, what it did and what it learnt (or open all notebooks with `make lab`):\n"
         f"  skill1 notebook 07_trajectories -p run={run}\n"
-        f"  skill1 notebook 05_library -p run={run}"
+        f"  skill1 notebook 05_library -p run={run}\n"
+        f"  skill1 select-study {run}"
     )
     return results / _SUMMARY
+
+
+def _result(experiment: Experiment, spec: EnvironmentSpec) -> str:
+    """What came out, in lines: per split the arms with their 95 % intervals over games; and what it took."""
+    evaluated, lines = _evaluated(experiment), []
+    for split, after in evaluated[WITH_LIBRARY].items():
+        before, trained, withheld = (
+            "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * x for x in (arm["success"], *arm["interval"])))
+            for arm in (evaluated[label][split] for label in (BEFORE, WITH_LIBRARY, WITHHELD))
+        )
+        lines.append(
+            f"{spec.split_label(split)}, {after['games']} {spec.tasks} x {after['passes']}: success {before} -> {trained}, "
+            f"library withheld {withheld}"
+        )
+    seconds = read_seconds(experiment.folder)
+    lines.append(", ".join(f"{phase} {seconds[phase]:.0f} s" for phase in PHASES if phase in seconds))
+    return "\n".join(lines)
 
 
 def _processes(nano: bool) -> int:

@@ -48,8 +48,10 @@ def evaluate_arms(
     Returns:
         Label -> outcomes of all splits (columns of `outcomes.EVALUATION_SCHEMA`), in the order of drawing.
 
+    A run that was kept without its weights gives the outcomes that it stores, whatever is asked for, and says so.
+
     Raises:
-        RunError: the run has no complete checkpoint: there is no "after".
+        RunError: the run has no complete checkpoint, and stores no outcomes: there is no "after".
         LaunchError: one of several processes failed.
         Otherwise see `evaluate.evaluate_run`.
     """
@@ -57,9 +59,13 @@ def evaluate_arms(
 
     run = RunDirectory.open(path)
     if run.latest_checkpoint() is None:
-        raise RunError(
-            f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every steps)"
-        )
+        if not (stored := _stored(run)):
+            raise RunError(
+                f"{path} has no complete checkpoint to evaluate: train it first (a run saves every train.save_every "
+                "steps)"
+            )
+        print(f"{path} was kept without its weights: shown are the outcomes that it stores")
+        return stored
     if nproc > 1:  # these play; what they store is read below
         given = {"path": str(path), "splits": list(splits or ()), "passes": passes, "baseline": baseline}
         launch_torchrun([json.dumps(given)], nproc, module="skill1.running.evaluation")
@@ -68,6 +74,21 @@ def evaluate_arms(
         done = evaluate_run(path, splits=splits, passes=passes, progress=progress, reuse=True, **choice)
         frames[label] = pd.concat([evaluation.frame for evaluation in done], ignore_index=True)
     return frames
+
+
+def _stored(run: RunDirectory) -> dict[str, pd.DataFrame]:
+    """The outcomes of those arms that were played, at the last step that was evaluated."""
+    from skill1.evaluate import library_step  # see evaluate_arms
+
+    outcomes = run.evaluations("evaluation_*")
+    found = {}
+    for label, choice in arms(run.config).items():
+        step = choice.get("step", outcomes["step"].max())
+        library, _ = library_step(run.config, choice.get("library", "final"), step)
+        frame = outcomes[(outcomes["step"] == step) & (outcomes["library"] == library)]
+        if not frame.empty:
+            found[label] = frame.reset_index(drop=True)
+    return found
 
 
 def main(text: str) -> None:

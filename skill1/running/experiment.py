@@ -93,9 +93,19 @@ class Experiment:
         file = self.run / "metrics.jsonl"
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
+    def _last_step(self) -> str:
+        """The reward of the last logged step, and the library's size after it; "" before there is one."""
+        file = self.run / "metrics.jsonl"
+        whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the process may be writing the next
+        if not whole:
+            return ""
+        last = json.loads(whole.rpartition("\n")[2])
+        skills = f", {last['library/size']:.0f} skills" if "library/size" in last else ""
+        return f"reward {last['reward']:.2f}{skills}"
+
     def training_progress(self) -> Progress:
-        """Follow the training steps."""
-        return Progress("steps", self.config.train.steps, self.steps_logged, skip=1)
+        """Follow the training steps, with the last one's reward and the library's size."""
+        return Progress("steps", self.config.train.steps, self.steps_logged, skip=1, note=self._last_step)
 
     def evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""

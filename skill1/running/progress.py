@@ -17,8 +17,10 @@ class Progress:
     total: int
     count: Callable[[], int]  # how many are done
     skip: int = 0  # first ones that are left out of the rate: they wait for processes that start once
+    note: Callable[[], str] = str  # what else is known of what is done: "reward 0.41, 219 skills"
     clock: Callable[[], float] = time.monotonic
     done: int = field(default=0, init=False)  # at the last look
+    _noted: str = field(default="", init=False)
     _changes: list[tuple[float, int]] = field(default_factory=list, init=False)  # (seconds, done) when something was
 
     def __post_init__(self) -> None:
@@ -30,6 +32,7 @@ class Progress:
         changed = not self._changes or self._changes[-1][1] != self.done
         if changed:
             self._changes.append((self.clock(), self.done))
+            self._noted = self.note()
         return changed
 
     @property
@@ -38,7 +41,7 @@ class Progress:
 
     def __str__(self) -> str:
         """Say where it is; without a remaining time while nothing has been done that counts."""
-        where = f"{self.done} of {self.total} {self.unit}"
+        where = ", ".join(filter(None, [f"{self.done} of {self.total} {self.unit}", self._noted]))
         if len(self._changes) < self.skip + 2:
             return where
         (began, first), (now, done) = self._changes[self.skip], self._changes[-1]

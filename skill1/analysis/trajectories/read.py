@@ -19,6 +19,7 @@ from skill1.config import closest, method_of
 from skill1.envs.make import environment_spec
 from skill1.errors import RunError
 from skill1.records import STAGES, Rollout, Row, Skill, Stage, Turn
+from skill1.store.find import find_runs as find_all_runs
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
 
@@ -132,8 +133,8 @@ class Step:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """List all run directories in `folder`, at any depth, by name."""
-    return sorted(found.parent for found in folder.glob("**/rollouts") if (found.parent / "config.json").is_file())
+    """List the run directories in `folder` that store rollouts, at any depth, by name."""
+    return sorted(run.path for run in find_all_runs(folder) if run.rollouts_dir.is_dir())
 
 
 def load_step(path: Path, step: int = 0) -> Step:

@@ -156,14 +156,12 @@ def _offer(control: widgets.Dropdown | widgets.ToggleButtons, options: list[tupl
     control.value = value if value in known else next(iter(known), None)
 
 
-def export(
-    path: Path, out: Path | None = None, *, step: int = 0, game: str = "", cases: int = 1, prompts: bool = False
-) -> Path:
+def export(path: Path, out: Path, *, step: int = 0, game: str = "", cases: int = 1, prompts: bool = False) -> Path:
     """Write a step, every game and episode of it, and the run's case studies into one HTML file, and return its path.
 
     Args:
         path: run directory.
-        out: the file, written whole or not at all; None = `trajectories_step_<step>.html` in the run directory.
+        out: the file, written whole or not at all; in a folder it is `trajectories_step_<step>.html`.
         step: training step; 0 = the last one stored.
         game: the game that is unfolded; "" = the one whose group won and lost most evenly.
         cases: case studies of each kind.
@@ -183,7 +181,7 @@ def export(
     ]
     reader = prompt_reader(run) if prompts else None
     content = cases_view(path, cases) + show("whole_step", shown, shown.group_of(game), reader)
-    target = out or run.path / f"trajectories_step_{shown.number:06d}.html"
+    target = out if out.suffix == ".html" else out / f"trajectories_step_{shown.number:06d}.html"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, show("page", title, notes, content).encode())
