@@ -63,9 +63,16 @@ def make(
         "passes": passes,
         "splits": list(splits),
         "data": "data/games",
+        "data_hash": {"data/games train": "0"},
         "missing": dict(missing or {}),
         "runs": [
-            {"variant": variant, "seed": seed, "steps": STEPS, "seconds": {"train": 300.0, "evaluate": 60.0 + seed}}
+            {
+                "variant": variant,
+                "seed": seed,
+                "steps": STEPS,
+                "seconds": {"train": 300.0, "evaluate": 60.0 + seed},
+                "sessions": [],
+            }
             for variant, seeds in runs.items()
             for seed in seeds
         ],

@@ -247,15 +247,34 @@ def _failed(failures: Sequence[Any]) -> int:
     return int(bool(failures))
 
 
-@cli.command(epilog=examples("skill1 collect results/try", "skill1 collect results/try --into kept/try"))
-@click.argument("results", type=FOLDER)
+@cli.command(
+    epilog=examples(
+        "skill1 collect results/try",
+        "skill1 collect results/try --into kept/try",
+        "skill1 collect kept/try results/more --into kept/both",
+    )
+)
+@click.argument("results", nargs=-1, required=True, type=FOLDER)
 @click.option("--into", type=FOLDER, help="copy them and the study's figures to this folder, without the runs")
-def collect(results: Path, into: Path | None) -> None:
-    """Write the tables of a sweep's finished runs in RESULTS; prints where they are."""
-    from skill1.running import collect as collecting
+def collect(results: tuple[Path, ...], into: Path | None) -> None:
+    """Write the tables of a sweep's finished runs in RESULTS; prints where they are.
 
-    files = collecting.collect(results)
-    for file in files if into is None else collecting.copy_collected(results, into):
+    Several RESULTS, sweeps or collected tables, are parts of one study: their tables are merged in --into.
+    """
+    from skill1.running import collect as collecting
+    from skill1.running.merge import merge_collected
+
+    if len(results) > 1 and into is None:
+        raise click.UsageError("several parts are merged into another folder: name it with --into")
+    files = [
+        file
+        for folder in results
+        if len(results) == 1 or collecting.read_asked(folder)
+        for file in collecting.collect(folder)
+    ]
+    if into is not None:
+        files = merge_collected(results, into) if len(results) > 1 else collecting.copy_collected(results[0], into)
+    for file in files:
         click.echo(str(file))
 
 

@@ -28,7 +28,7 @@ from skill1.store.run_directory import RunDirectory
 
 SECONDS = "seconds.json"  # beside a run: what it cost so far
 PHASES = ("train", "evaluate")  # its keys; "evaluate" is all that follows the last training step
-_ORDER = ("variant", "seed", "step", "library", "split", "game", "pass")
+ORDER = ("variant", "seed", "step", "library", "split", "game", "pass")  # of the rows; of the metrics, the first three
 
 
 def read_asked(folder: Path) -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ def collect(folder: Path) -> list[Path]:
     evaluations = _evaluations(runs)
     manifest = _manifest(folder, asked, runs) | _benchmark(runs, evaluations)
     text = f"{json.dumps(manifest, indent=1)}\n"
-    for name, data in zip(FILES, (_to_bytes(evaluations), _to_bytes(_metrics(runs)), text.encode()), strict=True):
+    for name, data in zip(FILES, (table_bytes(evaluations), table_bytes(_metrics(runs)), text.encode()), strict=True):
         replace_file(folder / name, data)
     return [folder / name for name in FILES]
 
@@ -100,7 +100,7 @@ def _evaluations(runs: Mapping[tuple[str, int], RunDirectory]) -> pa.Table:
         if frame.empty:
             raise RunError(f"{run.path} is finished but has no evaluations: remove {run.path.parent} to repeat it")
         frames.append(frame)
-    frame = pd.concat(frames)[EVALUATIONS.names].sort_values(list(_ORDER))
+    frame = pd.concat(frames)[EVALUATIONS.names].sort_values(list(ORDER))
     return pa.Table.from_pandas(frame, schema=EVALUATIONS, preserve_index=False)
 
 
@@ -171,7 +171,8 @@ def _config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _to_bytes(table: pa.Table) -> bytes:
+def table_bytes(table: pa.Table) -> bytes:
+    """Write a table as parquet: equal tables give equal bytes."""
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
     return buffer.getvalue()
