@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.analysis.study import EVALUATIONS, Study
+from skill1.analysis.study import EVALUATIONS, SKILLS, Study
 
 STEPS = 30
 CATEGORIES = ("Pick", "Look", "Clean", "Heat", "Cool", "Pick2")
@@ -26,6 +26,7 @@ RATES = {
     "retroagent_rl_released": 0.54, "mine": 0.56, "another": 0.5,
 }  # fmt: skip
 _WITHOUT_SKILLS = ("no_library", "grpo", "gigpo", "another")
+EMPTY = SKILLS.empty_table().to_pandas()
 _SIZES = {"valid_seen": 24, "valid_unseen": 12}
 
 
@@ -79,7 +80,27 @@ def make(
         "machines": [],
     }
     frame = pd.concat(evaluations, ignore_index=True)[EVALUATIONS.names]
-    return Study(path, frame, pd.concat(metrics, ignore_index=True), manifest)
+    skills = [
+        held(variant, seed) for variant, seeds in runs.items() for seed in seeds if variant not in _WITHOUT_SKILLS
+    ]
+    return Study(path, frame, pd.concat(metrics, ignore_index=True), manifest, pd.concat([EMPTY, *skills]))
+
+
+def held(variant: str, seed: int) -> pd.DataFrame:
+    """Twelve skills of a run, a third of which say the same."""
+    number = np.arange(12)
+    return pd.DataFrame(
+        {
+            "variant": variant,
+            "seed": seed,
+            "encoder": "hash",
+            "skill": [f"s{n:02d}" for n in number],
+            "desc": [f"find thing {min(n, 8)} in home {seed}" for n in number],
+            "strategy": [f"look in drawer {n}" for n in number],
+            "utility": number / 12,
+            "count": number + 1,
+        }
+    )
 
 
 def in_own_worlds(study: Study) -> Study:
@@ -147,8 +168,10 @@ def signals(rng: np.random.Generator, library: bool, variant: str) -> pd.DataFra
 
 
 def write(study: Study, folder: Path) -> Path:
-    """The three files of a committed study; returns `folder`."""
+    """The files of a committed study; returns `folder`."""
     folder.mkdir(parents=True)
+    skills = pa.Table.from_pandas(study.skills, schema=SKILLS, preserve_index=False)
+    pq.write_table(skills, folder / "skills.parquet")
     pq.write_table(pa.Table.from_pandas(study.evaluations, schema=EVALUATIONS), folder / "evaluations.parquet")
     keys = [("variant", pa.string()), ("seed", pa.int64()), ("step", pa.int64())]
     names = sorted(set(study.metrics.columns) - {name for name, _ in keys})

@@ -265,10 +265,10 @@ def test_equal_strategies_are_never_nearer_than_they_merge(played: LibraryRun) -
 
 def test_embeddings_come_from_checkpoints_and_else_from_the_encoder(played: LibraryRun, tmp_path: Path) -> None:
     texts = [*played.alive["desc"].unique(), "a text no skill has"]
-    assert np.allclose(library_study.embed(played, texts), HashEncoder().encode(texts), atol=1e-6)
+    assert np.allclose(played.embed(texts), HashEncoder().encode(texts), atol=1e-6)
     bare = Path(shutil.copytree(played.run.path, tmp_path / "bare"))
     shutil.rmtree(bare / f"checkpoint-{played.steps}")
-    again = library_study.embed(read(bare), texts)
+    again = read(bare).embed(texts)
     assert np.allclose(again, HashEncoder().encode(texts), atol=1e-6)
 
 

@@ -267,6 +267,8 @@ def test_notebook_06_reads_a_committed_study(study: Study, tmp_path: Path) -> No
     text = "\n".join(part for found in data for kind, part in found.items() if kind.startswith("text/"))
     assert paper_tables.summary(study) in text and "GRPO, Table 1" in text
     assert "published" in text and "difference" in text and "-383.50" in text and "WebShop" not in text
-    names = ("category_spread", "similarity", "training_signals", "u_hat")
+    names = ("category_spread", "library_map", "similarity", "training_signals", "u_hat")
     there = sorted(path.name for path in (folder / "figures").iterdir())
     assert there == [f"{name}.{kind}" for name in names for kind in ("pdf", "png")]
+    kept = sorted(path.name for path in (folder / "tables").iterdir())
+    assert kept == [f"table{number}.{kind}" for number in (1, 2, 3) for kind in ("csv", "tex")]

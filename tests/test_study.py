@@ -17,7 +17,7 @@ from skill1.errors import RunError
 from skill1.running.collect import collect, copy_collected
 from skill1.running.reproduce import STUDIED
 
-FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
+FILES = ("evaluations.parquet", "metrics.parquet", "skills.parquet", "manifest.json")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tables(collected: Path, tmp_path: Path) -> Path:
     """The three files alone, as they are committed."""
     folder = tmp_path / "reference"
-    assert copy_collected(collected, folder) == [folder / name for name in FILES]
+    assert set(copy_collected(collected, folder)) == {folder / name for name in FILES}
     return folder
 
 

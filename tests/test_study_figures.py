@@ -67,8 +67,15 @@ def bars(axes: Axes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def hollow(axes: Axes) -> list[list[float]]:
     """Positions of the published markers."""
-    marked = [line for line in axes.lines if line.get_markerfacecolor() == "none" and line.get_marker() in ("o", "^")]
+    marked = [line for line in axes.lines if line.get_markerfacecolor() == "none" and line.get_marker() in ("o", "^", "v")]
     return [line.get_xydata().tolist() for line in marked if len(line.get_xdata())]
+
+
+def on_scale(axes: Axes, published: float) -> float:
+    """Where a published value is drawn: at the edge of the scale of own data, with its number, if it is beyond."""
+    low, high = axes.get_ylim()
+    assert (f": {published:.2f}" in " ".join(text.get_text() for text in axes.texts)) == (not low <= published <= high)
+    return min(max(published, low), high)
 
 
 @pytest.mark.slow
@@ -137,7 +144,9 @@ def test_curves_are_the_logged_metrics(
             for line, values in zip(lines, expected, strict=True):
                 np.testing.assert_array_equal(line.get_ydata(), values)
             assert lines[-1].get_linewidth() > 2 * lines[0].get_linewidth() or len(lines) == 1
-        assert hollow(axes) == [[[pytest.approx(1.05 * STEPS), point]]]  # at the edge: the paper's steps are others
+        [[[at, there]]] = hollow(axes)
+        assert at == pytest.approx(1.05 * STEPS)  # at the edge: the paper's steps are others
+        assert there == on_scale(axes, point)
     assert ("step 85" if name == "u_hat" else "step 20") in texts(figures[name])
 
 
@@ -161,7 +170,7 @@ def test_similarity_dots_show_the_checkpoints(study: Study, figures: dict[str, F
     assert mean.get_ydata() == pytest.approx(table.groupby("step")["value"].mean())
     seeds = [x for x in axes.lines if x.get_color() == variants.colour("full") and x is not mean]
     assert sorted(np.concatenate([x.get_ydata() for x in seeds])) == pytest.approx(sorted(table["value"]))
-    assert hollow(axes) == [[[0, 0.51], [2, 0.60]]]
+    assert hollow(axes) == [[[0, on_scale(axes, 0.51)]], [[2, on_scale(axes, 0.60)]]]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["step 10", "step 20", "step 30"]
 
 

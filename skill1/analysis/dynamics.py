@@ -59,7 +59,7 @@ def with_u_hat(study: Study) -> list[str]:
 
 
 def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
-    """Tabulate a logged metric, (steps, seeds); NaN where a step had nothing to average.
+    """Tabulate a logged metric, (steps, seeds); NaN where a step had nothing to average, or to estimate from.
 
     Raises:
         RunError: the study's metrics do not have it.
@@ -70,7 +70,8 @@ def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
             f"`skill1 collect {study.path}` writes it again where the runs are"
         )
     own = study.metrics[study.metrics["variant"] == variant]
-    return own.pivot(index="step", columns="seed", values=metric)
+    table = own.pivot(index="step", columns="seed", values=metric)
+    return table.where(table > 0) if metric == U_HAT else table  # 0 where nothing was retrieved: no estimate
 
 
 def mean_over_seeds(table: pd.DataFrame) -> pd.Series:

@@ -3,6 +3,7 @@
     evaluations.parquet   one row per variant, seed, step, split, game, pass and library
     metrics.parquet       one row per variant, seed and training step
     manifest.json         what was asked, what is there, and what each run depends on and cost
+    skills.parquet        one row per skill that a run held at its end; studies collected before it existed have none
 
 Analyses read these alone, so they work without the run directories.
 """
@@ -32,8 +33,17 @@ SWEEP = "sweep.json"  # what a sweep was asked for (skill1.running.sweep)
 SEED = "{seed}"  # stands for a run's seed in the games folder of a study whose world varies with it
 FORMAT = 1  # of the three files; raise when what they hold changes
 FILES = ("evaluations.parquet", "metrics.parquet", "manifest.json")
+SKILLS_FILE = "skills.parquet"
 EVALUATIONS = pa.schema([field for field in EVALUATION_SCHEMA if field.name != "inadmissible_actions"])
 METRIC_KEYS = pa.schema([EVALUATION_SCHEMA.field(name) for name in ("variant", "seed", "step")])
+SKILLS = pa.schema(
+    [
+        *METRIC_KEYS.remove(2),
+        *((name, pa.string()) for name in ("encoder", "skill", "desc", "strategy")),
+        ("utility", pa.float64()),
+        ("count", pa.int64()),
+    ]
+)
 _MANIFEST = FILES[2]
 
 
@@ -45,6 +55,7 @@ class Study:
     evaluations: pd.DataFrame  # columns of EVALUATIONS; step 0 = before training, library "none" = withheld or without
     metrics: pd.DataFrame  # variant, seed, step, then every logged metric; NaN where a step or variant has none
     manifest: Mapping[str, Any]
+    skills: pd.DataFrame  # columns of SKILLS
 
     @property
     def name(self) -> str:
@@ -143,7 +154,9 @@ def load(folder: Path) -> Study:
             f"{folder} has format {manifest.get('format')!r}, this version of skill1 reads {FORMAT}: {_advice(folder)}"
         )
     evaluations, metrics = _read(folder / FILES[0], EVALUATIONS), _read(folder / FILES[1], METRIC_KEYS)
-    study = Study(folder, evaluations, metrics, manifest)
+    kept = folder / SKILLS_FILE
+    skills = (pq.read_table(kept) if kept.exists() else SKILLS.empty_table()).to_pandas()
+    study = Study(folder, evaluations, metrics, manifest, skills)
     if study.own_worlds:  # worlds may use the same names
         evaluations["game"] = evaluations["seed"].astype(str) + ":" + evaluations["game"]
     return study

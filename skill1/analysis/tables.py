@@ -6,6 +6,7 @@ What cannot be computed is NaN, and an empty cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,3 +57,11 @@ def display_table(tidy: pd.DataFrame, keys: Sequence[str], cells: Mapping[str, C
     index = pd.MultiIndex.from_frame(tidy[list(keys)])
     shown = {heading: [cell(row) for row in tidy.itertuples()] for heading, cell in cells.items()}
     return pd.DataFrame(shown, index=index)
+
+
+def keep(table: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
+    """Write a table as `folder`/`name`.csv and .tex (of booktabs and multirow), and return it to be shown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.csv").write_text(table.to_csv())
+    (folder / f"{name}.tex").write_text(table.fillna("").to_latex(escape=True))
+    return table

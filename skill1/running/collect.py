@@ -17,13 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skill1.analysis.study import EVALUATIONS, FILES, FORMAT, METRIC_KEYS, SWEEP, home, load
+from skill1.analysis.study import EVALUATIONS, FILES, FORMAT, METRIC_KEYS, SKILLS, SKILLS_FILE, SWEEP, home, load
 from skill1.config import Config, flatten
 from skill1.envs.make import environment_spec
 from skill1.errors import RunError
 from skill1.running.batch import stamp_of
 from skill1.running.experiment import EVALUATE, TRAIN
 from skill1.store.atomic import replace_file
+from skill1.store.journal import SNAPSHOT_FILE, read_snapshot
 from skill1.store.run_directory import RunDirectory
 
 SECONDS = "seconds.json"  # beside a run: what it cost so far
@@ -51,7 +52,7 @@ def finished(folder: Path) -> Iterator[tuple[str, int, Path]]:
 
 
 def collect(folder: Path) -> list[Path]:
-    """Write the tables of the finished runs of the sweep in `folder`; returns the three files.
+    """Write the tables of the finished runs of the sweep in `folder`; returns the files.
 
     Raises:
         RunError: no sweep there, no finished run, a run that is damaged or of another version.
@@ -67,13 +68,20 @@ def collect(folder: Path) -> list[Path]:
     evaluations = _evaluations(runs)
     manifest = _manifest(folder, asked, runs) | _benchmark(runs, evaluations)
     text = f"{json.dumps(manifest, indent=1)}\n"
-    for name, data in zip(FILES, (table_bytes(evaluations), table_bytes(_metrics(runs)), text.encode()), strict=True):
+    tables = map(table_bytes, (evaluations, _metrics(runs), _skills(runs)))
+    return write_study(folder, *tables, text.encode())
+
+
+def write_study(folder: Path, evaluations: bytes, metrics: bytes, skills: bytes, manifest: bytes) -> list[Path]:
+    """Write the files of a collected study; returns their paths."""
+    contents = dict(zip((*FILES[:2], SKILLS_FILE, FILES[2]), (evaluations, metrics, skills, manifest), strict=True))
+    for name, data in contents.items():
         replace_file(folder / name, data)
-    return [folder / name for name in FILES]
+    return [folder / name for name in contents]
 
 
 def copy_collected(folder: Path, into: Path) -> list[Path]:
-    """Copy the tables and the figures of a collected study, without its runs: what is worth committing.
+    """Copy the data, tables and figures of a collected study, without its runs: what is worth committing.
 
     Files of the same names in `into` are replaced. Returns the copies.
 
@@ -83,7 +91,7 @@ def copy_collected(folder: Path, into: Path) -> list[Path]:
     load(folder)
     if into.resolve() == folder.resolve():
         raise RunError(f"{into} is the study itself: name another folder to copy its tables and figures to")
-    names = [*FILES, *(str(p.relative_to(folder)) for p in sorted(folder.glob("figures/*")))]
+    names = [*FILES, SKILLS_FILE, *(str(p.relative_to(folder)) for p in sorted([*folder.glob("figures/*"), *folder.glob("tables/*")]))]
     for name in names:
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         replace_file(into / name, (folder / name).read_bytes())
@@ -111,6 +119,18 @@ def _metrics(runs: Mapping[tuple[str, int], RunDirectory]) -> pa.Table:
     schema = pa.schema([*METRIC_KEYS, *((name, pa.float64()) for name in logged)])
     frame[logged] = frame[logged].astype(float)  # a column that is null throughout has no type of its own
     return pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+
+
+def _skills(runs: Mapping[tuple[str, int], RunDirectory]) -> pa.Table:
+    rows = []
+    for (variant, seed), run in runs.items():
+        latest, library = run.latest_checkpoint(), run.config.library
+        if latest is None or library is None or not (latest.path / "library" / SNAPSHOT_FILE).is_file():
+            continue  # nothing kept, or in another form: a bank
+        skills = read_snapshot(latest.path / "library").skills
+        about = {"variant": variant, "seed": seed, "encoder": library.encoder}
+        rows += [about | {"skill": s.id} | {name: getattr(s, name) for name in SKILLS.names[4:]} for s in skills]
+    return pa.Table.from_pylist(rows, schema=SKILLS)
 
 
 def _manifest(folder: Path, asked: Mapping[str, Any], runs: Mapping[tuple[str, int], RunDirectory]) -> dict[str, Any]:

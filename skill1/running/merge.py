@@ -11,23 +11,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from skill1.analysis.study import FILES, load
+from skill1.analysis.study import FILES, SKILLS, load
 from skill1.errors import RunError
-from skill1.running.collect import ORDER, table_bytes
-from skill1.store.atomic import replace_file
+from skill1.running.collect import ORDER, table_bytes, write_study
 
 _OWN = ("name", "runs", "machines", "missing", "data_hash")  # of a manifest: what parts need not have in common
 
 
 def merge_collected(parts: Sequence[Path], into: Path) -> list[Path]:
-    """Write the tables of the collected studies `parts` as one study into the folder `into`; returns the three files.
+    """Write the tables of the collected studies `parts` as one study into the folder `into`; returns the files.
 
     A run that is in several parts counts once.
 
     Raises:
         RunError: a part is not collected, parts have other settings or data, or one run has two outcomes.
     """
-    manifests = [dict(load(part).manifest) for part in parts]
+    studies = [load(part) for part in parts]
+    manifests = [dict(study.manifest) for study in studies]
     for part, manifest in zip(parts, manifests, strict=True):
         _check_settings(parts[0], manifests[0], part, manifest)
     evaluations, metrics = ([pq.read_table(part / name) for part in parts] for name in FILES[:2])
@@ -61,12 +61,13 @@ def merge_collected(parts: Sequence[Path], into: Path) -> list[Path]:
         "runs": [runs[key] for key in sorted(runs)],
         "machines": machines,
     }
-    tables = [_once(evaluations, origin, ORDER), _once(metrics, origin, ORDER[:3])]
+    skills = [pa.Table.from_pandas(study.skills, schema=SKILLS, preserve_index=False) for study in studies]
+    tables = [
+        _once(rows, origin, order)
+        for rows, order in ((evaluations, ORDER), (metrics, ORDER[:3]), (skills, ("variant", "seed", "skill")))
+    ]
     into.mkdir(parents=True, exist_ok=True)
-    contents = [*map(table_bytes, tables), f"{json.dumps(merged, indent=1)}\n".encode()]
-    for name, data in zip(FILES, contents, strict=True):
-        replace_file(into / name, data)
-    return [into / name for name in FILES]
+    return write_study(into, *map(table_bytes, tables), f"{json.dumps(merged, indent=1)}\n".encode())
 
 
 def _check_settings(first: Path, there: Mapping[str, Any], part: Path, here: Mapping[str, Any]) -> None:

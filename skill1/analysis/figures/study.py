@@ -18,7 +18,18 @@ from matplotlib.figure import Figure
 
 from skill1.analysis import ablations, arms, dynamics, per_category, variants
 from skill1.analysis.figures import style
-from skill1.analysis.figures.style import dots, hollow, integer_axis, key, legend, percent_axis, rows, shifts, themed
+from skill1.analysis.figures.style import (
+    dots,
+    hollow,
+    integer_axis,
+    key,
+    legend,
+    percent_axis,
+    quoted,
+    rows,
+    shifts,
+    themed,
+)
 from skill1.analysis.published import LABEL, OVERALL
 from skill1.analysis.study import Study
 from skill1.analysis.tables import plural
@@ -133,8 +144,8 @@ def similarity_dots(study: Study) -> Figure:
         mean = dynamics.mean_over_seeds(own)
         axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=_with_seeds(study, name))
     if theirs := dynamics.published_values(study, dynamics.SIMILARITY):
-        ends = np.linspace(0, len(steps) - 1, len(theirs))
-        hollow(axes, ends, list(theirs.values()), f"{label(REFERENCE)}, {LABEL}: first and last")
+        quoted(axes, np.linspace(0, len(steps) - 1, len(theirs)), theirs)
+        hollow(axes, [], [], f"{label(REFERENCE)}, {LABEL}")
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed", marker="o", color="0.5", markersize=3)
     axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
@@ -254,10 +265,8 @@ def _draw_curves(axes: Axes, study: Study, metric: str, names: Sequence[str]) ->
         if table.shape[1] > 1:
             axes.plot(table.index, table, color=colour, linewidth=0.5, alpha=0.25)
         axes.plot(table.index, dynamics.mean_over_seeds(table), color=colour, linewidth=1.6)
-    for point, value in dynamics.published_values(study, metric).items():
-        edge = 1.05 * study.metrics["step"].max()
-        hollow(axes, edge, value, "_")
-        axes.annotate(point, (edge, value), (0, -7), textcoords="offset points", ha="right", va="top", fontsize=7)
+    theirs = dynamics.published_values(study, metric)
+    quoted(axes, [1.05 * study.metrics["step"].max()] * len(theirs), theirs)
     style.over_steps(axes)
 
 

@@ -122,6 +122,24 @@ def hollow(axes: Axes, x: ArrayLike, y: ArrayLike, label: str, marker: str = "o"
     axes.plot(x, y, marker, mfc="none", mec="black", markersize=6, label=label, clip_on=clipped)
 
 
+def quoted(axes: Axes, places: Sequence[float], values: Mapping[str, float]) -> None:
+    """Mark published values (text -> value) at `places` without stretching the vertical axis, which own data has scaled.
+
+    One that is off the scale stands at its edge, as an arrow with the value beside the text.
+    """
+    low, high = axes.get_ylim()
+    for x, (text, value) in zip(places, values.items(), strict=True):
+        inside = low <= value <= high
+        hollow(axes, x, min(max(value, low), high), "_", "o" if inside else "^" if value > high else "v")
+        below = value > (low + high) / 2
+        axes.annotate(
+            text if inside else f"{text}: {value:.2f}", (x, min(max(value, low), high)), (0, -7 if below else 7),
+            textcoords="offset points", ha="right" if x > sum(axes.get_xlim()) / 2 else "left",
+            va="top" if below else "bottom", fontsize=7,
+        )  # fmt: skip
+    axes.set_ylim(low, high)
+
+
 def lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
     """Draw logged metrics over the training step; `names`: metric -> label, those not logged are left out."""
     styles = ("-", "--", ":", "-.")

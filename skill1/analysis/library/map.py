@@ -10,27 +10,77 @@ with every retrieval and merge.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
-from skill1.analysis.library.study import LibraryRun, embed
+from skill1.analysis.dynamics import shown
+from skill1.analysis.study import Study
+from skill1.analysis.variants import label as label_of
+from skill1.encoder import load_encoder
 
 MIN_DESCRIPTIONS = 4  # t-SNE of fewer has no neighbours to keep
+FIGURE_6_VARIANTS = ("full", "lambdas_0")
 _MOST_USED = 0.1  # share of the skills
 _PERPLEXITY = 30.0
 
 
-def most_used(study: LibraryRun) -> pd.DataFrame:
+class Held(Protocol):
+    """Skills that a run holds at its end: a `LibraryRun`, or what a collected study has of them."""
+
+    @property
+    def encoder(self) -> str: ...
+
+    @property
+    def alive(self) -> pd.DataFrame: ...
+
+    def embed(self, descriptions: Sequence[str]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CollectedLibrary:
+    """The skills that a run of a collected study held at its end."""
+
+    encoder: str
+    alive: pd.DataFrame  # by id: desc, strategy, utility, count
+
+    def embed(self, descriptions: Sequence[str]) -> np.ndarray:
+        """Embed descriptions, (n, d) float32 unit rows. Raises EncoderError if the encoder cannot be had."""
+        return load_encoder(self.encoder).encode(list(descriptions))
+
+
+def collected(study: Study) -> dict[str, Held]:
+    """Select the libraries of Figure 6 from a collected study: one run of each variant, of the first seed that has both.
+
+    Returns:
+        "variant, seed N" -> library; empty if the study was collected without skills.
+    """
+    kept = study.skills[study.skills["variant"].isin(shown(study, FIGURE_6_VARIANTS))]
+    if kept.empty:
+        return {}
+    variants = list(dict.fromkeys(name for name in FIGURE_6_VARIANTS if name in set(kept["variant"])))
+    seed = kept.groupby("seed")["variant"].nunique().idxmax()
+    found: dict[str, Held] = {}
+    for variant in variants:
+        own = kept[(kept["variant"] == variant) & (kept["seed"] == seed)]
+        if len(own):
+            skills = own.set_index("skill")[["desc", "strategy", "utility", "count"]]
+            found[f"{label_of(variant)}, seed {seed}"] = CollectedLibrary(own["encoder"].iloc[0], skills)
+    return found
+
+
+def most_used(study: Held) -> pd.DataFrame:
     """Select the tenth of the skills at the end that has the highest counts, at least one; of equals the earlier."""
     alive = study.alive
     return alive.sort_values("count", ascending=False, kind="stable").head(math.ceil(_MOST_USED * len(alive)))
 
 
-def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
+def places(studies: Mapping[str, Held]) -> pd.DataFrame:
     """Compute where every description lies.
 
     Args:
@@ -41,9 +91,9 @@ def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
 
     Raises:
         ValueError: fewer than `MIN_DESCRIPTIONS` different descriptions, or libraries of different encoders.
-        EncoderError, LibraryError: see `study.embed`.
+        EncoderError, LibraryError: see `Held.embed`.
     """
-    encoders = {study.config.encoder for study in studies.values()}
+    encoders = {study.encoder for study in studies.values()}
     if len(encoders) > 1:
         raise ValueError(f"one map needs one encoder, the runs have {', '.join(sorted(encoders))}")
     frames = []
@@ -52,7 +102,7 @@ def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
         frame = study.alive.groupby("desc", sort=True).size().rename("skills").reset_index()
         used = frame["desc"].map(most_used(study).groupby("desc").size()).fillna(0).astype(int)
         frames.append(frame.assign(label=label, used=used))
-        embeddings |= dict(zip(frame["desc"], embed(study, frame["desc"]), strict=True))
+        embeddings |= dict(zip(frame["desc"], study.embed(frame["desc"]), strict=True))
     descriptions = sorted(embeddings)
     if len(descriptions) < MIN_DESCRIPTIONS:
         raise ValueError(f"a map needs {MIN_DESCRIPTIONS} different descriptions, there are {len(descriptions)}")
@@ -60,7 +110,7 @@ def places(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True).join(pd.DataFrame(spots, descriptions, ["x", "y"]), on="desc")
 
 
-def coverage(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
+def coverage(studies: Mapping[str, Held]) -> pd.DataFrame:
     """Measure what the most-used tenth covers, in numbers that need no map.
 
     Returns:
@@ -77,7 +127,7 @@ def coverage(studies: Mapping[str, LibraryRun]) -> pd.DataFrame:
                     "skills": len(skills),
                     "descriptions": skills["desc"].nunique(),
                     "strategies": skills["strategy"].nunique(),
-                    "spread": pdist(embed(study, skills["desc"]), "cosine").mean() if len(skills) > 1 else math.nan,
+                    "spread": pdist(study.embed(skills["desc"]), "cosine").mean() if len(skills) > 1 else math.nan,
                     "utility": skills["utility"].mean(),
                     "uses": skills["count"].sum() / max(study.alive["count"].sum(), 1),
                 }

@@ -56,6 +56,30 @@ class LibraryRun:
         """The skills that are there at the end."""
         return self.skills[self.skills["retired"].isna()]
 
+    @property
+    def encoder(self) -> str:
+        return self.config.encoder
+
+    def embed(self, descriptions: Sequence[str]) -> np.ndarray:
+        """Embed descriptions: as stored with the checkpoints, the others by the run's encoder.
+
+        Returns:
+            (n, d) float32 unit rows.
+
+        Raises:
+            EncoderError: the encoder is needed and cannot be had.
+            LibraryError: a checkpoint's library is damaged.
+        """
+        known: dict[str, np.ndarray] = {}
+        for checkpoint in reversed(self.run.checkpoints()):
+            if set(descriptions) <= set(known):
+                break
+            snapshot = read_snapshot(checkpoint.path / "library")
+            known |= {s.desc: row for s, row in zip(snapshot.skills, snapshot.embeddings, strict=True)}
+        if missing := [text for text in dict.fromkeys(descriptions) if text not in known]:
+            known |= dict(zip(missing, load_encoder(self.config.encoder).encode(missing), strict=True))
+        return np.stack([known[text] for text in descriptions])
+
 
 def read(path: Path) -> LibraryRun:
     """Read a run's journal and rollouts.
@@ -172,27 +196,6 @@ def _effective(uses: pd.DataFrame) -> pd.Series:
     return uses.groupby("step")["skill"].agg(lambda used: math.exp(entropy(used.value_counts()))).astype(float)
 
 
-def embed(study: LibraryRun, descriptions: Sequence[str]) -> np.ndarray:
-    """Embed descriptions: as stored with the checkpoints, the others by the run's encoder.
-
-    Returns:
-        (n, d) float32 unit rows.
-
-    Raises:
-        EncoderError: the encoder is needed and cannot be had.
-        LibraryError: a checkpoint's library is damaged.
-    """
-    known: dict[str, np.ndarray] = {}
-    for checkpoint in reversed(study.run.checkpoints()):
-        if set(descriptions) <= set(known):
-            break
-        snapshot = read_snapshot(checkpoint.path / "library")
-        known |= {s.desc: row for s, row in zip(snapshot.skills, snapshot.embeddings, strict=True)}
-    if missing := [text for text in dict.fromkeys(descriptions) if text not in known]:
-        known |= dict(zip(missing, load_encoder(study.config.encoder).encode(missing), strict=True))
-    return np.stack([known[text] for text in descriptions])
-
-
 def duplicates(study: LibraryRun, near: float = 0.85) -> pd.DataFrame:
     """Measure how often the library at its end says the same.
 
@@ -208,7 +211,7 @@ def duplicates(study: LibraryRun, near: float = 0.85) -> pd.DataFrame:
         EncoderError, LibraryError: see `embed`.
     """
     alive = study.alive
-    rows, strategy = embed(study, alive["desc"]), alive["strategy"].to_numpy()
+    rows, strategy = study.embed(alive["desc"]), alive["strategy"].to_numpy()
     same = strategy[:, None] == strategy  # (n, n)
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, -np.inf)
@@ -247,7 +250,7 @@ def keys(study: LibraryRun, same_key: float = 1.0) -> pd.Series:
     if same_key == 1:
         return text
     distinct = study.skills["desc"].groupby(text, sort=False).first()
-    rows = embed(study, distinct)
+    rows = study.embed(distinct)
     _, label = connected_components(rows @ rows.T >= same_key, directed=False)
     first = pd.Series(distinct.index).groupby(label).transform("first")
     return text.map(pd.Series(first.to_numpy(), index=distinct.index))
