@@ -67,7 +67,9 @@ def bars(axes: Axes, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def hollow(axes: Axes) -> list[list[float]]:
     """Positions of the published markers."""
-    marked = [line for line in axes.lines if line.get_markerfacecolor() == "none" and line.get_marker() in ("o", "^", "v")]
+    marked = [
+        line for line in axes.lines if line.get_markerfacecolor() == "none" and line.get_marker() in ("o", "^", "v")
+    ]
     return [line.get_xydata().tolist() for line in marked if len(line.get_xdata())]
 
 

@@ -155,7 +155,7 @@ def load(folder: Path) -> Study:
         )
     evaluations, metrics = _read(folder / FILES[0], EVALUATIONS), _read(folder / FILES[1], METRIC_KEYS)
     kept = folder / SKILLS_FILE
-    skills = (pq.read_table(kept) if kept.exists() else SKILLS.empty_table()).to_pandas()
+    skills = _read(kept, SKILLS) if kept.exists() else SKILLS.empty_table().to_pandas()
     study = Study(folder, evaluations, metrics, manifest, skills)
     if study.own_worlds:  # worlds may use the same names
         evaluations["game"] = evaluations["seed"].astype(str) + ":" + evaluations["game"]
@@ -163,7 +163,7 @@ def load(folder: Path) -> Study:
 
 
 def _read(file: Path, wanted: pa.Schema) -> pd.DataFrame:
-    """Read a table that has at least the `wanted` columns, and rows."""
+    """Read a table that has at least the `wanted` columns; all but that of skills must have rows."""
     try:
         table = pq.read_table(file)
     except FileNotFoundError:
@@ -173,7 +173,7 @@ def _read(file: Path, wanted: pa.Schema) -> pd.DataFrame:
     if missing := [field.name for field in wanted if field not in table.schema]:
         columns = ", ".join(missing)
         raise RunError(f"{file} lacks the columns {columns}, or they have other types: {_advice(file.parent)}")
-    if not table.num_rows:
+    if not table.num_rows and wanted is not SKILLS:
         raise RunError(f"{file} is empty: {_advice(file.parent)}")
     return table.to_pandas()
 

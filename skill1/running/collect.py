@@ -91,7 +91,11 @@ def copy_collected(folder: Path, into: Path) -> list[Path]:
     load(folder)
     if into.resolve() == folder.resolve():
         raise RunError(f"{into} is the study itself: name another folder to copy its tables and figures to")
-    names = [*FILES, SKILLS_FILE, *(str(p.relative_to(folder)) for p in sorted([*folder.glob("figures/*"), *folder.glob("tables/*")]))]
+    names = [
+        *FILES,
+        SKILLS_FILE,
+        *(str(p.relative_to(folder)) for p in sorted([*folder.glob("figures/*"), *folder.glob("tables/*")])),
+    ]
     for name in names:
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         replace_file(into / name, (folder / name).read_bytes())
