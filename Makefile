@@ -71,7 +71,7 @@ reproduce: $(STAMP)
 	$(BIN)/skill1 reproduce --preset $(PRESET) $(ARGS)
 
 lab: $(STAMP)
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 clean-venv:
 	rm -rf .venv

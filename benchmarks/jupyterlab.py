@@ -1,11 +1,15 @@
-"""Does the trajectory viewer work in a real browser? JupyterLab with 07_trajectories on a run, and the exported file.
+"""Do the notebooks work in a real browser? The viewer of 07_trajectories on a run, or "Run All" of every notebook.
 
     pip install playwright        # in an environment of its own is enough: --lab names JupyterLab's
     python benchmarks/jupyterlab.py --run results/demo/seed0/run --lab .venv/bin/jupyter --shots shots
 
+    python benchmarks/jupyterlab.py --all CHECKOUT --lab .venv/bin/jupyter --shots shots
+
 Starts JupyterLab on a free port of this machine, with a token, its settings and a copy of the notebook in a temporary
 folder; opens it in Chromium, runs all cells, and changes the controls; then opens the exported file without JavaScript.
-Prints what it saw and leaves screenshots in --shots. Exit status 1: something did not react.
+With --all it opens the notebooks of CHECKOUT where they lie, one after the other, runs all cells, saves, and looks for
+cells that failed or were not run.
+Prints what it saw and leaves screenshots in --shots. Exit status 1: something did not react, or failed.
 Skips, with the reason, where Playwright or a Chromium is missing.
 """
 
@@ -20,15 +24,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "07_trajectories.ipynb"
 _PATIENCE = 120_000  # milliseconds for a server or a notebook
+_LONGEST = 1800  # seconds for all cells of one that trains
 
 
 def prepare(folder: Path, run: Path) -> Path:
@@ -43,8 +49,8 @@ def prepare(folder: Path, run: Path) -> Path:
 
 
 @contextmanager
-def jupyterlab(jupyter: str, folder: Path) -> Iterator[str]:
-    """A JupyterLab on `folder`/notebooks; gives the address of the copied notebook, token included."""
+def jupyterlab(jupyter: str, folder: Path, notebooks: Path) -> Iterator[Callable[[str], str]]:
+    """A JupyterLab on `notebooks`, its own files in `folder`; gives the address of a notebook there, token included."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,14 +59,14 @@ def jupyterlab(jupyter: str, folder: Path) -> Iterator[str]:
     options = [f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--allow-root"]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [jupyter, "lab", "--no-browser", "--ip=127.0.0.1", *options, str(folder / "notebooks")],
+            [jupyter, "lab", "--no-browser", "--ip=127.0.0.1", *options, str(notebooks)],
             env={**os.environ, **own},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
             _wait_for(f"http://127.0.0.1:{port}/api?token={token}", server, folder / "server.log")
-            yield f"http://127.0.0.1:{port}/lab/tree/{NOTEBOOK.name}?token={token}&reset"
+            yield lambda name: f"http://127.0.0.1:{port}/lab/tree/{name}?token={token}&reset"
         finally:
             server.terminate()  # JupyterLab ends its kernels
             server.wait()
@@ -81,13 +87,39 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     sys.exit(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
-def drive_notebook(page: Any, address: str, shots: Path) -> bool:
-    """Run all cells and change controls; whether the view followed."""
+def run_all(page: Any, address: str) -> None:
+    """Open a notebook and have all its cells run."""
     page.goto(address)
     page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=_PATIENCE)
     page.wait_for_selector("text=/\\| Idle/", timeout=_PATIENCE)
     page.get_by_role("menuitem", name="Run", exact=True).first.click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def drive_all(page: Any, address: Callable[[str], str], folder: Path, shots: Path) -> bool:
+    """Run every notebook of `folder` as it is; whether all cells of all of them ran without an error."""
+    good = True
+    for file in sorted(folder.glob("0*.ipynb")):
+        began = time.monotonic()
+        run_all(page, address(file.name))
+        failed, left = [], 1
+        while left and not failed and time.monotonic() - began < _LONGEST:
+            page.wait_for_timeout(3000)
+            page.keyboard.press("Control+s")
+            page.wait_for_timeout(1000)
+            cells = [c for c in json.loads(file.read_text())["cells"] if c["cell_type"] == "code"]
+            failed = [c["id"] for c in cells for o in c["outputs"] if o["output_type"] == "error"]
+            left = sum(c["execution_count"] is None for c in cells)
+        page.screenshot(path=shots / f"{file.stem}.png")
+        told = f"FAILED in {', '.join(failed)}" if failed else f"{left} CELLS WERE NOT RUN" if left else "all cells ran"
+        print(f"{file.stem}: {told}, {time.monotonic() - began:.0f} s", flush=True)
+        good &= not failed and not left
+    return good
+
+
+def drive_notebook(page: Any, address: str, shots: Path) -> bool:
+    """Run all cells and change controls; whether the view followed."""
+    run_all(page, address)
     last = page.locator(".jp-CodeCell", has_text="viewer.export")
     last.locator(".jp-OutputArea-output").wait_for(timeout=_PATIENCE)
     view = page.locator(".widget-html .s1").first
@@ -143,7 +175,9 @@ def open_export(browser: Any, file: Path, shots: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="run directory with at least two stored steps")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--run", type=Path, help="run directory with at least two stored steps")
+    wanted.add_argument("--all", type=Path, metavar="CHECKOUT", help="run the notebooks of this checkout, in place")
     parser.add_argument("--lab", default=shutil.which("jupyter"), help="the project's jupyter command")
     parser.add_argument("--shots", type=Path, default=Path("shots"), help="folder for the pictures")
     arguments = parser.parse_args()
@@ -156,13 +190,19 @@ def main() -> None:
         return print("skipped: playwright is not installed (pip install playwright; its own browsers are not needed)")
     arguments.shots.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
-        out = prepare(Path(name), arguments.run)
+        folder = Path(name)
         root = ["--no-sandbox"] if os.getuid() == 0 else []  # Chromium's sandbox refuses to run as root
         browser = playwright.chromium.launch(executable_path=chromium, args=root)
-        with jupyterlab(arguments.lab, Path(name)) as address:
-            page = browser.new_context(viewport={"width": 1500, "height": 1300}).new_page()
-            good = drive_notebook(page, address, arguments.shots)
-        good &= open_export(browser, out, arguments.shots)
+        page = browser.new_context(viewport={"width": 1500, "height": 1300}).new_page()
+        if arguments.all:
+            notebooks = arguments.all / "notebooks"
+            with jupyterlab(arguments.lab, folder, notebooks) as address:
+                good = drive_all(page, address, notebooks, arguments.shots)
+        else:
+            out = prepare(folder, arguments.run)
+            with jupyterlab(arguments.lab, folder, folder / "notebooks") as address:
+                good = drive_notebook(page, address(NOTEBOOK.name), arguments.shots)
+            good &= open_export(browser, out, arguments.shots)
         browser.close()
     print(f"pictures are in {arguments.shots}")
     sys.exit(0 if good else 1)

@@ -193,6 +193,10 @@ def test_notebooks_run_from_the_command_line(skill1):
     assert status == 0 and Path(out.strip()) == Path("results/mine/mine.ipynb").resolve()
     assert "seed 0.5" in Path(out.strip()).read_text()
 
+    for seed, shown in ((3, 0.5), (5, 0.25)):  # without a name an earlier output is replaced
+        status, out, _ = skill1("notebook", "mine.ipynb", "-p", f"seed={seed}")
+        assert status == 0 and f"seed {shown}" in Path("results/notebooks/mine.ipynb").read_text()
+
     status, _, err = skill1("notebook", "mine.ipynb", "-p", "sed=3")
     assert status == 2 and "unknown parameter of mine.ipynb 'sed'; did you mean 'seed'?" in err
     status, _, err = skill1("notebook", "mine.ipynb", "-p", "seed=1")

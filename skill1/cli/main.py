@@ -27,7 +27,6 @@ from skill1.cli.options import (
     handed_to_processes,
     in_results,
     json_option,
-    name_option,
     names,
     nproc_option,
     numbers,
@@ -302,17 +301,20 @@ def probe(config: Any, split: str | None, passes: int) -> int:
 @cli.command(
     epilog=examples(
         "skill1 notebook 02_evaluate -p run=results/try -p passes=4",
-        "skill1 notebook 03_ablations -p study=results/reference/worlds --again",
+        "skill1 notebook 03_ablations -p study=results/reference/worlds",
     )
 )
 @click.argument("notebook")
 @click.option("-p", "parameters", multiple=True, callback=pairs, metavar="NAME=VALUE", help="notebook parameter")
-@name_option
-@click.option("--again", is_flag=True, help="run also when the output is finished")
+@click.option("--name", help="keep the output in results/NAME; when it is finished, it is not run again")
+@click.option("--again", is_flag=True, help="with --name: run also when the output is finished")
 def notebook(notebook: str, parameters: dict[str, str], name: str | None, again: bool) -> None:
-    """Run NOTEBOOK (e.g. 02_evaluate, or a file of yours) strictly, without a browser; prints where its output is."""
+    """Run NOTEBOOK (e.g. 02_evaluate, or a file of yours) strictly, without a browser; prints where its output is.
+
+    Without --name that is results/notebooks, in the place of an earlier output.
+    """
     from skill1.running.batch import find_notebook, run_notebook
 
     source = Path(notebook) if Path(notebook).is_file() else find_notebook(notebook)
     output = in_results(name or "notebooks") / source.name
-    click.echo(run_notebook(source, output, parameters, again=again, progress=True))
+    click.echo(run_notebook(source, output, parameters, again=again or name is None, progress=True))
