@@ -68,3 +68,20 @@ def test_the_palette_never_runs_out() -> None:
 def test_order_is_untrained_known_others() -> None:
     given = ["zeta", "gigpo", "alpha", "untrained", "full", "no_library", "full"]
     assert variants.order(given) == ["untrained", "full", "no_library", "gigpo", "alpha", "zeta"]
+
+
+def test_a_wide_table_is_folded_to_the_width_of_its_first_level(tmp_path) -> None:
+    columns = pd.MultiIndex.from_tuples(
+        [("All", "ours"), ("All", "published"), ("Pick", "ours"), ("Pick", "published"), ("seeds", "")]
+    )
+    index = pd.MultiIndex.from_tuples([("seen", "GRPO"), ("seen", "λ_1 = 0")], names=["games of", "policy"])
+    wide = pd.DataFrame([["1", "2", "3", "", "6 seeds"], ["4", "", "5", "", ""]], index, columns)
+    shown = tables.keep(wide, tmp_path / "tables", "table")
+    assert shown.columns.tolist() == ["All", "Pick", "seeds"] and shown.index.names == ["games of", "policy", None]
+    assert shown.to_dict("split")["data"] == [["1", "3", "6 seeds"], ["2", "", ""], ["4", "5", ""]]
+    assert [key[2] for key in shown.index] == ["ours", "published", "ours"]
+    again = pd.read_csv(tmp_path / "tables" / "table.csv", header=[0, 1], index_col=[0, 1], dtype=str)
+    assert again.loc[("seen", "GRPO"), ("Pick", "ours")] == "3"
+    assert r"λ\_1 = 0" in (tmp_path / "tables" / "table.tex").read_text()
+    narrow = wide["All"]
+    assert tables.folded(narrow) is narrow

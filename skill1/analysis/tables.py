@@ -59,9 +59,29 @@ def display_table(tidy: pd.DataFrame, keys: Sequence[str], cells: Mapping[str, C
     return pd.DataFrame(shown, index=index)
 
 
+def folded(table: pd.DataFrame) -> pd.DataFrame:
+    """Put the second level of a table's columns into its rows, so that it is as wide as its first: for page and screen.
+
+    Cells that have no second level ("") stand in a row's first line; lines without a cell are left out.
+    """
+    if table.columns.nlevels == 1:
+        return table
+    names = list(dict.fromkeys(table.columns.get_level_values(0)))
+    first, *others = [kind for kind in dict.fromkeys(table.columns.get_level_values(1)) if kind]
+    lines: dict[tuple[Any, ...], list[Any]] = {}
+    for key, cells in table.iterrows():
+        for kind in (first, *others):
+            line = [cells.get((name, kind), cells.get((name, ""), "") if kind == first else "") for name in names]
+            if any(cell != "" for cell in line):
+                lines[*(key if isinstance(key, tuple) else (key,)), kind] = line
+    index = pd.MultiIndex.from_tuples(lines, names=[*table.index.names, None])
+    return pd.DataFrame(list(lines.values()), index, names)
+
+
 def keep(table: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:
-    """Write a table as `folder`/`name`.csv and .tex (of booktabs and multirow), and return it to be shown."""
+    """Write a table as `folder`/`name`.csv and, `folded`, .tex (of booktabs and multirow); return it folded, to be shown."""
     folder.mkdir(parents=True, exist_ok=True)
+    shown = folded(table)
     (folder / f"{name}.csv").write_text(table.to_csv())
-    (folder / f"{name}.tex").write_text(table.fillna("").to_latex(escape=True))
-    return table
+    (folder / f"{name}.tex").write_text(shown.fillna("").to_latex(escape=True))
+    return shown
