@@ -5,6 +5,7 @@ Under torchrun every process plays its share with the whole policy, on a GPU of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from skill1.registry import ConfigError
 from skill1.rollout import Stages
 from skill1.stats import summarise
 from skill1.store.run_directory import RunDirectory
+from skill1.store.skill_source import read_written, skills_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ def evaluate_run(
     """Evaluate a checkpoint of a run and store the outcomes in the run directory.
 
     Args:
-        library: "final" (the library of the evaluated checkpoint), "none", or "step:N" (that checkpoint's library).
+        library: "final" (the library of the evaluated checkpoint), "none", "step:N" (that checkpoint's library), or the
+            path of skills that somebody wrote (`skill_source.read_written`).
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
         overrides: fields of the section `environment` to play with other values, by their dotted names.
         batch: episodes at a time, in the place of policy.generate_batch.
@@ -72,7 +75,7 @@ def evaluate_run(
     if step is None:
         latest = run.latest_checkpoint()
         step = latest.step if latest else 0
-    label, at = _library_step(config, library, step)
+    label, skills = _skills(config, library, step)
     kind = f"evaluation_{label}"
     environment = make_environment(config.environment)
     todo = {
@@ -82,7 +85,7 @@ def evaluate_run(
     frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
     lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
-        stages = _stages(run, config, at)
+        stages = _stages(run, config, skills)
         with _policy(run, config, step) as policy:
             for split, rest in lacking.items():
                 rollouts = play_together(rest, policy, environment, stages, config, progress=progress)
@@ -105,26 +108,33 @@ def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
     return load_policy(config, str(run.checkpoint(step).path) if step else None)
 
 
-def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:
-    """Label of the skills to evaluate with, and the step whose checkpoint holds them (None: no skills)."""
-    if wanted == "none" or not method_of(config).keeps_skills:
+def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Path | None]:
+    """Label of the skills to evaluate with, and the step whose checkpoint holds them or their path (None: no skills)."""
+    method = method_of(config)
+    stored = re.fullmatch(r"step:(\d+)", wanted)
+    if wanted == "none" or (not method.keeps_skills and (stored or wanted == "final")):
         return "none", None
-    if wanted == "final":
-        return f"step{step}", step
-    if wanted.startswith("step:") and wanted[5:].isdigit():
-        return f"step{int(wanted[5:])}", int(wanted[5:])
-    raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N'")
+    if stored or wanted == "final":
+        at = int(stored[1]) if stored else step
+        return f"step{at}", at
+    if not Path(wanted).exists():
+        raise ConfigError(
+            f"library {wanted!r}: use 'final', 'none' or 'step:N', or the path of a file or folder of skills"
+        )
+    if not method.uses_library:
+        raise ConfigError(f"library {wanted!r}: the method {config.method.name} keeps no library, leave it out")
+    return f"given-{skills_hash(read_written(Path(wanted)))[:12]}", Path(wanted)
 
 
-def _stages(run: RunDirectory, config: Config, at: int | None) -> Stages:
-    """The method with its skills after step `at`, frozen; skills that should be there and are not: error."""
-    if at is None:
+def _stages(run: RunDirectory, config: Config, skills: int | Path | None) -> Stages:
+    """The method with its skills, frozen; skills that should be there and are not: error."""
+    if skills is None:
         return Stages()
     method = method_of(config)(config)
-    if at == 0:
+    if skills == 0:
         method.load_initial(run.library_dir)
     else:
-        method.load_skills(run.checkpoint(at).path / "library")
+        method.load_skills(skills if isinstance(skills, Path) else run.checkpoint(skills).path / "library")
     return method.frozen()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,14 +128,21 @@ def read_skill_file(path: Path) -> tuple[WrittenSkill, ...]:
     return tuple(skills)
 
 
+def check_new(path: Path, skills: Collection[WrittenSkill]) -> None:
+    """Raise RunError unless there are skills, and nothing is where they shall be written."""
+    if not skills:
+        raise RunError(f"there are no skills to write to {path}: choose another source or step")
+    if path.exists():
+        raise RunError(f"{path} exists: choose another place, or remove it")
+
+
 def write_skill_file(path: Path, skills: Sequence[WrittenSkill]) -> None:
     """Write skills such that `read_skill_file` reads the same.
 
     Raises:
-        RunError: `path` exists or cannot be written.
+        RunError: there are none, or `path` exists or cannot be written.
     """
-    if path.exists():
-        raise RunError(f"{path} exists: choose another file, or remove it")
+    check_new(path, skills)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, "".join(f"{line(told(skill))}\n" for skill in skills).encode())

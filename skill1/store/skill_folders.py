@@ -26,11 +26,10 @@ from typing import Any
 
 import yaml
 
-from skill1.errors import RunError
 from skill1.registry import ConfigError, closest
 from skill1.store.atomic import whole_folder
 from skill1.store.journal import LibraryError
-from skill1.store.skill_file import WrittenSkill, checked, read_text, told
+from skill1.store.skill_file import WrittenSkill, check_new, checked, read_text, told
 
 FILE = "SKILL.md"
 _NAMES = (FILE, "skill.md")
@@ -47,10 +46,9 @@ def write_skill_folders(out: Path, skills: Mapping[str, WrittenSkill]) -> None:
     """Write skills, by their ids, into the new folder `out`; `read_skill_folders` reads the same in this order.
 
     Raises:
-        RunError: `out` exists or cannot be written.
+        RunError: there are none, or `out` exists or cannot be written.
     """
-    if out.exists():
-        raise RunError(f"{out} exists: choose another folder, or remove it")
+    check_new(out, skills.values())
     with whole_folder(out) as folder:
         for identity, skill in skills.items():
             name = _name(identity, skill.desc)
