@@ -76,6 +76,7 @@ def checked(record: Mapping[str, Any], place: str) -> WrittenSkill:
     try:
         for name in record:
             closest(name, FIELDS, "entry")
+        line(record).encode()
         skill = _SKILL.validate_python(record)
     except ConfigError as error:
         raise LibraryError(f"{place}: {error}") from None
@@ -84,10 +85,15 @@ def checked(record: Mapping[str, Any], place: str) -> WrittenSkill:
         name = ".".join(map(str, first["loc"]))
         value = "" if first["type"] == "missing" else f" = {reprlib.repr(first['input'])}"
         raise LibraryError(f"{place}: {name}{value}: {first['msg']}") from None
-    for name in ("desc", "strategy"):
-        if not getattr(skill, name).strip():
-            raise LibraryError(f'{place}: "{name}" is empty: a skill needs the texts "desc" and "strategy"')
+    except UnicodeEncodeError:
+        raise LibraryError(f"{place}: half of a character (a surrogate alone) cannot be stored: remove it") from None
+    if (name := _empty(skill)) is not None:
+        raise LibraryError(f'{place}: "{name}" is empty: a skill needs the texts "desc" and "strategy"')
     return skill
+
+
+def _empty(skill: WrittenSkill) -> str | None:
+    return next((name for name in ("desc", "strategy") if not getattr(skill, name).strip()), None)
 
 
 def read_text(path: Path) -> str:
@@ -129,9 +135,12 @@ def read_skill_file(path: Path) -> tuple[WrittenSkill, ...]:
 
 
 def check_new(path: Path, skills: Collection[WrittenSkill]) -> None:
-    """Raise RunError unless there are skills, and nothing is where they shall be written."""
+    """Raise RunError unless there are skills, none without text, and nothing is where they shall be written."""
     if not skills:
         raise RunError(f"there are no skills to write to {path}: choose another source or step")
+    for skill in skills:
+        if (name := _empty(skill)) is not None:
+            raise RunError(f"cannot write {path}: a skill has an empty {name} ({line(told(skill))}): give it a text")
     if path.exists():
         raise RunError(f"{path} exists: choose another place, or remove it")
 
@@ -140,7 +149,7 @@ def write_skill_file(path: Path, skills: Sequence[WrittenSkill]) -> None:
     """Write skills such that `read_skill_file` reads the same.
 
     Raises:
-        RunError: there are none, or `path` exists or cannot be written.
+        RunError: see `check_new`, or `path` cannot be written.
     """
     check_new(path, skills)
     try:

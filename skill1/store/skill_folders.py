@@ -46,7 +46,7 @@ def write_skill_folders(out: Path, skills: Mapping[str, WrittenSkill]) -> None:
     """Write skills, by their ids, into the new folder `out`; `read_skill_folders` reads the same in this order.
 
     Raises:
-        RunError: there are none, or `out` exists or cannot be written.
+        RunError: see `check_new`, or `out` cannot be written.
     """
     check_new(out, skills.values())
     with whole_folder(out) as folder:
@@ -148,6 +148,8 @@ class _Page:
 
 def _skill(file: Path) -> WrittenSkill:
     page = _read(file)
+    if not page.body:
+        raise LibraryError(f"{file} has no text below its front matter: write there what to do")
     whole = {"desc": _description, "strategy": _body}
     texts = {"desc": page.description, "strategy": page.body}
     for entry, shown in whole.items():
@@ -201,8 +203,10 @@ class _Loader(yaml.BaseLoader):  # all scalars are texts
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         made = super().construct_mapping(node, deep)
-        if len(made) < len(node.value):
-            raise yaml.MarkedYAMLError(problem="a name stands there twice", problem_mark=node.end_mark)
+        names = [key.value for key, _ in node.value]
+        for position, (key, _) in enumerate(node.value):
+            if key.value in names[:position]:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
         return made
 
 
