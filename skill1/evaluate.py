@@ -16,13 +16,13 @@ import pandas as pd
 from skill1.config import Config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
+from skill1.methods.base import Method
 from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
 from skill1.registry import ConfigError
 from skill1.rollout import Stages
 from skill1.stats import summarise
 from skill1.store.run_directory import RunDirectory
-from skill1.store.skill_source import read_written, skills_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def evaluate_run(
 
     Args:
         library: "final" (the library of the evaluated checkpoint), "none", "step:N" (that checkpoint's library), or the
-            path of skills that somebody wrote (`skill_source.read_written`).
+            path of others (`Method.load_skills`).
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
         overrides: fields of the section `environment` to play with other values, by their dotted names.
         batch: episodes at a time, in the place of policy.generate_batch.
@@ -108,8 +108,8 @@ def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
     return load_policy(config, str(run.checkpoint(step).path) if step else None)
 
 
-def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Path | None]:
-    """Label of the skills to evaluate with, and the step whose checkpoint holds them or their path (None: no skills)."""
+def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Method | None]:
+    """Label of the skills to evaluate with, and the step whose checkpoint holds them, or the method with those given."""
     method = method_of(config)
     stored = re.fullmatch(r"step:(\d+)", wanted)
     if wanted == "none" or (not method.keeps_skills and (stored or wanted == "final")):
@@ -121,20 +121,26 @@ def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Path | N
         raise ConfigError(
             f"library {wanted!r}: use 'final', 'none' or 'step:N', or the path of a file or folder of skills"
         )
-    if not method.uses_library:
-        raise ConfigError(f"library {wanted!r}: the method {config.method.name} keeps no library, leave it out")
-    return f"given-{skills_hash(read_written(Path(wanted)))[:12]}", Path(wanted)
+    if not method.keeps_skills:
+        raise ConfigError(
+            f"the method {config.method.name} keeps no skills, but a library is given ({wanted}): leave it out"
+        )
+    given = method(config)
+    given.load_skills(Path(wanted))
+    return f"given-{given.skills.state_hash()[:12]}", given
 
 
-def _stages(run: RunDirectory, config: Config, skills: int | Path | None) -> Stages:
+def _stages(run: RunDirectory, config: Config, skills: int | Method | None) -> Stages:
     """The method with its skills, frozen; skills that should be there and are not: error."""
     if skills is None:
         return Stages()
+    if isinstance(skills, Method):
+        return skills.frozen()
     method = method_of(config)(config)
     if skills == 0:
         method.load_initial(run.library_dir)
     else:
-        method.load_skills(skills if isinstance(skills, Path) else run.checkpoint(skills).path / "library")
+        method.load_skills(run.checkpoint(skills).path / "library")
     return method.frozen()
 
 

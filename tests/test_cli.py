@@ -40,7 +40,7 @@ def test_help_lists_the_commands_without_loading_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
-    shown = "demo generate warmstart import train plan evaluate export compare sweep reproduce collect probe notebook"
+    shown = "demo generate warmstart import train plan evaluate export compare skills sweep reproduce collect probe notebook"
     for command in shown.split():
         assert f"\n  {command} " in done.stdout
 

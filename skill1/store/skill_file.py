@@ -87,8 +87,8 @@ def checked(record: Mapping[str, Any], place: str) -> WrittenSkill:
         raise LibraryError(f"{place}: {name}{value}: {first['msg']}") from None
     except UnicodeEncodeError:
         raise LibraryError(f"{place}: half of a character (a surrogate alone) cannot be stored: remove it") from None
-    if (name := _empty(skill)) is not None:
-        raise LibraryError(f'{place}: "{name}" is empty: a skill needs the texts "desc" and "strategy"')
+    if (empty := _empty(skill)) is not None:
+        raise LibraryError(f'{place}: "{empty}" is empty: a skill needs the texts "desc" and "strategy"')
     return skill
 
 
@@ -139,8 +139,8 @@ def check_new(path: Path, skills: Collection[WrittenSkill]) -> None:
     if not skills:
         raise RunError(f"there are no skills to write to {path}: choose another source or step")
     for skill in skills:
-        if (name := _empty(skill)) is not None:
-            raise RunError(f"cannot write {path}: a skill has an empty {name} ({line(told(skill))}): give it a text")
+        if (empty := _empty(skill)) is not None:
+            raise RunError(f"cannot write {path}: a skill has an empty {empty} ({line(told(skill))}): give it a text")
     if path.exists():
         raise RunError(f"{path} exists: choose another place, or remove it")
 

@@ -16,6 +16,7 @@ and counts as long as what the file shows of it is not edited.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import unicodedata
@@ -190,7 +191,7 @@ def _text(file: Path, entry: str, value: Any, most: int) -> str:
 
 
 def _check_name(file: Path, name: str) -> None:
-    name, folder = (unicodedata.normalize("NFKC", text) for text in (name, file.resolve().parent.name))
+    name, folder = (unicodedata.normalize("NFKC", text) for text in (name, Path(os.path.abspath(file)).parent.name))
     plain = name == name.lower() and all(c.isalnum() or c == "-" for c in name)
     if not plain or "" in name.split("-"):
         raise LibraryError(f"{file}: the name {name!r} must be of a-z, 0-9 and single hyphens between them: change it")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
-from skill1.store.journal import line
-from skill1.store.skill_file import WrittenSkill, read_skill_file, told
+from skill1.store.skill_file import WrittenSkill, read_skill_file
 from skill1.store.skill_folders import read_skill_folders, skill_pages
 
 
@@ -23,8 +20,3 @@ def read_written(path: Path) -> tuple[WrittenSkill, ...]:
         LibraryError: there are none, or one is malformed; the message names the place.
     """
     return read_skill_folders(path) if path.is_dir() else read_skill_file(path)
-
-
-def skills_hash(skills: Sequence[WrittenSkill]) -> str:
-    """SHA-256 of all that skills say."""
-    return hashlib.sha256("\n".join(line(told(skill)) for skill in skills).encode()).hexdigest()
