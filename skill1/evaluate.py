@@ -118,9 +118,7 @@ def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Method |
         at = int(stored[1]) if stored else step
         return f"step{at}", at
     if not Path(wanted).exists():
-        raise ConfigError(
-            f"library {wanted!r}: use 'final', 'none' or 'step:N', or the path of a file or folder of skills"
-        )
+        raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N', or a path of skills")
     if not method.keeps_skills:
         raise ConfigError(
             f"the method {config.method.name} keeps no skills, but a library is given ({wanted}): leave it out"

@@ -165,9 +165,11 @@ def test_evaluation_changes_nothing_in_the_run(trained):
 def test_exported_skills_play_as_the_library_that_they_come_from(trained, tmp_path):
     write_skill_folders(tmp_path / "mine", {e.id: e.skill for e in read_entries(trained)})
     asked = {"splits": ["valid_seen"], "passes": 1, "progress": False}
-    [own], [mine] = (evaluate_run(trained, library=wanted, **asked) for wanted in ("final", str(tmp_path / "mine")))
-    assert mine.library.startswith("given-") and set(mine.frame["library"]) == {mine.library}
-    pd.testing.assert_frame_equal(mine.frame.drop(columns="library"), own.frame.drop(columns="library"))
+    places = ("final", str(tmp_path / "mine"), str(trained / "checkpoint-2" / "library"))
+    [own], [mine], [theirs] = (evaluate_run(trained, library=wanted, **asked) for wanted in places)
+    for given in (mine, theirs):
+        assert given.library.startswith("given-") and set(given.frame["library"]) == {given.library}
+        pd.testing.assert_frame_equal(given.frame.drop(columns="library"), own.frame.drop(columns="library"))
     [again] = evaluate_run(trained, library=str(tmp_path / "mine"), reuse=True, **asked)
     assert again.library == mine.library
     edited = next((tmp_path / "mine").glob("*/SKILL.md"))

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 
-from skill1.config import STRICT
 from skill1.errors import RunError
 from skill1.records import Skill
 from skill1.registry import ConfigError, closest
@@ -24,7 +22,7 @@ from skill1.store.atomic import replace_file
 from skill1.store.journal import LibraryError, line
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, slots=True)
 class WrittenSkill:
     """A skill outside of a library: its texts, and what it has earned if it comes from one."""
 

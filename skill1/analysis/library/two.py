@@ -20,9 +20,7 @@ class Pair:
     a: Entry | None
     b: Entry | None
     closest: str | None = None  # of a skill of one alone: id of the other library's with the most similar texts
-    similarity: float | None = (
-        None  # of these two, in percent: 100 (1 - edits / longest possible edit), rapidfuzz's ratio
-    )
+    similarity: float | None = None  # of these two, in percent: 100 (1 - insertions and deletions / both lengths)
 
     @property
     def moved(self) -> bool:
