@@ -110,8 +110,8 @@ class LibraryConfig:
     similarity_floor: float | None = knob(None, "cosine, None = keep all", "paper; released 0.4", ge=-1, le=1)
     # A lesson with a known strategy joins that record if the descriptions are at least this similar.
     merge_similarity: float = knob(0.85, "cosine", "released", ge=-1, le=1)
-    # Skills that the run starts with, one JSON object a line with "desc" and "strategy".
-    start: str | None = knob(None, "file, None = start empty", "paper (empty)")
+    # Skills that the run starts with: JSON lines with "desc" and "strategy", or Agent Skills (folders with a SKILL.md).
+    start: str | None = knob(None, "file or folder, None = start empty", "paper (empty)")
     # Which of the ranked skills stand in the act prompt.
     inject: Literal["top1", "all"] = knob("top1", "skills shown to act", "paper")
     # The same at evaluation.

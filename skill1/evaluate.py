@@ -5,6 +5,7 @@ Under torchrun every process plays its share with the whole policy, on a GPU of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 from skill1.config import Config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
+from skill1.methods.base import Method
 from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
 from skill1.registry import ConfigError
@@ -49,7 +51,8 @@ def evaluate_run(
     """Evaluate a checkpoint of a run and store the outcomes in the run directory.
 
     Args:
-        library: "final" (the library of the evaluated checkpoint), "none", or "step:N" (that checkpoint's library).
+        library: "final" (the library of the evaluated checkpoint), "none", "step:N" (that checkpoint's library), or the
+            path of others (`Method.load_skills`).
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
         overrides: fields of the section `environment` to play with other values, by their dotted names.
         batch: episodes at a time, in the place of policy.generate_batch.
@@ -72,7 +75,7 @@ def evaluate_run(
     if step is None:
         latest = run.latest_checkpoint()
         step = latest.step if latest else 0
-    label, at = library_step(config, library, step)
+    label, skills = _skills(config, library, step)
     kind = f"evaluation_{label}"
     environment = make_environment(config.environment)
     todo = {
@@ -82,7 +85,7 @@ def evaluate_run(
     frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
     lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
-        stages = _stages(run, config, at)
+        stages = _stages(run, config, skills)
         with _policy(run, config, step) as policy:
             for split, rest in lacking.items():
                 rollouts = play_together(rest, policy, environment, stages, config, progress=progress)
@@ -105,34 +108,37 @@ def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
     return load_policy(config, str(run.checkpoint(step).path) if step else None)
 
 
-def library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:
-    """Return the label of the skills to evaluate with, and the step whose checkpoint holds them (None: no skills).
-
-    Args:
-        wanted: "final", "none" or "step:N".
-        step: training step of the policy.
-
-    Raises:
-        ConfigError: another text.
-    """
-    if wanted == "none" or not method_of(config).keeps_skills:
+def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Method | None]:
+    """Label of the skills to evaluate with, and the step whose checkpoint holds them, or the method with those given."""
+    method = method_of(config)
+    stored = re.fullmatch(r"step:(\d+)", wanted)
+    if wanted == "none" or (not method.keeps_skills and (stored or wanted == "final")):
         return "none", None
-    if wanted == "final":
-        return f"step{step}", step
-    if wanted.startswith("step:") and wanted[5:].isdigit():
-        return f"step{int(wanted[5:])}", int(wanted[5:])
-    raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N'")
+    if stored or wanted == "final":
+        at = int(stored[1]) if stored else step
+        return f"step{at}", at
+    if not Path(wanted).exists():
+        raise ConfigError(f"library {wanted!r}: use 'final', 'none' or 'step:N', or a path of skills")
+    if not method.keeps_skills:
+        raise ConfigError(
+            f"the method {config.method.name} keeps no skills, but a library is given ({wanted}): leave it out"
+        )
+    given = method(config)
+    given.load_skills(Path(wanted))
+    return f"given-{given.skills.state_hash()[:12]}", given
 
 
-def _stages(run: RunDirectory, config: Config, at: int | None) -> Stages:
-    """The method with its skills after step `at`, frozen; skills that should be there and are not: error."""
-    if at is None:
+def _stages(run: RunDirectory, config: Config, skills: int | Method | None) -> Stages:
+    """The method with its skills, frozen; skills that should be there and are not: error."""
+    if skills is None:
         return Stages()
+    if isinstance(skills, Method):
+        return skills.frozen()
     method = method_of(config)(config)
-    if at == 0:
+    if skills == 0:
         method.load_initial(run.library_dir)
     else:
-        method.load_skills(run.checkpoint(at).path / "library")
+        method.load_skills(run.checkpoint(skills).path / "library")
     return method.frozen()
 
 

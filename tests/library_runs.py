@@ -19,7 +19,8 @@ from skill1.records import Candidate, Lesson, Rollout, Task
 from skill1.store.checkpoints import mark_complete
 from skill1.store.journal import Journal, LibraryEvent
 from skill1.store.run_directory import RunDirectory
-from skill1.store.skill_file import read_skills
+from skill1.store.skill_file import as_skills
+from skill1.store.skill_source import read_written
 
 OBJECTS, PLACES = ("mug", "egg", "lamp", "book", "soap", "knife"), ("shelf", "drawer", "fridge", "table", "sink")
 WITH, WITHOUT = 0.8, 0.2  # chance to win with a skill that names the right place, and otherwise
@@ -59,7 +60,7 @@ def write_run(path: Path, steps: Sequence[Sequence[Rollout]], made: Config) -> R
     run = RunDirectory.create(path, made, "hash")
     library = SkillLibrary(made.library, HashEncoder())
     if made.library.start is not None:
-        skills = read_skills(Path(made.library.start), made.library.initial_utility)
+        skills = as_skills(read_written(Path(made.library.start)), made.library.initial_utility)
         event = LibraryEvent(1, 0, (), skills, (), ())
         library.apply(event)
         Journal(run.library_dir / JOURNAL).append(event)

@@ -14,6 +14,7 @@ from nano_runs import configure, environment, load_policy, success
 
 import skill1.play
 from skill1 import evaluate
+from skill1.analysis.library.source import read_entries
 from skill1.cli import main as cli
 from skill1.config import ConfigError
 from skill1.encoder import HashEncoder
@@ -25,6 +26,7 @@ from skill1.play import jobs, outcomes, play
 from skill1.rollout import Stages
 from skill1.stats import success_rate, summarise, wilson
 from skill1.store.run_directory import RunDirectory
+from skill1.store.skill_folders import write_skill_folders
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +160,21 @@ def test_evaluation_changes_nothing_in_the_run(trained):
     before = written()
     frames(trained, passes=1)
     assert written() == before
+
+
+def test_exported_skills_play_as_the_library_that_they_come_from(trained, tmp_path):
+    write_skill_folders(tmp_path / "mine", {e.id: e.skill for e in read_entries(trained)})
+    asked = {"splits": ["valid_seen"], "passes": 1, "progress": False}
+    places = ("final", str(tmp_path / "mine"), str(trained / "checkpoint-2" / "library"))
+    [own], [mine], [theirs] = (evaluate_run(trained, library=wanted, **asked) for wanted in places)
+    for given in (mine, theirs):
+        assert given.library.startswith("given-") and set(given.frame["library"]) == {given.library}
+        pd.testing.assert_frame_equal(given.frame.drop(columns="library"), own.frame.drop(columns="library"))
+    [again] = evaluate_run(trained, library=str(tmp_path / "mine"), reuse=True, **asked)
+    assert again.library == mine.library
+    edited = next((tmp_path / "mine").glob("*/SKILL.md"))
+    edited.write_text(f"{edited.read_text()}Now.\n")
+    assert evaluate_run(trained, library=str(tmp_path / "mine"), **asked)[0].library != mine.library
 
 
 def test_a_frozen_library_stays_as_it_is(world, warm):

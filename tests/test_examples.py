@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from skill1.prompts import ActContext, make_prompts
 from skill1.running.launch import set_words
 from skill1.store.journal import Journal
 from skill1.store.run_directory import RunDirectory
+from skill1.store.skill_source import read_written
 from skill1.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,20 +188,47 @@ def test_a_prompt_set_of_ones_own_words_and_reads_actions(model: Path, tmp_path:
 # -- skills of one's own ----------------------------------------------------------------------------------------------
 
 
+def test_the_skills_in_folders_are_those_of_the_file() -> None:
+    assert read_written(EXAMPLES / "skills") == read_written(EXAMPLES / "skills.jsonl")
+
+
 @pytest.mark.slow
-def test_a_run_starts_with_skills_that_somebody_wrote(model: Path, tmp_path: Path) -> None:
-    skills = EXAMPLES / "skills.jsonl"
-    config = load_config("small", overrides=settings(model) | {"library.start": str(skills)})
-    assert train(config, tmp_path / "run")
-    run = RunDirectory.open(tmp_path / "run")
+def test_a_run_starts_with_skills_that_somebody_wrote(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what it learns is shown, exported, edited, compared, played with, imported and merged, as the page says."""
+    given = settings(model) | {"library.start": str(EXAMPLES / "skills"), "evaluation.passes": 1}
+    config, path = load_config("small", overrides=given), tmp_path / "results" / "with-skills"
+    assert train(config, path)
+    run = RunDirectory.open(path)
     assert all(len(r.candidates) == 2 and r.selected for r in run.read_rollouts(1))
     first = Journal(run.library_dir / "journal.jsonl").events()[0]
     assert (first.step, len(first.admitted)) == (0, 2)
-    written = [json.loads(line) for line in skills.read_text().splitlines()]
-    assert [s.strategy for s in first.admitted] == [record["strategy"] for record in written]
+    written = read_written(EXAMPLES / "skills.jsonl")
+    assert [s.strategy for s in first.admitted] == [skill.strategy for skill in written]
     library = SkillLibrary.load(run.checkpoint(2).path / "library", config.library, load_encoder("hash"))
     assert {s.count for s in library} == {13}  # one at the start, and six episodes in each of two steps
-    before, after = (
-        evaluate_run(tmp_path / "run", splits=["test"], passes=1, step=step, progress=False)[0] for step in (0, 2)
-    )
+    before, after = (evaluate_run(path, step=step, progress=False)[0] for step in (0, 2))
     assert (before.library, after.library) == ("step0", "step2") and len(before.frame) == len(after.frame) == 20
+
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "docs" / "extending.md").read_text().partition("## Skills of your own")[2]
+    commands = re.findall(r"^skill1 ((?:skills|evaluate --name) .*)$", section, re.MULTILINE)
+    said = {}
+    for words in commands:
+        with pytest.raises(SystemExit) as ended:
+            main(words.split())
+        said[" ".join(words.split()[:2])] = capsys.readouterr().out
+        assert not ended.value.code
+        if "export" in words:
+            page = sorted(Path("mine").iterdir())[0] / "SKILL.md"
+            page.write_text(f"{page.read_text()}Then look.\n")
+    assert list(said) == [
+        "skills show", "skills export", "skills compare", "evaluate --name", "skills import", "skills merge",
+    ]  # fmt: skip
+    assert "1 in both (0 with another U or n), 1 in A alone, 1 in B alone" in said["skills compare"]
+    assert json.loads(said["evaluate --name"])["n"] == 20
+    assert [(s.strategy.endswith("Then look."), s.count) for s in read_written(Path("mine.jsonl"))] == [
+        (True, 13), (False, 13),
+    ]  # fmt: skip
+    assert json.loads(said["skills merge"]) == {"file": "both.jsonl", "skills": 3, "in_both": 1}

@@ -38,6 +38,7 @@ from skill1.cli.options import (
     together,
 )
 from skill1.cli.skillrl import bank, coldstart, demonstrate
+from skill1.cli.skills import skills
 from skill1.errors import UserError
 
 _USER_ERROR, _INTERRUPTED = 2, 130
@@ -172,7 +173,7 @@ def plan(
     return int(not made.fits)
 
 
-for _command in (evaluate, select_study, export, runs, compare):
+for _command in (evaluate, select_study, export, runs, compare, skills):
     cli.add_command(_command)
 
 

@@ -48,7 +48,9 @@ _FOR_RUNS = {"step": "--step", "reuse": "--reuse"}
 @click.option("--split", "splits", multiple=True, help="repeatable [default: the run's]")
 @click.option("--passes", type=POSITIVE, help="passes over all games [default: the run's]")
 @click.option(
-    "--library", help="final, none or step:N; with --model: DIR or none [default: final; the one exported with a model]"
+    "--library",
+    help="final, step:N, none, or PATH of skills or of a checkpoint's library; with --model: none or PATH "
+    "[default: final; the one exported with a model]",
 )
 @click.option("--step", type=click.IntRange(min=0), help="checkpoint; 0 = before training [default: the last]")
 @click.option("--data", help="games folder [default: the run's]")

@@ -13,7 +13,8 @@ from skill1.library import SkillLibrary, replay, won
 from skill1.methods.base import Method, Source
 from skill1.records import Rollout, Skill
 from skill1.store.journal import Journal, LibraryEvent
-from skill1.store.skill_file import read_skills
+from skill1.store.skill_file import as_skills
+from skill1.store.skill_source import is_written, read_written
 
 JOURNAL = "journal.jsonl"
 
@@ -38,10 +39,10 @@ class LibraryMethod(Method):
 
     @classmethod
     def check_start(cls, config: Config) -> None:
-        """See `Method.check_start`. Raises LibraryError for a malformed file of skills to start with."""
+        """See `Method.check_start`. Raises LibraryError for malformed skills to start with."""
         settings = LibraryConfig.of(config)
         if settings.start is not None:
-            read_skills(Path(settings.start).expanduser(), settings.initial_utility)
+            read_written(Path(settings.start).expanduser())
 
     @classmethod
     def starts_with_skills(cls, config: Config) -> bool:
@@ -57,9 +58,9 @@ class LibraryMethod(Method):
             if self._journal is not None:
                 self._journal.append(event)
 
-    def _take(self, file: Path) -> LibraryEvent:
-        """Admit the skills of a file, before the first step."""
-        skills = read_skills(file, self._settings.initial_utility)
+    def _take(self, place: Path) -> LibraryEvent:
+        """Admit the skills of a file or folder, before the first step."""
+        skills = as_skills(read_written(place), self._settings.initial_utility)
         event = LibraryEvent(1, step=0, updates=(), admitted=skills, merged=(), retired=())
         self.skills.apply(event)
         return event
@@ -98,8 +99,8 @@ class LibraryMethod(Method):
             self._journal.truncate(self.skills.sequence)
 
     def load_skills(self, folder: Path) -> None:
-        """See `Method.load_skills`; `folder` may also be a file of skills that somebody wrote (`skill_file.read_skills`)."""
-        if folder.is_file():
+        """See `Method.load_skills`; skills that somebody wrote may stand in its place (`skill_source.read_written`)."""
+        if is_written(folder):
             self._take(folder)
         else:
             self.skills = SkillLibrary.load(folder, self._settings, self._encoder)

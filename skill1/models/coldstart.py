@@ -34,8 +34,8 @@ from skill1.models.demonstrations import Chat, read_demonstrations
 from skill1.models.options import ColdStartConfig
 from skill1.policy import load_model
 from skill1.sharding import check_sharding
-from skill1.store.atomic import replace_file
-from skill1.store.model_folder import merge_adapter, save_adapter, save_model, whole_folder
+from skill1.store.atomic import replace_file, whole_folder
+from skill1.store.model_folder import merge_adapter, save_adapter, save_model
 
 MANIFEST = "cold_start.json"
 _TRAINED = "trained"

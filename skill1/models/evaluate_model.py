@@ -76,8 +76,8 @@ def evaluate_model(
     """Evaluate the model `config.policy.model` and store the outcomes in `out`; outcomes already there are kept.
 
     Args:
-        library: folder of a library or bank as checkpoints hold it, "none", or None = the one exported with the
-            model, if there is one.
+        library: folder of a library or bank as checkpoints hold it, a file or folder of skills that somebody wrote,
+            "none", or None = the one exported with the model, if there is one.
         endpoint: base address of an OpenAI-compatible server to ask instead of loading the model.
         key_variable: environment variable with the server's key, None = no key.
         keep_rollouts: store the episodes too, with every answer as it was written.

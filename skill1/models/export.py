@@ -20,7 +20,8 @@ from skill1.config import Config, method_of, read_config, save_config
 from skill1.errors import RunError
 from skill1.models.model_card import skills_page, write_model_card
 from skill1.policy import load_model
-from skill1.store.model_folder import merge_adapter, save_model, whole_folder
+from skill1.store.atomic import whole_folder
+from skill1.store.model_folder import merge_adapter, save_model
 from skill1.store.run_directory import RunDirectory
 
 LIBRARY = "library"  # folder of the skills, in a checkpoint and in what is exported

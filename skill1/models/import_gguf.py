@@ -39,8 +39,9 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from skill1.errors import RunError, UserError, one_line
+from skill1.store.atomic import whole_folder
 from skill1.store.card import markdown_table, write_card
-from skill1.store.model_folder import save_model, whole_folder
+from skill1.store.model_folder import save_model
 
 MANIFEST = "import.json"
 KNOWN = ("llama", "qwen2", "qwen3", "phi3", "gemma3")  # of the architectures that transformers reads

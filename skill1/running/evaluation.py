@@ -78,13 +78,13 @@ def evaluate_arms(
 
 def _stored(run: RunDirectory) -> dict[str, pd.DataFrame]:
     """The outcomes of those arms that were played, at the last step that was evaluated."""
-    from skill1.evaluate import library_step  # see evaluate_arms
-
     outcomes = run.evaluations("evaluation_*")
     found = {}
     for label, choice in arms(run.config).items():
         step = choice.get("step", outcomes["step"].max())
-        library, _ = library_step(run.config, choice.get("library", "final"), step)
+        library = choice.get("library", f"step:{step}" if method_of(run.config).keeps_skills else "none").replace(
+            ":", ""
+        )
         frame = outcomes[(outcomes["step"] == step) & (outcomes["library"] == library)]
         if not frame.empty:
             found[label] = frame.reset_index(drop=True)

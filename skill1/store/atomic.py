@@ -1,4 +1,4 @@
-"""The one way in which a file is replaced: whole or not at all, whatever happens meanwhile."""
+"""The one way in which a file is replaced or a folder is made: whole or not at all, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from skill1.errors import RunError
 
 PARTIAL = ".partial"  # suffix of a file that is being written; what a kill left behind is not used
 
@@ -29,3 +32,21 @@ def replace_file(path: Path, data: bytes) -> None:
     """Put `data` into `path`; see `replacing`."""
     with replacing(path) as partial:
         partial.write_bytes(data)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to fill that becomes `out` when all is well, or never was.
+
+    Raises:
+        RunError: `out` cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
+            made = Path(place) / "made"  # in it, to get the permissions of a folder made by hand
+            made.mkdir()
+            yield made
+            os.rename(made, out)
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from error

@@ -93,7 +93,9 @@ def read_snapshot(folder: Path) -> Snapshot:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise LibraryError(f"{path} does not exist: is {folder} the library folder of a checkpoint?") from None
+        raise LibraryError(
+            f"{path} does not exist: is {folder} the library folder of a checkpoint, or one of skills with a SKILL.md each?"
+        ) from None
     lines = data.split(b"\n")
     _check_head(path, lines[0], _SNAPSHOT_HEAD)
     try:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from peft import PeftModel
@@ -21,24 +17,6 @@ from skill1.errors import RunError
 from skill1.registry import ConfigError
 
 BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """Give a folder to fill that becomes `out` when all is well, or never was.
-
-    Raises:
-        RunError: `out` cannot be written.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
-            made = Path(place) / "made"  # in it, to get the permissions of a folder made by hand
-            made.mkdir()
-            yield made
-            os.rename(made, out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:

@@ -25,7 +25,7 @@ from skill1.analysis.variants import label as label_of
 from skill1.encoder import load_encoder
 
 MIN_DESCRIPTIONS = 4  # t-SNE of fewer has no neighbours to keep
-FIGURE_6_VARIANTS = ("full", "lambdas_0")
+FIGURE_6_VARIANTS = ("full", "lambdas_0", "plus")
 _MOST_USED = 0.1  # share of the skills
 _PERPLEXITY = 30.0
 
@@ -46,6 +46,7 @@ class Held(Protocol):
 class CollectedLibrary:
     """The skills that a run of a collected study held at its end."""
 
+    variant: str
     encoder: str
     alive: pd.DataFrame  # by id: desc, strategy, utility, count
 
@@ -54,8 +55,8 @@ class CollectedLibrary:
         return load_encoder(self.encoder).encode(list(descriptions))
 
 
-def collected(study: Study) -> dict[str, Held]:
-    """Select the libraries of Figure 6 from a collected study: one run of each variant, of the first seed that has both.
+def collected(study: Study) -> dict[str, CollectedLibrary]:
+    """Select the libraries of Figure 6 from a collected study: one run of each variant, of a seed that has the most of them.
 
     Returns:
         "variant, seed N" -> library; empty if the study was collected without skills.
@@ -65,12 +66,12 @@ def collected(study: Study) -> dict[str, Held]:
         return {}
     variants = list(dict.fromkeys(name for name in FIGURE_6_VARIANTS if name in set(kept["variant"])))
     seed = kept.groupby("seed")["variant"].nunique().idxmax()
-    found: dict[str, Held] = {}
+    found: dict[str, CollectedLibrary] = {}
     for variant in variants:
         own = kept[(kept["variant"] == variant) & (kept["seed"] == seed)]
         if len(own):
             skills = own.set_index("skill")[["desc", "strategy", "utility", "count"]]
-            found[f"{label_of(variant)}, seed {seed}"] = CollectedLibrary(own["encoder"].iloc[0], skills)
+            found[f"{label_of(variant)}, seed {seed}"] = CollectedLibrary(variant, own["encoder"].iloc[0], skills)
     return found
 
 
