@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skill1.cli.options import FOLDER, Group, json_option
+from skill1.cli.options import FOLDER, Group, examples, json_option
 
 if TYPE_CHECKING:
     from skill1.analysis.library.source import Entry
@@ -28,17 +28,13 @@ def skills() -> None:
     """
 
 
-@skills.command()
+@skills.command(epilog=examples("skill1 skills show results/try --step 20"))
 @_source
 @_step
 @click.option("--retired", is_flag=True, help="of a run: also the skills that it has retired")
 @json_option
 def show(source: Path, step: int | None, retired: bool, as_json: bool) -> None:
-    """Show the skills of SOURCE, those of the highest utility first.
-
-    \b
-    skill1 skills show results/try --step 20
-    """
+    """Show the skills of SOURCE, those of the highest utility first."""
     from skill1.analysis.library.source import by_utility, read_entries, to_json
 
     entries = by_utility(read_entries(source, step, retired=retired))
@@ -50,16 +46,12 @@ def show(source: Path, step: int | None, retired: bool, as_json: bool) -> None:
         _print_skill(entry, _earned(entry))
 
 
-@skills.command("export")
+@skills.command("export", epilog=examples("skill1 skills export results/try --out mine"))
 @_source
 @_step
 @click.option("--out", type=FOLDER, required=True, help="folder to make")
 def export_skills(source: Path, step: int | None, out: Path) -> None:
-    """Write the skills of SOURCE as folders in the Agent Skills format, with their utilities and counts.
-
-    \b
-    skill1 skills export results/try --out mine
-    """
+    """Write the skills of SOURCE as folders in the Agent Skills format, with their utilities and counts."""
     from skill1.analysis.library.source import read_entries
     from skill1.store.skill_folders import write_skill_folders
 
@@ -68,16 +60,12 @@ def export_skills(source: Path, step: int | None, out: Path) -> None:
     click.echo(json.dumps({"folder": str(out), "skills": len(entries)}))
 
 
-@skills.command("import")
+@skills.command("import", epilog=examples("skill1 skills import mine --out mine.jsonl"))
 @_source
 @_step
 @click.option("--out", type=FOLDER, required=True, help="file to write")
 def import_skills(source: Path, step: int | None, out: Path) -> None:
-    """Write the skills of SOURCE as one file of JSON lines, and say what of them a library does not keep.
-
-    \b
-    skill1 skills import mine --out mine.jsonl
-    """
+    """Write the skills of SOURCE as one file of JSON lines, and say what of them a library does not keep."""
     from skill1.analysis.library.source import read_entries
     from skill1.store.skill_file import write_skill_file
     from skill1.store.skill_folders import left_out
@@ -87,16 +75,12 @@ def import_skills(source: Path, step: int | None, out: Path) -> None:
     click.echo(json.dumps({"file": str(out), "skills": len(entries), "left_out": left_out(source)}))
 
 
-@skills.command()
+@skills.command(epilog=examples("skill1 skills compare results/try/checkpoint-20 results/try"))
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
 @json_option
 def compare(a: Path, b: Path, as_json: bool) -> None:
-    """Show what two libraries share, and what they hold alone with the other's most similar skill.
-
-    \b
-    skill1 skills compare results/try/checkpoint-20 results/try
-    """
+    """Show what two libraries share, and what they hold alone with the other's most similar skill."""
     from skill1.analysis.library.source import read_entries
     from skill1.analysis.library.two import compare as compare_entries
 
@@ -123,16 +107,12 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
             _print_skill(entry, f"in {where} alone: {_earned(entry)}{near}")
 
 
-@skills.command()
+@skills.command(epilog=examples("skill1 skills merge results/try mine --out both.jsonl"))
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="file of JSON lines to write")
 def merge(a: Path, b: Path, out: Path) -> None:
-    """Join two libraries in one file: equal texts become one skill, with the mean of the utilities weighted by count.
-
-    \b
-    skill1 skills merge results/try mine --out both.jsonl
-    """
+    """Join two libraries in one file: equal texts become one skill, with the mean of the utilities weighted by count."""
     from skill1.analysis.library.source import read_entries
     from skill1.analysis.library.two import merge as merge_skills
     from skill1.store.skill_file import write_skill_file
