@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -22,7 +23,7 @@ from skill1.config import ConfigError
 from skill1.distributed import TERMINATED, on_sigterm
 from skill1.running.collect import PHASES, SECONDS, read_seconds
 from skill1.running.experiment import Experiment, command
-from skill1.running.jobs import Failure, Job, Phases
+from skill1.running.jobs import Failure, Job, Phases, execute
 from skill1.running.launch import bound_command, bound_environment, killed_by, last_error
 from skill1.store.atomic import replace_file
 
@@ -72,6 +73,14 @@ def visible_devices() -> tuple[str, ...]:
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return tuple(names.split(",") if names else map(str, range(count)))[:count]
+
+
+def run_within(experiment: Experiment, cpus: int) -> None:
+    """Execute an experiment with `cpus` cores for each of its processes, as a Slurm job; exits if it fails."""
+    share = Share(1, experiment.nproc, cpus * experiment.nproc, visible_devices())
+    for failure in execute([experiment], Local(share), partial(print, flush=True)):
+        print(failure, flush=True)
+        sys.exit(f"error: {failure.error}")
 
 
 class Local:

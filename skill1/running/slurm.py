@@ -5,15 +5,20 @@
     <folder>/...                submitit's scripts and pickles
 
 The jobs outlive whoever submitted them: a later `Slurm` on the same folder follows those that are still queued. The
-working folder, the interpreter and the data must be where all nodes see them. What a job does is in skill1.running.node.
+working folder, the interpreter and the data must be where all nodes see them.
+
+SIGTERM (preemption, or slurm.grace before the time limit) ends a training step with a checkpoint, and the job with status
+143. Its script then has it requeued, unless Slurm counts it as ended: whoever cancels a job means it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +27,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from skill1.config import STRICT, ConfigError, closest, knob
+from skill1.distributed import TERMINATED
 from skill1.errors import MissingPackage, RunError, one_line
 from skill1.running.jobs import Failure, Job
 from skill1.running.launch import last_error
@@ -31,6 +37,13 @@ _JOBS = "jobs.json"
 _GONE = 2  # looks in a row that do not find a job in the queue until it counts as ended: shared folders lag behind
 _ANSWER = 60  # seconds that Slurm has to answer
 _FORMAT = "%i|%T|%r|%N"  # of squeue: job, state, why it waits, nodes
+_REQUEUE = (  # after the job's command, in its script
+    "status=$?",
+    f'if [ $status = {TERMINATED} ] && [ "$(squeue --noheader --jobs=$SLURM_JOB_ID --format=%T)" = RUNNING ]',
+    "then scontrol requeue $SLURM_JOB_ID",
+    "fi",
+    "exit $status",
+)
 _QUEUE = ("squeue", "--me", "--array", "--noheader", f"--format={_FORMAT}")
 
 
@@ -44,8 +57,8 @@ class SlurmConfig:
     account: str | None = knob(None, "name, None = the user's default", "ours", min_length=1)
     # The quality of service.
     qos: str | None = knob(None, "name, None = the user's default", "ours", min_length=1)
-    # When a job is stopped, saved and requeued; a run may take many such spells.
-    time_limit: int = knob(1440, "minutes", "ours", gt=0)
+    # When a job is saved and requeued, as often as its run takes.
+    time_limit: int | None = knob(None, "minutes, None = the partition's default", "ours", gt=0)
     # How long before that SIGTERM comes: a training step and its checkpoint must fit.
     grace: int = knob(600, "seconds", "ours", gt=0)
     # Cores, and threads of each process.
@@ -58,7 +71,7 @@ class SlurmConfig:
     poll: float = knob(10.0, "seconds", "ours", gt=0)
 
     def __post_init__(self) -> None:
-        if self.grace >= 60 * self.time_limit:
+        if self.time_limit is not None and self.grace >= 60 * self.time_limit:
             raise ConfigError(
                 f"slurm.grace = {self.grace} s must be less than slurm.time_limit = {self.time_limit} minutes"
             )
@@ -102,7 +115,7 @@ class Slurm:
         self._options, self._folder, self._act = options, folder, act
         self._queued: list[_Queued] = []
         memory = None if options.memory is None else f"{round(1000 * options.memory * nproc)}M"
-        asked = {
+        self._asked = {
             "partition": options.partition,
             "account": options.account,
             "qos": options.qos,
@@ -113,7 +126,6 @@ class Slurm:
             "gpus_per_node": options.gpus * nproc or None,
             "mem": memory,
         }
-        self._asked = {name: value for name, value in asked.items() if value is not None}
         self._check()
 
     def __enter__(self) -> Slurm:
@@ -178,13 +190,13 @@ class Slurm:
             job_name=f"skill1-{self._folder.parent.name}",
             array_parallelism=self.jobs,
             stderr_to_stdout=True,
-            setup=["export SUBMITIT_PREEMPT_SIGNAL=TERM"],  # what submitit does at it while a job starts: requeue
+            teardown=list(_REQUEUE),
             # srun does not take the first from sbatch; with the second, accelerate would ask it for ranks
             srun_args=[f"--cpus-per-task={self._asked['cpus_per_task']}", "--mpi=none"],
             additional_parameters={"signal": f"TERM@{self._options.grace}", "requeue": True},
         )
         try:
-            with submitit.helpers.clean_env():
+            with _outside_of_jobs():
                 jobs = executor.submit_array([partial(self._act, work, self._options.cpus) for work in works])
         except FailedJobError as error:
             raise RunError(f"Slurm refuses the jobs: {last_error(str(error))}") from None
@@ -204,8 +216,19 @@ class Slurm:
         if self._options.partition is not None:
             known = ask("sinfo", "--noheader", "--format=%R").split()
             closest(self._options.partition, known, "Slurm partition")
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._asked.items()]
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._asked.items() if value is not None]
         ask("sbatch", "--test-only", *flags, "--wrap=true")
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide the variables of a Slurm job that this process may be in; the one that names the cluster stays."""
+    import submitit
+
+    named = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
+    with submitit.helpers.clean_env():
+        os.environ.update(named)
+        yield
 
 
 def ask(*words: str) -> str:

@@ -36,8 +36,7 @@ from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Executor, Failure, execute
-from skill1.running.local import Local, Share
-from skill1.running.node import run_experiment
+from skill1.running.local import Local, Share, run_within
 from skill1.running.slurm import Slurm, SlurmConfig
 from skill1.store.atomic import replace_file
 from skill1.store.resources import find_adapter, find_model, resource
@@ -249,7 +248,7 @@ def executor_of(sweep: Sweep) -> Executor:
     if sweep.slurm is None:
         return Local(Share.of_this_machine(sweep.nproc, sweep.jobs))
     jobs = sweep.jobs or len(sweep.variants) * len(sweep.seeds)
-    return Slurm(sweep.slurm, sweep.folder / "slurm", run_experiment, jobs=jobs, nproc=sweep.nproc)
+    return Slurm(sweep.slurm, sweep.folder / "slurm", run_within, jobs=jobs, nproc=sweep.nproc)
 
 
 def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None] = print) -> list[Failure]:
@@ -272,6 +271,8 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
         planned = plan(sweep, settings)
         replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
         say(plan_table(planned, executor.jobs))
+        if sweep.slurm is not None:
+            say("the jobs outlive this command: repeat it to follow them, scancel ends them")
         failures = execute(list(planned.loc[~planned["done"], "experiment"]), executor, say)
         if any(finished(sweep.folder)):
             for file in collect(sweep.folder):

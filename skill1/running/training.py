@@ -17,7 +17,6 @@ from skill1.errors import UserError
 from skill1.plan.dry_run import check_start
 from skill1.running.jobs import Failure, execute
 from skill1.running.launch import Hosts, launch_torchrun
-from skill1.running.node import requeued_when_terminated
 from skill1.running.progress import Progress, steps_logged
 from skill1.running.slurm import Slurm, SlurmConfig
 from skill1.store.run_directory import RunDirectory
@@ -93,12 +92,11 @@ def run_training(training: Training, cpus: int) -> None:
     # the same words on all nodes: none makes the run before all have met
     resume = ["--resume"] if training.is_started() and "--resume" not in training.words else []
     hosts = _hosts(training.nodes) if training.nodes > 1 else None
-    with requeued_when_terminated():
-        try:
-            environment = {"OMP_NUM_THREADS": str(cpus)}
-            launch_torchrun([*training.words, *resume], training.nproc, environment=environment, hosts=hosts)
-        except UserError as error:
-            sys.exit(f"error: {error}")
+    try:
+        environment = {"OMP_NUM_THREADS": str(cpus)}
+        launch_torchrun([*training.words, *resume], training.nproc, environment=environment, hosts=hosts)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def _hosts(count: int) -> Hosts:
