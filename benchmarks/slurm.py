@@ -3,11 +3,10 @@
     apt-get install --no-install-recommends slurm-wlm munge      # need not run as services
     python benchmarks/slurm.py up /tmp/slurm                     # prints what your shell needs: export SLURM_CONF=...
     python benchmarks/slurm.py down /tmp/slurm
-    python benchmarks/slurm.py sweep                             # six runs, one killed, one preempted: equal to the local ones?
 
 Keys, sockets, configuration, logs and spool are in the folder, the ports are free ones, and `down` ends the processes that
 `up` started and removes the folder: an installed Slurm is not touched. Two nodes, n0 and n1, are two daemons on this
-machine, of CPUS cores each. The partition `urgent` preempts `main`, whose jobs are given GRACE seconds after SIGTERM.
+machine, with a core each. The partition `urgent` preempts `main`, whose jobs are given GRACE seconds after SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from pathlib import Path
 import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel")
-CPUS = 2  # of each node
 GRACE = 120  # seconds
 _PROCESSES = "processes.json"  # pid -> when it was started, of what `up` started; a folder that has it is ours
 _LIMIT = 60.0  # seconds for anything to happen
@@ -60,8 +58,8 @@ PreemptMode=REQUEUE
 SchedulerParameters=bf_interval=2,sched_interval=2
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus}
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus}
+NodeName=n0 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1
 PartitionName=main Nodes=n[0-1] Default=YES PriorityTier=1 GraceTime={grace} MaxTime=60
 PartitionName=urgent Nodes=n[0-1] PriorityTier=2 PreemptMode=OFF MaxTime=60
 """
@@ -82,7 +80,7 @@ def up(folder: Path) -> dict[str, str]:
     (folder / _PROCESSES).write_text("{}")
     configuration = folder / "slurm.conf"
     host, user = socket.gethostname().partition(".")[0], getpass.getuser()
-    text = _CONFIGURATION.format(folder=folder, host=host, user=user, ports=_free_ports(3), cpus=CPUS, grace=GRACE)
+    text = _CONFIGURATION.format(folder=folder, host=host, user=user, ports=_free_ports(3), grace=GRACE)
     configuration.write_text(text)
     for name in ("state", "spool-n0", "spool-n1"):
         (folder / name).mkdir()
