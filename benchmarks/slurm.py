@@ -39,7 +39,7 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -139,8 +139,11 @@ def cluster() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="slurm-") as place:
         os.chmod(place, 0o755)  # munge wants to be reached
         folder = Path(place) / "cluster"
-        yield up(folder)
-        down(folder)
+        variables = up(folder)
+        try:
+            yield variables
+        finally:
+            down(folder)
 
 
 def _start(words: list[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -25,12 +25,12 @@ sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # for this scr
 from nano_runs import make_warm, make_world, settings  # noqa: E402
 from run_record import record  # noqa: E402
 
-STEPS = 30
+STEPS = 12
 TABLES = ("evaluations.parquet", "metrics.parquet")
 SWEEP = ("--variants", "full,no_library", "--seeds", "0,1,2", "--passes", "1", "--splits", "valid_seen", "--jobs", "2")
 ON_SLURM = ("--on", "slurm", "--set", "slurm.partition=main", "--set", "slurm.cpus=1", "--set", "slurm.poll=1")
 KILLED, PREEMPTED = "full/seed0", "no_library/seed0"  # they run at the same time
-_LIMIT = 600.0  # seconds to wait for a run
+_LIMIT = 1800.0  # seconds to wait for a run
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
 
 def _sets(policy: Path) -> list[str]:
     chosen = settings(Path("world"), policy) | {
-        "train.steps": STEPS, "train.save_every": 10, "train.validate_every": 0, "rollout.group_size": 8,
+        "train.steps": STEPS, "train.save_every": 5, "train.validate_every": 0, "rollout.group_size": 8,
         "method.max_distill_tokens": 16,
     }  # fmt: skip
     own = ("environment.data", "library.similarity_floor")  # the sweep's; and what cannot be said: None
@@ -73,7 +73,7 @@ def _disturbed(name: str, words: list[str]) -> None:
     """Run a sweep of which a run is killed, another preempted, and the command itself killed and repeated."""
     folder = Path("results", name)
     first = _sweep(name, words)
-    _wait(lambda: all(_steps(folder / run) >= 3 for run in (KILLED, PREEMPTED)), "two runs to begin")
+    _wait(lambda: all(_steps(folder / run) >= 2 for run in (KILLED, PREEMPTED)), "two runs to begin")
     _slurm("scancel", "--signal=KILL", _job(folder, KILLED))
     job = _job(folder, PREEMPTED)
     node = _slurm("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()

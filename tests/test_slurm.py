@@ -126,11 +126,8 @@ def test_the_words_of_a_job_do_not_say_where_it_runs():
 
 
 def test_hosts_tell_torchrun_who_is_the_first():
-    hosts = Hosts(count=2, rank=1, meeting="10.0.0.1:29400", name="7")
-    assert hosts.words() == [
-        "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-endpoint=10.0.0.1:29400", "--rdzv-id=7",
-        "--rdzv-conf=is_host=false",
-    ]  # fmt: skip
+    hosts = Hosts(count=2, rank=1, address="10.0.0.1", port=29400)
+    assert hosts.words() == ["--nnodes=2", "--node-rank=1", "--master-addr=10.0.0.1", "--master-port=29400"]
 
 
 # -- on a cluster -----------------------------------------------------------------------------------------------------
@@ -216,7 +213,7 @@ def script(study: Sweep) -> str:
 def test_training_on_two_nodes_is_saved_requeued_and_followed(cluster, here, world, nano, monkeypatch, capfd):
     """SIGTERM to the job of a run on two nodes; the command, repeated, follows it. Equal to two processes here."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    changed = {"train.steps": 6, "train.save_every": 6, "train.validate_every": 0, "rollout.group_size": 8}
+    changed = {"train.steps": 12, "train.save_every": 12, "train.validate_every": 0, "rollout.group_size": 8}
     own = [word for name, value in (settings(world, nano) | changed).items() if value is not None
            for word in ("--set", f"{name}={value}")]  # fmt: skip
     where = ["--on", "slurm", "--nodes", "2", "--set", "slurm.cpus=1", "--set", "slurm.poll=0.5"]
@@ -236,8 +233,12 @@ def test_training_on_two_nodes_is_saved_requeued_and_followed(cluster, here, wor
     assert "is saved; continue with --resume" in log and "two: 100%" in log
     with pytest.raises(SystemExit):
         main(["train", "--name", "here", *own, "--nproc", "2"])
-    local, remote = (record(here / "results" / name, 6) for name in ("here", "two"))
-    assert local.pop("checkpoints") == [6] and len(remote.pop("checkpoints")) == 2  # also SIGTERM's
+    local, remote = (record(here / "results" / name, 12) for name in ("here", "two"))
+    assert local.pop("checkpoints") == [12] and len(remote.pop("checkpoints")) == 2  # also SIGTERM's
     assert local == remote
     capfd.readouterr()
-    assert said(capfd, *words).startswith("error: results/two already holds a run: continue with --resume")
+    with pytest.raises(SystemExit) as ended:
+        main(words)  # after the end
+    assert not ended.value.code and capfd.readouterr().out == "results/two is finished: 12 steps are done\n"
+    more = said(capfd, *words, "--set", "library.capacity=7")
+    assert "results/two was started with another configuration" in more

@@ -44,17 +44,14 @@ class Hosts:
     """The machines of a torchrun, and which of them this is."""
 
     count: int
-    rank: int  # 0 .. count - 1; the one that says 0 is where they meet
-    meeting: str  # ADDRESS:PORT of the first
-    name: str  # of this torchrun, for those that meet at the wrong port
+    rank: int  # 0 .. count - 1; the first one's processes have the first ranks
+    address: str  # of the first
+    port: int
 
     def words(self) -> list[str]:
         """Return torchrun's options."""
-        first = str(self.rank == 0).lower()  # said, not guessed from host names
-        return [
-            f"--nnodes={self.count}", "--rdzv-backend=c10d", f"--rdzv-endpoint={self.meeting}", f"--rdzv-id={self.name}",
-            f"--rdzv-conf=is_host={first}",
-        ]  # fmt: skip
+        first = [f"--master-addr={self.address}", f"--master-port={self.port}"]
+        return [f"--nnodes={self.count}", f"--node-rank={self.rank}", *first]
 
 
 def bound_command(command: Sequence[str]) -> list[str]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from skill1.config import Config
 from skill1.errors import UserError
-from skill1.plan.dry_run import check_start
 from skill1.running.jobs import Failure, execute
 from skill1.running.launch import Hosts, launch_torchrun
 from skill1.running.progress import Progress, steps_logged
@@ -78,9 +77,15 @@ def train_on_slurm(
     Raises:
         ConfigError, DataError, RunError, MissingPackage: what the run, or Slurm, would stop at; nothing is created.
     """
+    from skill1.plan.dry_run import check_start  # not at the top: the job's processes would wait for transformers
+
     folder = directory.with_name(f"{directory.name}.slurm")
     slurm = Slurm(options, folder, run_training, jobs=1, nproc=nproc, nodes=nodes)
     training = Training(directory, tuple(words), config.train.steps, nodes, nproc)
+    if training.is_finished():
+        RunDirectory.open(directory).check_resumable(config)
+        say(f"{directory} is finished: {config.train.steps} steps are done")
+        return []
     if not slurm.is_queued(training):
         check_start(config, directory, resume=resume, processes=nodes * nproc)
     say(f"{folder} has the output; the job outlives this command: repeat it to follow it, scancel ends it")
@@ -100,6 +105,10 @@ def run_training(training: Training, cpus: int) -> None:
 
 
 def _hosts(count: int) -> Hosts:
-    job, (first, ports) = os.environ["SLURM_JOB_ID"], _PORTS
-    meeting = f"{os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{first + int(job) % ports}"  # the node of the job's script
-    return Hosts(count=count, rank=int(os.environ["SLURM_NODEID"]), meeting=meeting, name=job)
+    first, ports = _PORTS
+    return Hosts(
+        count=count,
+        rank=int(os.environ["SLURM_NODEID"]),
+        address=os.environ["SLURM_LAUNCH_NODE_IPADDR"],  # where the job's script runs: on its first node
+        port=first + int(os.environ["SLURM_JOB_ID"]) % ports,
+    )
