@@ -22,10 +22,12 @@ from slurm import cluster
 
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # for this script's folder: it has an alfworld.py
 
-from nano_runs import make_warm, make_world, settings  # noqa: E402
+from nano_runs import make_world, settings  # noqa: E402
 from run_record import record  # noqa: E402
 
-STEPS = 12
+from skill1.store.resources import resource  # noqa: E402
+
+STEPS = 8
 TABLES = ("evaluations.parquet", "metrics.parquet")
 SWEEP = ("--variants", "full,no_library", "--seeds", "0,1,2", "--passes", "1", "--splits", "valid_seen", "--jobs", "2")
 ON_SLURM = ("--on", "slurm", "--set", "slurm.partition=main", "--set", "slurm.cpus=1", "--set", "slurm.poll=1")
@@ -37,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place, cluster() as variables:
         os.chdir(place)
         os.environ.update(variables)
-        words = [*SWEEP, "--data", str(make_world(Path("world"))), *_sets(make_warm(Path("policy").absolute()))]
+        words = [*SWEEP, "--data", str(make_world(Path("world"))), *_sets()]
         started = time.monotonic()
         _finish(_sweep("local", words))
         print(f"local: {time.monotonic() - started:.0f} s", flush=True)
@@ -51,10 +53,12 @@ def main() -> None:
     sys.exit(not all(same))
 
 
-def _sets(policy: Path) -> list[str]:
-    chosen = settings(Path("world"), policy) | {
-        "train.steps": STEPS, "train.save_every": 5, "train.validate_every": 0, "rollout.group_size": 8,
-        "method.max_distill_tokens": 16,
+def _sets() -> list[str]:
+    """What makes the nano preset, with its policy, small."""
+    chosen = settings(Path("world"), resource("data/nano-policy")) | {
+        "train.steps": STEPS, "train.save_every": 3, "train.validate_every": 0, "rollout.group_size": 4,
+        "environment.max_steps": 10, "rollout.max_act_tokens": 8, "method.max_query_tokens": 16,
+        "method.max_rerank_tokens": 16, "method.max_distill_tokens": 32,
     }  # fmt: skip
     own = ("environment.data", "library.similarity_floor")  # the sweep's; and what cannot be said: None
     return [word for name, value in chosen.items() if name not in own for word in ("--set", f"{name}={value}")]

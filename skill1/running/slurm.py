@@ -139,7 +139,8 @@ class Slurm:
         before, queue = self._recorded(), _queue()
         new = [work for work in works if before.get(str(work.folder)) not in queue]
         ids = before | dict(zip([str(work.folder) for work in new], self._submit(new), strict=True))
-        replace_file(self._folder / _JOBS, f"{json.dumps(ids, indent=1)}\n".encode())
+        if new:
+            replace_file(self._folder / _JOBS, f"{json.dumps(ids, indent=1)}\n".encode())
         self._queued = [_Queued(Job(work), ids[str(work.folder)]) for work in works]
         return [each.job for each in self._queued]
 
@@ -159,7 +160,7 @@ class Slurm:
             if each.id in queue:
                 each.gone = 0
                 state, reason, nodes = queue[each.id]
-                each.job.running = state == "RUNNING"
+                each.job.running = state in ("RUNNING", "COMPLETING")
                 where = f" on {nodes}" if each.job.running else f" ({reason})" if reason != "None" else ""
                 each.job.state = f"{state.lower()}{where}, Slurm job {each.id}"
                 continue
@@ -187,7 +188,7 @@ class Slurm:
         executor = submitit.SlurmExecutor(self._folder)
         executor.update_parameters(
             **self._asked,
-            job_name=f"skill1-{self._folder.parent.name}",
+            job_name="skill1",
             array_parallelism=self.jobs,
             stderr_to_stdout=True,
             teardown=list(_REQUEUE),
