@@ -21,6 +21,7 @@ from study_runs import OVERRIDES, make_notebooks, steps_done
 from skill1.cli.main import cli, main
 from skill1.config import ConfigError
 from skill1.errors import RunError
+from skill1.running.experiment import portable
 from skill1.running.launch import Hosts
 from skill1.running.local import run_within
 from skill1.running.slurm import Slurm, SlurmConfig
@@ -170,18 +171,18 @@ def test_a_sweep_survives_kills_and_preemption(cluster, here, world, tmp_path_fa
         assert waiting == ["JobArrayTaskLimit"] * 2  # two at a time
         command.kill()
     jobs = json.loads((study.folder / "slurm" / "jobs.json").read_text())  # nobody follows them now
-
-    node = queue("%N")[jobs[str(preempted)]]
+    first, second = (portable(home) for home in (killed, preempted))
+    node = queue("%N")[jobs[second]]
     slurm("sbatch", "--partition=urgent", f"--nodelist={node}", "--output=/dev/null", "--wrap=sleep 1")
-    wait_until(lambda: queue("%T")[jobs[str(preempted)]] == "PENDING", "a requeued run")
-    slurm("scancel", "--signal=KILL", jobs[str(killed)])
-    wait_until(lambda: jobs[str(killed)] not in queue("%T"), "a killed run")
+    wait_until(lambda: queue("%T")[jobs[second]] == "PENDING", "a requeued run")
+    slurm("scancel", "--signal=KILL", jobs[first])
+    wait_until(lambda: jobs[first] not in queue("%T"), "a killed run")
     for home in (killed, preempted):
         (home / "pause3").unlink()
     lines: list[str] = []
     [failure] = run_sweep(study, say=lines.append)
     after = json.loads((study.folder / "slurm" / "jobs.json").read_text())
-    assert after[str(preempted)] == jobs[str(preempted)] and after[str(killed)] != jobs[str(killed)]
+    assert after[second] == jobs[second] and after[first] != jobs[first]
     assert failure.label == "full seed 1" and failure.error == "ValueError: step 1 met a fail file"
     assert "fail file" in str(failure) and failure.log.parent == study.folder / "slurm"
     assert any("running on n" in line for line in lines)
