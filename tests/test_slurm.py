@@ -61,7 +61,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return output.err
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
