@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from stand_ins import SAVE_EVERY, STEPS, evaluate, train
 
 from skill1.running.experiment import Experiment
-from skill1.running.jobs import Failure, Share
+from skill1.running.jobs import Executor, Failure
 
 OVERRIDES = {"train.steps": STEPS, "train.save_every": SAVE_EVERY}
 _HEAD = "import sys\nsys.path.insert(0, {tests!r})\nimport stand_ins\nfrom skill1.store import run_directory as runs\n"
@@ -54,7 +54,7 @@ def make_study(folder: Path, asked: dict[str, list[int]], done: dict[str, list[i
     return folder
 
 
-def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str], None]) -> list[Failure]:
+def execute(experiments: Sequence[Experiment], executor: Executor, say: Callable[[str], None]) -> list[Failure]:
     """What `skill1.running.jobs.execute` leaves when it executes the stand-ins, without processes."""
     for each in experiments:
         each.folder.mkdir(parents=True)

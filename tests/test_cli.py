@@ -98,7 +98,7 @@ def test_the_module_and_the_installed_command_are_the_same():
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("train --nmae x", "No such option '--nmae'. Did you mean '--name'?"),
+        ("train --nmae x", "No such option '--nmae'. (Did you mean one of: '--name'"),
         ("generate alfword", "No such command 'alfword'. Did you mean 'alfworld'?"),
         ("train --name x --preset nanoo", "unknown preset 'nanoo'; did you mean 'nano'?"),
         ("train --name x --variant no_librari", "unknown variant 'no_librari'; did you mean 'no_library'?"),

@@ -123,7 +123,7 @@ def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
     assert (arms["size"] == 2 * arms["nunique"]).all() and set(study.evaluations["split"]) == {"test"}
     assert study.manifest["policy_hash"] and set(study.manifest["data_hash"]) == {"train", "test"}
     with monkeypatch.context() as patched:  # whoever starts a process now fails
-        patched.setattr("skill1.running.jobs.subprocess.Popen", None)
+        patched.setattr("skill1.running.local.subprocess.Popen", None)
         assert "2 runs, 2 done" in command()
 
     done = study.path / "full" / "seed0"

@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINS = [*PROJECT["dependencies"], *EXTRAS["reference"], *EXTRAS["test"]]
+PINS = [*PROJECT["dependencies"], *EXTRAS["reference"], *EXTRAS["slurm"], *EXTRAS["test"]]
 
 
 def canonical(name: str) -> str:
@@ -52,7 +52,7 @@ def test_every_dependency_is_pinned_exactly_to_what_is_installed(pin):
 
 
 def test_the_package_imports_only_what_it_declares():
-    declared = {canonical(re.match(r"[\w.-]+", pin)[0]) for pin in (*PROJECT["dependencies"], *EXTRAS["reference"])}
+    declared = {canonical(re.match(r"[\w.-]+", pin)[0]) for pin in PINS[: -len(EXTRAS["test"])]}
     known = providers()
     undeclared = {
         module
@@ -129,7 +129,7 @@ def installs(checkout: Path) -> list[str]:
 
 def test_make_demo_sets_itself_up_once_with_torch_first(checkout):
     assert "ran demo --seed 3 --preset nano\n" in make(checkout, "demo", "SEED=3")
-    assert installs(checkout) == ["torch==2.13.0", "-e .[test]", "-e .[reference]"]
+    assert installs(checkout) == ["torch==2.13.0", "-e .[slurm,test]", "-e .[reference]"]
     assert "ran demo --seed 0 --preset nano-webshop\n" in make(checkout, "demo", "PRESET=nano-webshop")
     assert len(installs(checkout)) == 3
     os.utime(checkout / "pyproject.toml", (4e9, 4e9))

@@ -21,7 +21,7 @@ from skill1.config import ConfigError
 from skill1.envs.base import DataError
 from skill1.errors import RunError
 from skill1.running.collect import read_seconds
-from skill1.running.jobs import Share
+from skill1.running.local import Share
 from skill1.running.sweep import Sweep, data_of, merged, plan, plan_table, run_sweep, settings_of
 from skill1.store.run_directory import lock_folder
 

@@ -14,7 +14,7 @@ from IPython.core.formatters import DisplayFormatter
 from skill1.analysis.comparison import write_summary
 from skill1.running.evaluation import evaluate_arms
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment
-from skill1.running.jobs import Failure, Share
+from skill1.running.jobs import Executor, Failure
 from skill1.train import train
 
 
@@ -42,7 +42,7 @@ def run_cells(notebook: Path, parameters: dict[str, Any]) -> str:
     return "\n".join(shown)
 
 
-def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str], None]) -> list[Failure]:
+def execute(experiments: Sequence[Experiment], executor: Executor, say: Callable[[str], None]) -> list[Failure]:
     """What `skill1.running.jobs.execute` leaves, by what the cells of 01_train and 02_evaluate call."""
     for experiment in experiments:
         train(experiment.config, experiment.run)

@@ -30,11 +30,14 @@ from skill1.cli.options import (
     names,
     nproc_option,
     numbers,
+    on_option,
     out_option,
+    own_words,
     pairs,
     placed,
     preset_option,
     set_option,
+    slurm_options,
     together,
 )
 from skill1.cli.skillrl import bank, coldstart, demonstrate
@@ -107,22 +110,39 @@ for _command in (import_model, bank, demonstrate, coldstart):
     )
 )
 @placed
-@configured()
+@configured(section="slurm")
 @click.option("--resume", is_flag=True, help="continue from the last complete checkpoint")
 @nproc_option
+@on_option
+@click.option(
+    "--nodes", default=1, show_default=True, type=POSITIVE, help="of the cluster, each with --nproc processes"
+)
 @click.option("--dry-run", is_flag=True, help="check data, model, memory and batches only; status 1 if no fit")
-def train(config: Any, directory: Path, resume: bool, nproc: int, dry_run: bool) -> int:
+def train(
+    config: Any, own: dict[str, Any], directory: Path, resume: bool, nproc: int, on: str, nodes: int, dry_run: bool
+) -> int:
     """Train a policy into a new run directory.
 
-    SIGTERM ends it after the running step with a checkpoint, and status 143; continue with --resume.
+    SIGTERM ends it after the running step with a checkpoint, and status 143; continue with --resume. With --on slurm it
+    is a job that outlives this command: repeated, it follows the job.
     """
+    slurm = slurm_options(on, config.preset, own)
+    if slurm is None and nodes > 1:
+        raise click.UsageError("--nodes is for --on slurm; on hosts of your own start torchrun on each")
     if dry_run:
         from skill1.plan.dry_run import dry_run as check_run
         from skill1.plan.report import to_text
 
-        checked = check_run(config, directory, resume=resume, processes=nproc)
+        checked = check_run(config, directory, resume=resume, processes=nproc * nodes)
         click.echo(to_text(checked), nl=False)
         return int(not checked.fits)
+    if slurm is not None:
+        from skill1.running.training import train_on_slurm
+
+        words = own_words()
+        return _failed(
+            train_on_slurm(config, directory, words, slurm, resume=resume, nodes=nodes, nproc=nproc, say=click.echo)
+        )
     if handed_to_processes(nproc):
         return 0
     from skill1.distributed import TERMINATED
@@ -196,7 +216,8 @@ _study_options = together(
     click.option("--splits", callback=names, help="separated by commas [default: those of the data]"),
     set_option,
     click.option("--nproc", default=1, show_default=True, type=POSITIVE, help="of one run"),
-    click.option("--jobs", type=POSITIVE, help="runs at a time [default: a GPU or core each]"),
+    click.option("--jobs", type=POSITIVE, help="runs at a time [default: a GPU or core each; all of them on Slurm]"),
+    on_option,
     click.option("--dry-run", is_flag=True, help="show the plan, change nothing"),
 )
 
@@ -213,10 +234,13 @@ _study_options = together(
 @preset_option()
 @_study_options
 def sweep(name: str, dry_run: bool, **given: Any) -> int:
-    """Train and evaluate variants with several seeds; repeat the command to resume. Status 1 if a run failed."""
-    from skill1.running.sweep import Sweep, run_sweep
+    """Train and evaluate variants with several seeds; repeat the command to resume. Status 1 if a run failed.
 
-    return _failed(run_sweep(Sweep(folder=in_results(name), **given), dry_run=dry_run, say=click.echo))
+    With --on slurm every run is a job that outlives this command: repeated, it follows them.
+    """
+    from skill1.running.sweep import run_sweep
+
+    return _failed(run_sweep(_study(in_results(name), **given), dry_run=dry_run, say=click.echo))
 
 
 @cli.command(
@@ -234,11 +258,17 @@ def reproduce(
     """Sweep over the variants, train with smaller libraries, run every notebook on them. Status 1 if a run failed."""
     from skill1.running.reproduce import STUDIED
     from skill1.running.reproduce import reproduce as run_reproduction
+
+    study = _study(in_results(name or given["preset"]), variants=variants or STUDIED, **given)
+    return _failed(run_reproduction(study, capacities, dry_run=dry_run, say=click.echo).failures)
+
+
+def _study(folder: Path, on: str, **given: Any) -> Any:
+    """The Sweep of `_study_options`."""
     from skill1.running.sweep import Sweep
 
-    folder = in_results(name or given["preset"])
-    study = Sweep(folder=folder, variants=variants or STUDIED, **given)
-    return _failed(run_reproduction(study, capacities, dry_run=dry_run, say=click.echo).failures)
+    slurm = slurm_options(on, given["preset"], given["overrides"])
+    return Sweep(folder=folder, slurm=slurm, **given)
 
 
 def _failed(failures: Sequence[Any]) -> int:

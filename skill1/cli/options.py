@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import click
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 FOLDER = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+_WHERE = ("--nproc", "--on", "--nodes")  # options of where a command runs: torchrun must not see them
+_SLURM = "slurm."  # section of the options of a Slurm job
 
 
 class Group(click.Group):
@@ -103,6 +105,10 @@ set_option = click.option(
     "--set", "overrides", multiple=True, callback=fields, metavar="FIELD=VALUE", help="e.g. train.steps=20"
 )
 nproc_option = click.option("--nproc", default=1, show_default=True, type=POSITIVE, help="processes of this machine")
+on_option = click.option(
+    "--on", type=click.Choice(["local", "slurm"]), default="local", show_default=True, help="this machine, or a cluster "
+    "that takes --set slurm.partition=NAME etc.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table")
 name_option = click.option("--name", help="plain name: the directory is results/NAME")
 
@@ -158,19 +164,36 @@ def handed_to_processes(nproc: int) -> bool:
         return False
     from skill1.running.launch import launch_torchrun
 
-    launch_torchrun(_without_nproc(click.get_current_context().obj), nproc)
+    launch_torchrun(own_words(), nproc)
     return True
 
 
-def _without_nproc(words: Sequence[str]) -> list[str]:
-    """The words of a command without its --nproc, which torchrun would take for an ambiguous option of its own."""
-    kept, rest = [], iter(words)
+def own_words() -> list[str]:
+    """Return the words of the running command without those that say where it runs, and in how many processes."""
+    kept, rest = [], iter(click.get_current_context().obj)
     for word in rest:
-        if word == "--nproc":
-            next(rest)
-        elif not word.startswith("--nproc="):
+        option, equals, value = word.partition("=")
+        if option in (*_WHERE, "--set"):
+            value = value if equals else next(rest)
+            if option in _WHERE or value.startswith(_SLURM):
+                continue
+            kept += [option, value]
+        else:
             kept.append(word)
     return kept
+
+
+def slurm_options(on: str, preset: str, overrides: dict[str, Any]) -> Any:
+    """Take the fields of slurm.* out of `overrides`; returns the SlurmConfig of them, or None for this machine."""
+    from skill1.config import load_section
+    from skill1.running.slurm import SlurmConfig
+
+    own = {name: overrides.pop(name) for name in list(overrides) if name.startswith(_SLURM)}
+    if on == "slurm":
+        return load_section(SlurmConfig, "slurm", preset, own)
+    for name in own:
+        raise click.UsageError(f"{name} is for --on slurm")
+    return None
 
 
 def report(*lines: dict[str, Any]) -> bool:

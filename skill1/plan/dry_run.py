@@ -8,6 +8,7 @@ from skill1.checks import check_run
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
 from skill1.errors import RunError, one_line
+from skill1.plan.architecture import read_architecture
 from skill1.plan.plan import Plan, Planner
 from skill1.plan.rates import this_machine
 from skill1.policy import load_tokenizer
@@ -15,7 +16,15 @@ from skill1.store.run_directory import RunDirectory
 
 
 def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:
-    """Check data, run directory, model and the arithmetic of ranks and lengths, and plan for this machine.
+    """Check as `check_start` does, and plan for this machine. Raises as it does."""
+    check_start(config, directory, resume=resume, processes=processes)
+    sharded = config.train.sharding != "none"
+    machine = this_machine(processes, dtype=config.policy.dtype, sharded=sharded)
+    return Planner.of(config.policy.model).plan(config, machine)
+
+
+def check_start(config: Config, directory: Path, *, resume: bool, processes: int) -> None:
+    """Check data, run directory, model and the arithmetic of ranks and lengths.
 
     Raises:
         ConfigError, DataError, RunError: what training would stop at.
@@ -27,7 +36,7 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     tasks = make_environment(config.environment).tasks(config.environment.train_split)
     if not tasks:
         raise ConfigError(f"environment.train_split={config.environment.train_split}: the data holds no such game")
-    planner = Planner.of(config.policy.model)
+    read_architecture(config.policy.model)
     try:
         load_tokenizer(config.policy.model)
     except (OSError, ValueError) as error:
@@ -35,5 +44,3 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
             f"policy.model: {config.policy.model!r} has no tokenizer that loads ({one_line(error)})"
         ) from error
     check_run(config, processes)
-    sharded = config.train.sharding != "none"
-    return planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))

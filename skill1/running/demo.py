@@ -29,7 +29,8 @@ from skill1.errors import RunError
 from skill1.nano.world import nano_of, nano_world, world_folder
 from skill1.running.collect import PHASES, read_seconds
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
-from skill1.running.jobs import Share, execute
+from skill1.running.jobs import execute
+from skill1.running.local import Local, Share
 from skill1.store.run_directory import RunDirectory
 
 _SUMMARY = "summary.json"
@@ -134,7 +135,7 @@ def _processes(nano: bool) -> int:
 def _run(experiment: Experiment, data: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Execute the notebooks; returns the summary."""
     with _peak_memory() as resident:
-        for failure in execute([experiment], Share.of_this_machine(experiment.nproc, 1), say):
+        for failure in execute([experiment], Local(Share.of_this_machine(experiment.nproc, 1)), say):
             raise RunError(str(failure))
     costs = {"seconds": read_seconds(experiment.folder), "peak_memory_mb": round(max(resident) / 2**20)}
     return _summary(experiment, data) | costs

@@ -6,7 +6,8 @@
 
 An experiment that was stopped at any moment is continued by executing it again: finished notebooks are left alone,
 training resumes from its last complete checkpoint, stored outcomes are not played again.
-`python -m skill1.running.experiment JSON` executes one in a process of its own (skill1.running.jobs).
+`python -m skill1.running.experiment JSON` executes one in a process of its own (skill1.running.local). SIGTERM is passed
+on to what runs in the notebook, which saves its step; the process then ends with status 143.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from skill1.config import Config, load_config
+from skill1.distributed import TERMINATED, on_sigterm
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
-from skill1.running.progress import Progress
+from skill1.running.progress import Progress, steps_logged
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
@@ -90,8 +94,11 @@ class Experiment:
 
     def steps_logged(self) -> int:
         """Count the training steps that the run has logged; 0 before there is a run."""
-        file = self.run / "metrics.jsonl"
-        return file.read_bytes().count(b"\n") if file.exists() else 0
+        return steps_logged(self.run)
+
+    def phases(self) -> dict[str, Callable[[], Progress]]:
+        """Return what follows training and evaluation, by their keys in skill1.running.collect.PHASES."""
+        return {"train": self.training_progress, "evaluate": self.evaluation_progress}
 
     def _last_step(self) -> str:
         """The reward of the last logged step, and the library's size after it; "" before there is one."""
@@ -145,11 +152,22 @@ def command(experiment: Experiment) -> list[str]:
 def main(text: str) -> None:
     """Execute the experiment described by its fields as JSON; what went wrong is the last line of output."""
     experiment = Experiment(**json.loads(text))
+    asked: list[bool] = []
+
+    def end() -> None:
+        kernels = psutil.Process().children()
+        for kernel in () if asked else kernels:
+            kernel.terminate()
+        asked.append(True)
+        if not kernels:  # between the notebooks
+            sys.exit(TERMINATED)
+
     try:
-        experiment.train()
-        experiment.evaluate()
+        with on_sigterm(end):
+            experiment.train()
+            experiment.evaluate()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(TERMINATED if asked else f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,75 +1,40 @@
-"""Experiments in processes of their own, some at a time, within the cores and GPUs that there are.
+"""Works followed while they are executed, on this machine or a cluster: how far each is, and what went wrong.
 
-Each is bound to this process (skill1.running.launch): none outlives it, however it ends.
+A work is an experiment (skill1.running.experiment) or a training run (skill1.running.slurm). Where it is executed is an
+`Executor`'s business: skill1.running.local, skill1.running.slurm. What is shown of it is read from what it writes.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
-import torch
 from tqdm import tqdm
 
-from skill1.config import ConfigError
-from skill1.running.collect import PHASES, SECONDS, read_seconds
-from skill1.running.experiment import Experiment, command
-from skill1.running.launch import bound_command, bound_environment, killed_by, last_error
-from skill1.store.atomic import replace_file
+from skill1.running.collect import read_seconds
+from skill1.running.progress import Progress
 
-_POLL = 0.5  # seconds between two looks at the running jobs
+_TAIL = 5  # lines of a failed job's log that are shown
+_WIDTH = 200  # characters of such a line
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How many jobs run at a time, and what of the machine each of them gets."""
+class Work(Protocol):
+    """What is executed. It is continued, not repeated, when it is executed again."""
 
-    jobs: int
-    nproc: int  # training processes of one job
-    cores: int
-    devices: tuple[str, ...]  # names of the GPUs, as CUDA_VISIBLE_DEVICES has them
+    @property
+    def label(self) -> str: ...
 
-    def __post_init__(self) -> None:
-        most = max(1, self.cores // self.nproc)
-        if self.devices and self.nproc > len(self.devices):
-            raise ConfigError(f"nproc = {self.nproc} needs as many GPUs, there are {len(self.devices)}")
-        if self.jobs > most:
-            raise ConfigError(
-                f"jobs = {self.jobs} with nproc = {self.nproc} is more than {self.cores} cores can run: "
-                f"use at most {most}"
-            )
+    @property
+    def folder(self) -> Path: ...
 
-    @classmethod
-    def of_this_machine(cls, nproc: int = 1, jobs: int | None = None) -> Share:
-        """Share this machine: by default one job per `nproc` GPUs, or, without a GPU, per `nproc` cores.
+    def phases(self) -> Mapping[str, Callable[[], Progress]]:
+        """Return what follows the work's phases, in their order."""
 
-        Raises:
-            ConfigError: more processes than cores, or more processes of one job than GPUs.
-        """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        devices = _devices()
-        most = cores // nproc if not devices else min(cores, len(devices)) // nproc
-        return cls(jobs or max(1, most), nproc, cores, devices)
-
-    def environment(self, slot: int) -> dict[str, str]:
-        """Return the variables of the job in a slot (0 .. jobs - 1); slots take the GPUs in turn."""
-        share = {"OMP_NUM_THREADS": str(max(1, self.cores // (self.jobs * self.nproc)))}
-        if self.devices:
-            turn = range(slot * self.nproc, (slot + 1) * self.nproc)
-            share["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices[i % len(self.devices)] for i in turn)
-        return share
-
-
-def _devices() -> tuple[str, ...]:
-    names = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return tuple(names.split(",") if names else map(str, range(count)))[:count]
+    def is_finished(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,107 +42,141 @@ class Failure:
     """A job that ended with an error."""
 
     label: str
-    error: str  # the last line of its output that reports one
+    error: str  # the line of its output that says why
     log: Path  # all of its output
 
     def __str__(self) -> str:
-        return f"{self.label} failed: {self.error}\n  log: {self.log}"
+        lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:] if self.log.exists() else []
+        return "\n".join(
+            [f"{self.label} failed: {self.error}", *(f"  | {line[:_WIDTH]}" for line in lines), f"  log: {self.log}"]
+        )
 
 
-def execute(experiments: Sequence[Experiment], share: Share, say: Callable[[str], None] = print) -> list[Failure]:
-    """Execute them all, `share.jobs` at a time; a failed one does not stop the others. Returns the failed ones.
+@dataclass(slots=True, eq=False)
+class Job:
+    """A work that was handed to an executor, which keeps the other fields up to date."""
+
+    work: Any  # a Work
+    state: str = ""  # in words
+    running: bool = False
+    ended: bool = False
+    failure: Failure | None = None  # of an ended one
+
+
+class Executor(Protocol):
+    """Where works are executed. Leaving its context says that nobody follows them any more."""
+
+    poll: float  # seconds between two looks
+    jobs: int  # at a time
+
+    def submit(self, works: Sequence[Any]) -> list[Job]:
+        """Take works over, in this order. Raises UserError if they cannot be executed there."""
+
+    def look(self) -> None:
+        """Bring the jobs up to date."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def execute(works: Sequence[Any], executor: Executor, say: Callable[[str], None] = print) -> list[Failure]:
+    """Execute them all; a failed one does not stop the others. Returns the failed ones.
 
     On a terminal every running job has a line with how far it is and how long its phase will take; elsewhere each tenth
     of a phase is one line.
     """
-    todo = deque(experiments)
-    running: dict[int, _Job] = {}  # by slot
-    failures: list[Failure] = []
+    shown: dict[Job, _Line] = {}
+    states: dict[Job, str] = {}
     ended = 0
 
-    def tell(job: _Job, state: str) -> None:
+    def tell(job: Job, text: str) -> None:
         with tqdm.external_write_mode():
-            say(f"[{ended}/{len(experiments)}] {job.experiment.label}: {state}")
+            say(f"[{ended}/{len(works)}] {job.work.label}: {text}")
 
-    try:
-        while todo or running:
-            for slot in range(share.jobs):
-                if todo and slot not in running:
-                    running[slot] = job = _Job(todo.popleft(), share.environment(slot), slot)
-                    tell(job, "started")
-            time.sleep(_POLL)
-            for slot, job in list(running.items()):
-                status = job.process.poll()
-                if (state := job.look()) and status is None:
-                    tell(job, state)
-                if status is not None:
-                    ended += 1
-                    failure = running.pop(slot).end(status)
-                    tell(job, f"failed: {failure.error}" if failure else f"done, {job.minutes:.1f} min in all")
-                    failures += [failure] if failure else []
-    finally:
-        for job in running.values():  # interrupted
-            job.process.kill()
-            job.end(job.process.wait())
-    return failures
+    with executor:
+        left = jobs = executor.submit(works)
+        try:
+            while left:
+                executor.look()
+                for job in left:
+                    if job.running and job not in shown:
+                        shown[job] = _Line(job.work, next(i for i in itertools.count() if i not in _places(shown)))
+                    if job.state != states.get(job, ""):
+                        states[job] = job.state
+                        tell(job, job.state)
+                    if job in shown and (news := shown[job].look()) and not job.ended:
+                        tell(job, news)
+                    if job in shown and not job.running:
+                        shown.pop(job).close()
+                    if job.ended:
+                        ended += 1
+                        tell(job, f"failed: {job.failure.error}" if job.failure else f"done{_cost(job.work)}")
+                left = [job for job in left if not job.ended]
+                if left:
+                    time.sleep(executor.poll)
+        finally:
+            for line in shown.values():
+                line.close()
+    return [job.failure for job in jobs if job.failure]
 
 
-class _Job:
-    """A running experiment: its process, what it cost so far, and its line on the terminal."""
+def _cost(work: Any) -> str:
+    seconds = read_seconds(work.folder)  # of all attempts
+    return f", {sum(seconds.values()) / 60:.1f} min in all" if seconds else ""
 
-    def __init__(self, experiment: Experiment, environment: Mapping[str, str], slot: int) -> None:
-        self.experiment = experiment
-        folder = experiment.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log = folder / "log.txt"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                bound_command(command(experiment)),
-                env={**os.environ, **bound_environment(), **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        self._seconds = dict.fromkeys(PHASES, 0.0) | read_seconds(folder)  # of all attempts
-        self._counted = time.monotonic()  # until when
-        self._phase, self._progress = PHASES[0], experiment.training_progress()
-        if self._progress.share == 1:
-            self._phase, self._progress = PHASES[1], experiment.evaluation_progress()
-        self._bar = tqdm(position=slot, bar_format="{desc}  {elapsed}", leave=False, disable=None)  # on a terminal
 
-    @property
-    def minutes(self) -> float:
-        """Of all attempts."""
-        return sum(self._seconds.values()) / 60
+def _places(shown: Mapping[Job, _Line]) -> set[int]:
+    return {line.place for line in shown.values()}
+
+
+@dataclass
+class Phases:
+    """The phase that a work is in: the first that is not complete, else the last."""
+
+    work: Any
+    name: str = field(init=False)
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rest = iter(self.work.phases().items())
+        self._begin(*next(self._rest))
+        while self.proceed():
+            pass
+
+    def _begin(self, name: str, follow: Callable[[], Progress]) -> None:
+        self.name, self.progress = name, follow()
+
+    def proceed(self) -> bool:
+        """Go on to the next phase if this one is complete; returns whether it did."""
+        following = next(self._rest, None) if self.progress.share == 1 else None
+        if following is not None:
+            self._begin(*following)
+        return following is not None
+
+
+class _Line:
+    """A running job's line on the terminal."""
+
+    def __init__(self, work: Any, place: int) -> None:
+        self.place = place
+        self._work, self._phases = work, Phases(work)
+        self._bar = tqdm(position=place, bar_format="{desc}  {elapsed}", leave=False, disable=None)  # on a terminal
 
     def look(self) -> str | None:
-        """Count what it cost and show where it is; returns what is worth a line: the end of training.
+        """Show where the job is; returns what is worth a line: the end of a phase.
 
         Without a terminal's bars also every tenth of a phase.
         """
-        now, progress = time.monotonic(), self._progress
-        self._seconds[self._phase] += now - self._counted
-        self._counted = now
+        phase, progress = self._phases.name, self._phases.progress
         before, changed = progress.share, progress.look()
-        self._bar.set_description_str(f"{self.experiment.label:<26} {self._phase} {progress}")
+        self._bar.set_description_str(f"{self._work.label:<26} {phase} {progress}")
         if not changed:
             return None
-        self._store()
-        if self._phase == PHASES[0] and progress.share == 1:
-            self._phase, self._progress = PHASES[1], self.experiment.evaluation_progress()
-            return f"trained, {self.minutes:.1f} min; evaluating"
+        if self._phases.proceed():
+            return f"{phase} done{_cost(self._work)}; {self._phases.name}"
         passed = int(10 * before) < int(10 * progress.share)
-        return f"{self._phase}, {progress}" if self._bar.disable and passed else None
+        return f"{phase}, {progress}" if self._bar.disable and passed else None
 
-    def end(self, status: int) -> Failure | None:
-        """Close the job after its process ended; returns what went wrong."""
-        self._store()
+    def close(self) -> None:
         self._bar.close()
-        if status == 0:
-            return None
-        error = killed_by(status) if status < 0 else last_error(self._log.read_text(errors="replace"))
-        return Failure(self.experiment.label, error, self._log)
-
-    def _store(self) -> None:
-        rounded = {phase: round(seconds, 1) for phase, seconds in self._seconds.items()}
-        replace_file(self.experiment.folder / SECONDS, f"{json.dumps(rounded)}\n".encode())

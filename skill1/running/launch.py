@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +39,21 @@ class LaunchError(UserError, RuntimeError):
     """A launched command failed. The message holds the last line of its output that reports an error."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """The machines of a torchrun, and which of them this is."""
+
+    count: int
+    rank: int  # 0 .. count - 1; the first one's processes have the first ranks
+    address: str  # of the first
+    port: int
+
+    def words(self) -> list[str]:
+        """Return torchrun's options."""
+        first = [f"--master-addr={self.address}", f"--master-port={self.port}"]
+        return [f"--nnodes={self.count}", f"--node-rank={self.rank}", *first]
+
+
 def bound_command(command: Sequence[str]) -> list[str]:
     """Make `command` die with the process that starts it; start it with `bound_environment()`."""
     return [sys.executable, "-m", "skill1.running.launch", *command]
@@ -54,8 +70,9 @@ def launch_torchrun(
     write: Callable[[str], object] | None = None,
     module: str = "skill1",
     environment: Mapping[str, str] | None = None,
+    hosts: Hosts | None = None,
 ) -> None:
-    """Run `python -m <module> <arguments>`, on `nproc` > 1 processes of this machine under torchrun.
+    """Run `python -m <module> <arguments>`, on `nproc` > 1 processes of this machine, or of each of several, under torchrun.
 
     (`notebook_launcher` forbids earlier CUDA use in the notebook; a fresh process does not.) SIGTERM is passed on, and
     ends this process (SystemExit, status 143) when the command has ended: training saves the running step first.
@@ -63,6 +80,7 @@ def launch_torchrun(
     Args:
         write: called with what the processes print on standard output, as it comes [default: this process's own].
         environment: variables to add to this process's own.
+        hosts: that take part, each of which calls this [default: this machine alone].
 
     Raises:
         LaunchError: a process ended with a non-zero status.
@@ -71,8 +89,9 @@ def launch_torchrun(
     if nproc < 1:
         raise ValueError(f"nproc = {nproc} must be at least 1")
     worker = ["-m", "skill1.running.launch", sys.executable, "-m", module, *arguments]
-    many = [_TORCHRUN, "--standalone", f"--nproc-per-node={nproc}", f"--shutdown-timeout={_SHUTDOWN}"]
-    command = [sys.executable, *worker] if nproc == 1 else bound_command([*many, *worker])
+    where = ["--standalone"] if hosts is None else hosts.words()
+    many = [_TORCHRUN, *where, f"--nproc-per-node={nproc}", f"--shutdown-timeout={_SHUTDOWN}"]
+    command = [sys.executable, *worker] if nproc == 1 and hosts is None else bound_command([*many, *worker])
     threads = str(max(1, (os.cpu_count() or 1) // nproc))
     variables = {"OMP_NUM_THREADS": threads} | dict(os.environ) | dict(environment or {})
     _stream(command, variables, write, " ".join([module, *arguments[:1]]))

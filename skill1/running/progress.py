@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -46,3 +47,9 @@ class Progress:
             return where
         (began, first), (now, done) = self._changes[self.skip], self._changes[-1]
         return f"{where}, {tqdm.format_interval((now - began) / (done - first) * (self.total - done))} left"
+
+
+def steps_logged(run: Path) -> int:
+    """Count the training steps that a run has logged; 0 before there is a run."""
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0

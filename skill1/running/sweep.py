@@ -6,7 +6,8 @@
     results/<name>/{evaluations,metrics}.parquet, manifest.json   the tables (skill1.analysis.study)
 
 The command can be killed at any moment and repeated: finished runs are left alone, an interrupted one resumes from its
-last checkpoint. No run outlives the sweep (skill1.running.launch). A run that fails does not stop the others.
+last checkpoint. On this machine no run outlives the sweep (skill1.running.launch); on Slurm all do, and the repeated
+command follows them (skill1.running.slurm). A run that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from skill1.registry import closest
 from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
-from skill1.running.jobs import Failure, Share, execute
+from skill1.running.jobs import Executor, Failure, execute
+from skill1.running.local import Local, Share, run_within
+from skill1.running.slurm import Slurm, SlurmConfig
 from skill1.store.atomic import replace_file
 from skill1.store.resources import find_adapter, find_model, resource
 from skill1.store.run_directory import lock_folder
@@ -60,7 +63,8 @@ class Sweep:
     passes: int | None = None  # evaluation passes; None = evaluation.passes
     splits: tuple[str, ...] | None = None  # to evaluate; None = those of evaluation.splits that the data has
     nproc: int = 1  # training processes of one run
-    jobs: int | None = None  # runs at a time; None = as many as there are cores, or GPUs, for
+    jobs: int | None = None  # runs at a time; None = as many as there are cores, or GPUs, for; all on Slurm
+    slurm: SlurmConfig | None = None  # what a run asks of Slurm; None = it runs on this machine
     notebooks: Path = field(default_factory=lambda: resource("notebooks"))
 
     def __post_init__(self) -> None:
@@ -239,6 +243,14 @@ def data_of(sweep: Sweep, *, generate: bool) -> str | None:
     return one if sweep.world_seed is not None else f"{one.removesuffix(str(worlds[0]))}{SEED}"
 
 
+def executor_of(sweep: Sweep) -> Executor:
+    """Find where the runs are executed. Raises as `Share` and `Slurm`, before anything is created."""
+    if sweep.slurm is None:
+        return Local(Share.of_this_machine(sweep.nproc, sweep.jobs))
+    jobs = sweep.jobs or len(sweep.variants) * len(sweep.seeds)
+    return Slurm(sweep.slurm, sweep.folder / "slurm", run_within, jobs=jobs, nproc=sweep.nproc)
+
+
 def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None] = print) -> list[Failure]:
     """Run what is not done yet and collect the tables; `dry_run` says the plan and changes nothing.
 
@@ -248,18 +260,20 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     Raises:
         DataError, ConfigError, RunError: before any run starts; see the messages.
     """
-    share = Share.of_this_machine(sweep.nproc, sweep.jobs)
+    executor = executor_of(sweep)
     settings = settings_of(sweep, data_of(sweep, generate=not dry_run))
     asked = merged(sweep, settings)  # refuses another study's folder
     if dry_run:
-        say(plan_table(plan(sweep, settings), share.jobs))
+        say(plan_table(plan(sweep, settings), executor.jobs))
         return []
     make_writable(sweep.folder)
     with closing(lock_folder(sweep.folder)):
         planned = plan(sweep, settings)
         replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
-        say(plan_table(planned, share.jobs))
-        failures = execute(list(planned.loc[~planned["done"], "experiment"]), share, say)
+        say(plan_table(planned, executor.jobs))
+        if sweep.slurm is not None:
+            say("the jobs outlive this command: repeat it to follow them, scancel ends them")
+        failures = execute(list(planned.loc[~planned["done"], "experiment"]), executor, say)
         if any(finished(sweep.folder)):
             for file in collect(sweep.folder):
                 say(str(file))
