@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml Makefile
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) '$(call pin,torch)'
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[train,test]'
 	@if command -v g++ >/dev/null && command -v make >/dev/null && MAKEFLAGS= $(PIP) -e '.[reference]'; then :; else \
 		echo "The reference engine (TextWorld) was not built: it needs g++ and make to compile Fast Downward."; \
 		echo "Everything but its conformance tests works without. After installing them: make clean-venv install"; \

@@ -23,14 +23,6 @@ def ranking(text: str, count: int) -> tuple[tuple[int, ...], bool]:
     return complete_ranking(re.findall("[0-9]+", text) if _RANKING.fullmatch(text) else (), count)
 
 
-def command_of(text: str, admissible: Sequence[str], lower_case: bool) -> str:
-    """Find what is sent to the environment: the admissible command that `text` is, whatever its case, or `text`."""
-    if text in admissible:
-        return text
-    known = {action.lower(): action for action in admissible}
-    return known.get(text.lower(), text.lower() if lower_case else text)
-
-
 def json_object(text: str) -> dict[str, Any] | None:
     """Read the object from the first "{" to the last "}", or None if that is none that could be stored."""
     found = _BRACES.search(text)
