@@ -1,8 +1,8 @@
 """The environments behind Gymnasium's API: texts in, texts out.
 
-    shared = SharedEnvironment("alfworld", data="data/games")
-    env = TextEnv(shared, "train")                     # share it: gymnasium.vector.SyncVectorEnv([lambda: TextEnv(...)] * 8)
-    gymnasium.make("skill1.envs.adapters.gymnasium:skill1/Text-v0", environment="alfworld", split="train")
+shared = SharedEnvironment("alfworld", data="data/games")
+env = TextEnv(shared, "train")                     # share it: gymnasium.vector.SyncVectorEnv([lambda: TextEnv(...)] * 8)
+gymnasium.make("skill1.envs.adapters.gymnasium:skill1/Text-v0", environment="alfworld", split="train")
 """
 
 from __future__ import annotations
@@ -82,4 +82,4 @@ def make(environment: str, split: str = "train", **options: Any) -> TextEnv:
     return TextEnv(SharedEnvironment(environment, **options), split)
 
 
-gymnasium.register("skill1/Text-v0", entry_point=make)
+gymnasium.register("skill1/Text-v0", entry_point=f"{__name__}:make")

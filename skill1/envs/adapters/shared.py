@@ -54,7 +54,9 @@ class SharedEnvironment:
         """What a model is told before the first observation: what it solves, and the forms of its actions."""
         words = self.spec.words
         actions = f"Your actions are: {words.actions}." if words.actions else ""
-        return " ".join(part for part in (f"You are an agent that solves {words.setting}.", actions, words.hint) if part)
+        return " ".join(
+            part for part in (f"You are an agent that solves {words.setting}.", actions, words.hint) if part
+        )
 
     def text(self, observation: Observation, *, first: bool) -> str:
         """Write an observation, the first with the task before it."""

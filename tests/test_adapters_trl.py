@@ -1,0 +1,101 @@
+"""Environments under TRL's own GRPOTrainer: a model that calls the tool plays, is rewarded and learns from it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import byte_tokenizer, tiny_model
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers.utils import get_json_schema
+from trl import GRPOConfig, GRPOTrainer
+from trl.chat_template_utils import qwen3_instruct_2507_chat_template
+
+from skill1.envs.adapters.shared import SharedEnvironment
+from skill1.envs.adapters.trl import ToolEnvironment, rows
+from skill1.envs.base import DataError
+
+GARDEN = f"{Path(__file__).resolve().parents[1] / 'examples' / 'garden.py'}:GARDEN"
+
+
+@pytest.fixture
+def garden() -> SharedEnvironment:
+    return SharedEnvironment(GARDEN, max_steps=3)
+
+
+def call(action: str) -> str:
+    return f"<tool_call>\n{json.dumps({'name': 'act', 'arguments': {'action': action}})}\n</tool_call>"
+
+
+def test_act_is_the_only_tool_and_its_schema_says_what_it_takes(garden):
+    public = [name for name, _ in inspect.getmembers(ToolEnvironment, inspect.isfunction) if not name.startswith("_")]
+    assert sorted(public) == ["act", "get_reward", "reset"]
+    schema = get_json_schema(ToolEnvironment(garden).act)["function"]
+    assert schema["parameters"]["required"] == ["action"] and "alone" in str(schema)
+
+
+def test_an_episode_is_scored_by_its_end_alone(garden):
+    row = rows(garden, "train")[0]
+    first, second = ToolEnvironment(garden), ToolEnvironment(garden)
+    text = first.reset(**row)
+    wanted = text.splitlines()[0].removeprefix("Task: make the ").removesuffix(" bloom.")
+    second.reset(**rows(garden, "train")[1])
+    assert first.act(f" Go to {wanted.upper()} ").startswith(f"You stand before the {wanted}.")
+    assert first.get_reward() == 0.0
+    assert first.act(f"{row['category'].lower()} {wanted}").splitlines()[-1] == "The episode is over."
+    assert (first.get_reward(), second.get_reward()) == (1.0, 0.0)
+    with pytest.raises(ValueError, match="Take no more actions"):
+        first.act("look")
+    with pytest.raises(DataError, match="garden has no garden 'train/99' in its split 'train'"):
+        first.reset(split="train", game="train/99")
+    assert first.reset(**row) == text and first.get_reward() == 0.0
+
+
+def bigrams(tokenizer: PreTrainedTokenizerFast, follows: dict[str, list[str]]) -> Qwen2ForCausalLM:
+    """A model that writes one of the tokens that follow its last token, each as likely."""
+    model = tiny_model(hidden=288, layers=1, vocabulary=288, context=4096)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(288, 288))
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(torch.eye(288))
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        for last, following in follows.items():
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(following), tokenizer.convert_tokens_to_ids(last)] = (
+                1.0
+            )
+    return model
+
+
+@pytest.mark.slow
+def test_two_steps_of_grpo_with_trls_own_trainer(garden, tmp_path):
+    row = next(row for row in rows(garden, "train") if row["category"] == "Water")
+    wanted = ToolEnvironment(garden).reset(**row).split("make the ")[1].split(" bloom")[0]
+    calls = [call(f"go to {wanted}"), call(f"water {wanted}"), call(f"prune {wanted}")]
+    tokenizer = byte_tokenizer(qwen3_instruct_2507_chat_template, special=("<|im_end|>", "<|im_start|>"))
+    tokenizer.add_tokens(calls)
+    newline = tokenizer.tokenize("\n")[0]
+    model = bigrams(tokenizer, {newline: calls} | {text: ["<|im_end|>"] for text in calls})
+    trainer = GRPOTrainer(
+        model,
+        args=GRPOConfig(
+            str(tmp_path), max_steps=2, per_device_train_batch_size=4, num_generations=4, max_completion_length=600,
+            max_tool_calling_iterations=3, learning_rate=0.01, use_cpu=True, bf16=False, gradient_checkpointing=False,
+            report_to="none", logging_steps=1, save_strategy="no", seed=0,
+        ),
+        train_dataset=Dataset.from_list([row]),
+        processing_class=tokenizer,
+        environment_factory=partial(ToolEnvironment, garden),
+    )  # fmt: skip
+    trainer.train()
+    first, _ = [log for log in trainer.state.log_history if "reward" in log]
+    assert first["tools/call_frequency"] >= 1.0 and 0.0 < first["reward"] < 1.0
+    assert first["rewards/ToolEnvironment/mean"] == first["reward"] == round(4 * first["reward"]) / 4  # won, or not
+    after = model.lm_head.weight[:, tokenizer.convert_tokens_to_ids(newline)]  # of what an answer begins with
+    assert all(after[tokenizer.convert_tokens_to_ids(text)].item() != 1.0 for text in calls)  # the trainer learns of it
