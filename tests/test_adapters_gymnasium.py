@@ -7,7 +7,9 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from alfworld_room import write_game
 from gymnasium.utils.env_checker import check_env
+from pages import code
 from webshop_shop import write_files
 
 from skill1.envs.adapters.gymnasium import TextEnv
@@ -35,9 +37,19 @@ def test_gymnasiums_checker_finds_nothing_in_a_garden():
     checked(GARDEN, "test", max_steps=4)
 
 
-def test_gymnasiums_checker_finds_nothing_in_a_home_and_a_shop(world, tmp_path):
-    checked("alfworld", "valid_seen", data=str(world))
-    checked("webshop", "train", data=str(write_files(tmp_path)), held_out_goals=2, max_steps=6)
+def test_gymnasiums_checker_finds_nothing_in_a_home_and_a_shop(tmp_path):
+    write_game(tmp_path, "valid_seen/pick_heat_then_place_in_recep-Apple-None-Fridge-1/trial_T1")
+    checked("alfworld", "valid_seen", data=str(tmp_path))
+    checked("webshop", "train", data=str(write_files(tmp_path / "shop")), held_out_goals=2, max_steps=6)
+
+
+def test_the_code_of_the_page_plays(tmp_path, monkeypatch, capsys):
+    write_game(tmp_path / "data" / "games", "train/pick_heat_then_place_in_recep-Apple-None-Fridge-1/trial_T1")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for heading in ("Games and an open environment", "Gymnasium"):
+        exec(code("environments.md", heading, "python"), names)
+    assert capsys.readouterr().out == f"{names['info']['game']} False 0.0\n" and names["truncated"]
 
 
 def test_a_win_a_loss_and_the_step_limit_end_differently(garden):
@@ -82,7 +94,7 @@ def test_what_is_not_there_is_named(garden):
         SharedEnvironment(GARDEN, max_steps=0)
     with pytest.raises(DataError, match="no split 'valid'"):
         TextEnv(garden, "valid")
-    with pytest.raises(ConfigError, match="unknown game 'train/7'; did you mean 'train/"):
+    with pytest.raises(DataError, match="garden has no garden 'train/7' in its split 'train'"):
         TextEnv(garden, "train").reset(options={"game": "train/7"})
     with pytest.raises(ConfigError, match="unknown option of reset 'task'"):
         TextEnv(garden, "train").reset(options={"task": 1})

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from functools import partial
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from pages import code
 from tiny import byte_tokenizer, tiny_model
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from transformers.utils import get_json_schema
-from trl import GRPOConfig, GRPOTrainer
 from trl.chat_template_utils import qwen3_instruct_2507_chat_template
 
 from skill1.envs.adapters.shared import SharedEnvironment
@@ -74,28 +73,24 @@ def bigrams(tokenizer: PreTrainedTokenizerFast, follows: dict[str, list[str]]) -
 
 
 @pytest.mark.slow
-def test_two_steps_of_grpo_with_trls_own_trainer(garden, tmp_path):
-    row = next(row for row in rows(garden, "train") if row["category"] == "Water")
+def test_the_code_of_the_page_trains_with_trls_own_trainer(garden, tmp_path, monkeypatch):
+    """One garden, a model that calls the tool at random: two steps of GRPO, rewarded by the episodes' scores."""
+    monkeypatch.setitem(sys.modules[type(garden.environment).__module__].GARDENS, "train", range(7, 8))
+    [row] = rows(garden, "train")
     wanted = ToolEnvironment(garden).reset(**row).split("make the ")[1].split(" bloom")[0]
-    calls = [call(f"go to {wanted}"), call(f"water {wanted}"), call(f"prune {wanted}")]
+    calls = [call(f"{verb} {wanted}") for verb in ("go to", "water", "prune")]
     tokenizer = byte_tokenizer(qwen3_instruct_2507_chat_template, special=("<|im_end|>", "<|im_start|>"))
     tokenizer.add_tokens(calls)
     newline = tokenizer.tokenize("\n")[0]
-    model = bigrams(tokenizer, {newline: calls} | {text: ["<|im_end|>"] for text in calls})
-    trainer = GRPOTrainer(
-        model,
-        args=GRPOConfig(
-            str(tmp_path), max_steps=2, per_device_train_batch_size=4, num_generations=4, max_completion_length=600,
-            max_tool_calling_iterations=3, learning_rate=0.01, use_cpu=True, bf16=False, gradient_checkpointing=False,
-            report_to="none", logging_steps=1, save_strategy="no", seed=0,
-        ),
-        train_dataset=Dataset.from_list([row]),
-        processing_class=tokenizer,
-        environment_factory=partial(ToolEnvironment, garden),
-    )  # fmt: skip
-    trainer.train()
-    first, _ = [log for log in trainer.state.log_history if "reward" in log]
+    before = bigrams(tokenizer, {newline: calls} | {text: ["<|im_end|>"] for text in calls})
+    before.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+
+    monkeypatch.chdir(tmp_path)
+    names = {"shared": garden}
+    shown = code("environments.md", "TRL", "python").replace("Qwen/Qwen3-0.6B", "model")
+    exec(shown.replace('"results/trl",', '"results/trl", use_cpu=True,'), names)
+    first, _ = [log for log in names["trainer"].state.log_history if "reward" in log]
     assert first["tools/call_frequency"] >= 1.0 and 0.0 < first["reward"] < 1.0
     assert first["rewards/ToolEnvironment/mean"] == first["reward"] == round(4 * first["reward"]) / 4  # won, or not
-    after = model.lm_head.weight[:, tokenizer.convert_tokens_to_ids(newline)]  # of what an answer begins with
-    assert all(after[tokenizer.convert_tokens_to_ids(text)].item() != 1.0 for text in calls)  # the trainer learns of it
+    assert not torch.equal(names["trainer"].model.lm_head.weight.cpu(), before.lm_head.weight)

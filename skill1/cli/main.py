@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         package = (error.name or "").partition(".")[0]
         if package == __package__.partition(".")[0]:
             raise
-        status = _report(f"this command needs {package}, which is not installed: `pip install 'skill1[train]'`")
+        status = _report(
+            f"this command needs {package}, which is not installed: install skill1 with its extra 'train' "
+            "(in a checkout: `pip install '.[train]'`)"
+        )
     except (click.Abort, KeyboardInterrupt):
         status = _INTERRUPTED
     sys.exit(status)

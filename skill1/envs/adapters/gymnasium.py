@@ -40,22 +40,18 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def __init__(self, shared: SharedEnvironment, split: str) -> None:
         """Raises DataError if the split has no tasks."""
-        self._tasks = list(shared.tasks(split).values())
-        self._games = [task.game for task in self._tasks]
+        self._shared, self._split = shared, split
+        self._games = tuple(shared.tasks(split))
         self._episode = shared.episode()
         self.observation_space = AnyText(_LONGEST_TEXT)
         self.action_space = AnyText(_LONGEST_ACTION)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Start `options["game"]`, or a task drawn by the seed. Raises ConfigError for an unknown game or option."""
+        """Start `options["game"]`, or a task drawn by the seed. Raises DataError for an unknown game."""
         super().reset(seed=seed)
         asked = {closest(name, ("game",), "option of reset"): value for name, value in (options or {}).items()}
-        number = (
-            self._games.index(closest(asked["game"], self._games, "game"))
-            if "game" in asked
-            else int(self.np_random.integers(len(self._tasks)))
-        )
-        self._task = self._tasks[number]
+        game = asked["game"] if asked else self._games[self.np_random.integers(len(self._games))]
+        self._task = self._shared.task(self._split, game)
         self._episode.start(self._task)
         return self._episode.observation.text, self._info()
 
