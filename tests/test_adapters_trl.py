@@ -78,7 +78,7 @@ def test_the_code_of_the_page_trains_with_trls_own_trainer(garden, tmp_path, mon
     monkeypatch.setitem(sys.modules[type(garden.environment).__module__].GARDENS, "train", range(7, 8))
     [row] = rows(garden, "train")
     wanted = ToolEnvironment(garden).reset(**row).split("make the ")[1].split(" bloom")[0]
-    calls = [call(f"{verb} {wanted}") for verb in ("go to", "water", "prune")]
+    calls = [call(f"{verb} {wanted}") for verb in ("go to", row["category"].lower())]
     tokenizer = byte_tokenizer(qwen3_instruct_2507_chat_template, special=("<|im_end|>", "<|im_start|>"))
     tokenizer.add_tokens(calls)
     newline = tokenizer.tokenize("\n")[0]
@@ -89,8 +89,9 @@ def test_the_code_of_the_page_trains_with_trls_own_trainer(garden, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     names = {"shared": garden}
     shown = code("environments.md", "TRL", "python").replace("Qwen/Qwen3-0.6B", "model")
-    exec(shown.replace('"results/trl",', '"results/trl", use_cpu=True,'), names)
-    first, _ = [log for log in names["trainer"].state.log_history if "reward" in log]
-    assert first["tools/call_frequency"] >= 1.0 and 0.0 < first["reward"] < 1.0
-    assert first["rewards/ToolEnvironment/mean"] == first["reward"] == round(4 * first["reward"]) / 4  # won, or not
+    exec(shown.replace('"results/trl",', '"results/trl", use_cpu=True, bf16=False,'), names)
+    steps = [log for log in names["trainer"].state.log_history if "rewards/ToolEnvironment/mean" in log]
+    won = [4 * log["rewards/ToolEnvironment/mean"] for log in steps]  # of four rollouts a step, each is won with 1/2
+    assert len(won) == 2 and {*won} <= {0, 1, 2, 3, 4} and 0 < sum(won) < 8
+    assert all(log["tools/call_frequency"] == 3.0 and log["reward"] * 4 in won for log in steps)
     assert not torch.equal(names["trainer"].model.lm_head.weight.cpu(), before.lm_head.weight)
