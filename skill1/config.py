@@ -330,16 +330,14 @@ def load_section(kind: type[T], section: str, preset: str, overrides: Mapping[st
     return _validate(kind, tree, section)
 
 
-def environment_config(name: str, options: Mapping[str, Any] | None = None) -> EnvironmentConfig:
+def environment_config(name: str, options: Mapping[str, Any]) -> EnvironmentConfig:
     """Build an environment's options without a run around them: defaults < options, by the names of its fields.
 
     Raises:
         ConfigError: there is no such environment or option (with the closest match), or a value does not fit.
     """
     kind = _found("environment", name, "options").options
-    given = {
-        closest(leaf, _leaves(kind), "option of the environment"): value for leaf, value in (options or {}).items()
-    }
+    given = {closest(leaf, _leaves(kind), "option of the environment"): value for leaf, value in options.items()}
     return _validate(kind, {"name": absolute(name)} | given, "environment")
 
 

@@ -32,7 +32,7 @@ class Step:
     won: bool
     done: bool
     admissible: bool  # the action was in the admissible list it was chosen from
-    truncated: bool = False  # done by the step limit alone
+    truncated: bool  # done by the step limit alone
 
 
 class Episodes(Protocol):

@@ -1,8 +1,7 @@
 """The environments behind Gymnasium's API: texts in, texts out.
 
-shared = SharedEnvironment("alfworld", data="data/games")
-env = TextEnv(shared, "train")                     # share it: gymnasium.vector.SyncVectorEnv([lambda: TextEnv(...)] * 8)
-gymnasium.make("skill1.envs.adapters.gymnasium:skill1/Text-v0", environment="alfworld", split="train")
+`gymnasium.make` finds `TextEnv` as "skill1.envs.adapters.gymnasium:skill1/Text-v0"; several share their data if they are
+made of one `SharedEnvironment`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class TextEnv(gymnasium.Env[str, str]):
     """One episode at a time of a split's tasks.
 
     The observation is the environment's text; the action is a command, and one that is not admissible still counts as a
-    step. The reward is the score of the step that ends the episode, 0.0 before. `info` has the `instruction`, the
+    step. Its case does not matter. The reward is the score of the step that ends the episode, 0.0 before. `info` has the `instruction`, the
     `admissible` commands, the task's `game` and `category`, and whether the episode is `won`.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from skill1.config import environment_config
@@ -49,7 +49,7 @@ class SharedEnvironment:
         """Return an episode that has not started, independent of all others."""
         return SingleEpisode(self)
 
-    @cached_property
+    @property
     def rules(self) -> str:
         """What a model is told before the first observation: what it solves, and the forms of its actions."""
         words = self.spec.words
