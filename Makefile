@@ -12,11 +12,12 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-fast lint reproduce lab clean-venv
+.PHONY: help install demo test test-fast test-verifiers lint reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot a policy on this machine (or nano-webshop, mini)"
 	@echo "make test           all tests; make test-fast: those not marked slow"
+	@echo "make test-verifiers the adapter for verifiers, in an environment of its own (.venv-verifiers)"
 	@echo "make lint           ruff, mypy and import-linter"
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
@@ -31,7 +32,7 @@ $(STAMP): pyproject.toml Makefile
 		{ echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) '$(call pin,torch)'
-	$(PIP) -e '.[slurm,test]'
+	$(PIP) -e '.[train,slurm,test]'
 	@if command -v g++ >/dev/null && command -v make >/dev/null && MAKEFLAGS= $(PIP) -e '.[reference]'; then :; else \
 		echo "The reference engine (TextWorld) was not built: it needs g++ and make to compile Fast Downward."; \
 		echo "Everything but its conformance tests works without. After installing them: make clean-venv install"; \
@@ -59,7 +60,16 @@ test: $(STAMP) .venv/.mini
 test-fast: $(STAMP)
 	$(PYTEST) -m 'not slow'
 
-LINTED = skill1 tests benchmarks $(wildcard examples)
+# verifiers asks for an older openai than the kit's own environment has, so its adapter is tested in another one.
+.venv-verifiers/.installed: pyproject.toml Makefile
+	$(PYTHON) -m venv .venv-verifiers
+	.venv-verifiers/bin/python -m pip install --disable-pip-version-check -e '.[verifiers]' '$(call pin,pytest)'
+	@touch $@
+
+test-verifiers: .venv-verifiers/.installed
+	.venv-verifiers/bin/python -m pytest tests/test_adapters_verifiers.py
+
+LINTED = skill1 skill1_envs.py tests benchmarks $(wildcard examples)
 lint: $(STAMP)
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
@@ -74,4 +84,4 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 clean-venv:
-	rm -rf .venv
+	rm -rf .venv .venv-verifiers

@@ -91,7 +91,7 @@ def visit(arguments: argparse.Namespace) -> Visit:
         seen.run("wheel, built", f"{clone}/.venv/bin/python -m pip wheel -q --no-deps -w {place} {clone}", place)
         seen.run(
             "wheel, installed",
-            f"{sys.executable} -m venv v && v/bin/{pins} {torch[1]} && v/bin/{pins} {arguments.wheel_extra} && v/bin/{pins} --no-deps alfworld==0.4.2",
+            f'{sys.executable} -m venv v && v/bin/{pins} {torch[1]} && v/bin/{pins} "$(ls skill1-*.whl)[train]" && v/bin/{pins} --no-deps alfworld==0.4.2',
             place,
         )
         seen.run(

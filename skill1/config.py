@@ -273,14 +273,17 @@ def _kinds(environment: str, method: str) -> dict[str, type]:
     """Section -> dataclass, for runs of these two."""
     hints = get_type_hints(Config)
     kinds = {f.name: hints[f.name] for f in fields(Config) if is_dataclass(hints[f.name])}
-    spec, trained = find("environments", environment), find("methods", method)
-    for section, name, found, wanted in (
-        ("environment", environment, spec, "options"), ("method", method, trained, "Options"),
-    ):  # fmt: skip
-        if not hasattr(found, wanted):
-            raise ConfigError(f"{section}.name: {name!r} is a {type(found).__name__}, which is no {section}")
-    kinds |= {"environment": spec.options, "method": trained.Options}
+    trained = _found("method", method, "Options")
+    kinds |= {"environment": _found("environment", environment, "options").options, "method": trained.Options}
     return kinds | ({"library": LibraryConfig} if trained.uses_library else {})
+
+
+def _found(section: str, name: str, wanted: str) -> Any:
+    """What a section's `name` names. Raises ConfigError if it lacks the attribute that makes it one."""
+    found = find(_NAMED[section], name)
+    if not hasattr(found, wanted):
+        raise ConfigError(f"{section}.name: {name!r} is a {type(found).__name__}, which is no {section}")
+    return found
 
 
 def load_config(preset: str = "nano", variant: str = "full", overrides: Mapping[str, Any] | None = None) -> Config:
@@ -325,6 +328,17 @@ def load_section(kind: type[T], section: str, preset: str, overrides: Mapping[st
             if name.startswith(f"{section}."):
                 tree[closest(name, _names({section: kind}), "option").partition(".")[2]] = value
     return _validate(kind, tree, section)
+
+
+def environment_config(name: str, options: Mapping[str, Any]) -> EnvironmentConfig:
+    """Build an environment's options without a run around them: defaults < options, by the names of its fields.
+
+    Raises:
+        ConfigError: there is no such environment or option (with the closest match), or a value does not fit.
+    """
+    kind = _found("environment", name, "options").options
+    given = {closest(leaf, _leaves(kind), "option of the environment"): value for leaf, value in options.items()}
+    return _validate(kind, {"name": absolute(name)} | given, "environment")
 
 
 def _layers(preset: str, variant: str, overrides: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], ...]:

@@ -14,7 +14,15 @@ from skill1.store.run_directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-WANTED = ("method.md", "architecture.md", "extending.md", "reproducing.md", "findings.md", "study.md")
+WANTED = (
+    "method.md",
+    "architecture.md",
+    "extending.md",
+    "reproducing.md",
+    "findings.md",
+    "study.md",
+    "environments.md",
+)
 
 
 def test_every_document_is_there() -> None:

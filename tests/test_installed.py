@@ -17,7 +17,7 @@ from skill1.store.resources import ResourceError, enter_project, find_model, res
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = [line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith("graft ")]
-SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "skill1", *SHIPPED)
+SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "skill1", "skill1_envs.py", *SHIPPED)
 IGNORED = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
 
 
@@ -67,6 +67,7 @@ def elsewhere(installed: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_wheel_has_the_whole_package_and_what_is_shipped_beside_it(installed: Path):
+    assert (installed / "skill1_envs.py").is_file()  # by which verifiers finds the environments
     resources = installed / "skill1" / "resources"
     assert {name for name in files(installed / "skill1") if not name.startswith("resources/")} == files(ROOT / "skill1")
     assert files(resources) == {f"{name}/{file}" for name in SHIPPED for file in files(ROOT / name)}

@@ -17,11 +17,15 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINS = [*PROJECT["dependencies"], *EXTRAS["reference"], *EXTRAS["slurm"], *EXTRAS["test"]]
+PINS = [*EXTRAS["train"], *EXTRAS["reference"], *EXTRAS["slurm"], *EXTRAS["test"]]
 
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named(requirement: str) -> str:
+    return canonical(re.match(r"[\w.-]+", requirement)[0])
 
 
 def imported(folder: Path) -> set[str]:
@@ -51,8 +55,17 @@ def test_every_dependency_is_pinned_exactly_to_what_is_installed(pin):
     assert importlib.metadata.version(name).split("+")[0] == version
 
 
+def test_what_the_environments_need_is_a_part_of_what_training_needs():
+    pinned = {named(pin): pin.partition("==")[2] for pin in PINS}
+    for requirement in (*PROJECT["dependencies"], *EXTRAS["envs"]):
+        least, held = (
+            [int(part) for part in v.split(".")] for v in (requirement.split(">=")[1], pinned[named(requirement)])
+        )
+        assert least <= held, requirement
+
+
 def test_the_package_imports_only_what_it_declares():
-    declared = {canonical(re.match(r"[\w.-]+", pin)[0]) for pin in PINS[: -len(EXTRAS["test"])]}
+    declared = {named(pin) for extra in EXTRAS if extra != "test" for pin in EXTRAS[extra]}
     known = providers()
     undeclared = {
         module
@@ -129,7 +142,7 @@ def installs(checkout: Path) -> list[str]:
 
 def test_make_demo_sets_itself_up_once_with_torch_first(checkout):
     assert "ran demo --seed 3 --preset nano\n" in make(checkout, "demo", "SEED=3")
-    assert installs(checkout) == ["torch==2.13.0", "-e .[slurm,test]", "-e .[reference]"]
+    assert installs(checkout) == ["torch==2.13.0", "-e .[train,slurm,test]", "-e .[reference]"]
     assert "ran demo --seed 0 --preset nano-webshop\n" in make(checkout, "demo", "PRESET=nano-webshop")
     assert len(installs(checkout)) == 3
     os.utime(checkout / "pyproject.toml", (4e9, 4e9))

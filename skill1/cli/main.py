@@ -56,6 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _report(error.format_message())
     except UserError as error:
         status = _report(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == __package__.partition(".")[0]:
+            raise
+        status = _report(
+            f"this command needs {package}, which is not installed: install skill1 with its extra 'train' "
+            "(in a checkout: `pip install '.[train]'`)"
+        )
     except (click.Abort, KeyboardInterrupt):
         status = _INTERRUPTED
     sys.exit(status)

@@ -32,6 +32,7 @@ class Step:
     won: bool
     done: bool
     admissible: bool  # the action was in the admissible list it was chosen from
+    truncated: bool  # done by the step limit alone
 
 
 class Episodes(Protocol):
@@ -53,6 +54,10 @@ class VectorEnvironment(Episodes, Protocol):
     """Any number of episodes in one process. Resetting a Task again gives exactly the same episode."""
 
     max_steps: int
+
+    def beside(self) -> Episodes:
+        """Return episodes that run beside those of this environment, on the same data."""
+        ...
 
     def has(self, split: str) -> bool:
         """Return whether the data has that split."""

@@ -6,10 +6,11 @@ and an `EnvironmentSpec` (`examples/garden.py`).
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from skill1.envs.base import DataError, Observation, Step
 from skill1.records import Task
@@ -55,6 +56,12 @@ class EpisodeEnvironment(ABC, Generic[E]):
     def begin(self, task: Task) -> E:
         """Start a task's episode: the same one every time. Raises DataError for a task without data."""
 
+    def beside(self) -> Self:
+        """Return episodes that run beside those of this environment, on the same data."""
+        other = copy.copy(self)
+        other._running = []
+        return other
+
     def has(self, split: str) -> bool:
         """Return whether the split has tasks."""
         try:
@@ -90,5 +97,6 @@ class EpisodeEnvironment(ABC, Generic[E]):
     def _advance(self, episode: E, action: str) -> Step:
         offered, score = episode.offers(action), episode.act(action)
         episode.steps += 1
-        episode.done = score is not None or episode.steps >= self.max_steps
-        return Step(episode.observation, score or 0.0, score == 1.0, episode.done, offered)
+        truncated = score is None and episode.steps >= self.max_steps
+        episode.done = score is not None or truncated
+        return Step(episode.observation, score or 0.0, score == 1.0, episode.done, offered, truncated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,13 @@ class PromptWords:
     lower_case: bool = False  # actions that are not on the list are read in lower case
     # (observation's text, task's sentence) -> the text as prompts show it: the task stands beside it already
     plain: Callable[[str, str], str] = lambda text, instruction: text
+
+    def command(self, text: str, admissible: Sequence[str]) -> str:
+        """Find what is sent to the environment: the admissible command that `text` is, whatever its case, or `text`."""
+        if text in admissible:
+            return text
+        known = {action.lower(): action for action in admissible}
+        return known.get(text.lower(), text.lower() if self.lower_case else text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from skill1.prompts.base import complete_ranking
@@ -21,14 +21,6 @@ T = TypeVar("T")
 def ranking(text: str, count: int) -> tuple[tuple[int, ...], bool]:
     """Read numbers and what may stand between them, "," ";" ">" and blanks; see `PromptSet.parse_rerank`."""
     return complete_ranking(re.findall("[0-9]+", text) if _RANKING.fullmatch(text) else (), count)
-
-
-def command_of(text: str, admissible: Sequence[str], lower_case: bool) -> str:
-    """Find what is sent to the environment: the admissible command that `text` is, whatever its case, or `text`."""
-    if text in admissible:
-        return text
-    known = {action.lower(): action for action in admissible}
-    return known.get(text.lower(), text.lower() if lower_case else text)
 
 
 def json_object(text: str) -> dict[str, Any] | None:

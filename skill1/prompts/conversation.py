@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 
 from skill1.envs.base import Observation
-from skill1.prompts.answers import checked, command_of, one_line, ranking
+from skill1.prompts.answers import checked, one_line, ranking
 from skill1.prompts.base import Context, Parsed
 from skill1.prompts.instruct import NOWHERE, InstructPrompts
 from skill1.records import Lesson
@@ -51,7 +51,7 @@ class ConversationPrompts(InstructPrompts):
         *before, said = _lines(text) or [""]
         thought = not before or before[0].startswith(_THOUGHT)
         well_formed = bool(said) and thought and not said.startswith(_THOUGHT)
-        return Parsed(command_of(said, admissible, self.words.lower_case), well_formed)
+        return Parsed(self.words.command(said, admissible), well_formed)
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         """Read the two lines of a lesson."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skill1.envs.base import Observation
 from skill1.envs.spec import EnvironmentSpec
-from skill1.prompts.answers import checked, command_of, json_object, labelled, lesson_fields, lessons, one_line, ranking
+from skill1.prompts.answers import checked, json_object, labelled, lesson_fields, lessons, one_line, ranking
 from skill1.prompts.base import Context, Parsed
 from skill1.prompts.conversation import ConversationPrompts
 from skill1.prompts.instruct import NOWHERE, InstructPrompts
@@ -46,7 +46,7 @@ class FullPrompts(InstructPrompts):
         """See `PromptSet.parse_action`."""
         tagged = _tag("action", text)
         value = text.strip() if tagged is None else tagged
-        return Parsed(command_of(value, admissible, self.words.lower_case), bool(tagged))
+        return Parsed(self.words.command(value, admissible), bool(tagged))
 
     def parse_distill(self, text: str, start: Observation) -> Lesson | None:
         """See `PromptSet.parse_distill`."""
