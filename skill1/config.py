@@ -442,7 +442,7 @@ def save_config(config: Config, path: Path) -> None:
 def read_config(path: Path) -> Config:
     """Read `config.json`. Raises ConfigError when it is missing, torn, or of another version."""
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: is this a run directory?") from None
     except json.JSONDecodeError as error:

@@ -7,7 +7,6 @@ traceback; a traceback is a defect.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from skill1.cli.options import (
     POSITIVE,
     Group,
     configured,
+    echo_json,
     handed_to_processes,
     in_results,
     json_option,
@@ -158,7 +158,10 @@ def plan(
     )  # fmt: skip
     assumptions = Assumptions(turns, prompt_tokens, completion_tokens, longest)
     made = Planner.of(config.policy.model).plan(config, machine, assumptions)
-    click.echo(json.dumps(to_json(made)) if as_json else to_text(made), nl=as_json)
+    if as_json:
+        echo_json(to_json(made))
+    else:
+        click.echo(to_text(made), nl=False)
     return int(not made.fits)
 
 
@@ -246,7 +249,7 @@ def probe(config: Any, split: str | None, passes: int) -> int:
     compact = config.policy.prompts == "compact"
     arms = nano_arms(config.environment.name) if compact else expert_arms(config, environment)
     report = run_probe(load_policy(config), environment, config, arms, split=split, passes=passes, progress=True)
-    click.echo(json.dumps(report.to_json()))
+    echo_json(report.to_json())
     return int(not report.passed)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from skill1.cli.options import (
     FOLDER,
     POSITIVE,
+    echo_json,
     handed_to_processes,
     json_option,
     names,
@@ -130,7 +130,7 @@ def select_study(
 
     arms = arms_of(RunDirectory.open(run).config, orders, keys, floors)
     found = compare(play_arms(run, arms, progress=True, **given)).reset_index()
-    report(*json.loads(found.to_json(orient="records")))
+    report(*found.to_dict(orient="records"))
 
 
 @click.command()
@@ -154,7 +154,6 @@ def compare(paths: tuple[Path, ...], as_json: bool) -> None:
 
     table = success_table(stored_arms(paths), environment_of(paths))
     if as_json:
-        for row in table.to_dict("records"):
-            click.echo(json.dumps(row))
+        echo_json(*table.to_dict("records"))
     else:
         click.echo(table.to_string(index=False))

@@ -168,12 +168,19 @@ def _without_nproc(words: Sequence[str]) -> list[str]:
     return kept
 
 
+def echo_json(*lines: Any) -> None:
+    """Print JSON lines."""
+    from skill1.store.json_file import to_json
+
+    for line in lines:
+        click.echo(to_json(line))
+
+
 def report(*lines: dict[str, Any]) -> bool:
     """End together with the command's other processes, and print JSON lines once; returns whether this one did."""
     from skill1.distributed import join_processes, leave_processes
 
     leave_processes()
     if first := join_processes().is_main_process:
-        for line in lines:
-            click.echo(json.dumps(line))
+        echo_json(*lines)
     return first

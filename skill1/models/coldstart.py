@@ -34,7 +34,7 @@ from skill1.models.demonstrations import Chat, read_demonstrations
 from skill1.models.options import ColdStartConfig
 from skill1.policy import load_model
 from skill1.sharding import check_sharding
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 from skill1.store.model_folder import merge_adapter, save_adapter, save_model, whole_folder
 
 MANIFEST = "cold_start.json"
@@ -117,7 +117,7 @@ def cold_start(
                 base_sha256 = save_adapter(trained, whole, policy.model, folder)
             else:
                 save_model(merge_adapter(whole, trained) if policy.lora_rank else whole, tokenizer, folder)
-            (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n")
+            write_json(folder / MANIFEST, about)
             write_cold_start_card(folder, config, about, demonstrations, out, base_sha256)
         shutil.rmtree(place)
     state.wait_for_everyone()
@@ -149,7 +149,7 @@ def split_by_game(chats: Sequence[Chat], share: float, seed: int) -> tuple[list[
 def _check_origin(demonstrations: Path, config: Config) -> None:
     """Refuse a folder of demonstrations that are worded otherwise than the policy will be asked."""
     file = demonstrations / DEMONSTRATED
-    made = json.loads(file.read_text()).get("config", {}) if file.exists() else {}
+    made = read_json(file).get("config", {}) if file.exists() else {}
     for name, value in flatten(config).items():
         if name in _WORDING and made.get(name, value) != value:
             raise ConfigError(
@@ -166,13 +166,13 @@ def _fingerprint(chats: Sequence[Chat]) -> str:
 def _begin(place: Path, about: dict[str, Any]) -> None:
     """Make the folder of checkpoints, or see that those there are of the same fine-tuning."""
     file = place / MANIFEST
-    if file.exists() and (there := json.loads(file.read_text())) != about:
+    if file.exists() and (there := read_json(file)) != about:
         other = ", ".join(name for name in about if there.get(name) != about[name])
         raise RunError(
             f"{place} holds checkpoints made with other values of {other}: remove it, or choose another --out"
         )
     place.mkdir(parents=True, exist_ok=True)
-    replace_file(file, json.dumps(about, indent=2).encode())
+    write_json(file, about)
 
 
 def _last_checkpoint(place: Path) -> str | None:

@@ -11,7 +11,6 @@ The weights keep the precision they were trained in. The folder appears whole or
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from skill1.config import Config, method_of, read_config, save_config
 from skill1.errors import RunError
 from skill1.models.model_card import skills_page, write_model_card
 from skill1.policy import load_model
+from skill1.store.json_file import read_json, write_json
 from skill1.store.model_folder import merge_adapter, save_model, whole_folder
 from skill1.store.run_directory import RunDirectory
 
@@ -76,7 +76,7 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
         (folder / _TRAINING).mkdir()
         save_config(config, folder / _TRAINING / "config.json")
         record = {"step": checkpoint.step, "merged": merge, **manifest}
-        (folder / _TRAINING / "manifest.json").write_text(json.dumps(record, indent=2) + "\n")
+        write_json(folder / _TRAINING / "manifest.json", record)
         write_model_card(folder, run, checkpoint.step, skills=skills, merged=merge)
     return out
 
@@ -86,7 +86,7 @@ def read_training(folder: Path) -> Training | None:
     place = folder / _TRAINING
     if not (place / "manifest.json").is_file():
         return None
-    return Training(read_config(place / "config.json"), json.loads((place / "manifest.json").read_text())["step"])
+    return Training(read_config(place / "config.json"), read_json(place / "manifest.json")["step"])
 
 
 def _write_skills(config: Config, source: Path, folder: Path) -> int | None:

@@ -27,6 +27,7 @@ from skill1.nano.model import END, make_model, nano_tokenizer
 from skill1.nano.options import WarmStartConfig
 from skill1.nano.policy_card import write_policy_card
 from skill1.nano.world import nano_of
+from skill1.store.json_file import write_json
 
 MANIFEST = "warm_start.json"
 _FINGERPRINT_GAMES = 24
@@ -200,5 +201,5 @@ def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
     }
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(out / MANIFEST, manifest)
     write_policy_card(out, preset, environment, manifest)

@@ -24,6 +24,7 @@ from skill1.errors import RunError
 from skill1.running.batch import stamp_of
 from skill1.running.experiment import EVALUATE, TRAIN
 from skill1.store.atomic import replace_file
+from skill1.store.json_file import DamagedFile, read_json, to_json
 from skill1.store.run_directory import RunDirectory
 
 SECONDS = "seconds.json"  # beside a run: what it cost so far
@@ -34,11 +35,11 @@ _ORDER = ("variant", "seed", "step", "library", "split", "game", "pass")
 def read_asked(folder: Path) -> dict[str, Any] | None:
     """Read what the sweep in `folder` was asked for; None if there was none. Raises RunError for a damaged file."""
     try:
-        return json.loads((folder / SWEEP).read_text())
+        return read_json(folder / SWEEP)
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder / SWEEP} is damaged ({error}): restore it, or choose another name") from None
+    except DamagedFile as error:
+        raise RunError(f"{folder / SWEEP} is damaged ({error.reason}): restore it, or choose another name") from None
 
 
 def finished(folder: Path) -> Iterator[tuple[str, int, Path]]:
@@ -66,7 +67,7 @@ def collect(folder: Path) -> list[Path]:
     runs = {(variant, seed): RunDirectory.open(place / "run") for variant, seed, place in done}
     evaluations = _evaluations(runs)
     manifest = _manifest(folder, asked, runs) | _benchmark(runs, evaluations)
-    text = f"{json.dumps(manifest, indent=1)}\n"
+    text = f"{to_json(manifest, indent=1)}\n"
     for name, data in zip(FILES, (_to_bytes(evaluations), _to_bytes(_metrics(runs)), text.encode()), strict=True):
         replace_file(folder / name, data)
     return [folder / name for name in FILES]
@@ -162,7 +163,7 @@ def _benchmark(runs: Mapping[tuple[str, int], RunDirectory], evaluations: pa.Tab
 def read_seconds(place: Path) -> dict[str, float]:
     """Read the wall-clock seconds that a run has cost so far, by PHASES; empty before it started."""
     file = place / SECONDS
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 def _config_hash(config: Config) -> str:

@@ -8,7 +8,6 @@ variable of the environment's own games is set and the policies know their words
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -29,6 +28,7 @@ from skill1.nano.world import nano_of, nano_world, world_folder
 from skill1.running.collect import read_seconds
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.running.jobs import Share, execute
+from skill1.store.json_file import read_json, write_json
 from skill1.store.run_directory import RunDirectory
 
 _SUMMARY = "summary.json"
@@ -91,7 +91,7 @@ def demo(
         say(f"finished, see {experiment.home}")
     else:
         summary = _run(experiment, f"${variable}" if given else "generated", say)
-        file.write_text(json.dumps(summary, indent=2) + "\n")
+        write_json(file, summary)
     shutil.copytree(experiment.run / "figures", results / "figures", dirs_exist_ok=True)
     for name in (TRAIN, EVALUATE, _SUMMARY):
         shutil.copy2(experiment.folder / name, results / name)
@@ -182,4 +182,4 @@ def _summary(experiment: Experiment, data: str) -> dict[str, Any]:
 
 def _evaluated(experiment: Experiment) -> dict[str, Any]:
     """What `02_evaluate` found: arm -> split -> rates, intervals and counts."""
-    return json.loads((experiment.run / _SUMMARY).read_text())["evaluations"]
+    return read_json(experiment.run / _SUMMARY)["evaluations"]

@@ -5,7 +5,6 @@ Each is bound to this process (skill1.running.launch): none outlives it, however
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -21,7 +20,7 @@ from skill1.config import ConfigError
 from skill1.running.collect import PHASES, SECONDS, read_seconds
 from skill1.running.experiment import Experiment, command
 from skill1.running.launch import bound_command, bound_environment, killed_by, last_error
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import write_json
 
 _POLL = 0.5  # seconds between two looks at the running jobs
 
@@ -180,4 +179,4 @@ class _Job:
 
     def _store(self) -> None:
         rounded = {phase: round(seconds, 1) for phase, seconds in self._seconds.items()}
-        replace_file(self.experiment.folder / SECONDS, f"{json.dumps(rounded)}\n".encode())
+        write_json(self.experiment.folder / SECONDS, rounded, indent=None)

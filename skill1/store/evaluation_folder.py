@@ -11,7 +11,6 @@ The same evaluation can be continued: after an interruption, with more passes or
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ import pandas as pd
 from skill1.config import Config, diff, read_config, save_config
 from skill1.errors import RunError
 from skill1.records import Rollout
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 from skill1.store.outcomes import read_outcomes, write_outcomes
 from skill1.store.rollout_log import write_rollouts
 from skill1.store.session import describe_session
@@ -66,7 +65,7 @@ class EvaluationFolder:
     def open(cls, path: Path) -> EvaluationFolder:
         """Open an evaluation for reading. Raises RunError when there is none."""
         try:
-            record = json.loads((path / _ABOUT).read_text())
+            record = read_json(path / _ABOUT)
             about = {name: record[name] for name in ("model", "endpoint", "library", "training")}
             return cls(path, read_config(path / _CONFIG), about, record["data"], record["sessions"])
         except FileNotFoundError:
@@ -106,14 +105,14 @@ class EvaluationFolder:
         self._sessions[-1] |= session
         record = {**self.about, "data": self._data, "sessions": self._sessions}
         save_config(self.config, self.path / _CONFIG)
-        replace_file(self.path / _ABOUT, f"{json.dumps(record, indent=2)}\n".encode())
+        write_json(self.path / _ABOUT, record)
         write_outcomes(self.path / "evaluations", f"evaluation_{self.library}", frame)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store the summaries of splits."""
         file = self.path / _SUMMARY
-        known = json.loads(file.read_text()) if file.exists() else {}
-        replace_file(file, f"{json.dumps(known | dict(summary), indent=2)}\n".encode())
+        known = read_json(file) if file.exists() else {}
+        write_json(file, known | dict(summary))
 
 
 def is_evaluation(path: Path) -> bool:

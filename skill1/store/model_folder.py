@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from skill1.errors import RunError
 from skill1.registry import ConfigError
+from skill1.store.json_file import read_json, write_json
 
 BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
 
@@ -61,10 +61,10 @@ def save_adapter(adapter: Path, base: PreTrainedModel, name: str, folder: Path) 
     """
     weights = load_file(adapter / SAFETENSORS_WEIGHTS_NAME)
     save_file({key: weight.to(torch.bfloat16) for key, weight in weights.items()}, folder / SAFETENSORS_WEIGHTS_NAME)
-    settings = json.loads((adapter / CONFIG_NAME).read_text()) | {"base_model_name_or_path": name}
-    (folder / CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+    settings = read_json(adapter / CONFIG_NAME) | {"base_model_name_or_path": name}
+    write_json(folder / CONFIG_NAME, settings)
     sha256 = weights_sha256(base)
-    (folder / BASE).write_text(json.dumps({"model": name, "sha256": sha256}, indent=2) + "\n")
+    write_json(folder / BASE, {"model": name, "sha256": sha256})
     return sha256
 
 
@@ -78,7 +78,7 @@ def with_adapter(base: PreTrainedModel, name: str, adapter: Path) -> PreTrainedM
         ConfigError: the folder holds none, or one for another base.
     """
     try:
-        there = json.loads((adapter / BASE).read_text())
+        there = read_json(adapter / BASE)
     except FileNotFoundError:
         raise ConfigError(
             f"policy.adapter: {adapter} does not say which base it belongs to ({BASE} is missing): name a folder that `skill1 "
@@ -100,7 +100,7 @@ def is_adapter(folder: Path) -> bool:
 def refuse_adapter(folder: Path) -> None:
     """Raise ConfigError for an adapter that `save_adapter` wrote: it is no model by itself."""
     if (folder / BASE).is_file():
-        base = json.loads((folder / BASE).read_text())["model"]
+        base = read_json(folder / BASE)["model"]
         raise ConfigError(
             f"policy.model: {folder} holds an adapter: set policy.adapter to it, and policy.model to its base ({base})"
         )
@@ -130,7 +130,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     if type(AutoTokenizer.from_pretrained(folder)) is type(tokenizer):
         return
     file = folder / TOKENIZER_CONFIG_FILE
-    declared = json.loads(file.read_text()) | {"auto_map": {"AutoTokenizer": [None, None]}}
-    file.write_text(json.dumps(declared, indent=2) + "\n")
+    declared = read_json(file) | {"auto_map": {"AutoTokenizer": [None, None]}}
+    write_json(file, declared)
     if type(found := AutoTokenizer.from_pretrained(folder)) is not type(tokenizer):
         raise RunError(f"AutoTokenizer reads the tokenizer as {type(found).__name__}, it is {type(tokenizer).__name__}")

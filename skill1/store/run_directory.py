@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import pandas as pd
 
 from skill1.config import Config, ConfigError, diff, flatten, method_of, read_config, save_config
@@ -33,6 +32,7 @@ from skill1.errors import RunError
 from skill1.records import Rollout
 from skill1.store.atomic import PARTIAL, replace_file, replacing
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
+from skill1.store.json_file import read_json, to_json, write_json
 from skill1.store.outcomes import read_outcomes, write_outcomes
 from skill1.store.places import absolute_places, place_names
 from skill1.store.rollout_log import read_rollouts, write_rollouts
@@ -213,7 +213,7 @@ class RunDirectory:
 
         A session's `changed` holds the fields that it changed, as name -> [before, after].
         """
-        return json.loads((self.path / "manifest.json").read_text())
+        return read_json(self.path / "manifest.json")
 
     # ---------------------------------------------------------------- metrics
 
@@ -226,7 +226,7 @@ class RunDirectory:
         if step <= self._last_step:
             raise RunError(f"{self.metrics_file}: step {step} logged after step {self._last_step}")
         assert self._metrics is not None, "opened for reading"
-        self._metrics.write(json.dumps({"step": step, **metrics}, default=np.generic.item) + "\n")
+        self._metrics.write(f"{to_json({'step': step, **metrics})}\n")
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         self._last_step = step
@@ -321,7 +321,7 @@ class RunDirectory:
         }
         if (leak := method_of(self.config).leak(self.config)) is not None:
             manifest["leak"] = leak
-        replace_file(file, f"{json.dumps(manifest, indent=2)}\n".encode())
+        write_json(file, manifest)
         with replacing(self.path / "config.json") as partial:  # last: a directory with a config is a whole run
             save_config(self.config, partial)
         self._metrics = self.metrics_file.open("a")
@@ -331,7 +331,7 @@ class RunDirectory:
         """Remove everything written after `step`, and torn or partial files."""
         if self.metrics_file.exists():
             records, _ = _read_lines(self.metrics_file)
-            kept = "".join(json.dumps(r) + "\n" for r in records if r["step"] <= step)
+            kept = "".join(f"{to_json(r)}\n" for r in records if r["step"] <= step)
             replace_file(self.metrics_file, kept.encode())
         for folder in (self.rollouts_dir, self.evaluations_dir):
             for file in folder.glob(f"*{PARTIAL}"):
@@ -380,7 +380,7 @@ def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
 def _version(path: Path) -> str:
     """Name the version of skill1 that a run needs, as far as its manifest says."""
     try:
-        git = json.loads((path / "manifest.json").read_text())["sessions"][-1]["git"]
+        git = read_json(path / "manifest.json")["sessions"][-1]["git"]
     except (OSError, ValueError, LookupError, TypeError):
         git = None
     return f"the version of git commit {git['commit']}" if git else "the version that made it"

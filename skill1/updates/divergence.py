@@ -7,7 +7,6 @@ backward: there the check comes one update late.)
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 
 from skill1.errors import UserError
 from skill1.records import Row
+from skill1.store.json_file import write_json
 from skill1.updates.layout import Batch
 
 FAILURE_FILE = "failure.json"  # in failed-step-N: step, update, loss, gradient norm, the rows to blame
@@ -65,7 +65,7 @@ def record(folder: Path, step: int, attempt: Attempt, spoilt: Sequence[int], los
     described: dict[str, Any] = {"step": step, "update": attempt.number + 1, "updates": attempt.updates}
     described |= {"loss": repr(loss), "grad_norm": repr(norm), "rows": rows}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILURE_FILE).write_text(json.dumps(described, indent=2) + "\n")
+    write_json(folder / FAILURE_FILE, described)
     counts = Counter(row["stage"] for row in rows)
     if rows:
         blamed = f"rows without a finite loss: {', '.join(f'{counts[stage]} {stage}' for stage in sorted(counts))}"
