@@ -20,7 +20,9 @@ from skill1.policy import Policy
 from skill1.registry import ConfigError
 from skill1.rollout import Stages
 from skill1.stats import summarise
+from skill1.store.places import place_names
 from skill1.store.run_directory import RunDirectory
+from skill1.store.writable import check_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,15 @@ def evaluate_run(
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
     """
     state = join_processes()
-    if foreign := sorted(name for name in overrides or {} if not name.startswith("environment.")):
-        raise ConfigError(f"{foreign[0]} is the run's own: only fields of environment can be set for its evaluation")
     if reuse and overrides:
         raise ConfigError(f"stored outcomes cannot be reused with another {' or '.join(overrides)}")
     run = RunDirectory.open(path)
+    places = place_names(run.config)
+    if foreign := sorted(n for n in overrides or {} if not n.startswith("environment.") and n not in places):
+        raise ConfigError(
+            f"{foreign[0]} is the run's own: only fields of environment, and where files and folders are "
+            f"({', '.join(sorted(places))}), can be set for its evaluation"
+        )
     config = override(
         run.config, {"policy.generate_batch": batch, "evaluation.passes": passes, **dict(overrides or {})}
     )
@@ -82,6 +88,7 @@ def evaluate_run(
     frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
     lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
+        check_writable(run.evaluations_dir)
         stages = _stages(run, config, at)
         with _policy(run, config, step) as policy:
             for split, rest in lacking.items():
@@ -102,7 +109,7 @@ def _of_these_games(stored: pd.DataFrame, step: int, split: str, todo: Sequence[
 
 def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
     """The policy after training step `step`."""
-    return load_policy(config, str(run.checkpoint(step).path) if step else None)
+    return load_policy(config, run.weights(config, step))
 
 
 def _library_step(config: Config, wanted: str, step: int) -> tuple[str, int | None]:

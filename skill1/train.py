@@ -33,7 +33,7 @@ from skill1.play import check_policy, jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
 from skill1.rollout import Ask, RolloutLoop
-from skill1.store.places import weights_hash
+from skill1.store.origin import weights_hash
 from skill1.store.run_directory import RunDirectory
 from skill1.trainer import RowTrainer, build_trainer
 from skill1.updates.divergence import Diverged
@@ -200,9 +200,9 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
         run = None
         if state.is_main_process:
             environment = make_environment(config.environment)
-            opening = RunDirectory.resume if resume else RunDirectory.create
+            policy, opening = config.policy, RunDirectory.resume if resume else RunDirectory.create
             data_hash = environment.data_hash(config.environment.train_split)
-            run = opening(directory, config, data_hash, weights_hash(config.policy.model, config.policy.adapter))
+            run = opening(directory, config, data_hash, weights_hash(policy.model, policy.adapter, policy.revision))
             ending.callback(run.close)
         experience = Experience(config, tokenizer, run)
         ending.callback(experience.method.close)

@@ -7,6 +7,7 @@ traceback; a traceback is a defect.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ from skill1.cli.skillrl import bank, coldstart, demonstrate
 from skill1.errors import UserError
 
 _USER_ERROR, _INTERRUPTED = 2, 130
+# what a file system can refuse at any moment, whoever asks
+_MACHINE = frozenset(
+    {errno.EACCES, errno.EDQUOT, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR}
+    | {errno.EPERM, errno.EROFS, errno.ESTALE, errno.ETXTBSY}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = _report(error.format_message())
     except UserError as error:
         status = _report(str(error))
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        status = _report(f"{error.filename or 'a file'}: {error.strerror or error}")
     except (click.Abort, KeyboardInterrupt):
         status = _INTERRUPTED
     sys.exit(status)

@@ -11,8 +11,22 @@ from typing import Any
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-FOLDER = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+
+
+class Folder(click.Path):
+    """A path; no text is none, where pathlib would take it for the working folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("'' is no path; the working folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Folder()
 
 
 class Group(click.Group):
@@ -139,8 +153,10 @@ def placed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def in_results(name: str) -> Path:
     """Return the directory of a plain name."""
-    if not name or Path(name).name != name:
-        raise click.UsageError(f"--name {name or repr(name)} must be a plain name; use --out for a path")
+    if not name.strip() or name == ".." or Path(name).name != name:
+        raise click.UsageError(
+            f"--name {name if name.strip() else repr(name)} must be a plain name; use --out for a path"
+        )
     return Path("results") / name
 
 

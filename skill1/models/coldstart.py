@@ -35,7 +35,7 @@ from skill1.models.options import ColdStartConfig
 from skill1.policy import load_model
 from skill1.sharding import check_sharding
 from skill1.store.json_file import read_json, write_json
-from skill1.store.model_folder import merge_adapter, save_adapter, save_model, whole_folder
+from skill1.store.model_folder import check_new, merge_adapter, save_adapter, save_model, whole_folder
 
 MANIFEST = "cold_start.json"
 _TRAINED = "trained"
@@ -56,8 +56,7 @@ def cold_start(
         RunError: `out` exists, or the checkpoints are of another fine-tuning.
         ConfigError: there is no adapter to save, or one too many; or see `read_demonstrations`, `split_by_game`, `tokenize`, `load_model` and `check_sharding`.
     """
-    if out.exists():
-        raise RunError(f"{out} exists: choose another folder, or remove it")
+    check_new(out)
     if options.save == "adapter" and not config.policy.lora_rank:
         raise ConfigError("cold_start.save=adapter with policy.lora_rank=0 has no adapter: set a rank, or save=merged")
     if options.save == "adapter" and config.policy.adapter:
@@ -111,7 +110,7 @@ def cold_start(
     if state.is_main_process:
         policy = config.policy
         with whole_folder(out) as folder:
-            whole = load_model(policy, None if policy.lora_rank else str(trained))[0]
+            whole = load_model(policy, None if policy.lora_rank else trained)[0]
             base_sha256 = None
             if options.save == "adapter":
                 base_sha256 = save_adapter(trained, whole, policy.model, folder)

@@ -37,6 +37,7 @@ from skill1.models.recording import Recorder, play
 from skill1.play import Job, jobs, load_policy
 from skill1.prompts import make_prompts
 from skill1.store.json_file import read_json, to_json, write_json
+from skill1.store.writable import check_writable
 
 PRIOR = "prior.json"  # what the expert counted on the training games
 By = Literal["policy", "teacher", "expert"]
@@ -176,5 +177,6 @@ def _begin(out: Path, config: Config, environment: VectorEnvironment, method: Me
         return
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} exists and holds no demonstrations: choose another folder")
+    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(file, about, indent=1)

@@ -33,6 +33,7 @@ class Training:
 
     config: Config
     step: int
+    model_hash: str | None  # of the weights that it started from
 
 
 def export(path: Path, out: Path, *, step: int | None = None, merge: bool = False) -> Path:
@@ -63,10 +64,8 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
             f"{path} trained an adapter on top of another (policy.adapter={config.policy.adapter}): give --merge to write "
             "whole weights"
         )
-    if out.exists():
-        raise RunError(f"{out} exists: choose another folder, or remove it")
     with whole_folder(out) as folder:
-        model, tokenizer = load_model(config.policy, str(checkpoint.path))
+        model, tokenizer = load_model(config.policy, run.weights(config, checkpoint.step))
         if merge:
             model = merge_adapter(load_model(config.policy)[0], checkpoint.path)
         save_model(model, tokenizer, folder)
@@ -86,7 +85,8 @@ def read_training(folder: Path) -> Training | None:
     place = folder / _TRAINING
     if not (place / "manifest.json").is_file():
         return None
-    return Training(read_config(place / "config.json"), read_json(place / "manifest.json")["step"])
+    manifest = read_json(place / "manifest.json")
+    return Training(read_config(place / "config.json"), manifest["step"], manifest.get("model_hash"))
 
 
 def _write_skills(config: Config, source: Path, folder: Path) -> int | None:

@@ -12,6 +12,7 @@ from skill1.plan.plan import Plan, Planner
 from skill1.plan.rates import this_machine
 from skill1.policy import load_tokenizer
 from skill1.store.run_directory import RunDirectory
+from skill1.store.writable import check_writable
 
 
 def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:
@@ -24,6 +25,7 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
         RunDirectory.open(directory).check_resumable(config)
     elif (directory / "config.json").exists():
         raise RunError(f"{directory} already holds a run: continue with --resume, or choose another name")
+    check_writable(directory)
     tasks = make_environment(config.environment).tasks(config.environment.train_split)
     if not tasks:
         raise ConfigError(f"environment.train_split={config.environment.train_split}: the data holds no such game")

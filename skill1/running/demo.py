@@ -30,6 +30,7 @@ from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.running.jobs import Share, execute
 from skill1.store.json_file import read_json, write_json
 from skill1.store.run_directory import RunDirectory
+from skill1.store.writable import check_writable
 
 _SUMMARY = "summary.json"
 _LIBRARY_USE = {
@@ -65,6 +66,7 @@ def demo(
     """
     generated = world_folder(seed, preset)  # refuses a preset without
     results = results or Path("results") / ("demo" if preset == "nano" else f"demo-{preset.removeprefix('nano-')}")
+    check_writable(results)
     config = load_config(preset, overrides=overrides)
     spec = environment_spec(config.environment.name)
     nano = config.policy.prompts == "compact"

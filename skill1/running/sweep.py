@@ -31,13 +31,13 @@ from skill1.errors import RunError
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import variants
 from skill1.registry import closest
-from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
 from skill1.store.atomic import replace_file
 from skill1.store.resources import find_adapter, find_model, resource
 from skill1.store.run_directory import lock_folder
+from skill1.store.writable import check_writable
 
 _OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields that the sweep sets
 
@@ -254,7 +254,8 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     if dry_run:
         say(plan_table(plan(sweep, settings), share.jobs))
         return []
-    make_writable(sweep.folder)
+    check_writable(sweep.folder)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
     with closing(lock_folder(sweep.folder)):
         planned = plan(sweep, settings)
         replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())

@@ -19,8 +19,17 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 from skill1.errors import RunError
 from skill1.registry import ConfigError
 from skill1.store.json_file import read_json, write_json
+from skill1.store.resources import find_model
+from skill1.store.writable import check_writable
 
 BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
+
+
+def check_new(out: Path) -> None:
+    """Raise RunError if a folder holds something already, or cannot be written."""
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists: choose another folder, or remove it")
+    check_writable(out)
 
 
 @contextmanager
@@ -28,8 +37,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """Give a folder to fill that becomes `out` when all is well, or never was.
 
     Raises:
-        RunError: `out` cannot be written.
+        RunError: see `check_new`; or `out` cannot be written after all.
     """
+    check_new(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:
@@ -97,6 +107,25 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_NAME).is_file()
 
 
+def adapter_base(folder: Path, named: str | None = None) -> str:
+    """Find the base model of a folder's adapter.
+
+    Args:
+        named: what a run calls it; None: as the adapter itself says.
+
+    Raises:
+        ConfigError: the base is not there.
+    """
+    base = named or read_json(folder / CONFIG_NAME)["base_model_name_or_path"]
+    try:
+        return find_model(base)
+    except ConfigError:
+        how = "name it with --set policy.model=DIR" if named else f"correct it in {folder / CONFIG_NAME}"
+        raise ConfigError(
+            f"{folder} is an adapter for {base}, and there is no such folder: restore it, or {how}"
+        ) from None
+
+
 def refuse_adapter(folder: Path) -> None:
     """Raise ConfigError for an adapter that `save_adapter` wrote: it is no model by itself."""
     if (folder / BASE).is_file():
@@ -117,7 +146,14 @@ def weights_sha256(model: PreTrainedModel) -> str:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a model and its tokenizer such that AutoTokenizer loads the tokenizer that was saved.
+    """Save a model and its tokenizer, see `declare_tokenizer`."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    declare_tokenizer(tokenizer, folder)
+
+
+def declare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let AutoTokenizer load the tokenizer that was saved in a model's folder.
 
     For some architectures, Qwen2 among them, transformers distrusts the class that a folder declares and builds the
     architecture's own, without a warning. A folder that names remote code it believes, with the remote code left alone.
@@ -125,8 +161,6 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     Raises:
         RunError: AutoTokenizer loads another one all the same.
     """
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     if type(AutoTokenizer.from_pretrained(folder)) is type(tokenizer):
         return
     file = folder / TOKENIZER_CONFIG_FILE

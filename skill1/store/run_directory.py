@@ -10,7 +10,7 @@
     *.ipynb                        executed notebooks
 
 Nothing here is ever silently overwritten: an existing run is an error unless it is resumed, a resumed run must have
-the same data, starting weights and configuration (but for `RESUMABLE` and the places of files, whose changes a session
+the same data, starting weights and configuration (but for fields declared `free` and the places of files, whose changes a session
 records), and whatever was written after the last complete checkpoint is removed, so that a half-written step is redone
 and never mixed. One process writes a run (rank 0); any number may read it.
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,31 +34,11 @@ from skill1.records import Rollout
 from skill1.store.atomic import PARTIAL, replace_file, replacing
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
 from skill1.store.json_file import read_json, to_json, write_json
+from skill1.store.origin import check_origin, weights_hash
 from skill1.store.outcomes import read_outcomes, write_outcomes
-from skill1.store.places import absolute_places, place_names
+from skill1.store.places import absolute_places, free_names, place_names
 from skill1.store.rollout_log import read_rollouts, write_rollouts
 from skill1.store.session import describe_session
-
-# What a resumed run may change, since no step's result depends on it but for the rounding of floats. (The learning rate
-# does not know the last step.)
-RESUMABLE = frozenset(
-    {
-        "policy.gradient_checkpointing",
-        "policy.backend",
-        "policy.generate_batch",
-        "policy.cache_tokens",
-        "policy.vllm_memory",
-        "policy.vllm_url",
-        "train.tokens_per_micro_batch",
-        "train.rows_per_micro_batch",
-        "train.steps",
-        "train.validate_every",
-        "train.save_every",
-        "train.save_total_limit",
-        "train.timeout",
-        "train.report_to",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +95,7 @@ class RunDirectory:
         """Continue a run from its last complete checkpoint (step 0 without one); see `latest_checkpoint`.
 
         Metrics, rollouts, evaluations and half-written checkpoints beyond that checkpoint are removed; what `config`
-        changes of `RESUMABLE` or of places is the run's configuration from now on.
+        changes of free fields or of places is the run's configuration from now on.
 
         Raises:
             RunError: no run there, another configuration, data or weights, another process is writing, a corrupt file.
@@ -127,11 +108,7 @@ class RunDirectory:
             raise RunError(
                 f"{path} was started on other data (hash {manifest['data_hash']}, now {data_hash}): restore the data"
             )
-        if manifest.get("model_hash") not in (None, model_hash):
-            raise RunError(
-                f"{path} was started from other weights than {config.policy.model} holds (hash "
-                f"{manifest['model_hash']}, now {model_hash}): restore them"
-            )
+        check_origin(manifest.get("model_hash"), model_hash, path, config.policy.model)
         try:
             run._lock = lock_folder(path)
             step = latest.step if (latest := run.latest_checkpoint()) else 0
@@ -164,13 +141,13 @@ class RunDirectory:
         self._refuse(self._differences(config))
 
     def check_resumable(self, config: Config) -> None:
-        """Check as `check_config` does, but for the fields that a resumed run may change (`RESUMABLE`).
+        """Check as `check_config` does, but for the fields that a resumed run may change (`places.free_names`).
 
         Raises:
             RunError: another field differs, or train.steps is less than the last checkpoint's step.
         """
         changed = self._differences(config)
-        self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
+        self._refuse({name: values for name, values in changed.items() if name not in free_names(config)})
         if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(
                 f"{self.path} has done {latest.step} steps, more than train.steps={config.train.steps}: ask for more"
@@ -240,7 +217,8 @@ class RunDirectory:
         records, torn = _read_lines(self.metrics_file)
         if torn:
             raise RunError(f"{self.metrics_file}: the last line is torn, an interrupted run: continue with --resume")
-        return pd.DataFrame.from_records(records, columns=None if records else ["step"])
+        numbers = [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
+        return pd.DataFrame.from_records(numbers, columns=None if records else ["step"])
 
     # ---------------------------------------------------------------- rollouts and evaluations
 
@@ -288,6 +266,21 @@ class RunDirectory:
             there = ", ".join(map(str, found)) or "none"
             raise RunError(f"{self.path} has no complete checkpoint-{step} (it has {there})")
         return found[step]
+
+    def weights(self, config: Config, step: int) -> Path | None:
+        """Find the checkpoint with the policy after `step`; None for step 0, the policy before training.
+
+        Args:
+            config: as the run's, but for places.
+
+        Raises:
+            RunError: no such checkpoint, or what it lies on (a LoRA run's base, the policy before training) was changed.
+        """
+        found, policy = self.checkpoint(step).path if step else None, config.policy
+        if found is None or policy.lora_rank:
+            now = weights_hash(policy.model, policy.adapter, policy.revision)
+            check_origin(self.manifest().get("model_hash"), now, self.path, policy.model)
+        return found
 
     # ---------------------------------------------------------------- internals
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from skill1.errors import UserError
+from skill1.errors import NotFinite, UserError
 from skill1.records import Row
+from skill1.store.checkpoints import complete_checkpoints
 from skill1.store.json_file import write_json
 from skill1.updates.layout import Batch
 
@@ -54,6 +55,16 @@ class Attempt:
             finite = terms.isfinite().all(dim=1).tolist()
             found += [row for row, good in zip(indices, finite, strict=False) if not good]  # padding rows come last
         return found
+
+
+def check_saved(folder: Path, spoilt: Sequence[int]) -> None:
+    """Raise NotFinite if a policy that is to be saved in the checkpoint `folder` gives rows no finite loss."""
+    if spoilt:
+        whole = complete_checkpoints(folder.parent)
+        raise NotFinite(
+            f"{folder.name} is not written: after its step's last update the policy gives {len(spoilt)} rows no finite "
+            f"loss; train again with a lower train.learning_rate, from {whole[-1] if whole else 'the start'}"
+        )
 
 
 def record(folder: Path, step: int, attempt: Attempt, spoilt: Sequence[int], loss: float, norm: float) -> Diverged:
