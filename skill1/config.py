@@ -14,13 +14,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from skill1.presets import DEFAULT_ENVIRONMENT, presets, variants
-from skill1.registry import ConfigError, absolute, closest, find
+from skill1.registry import ConfigError, absolute, closest, find, listed
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
 FORMAT = 2  # of config.json; raise it when fields change their names
@@ -246,7 +246,9 @@ class EvaluationConfig:
     # How often every game is played.
     passes: int = knob(4, "passes over all games", "ours; the family's maintainers use about 8", gt=0)
     # What is evaluated.
-    splits: tuple[str, ...] = knob(("valid_seen", "valid_unseen"), "splits", "paper")
+    splits: Annotated[tuple[str, ...], BeforeValidator(listed)] = knob(
+        ("valid_seen", "valid_unseen"), "splits", "paper"
+    )
     # Names the random streams of evaluation, the same for all runs.
     seed: int = knob(1000, "evaluation seed", "ours", ge=0)
 

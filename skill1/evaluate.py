@@ -17,7 +17,7 @@ from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
 from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
-from skill1.registry import ConfigError
+from skill1.registry import ConfigError, listed
 from skill1.rollout import Stages
 from skill1.stats import summarise
 from skill1.store.places import place_names
@@ -53,7 +53,7 @@ def evaluate_run(
     Args:
         library: "final" (the library of the evaluated checkpoint), "none", or "step:N" (that checkpoint's library).
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
-        overrides: fields of the section `environment` to play with other values, by their dotted names.
+        overrides: where files and folders are now, by dotted names: they must hold what they held.
         batch: episodes at a time, in the place of policy.generate_batch.
         reuse: take the outcomes stored by an earlier call for the same step, library, split and games instead of playing
             them again; passes that it did not play are added. Stored outcomes do not say on which data they were played, so
@@ -67,10 +67,10 @@ def evaluate_run(
         raise ConfigError(f"stored outcomes cannot be reused with another {' or '.join(overrides)}")
     run = RunDirectory.open(path)
     places = place_names(run.config)
-    if foreign := sorted(n for n in overrides or {} if not n.startswith("environment.") and n not in places):
+    if foreign := sorted(name for name in overrides or {} if name not in places):
         raise ConfigError(
-            f"{foreign[0]} is the run's own: only fields of environment, and where files and folders are "
-            f"({', '.join(sorted(places))}), can be set for its evaluation"
+            f"{foreign[0]} is the run's own: only where its files and folders are can be set for its evaluation "
+            f"({', '.join(sorted(places))}); for other conditions `skill1 export` it and evaluate that with --model"
         )
     config = override(
         run.config, {"policy.generate_batch": batch, "evaluation.passes": passes, **dict(overrides or {})}
@@ -81,8 +81,11 @@ def evaluate_run(
     label, at = _library_step(config, library, step)
     kind = f"evaluation_{label}"
     environment = make_environment(config.environment)
+    if config.environment.data != run.config.environment.data:
+        run.check_data(environment.data_hash(config.environment.train_split))
     todo = {
-        split: jobs(environment.tasks(split), config.evaluation.passes) for split in splits or config.evaluation.splits
+        split: jobs(environment.tasks(split), config.evaluation.passes)
+        for split in listed(splits) or config.evaluation.splits
     }
     stored = run.evaluations(kind).iloc[: None if reuse else 0]
     frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}

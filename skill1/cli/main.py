@@ -123,7 +123,8 @@ def train(config: Any, directory: Path, resume: bool, nproc: int, dry_run: bool)
         from skill1.plan.dry_run import dry_run as check_run
         from skill1.plan.report import to_text
 
-        checked = check_run(config, directory, resume=resume, processes=nproc)
+        tasks, checked = check_run(config, directory, resume=resume, processes=nproc)
+        click.echo(f"tasks: {', '.join(f'{split} {count:,}' for split, count in tasks.items())}")
         click.echo(to_text(checked), nl=False)
         return int(not checked.fits)
     if handed_to_processes(nproc):
@@ -167,7 +168,7 @@ def plan(
         mfu=mfu, bandwidth=bandwidth * GB, link=link * GB, host=host_us * 1e-6, reserve=reserve,
     )  # fmt: skip
     assumptions = Assumptions(turns, prompt_tokens, completion_tokens, longest)
-    made = Planner.of(config.policy.model).plan(config, machine, assumptions)
+    made = Planner.of(config.policy.model, config.policy.revision).plan(config, machine, assumptions)
     if as_json:
         echo_json(to_json(made))
     else:

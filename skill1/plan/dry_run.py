@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skill1.checks import check_run
+from skill1.checks import check_run, count_tasks
 from skill1.config import Config, ConfigError
 from skill1.envs.make import make_environment
 from skill1.errors import RunError, one_line
@@ -15,8 +15,11 @@ from skill1.store.run_directory import RunDirectory
 from skill1.store.writable import check_writable
 
 
-def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> Plan:
+def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) -> tuple[dict[str, int], Plan]:
     """Check data, run directory, model and the arithmetic of ranks and lengths, and plan for this machine.
+
+    Returns:
+        Tasks of each split that training plays, and the plan.
 
     Raises:
         ConfigError, DataError, RunError: what training would stop at.
@@ -26,16 +29,14 @@ def dry_run(config: Config, directory: Path, *, resume: bool, processes: int) ->
     elif (directory / "config.json").exists():
         raise RunError(f"{directory} already holds a run: continue with --resume, or choose another name")
     check_writable(directory)
-    tasks = make_environment(config.environment).tasks(config.environment.train_split)
-    if not tasks:
-        raise ConfigError(f"environment.train_split={config.environment.train_split}: the data holds no such game")
-    planner = Planner.of(config.policy.model)
+    tasks = count_tasks(config, make_environment(config.environment))
+    planner = Planner.of(config.policy.model, config.policy.revision)
     try:
-        load_tokenizer(config.policy.model)
+        load_tokenizer(config.policy.model, config.policy.revision)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.model: {config.policy.model!r} has no tokenizer that loads ({one_line(error)})"
         ) from error
     check_run(config, processes)
     sharded = config.train.sharding != "none"
-    return planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))
+    return tasks, planner.plan(config, this_machine(processes, dtype=config.policy.dtype, sharded=sharded))

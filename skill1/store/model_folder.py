@@ -22,6 +22,7 @@ from skill1.store.json_file import read_json, write_json
 from skill1.store.resources import find_model
 from skill1.store.writable import check_writable
 
+_NO_REMOTE_CODE = ("auto_map", {"AutoTokenizer": [None, None]})  # of a tokenizer's configuration
 BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
 
 
@@ -161,10 +162,13 @@ def declare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     Raises:
         RunError: AutoTokenizer loads another one all the same.
     """
-    if type(AutoTokenizer.from_pretrained(folder)) is type(tokenizer):
-        return
     file = folder / TOKENIZER_CONFIG_FILE
-    declared = read_json(file) | {"auto_map": {"AutoTokenizer": [None, None]}}
-    write_json(file, declared)
-    if type(found := AutoTokenizer.from_pretrained(folder)) is not type(tokenizer):
-        raise RunError(f"AutoTokenizer reads the tokenizer as {type(found).__name__}, it is {type(tokenizer).__name__}")
+    saved = read_json(file)
+    plain = {name: value for name, value in saved.items() if (name, value) != _NO_REMOTE_CODE}
+    for declared in (plain, dict([*plain.items(), _NO_REMOTE_CODE])):  # an adapter's folder must not name any
+        if declared != saved:
+            write_json(file, declared)
+        saved, found = declared, type(AutoTokenizer.from_pretrained(folder))
+        if found is type(tokenizer):
+            return
+    raise RunError(f"AutoTokenizer reads the tokenizer as {found.__name__}, it is {type(tokenizer).__name__}")

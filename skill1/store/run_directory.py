@@ -103,12 +103,8 @@ class RunDirectory:
         run, config = cls.open(path), absolute_places(config)
         run.check_resumable(config)
         changed = {name: list(values) for name, values in diff(run.config, config).items()}
-        manifest = run.manifest()
-        if manifest["data_hash"] != data_hash:
-            raise RunError(
-                f"{path} was started on other data (hash {manifest['data_hash']}, now {data_hash}): restore the data"
-            )
-        check_origin(manifest.get("model_hash"), model_hash, path, config.policy.model)
+        run.check_data(data_hash)
+        check_origin(run.manifest().get("model_hash"), model_hash, path, config.policy.model)
         try:
             run._lock = lock_folder(path)
             step = latest.step if (latest := run.latest_checkpoint()) else 0
@@ -151,6 +147,14 @@ class RunDirectory:
         if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(
                 f"{self.path} has done {latest.step} steps, more than train.steps={config.train.steps}: ask for more"
+            )
+
+    def check_data(self, data_hash: str) -> None:
+        """Raise RunError if that is not the hash of the data that the run was started on."""
+        recorded = self.manifest()["data_hash"]
+        if recorded != data_hash:
+            raise RunError(
+                f"{self.path} was started on other data (hash {recorded}, now {data_hash}): restore the data"
             )
 
     def close(self) -> None:
