@@ -20,7 +20,6 @@ from skill1.policy import Policy
 from skill1.registry import ConfigError, listed
 from skill1.rollout import Stages
 from skill1.stats import summarise
-from skill1.store.places import place_names
 from skill1.store.run_directory import RunDirectory
 from skill1.store.writable import check_writable
 
@@ -66,15 +65,7 @@ def evaluate_run(
     if reuse and overrides:
         raise ConfigError(f"stored outcomes cannot be reused with another {' or '.join(overrides)}")
     run = RunDirectory.open(path)
-    places = place_names(run.config)
-    if foreign := sorted(name for name in overrides or {} if name not in places):
-        raise ConfigError(
-            f"{foreign[0]} is the run's own: only where its files and folders are can be set for its evaluation "
-            f"({', '.join(sorted(places))}); for other conditions `skill1 export` it and evaluate that with --model"
-        )
-    config = override(
-        run.config, {"policy.generate_batch": batch, "evaluation.passes": passes, **dict(overrides or {})}
-    )
+    config = override(run.placed(overrides or {}), {"policy.generate_batch": batch, "evaluation.passes": passes})
     if step is None:
         latest = run.latest_checkpoint()
         step = latest.step if latest else 0

@@ -158,12 +158,14 @@ def load_model(config: PolicyConfig, model: Path | None = None) -> tuple[PreTrai
     dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
     refuse_adapter(Path(name))
     adapted = is_adapter(Path(name))  # a LoRA run's checkpoint, or what was exported of it
-    own = adapter_base(Path(name), None if model is None else config.model) if adapted else name
+    own = name
+    if adapted:
+        own = adapter_base(Path(name)) if model is None else find_model(config.model)
     revision = None if own == str(model) else config.revision
     try:
         tokenizer = load_tokenizer(name, revision)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"policy.model: {name!r} has no tokenizer that loads ({one_line(error)})") from error
+        raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
     loaded = load_weights(own, dtype, revision)
     if tokenizer.eos_token_id is None:
         raise ConfigError(

@@ -18,8 +18,8 @@ def test_every_process_needs_a_group() -> None:
 
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch) -> None:
     config = load_config("nano", overrides={"train.report_to": "wandb"})
-    monkeypatch.setattr("skill1.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("skill1.checks.get_available_reporting_integrations", lambda: ["tensorboard"])
     with pytest.raises(ConfigError, match=r"train.report_to=wandb: the package wandb is not installed"):
         check_run(config, 1)
-    monkeypatch.setattr("skill1.checks.find_spec", lambda name: object())
+    monkeypatch.setattr("skill1.checks.get_available_reporting_integrations", lambda: ["tensorboard", "wandb"])
     check_run(config, 1)

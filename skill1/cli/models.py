@@ -138,11 +138,12 @@ def select_study(
 @click.option("--step", type=POSITIVE, help="checkpoint [default: the last]")
 @out_option("folder to make")
 @click.option("--merge", is_flag=True, help="of a LoRA run: whole weights instead of the adapter")
-def export(run: Path, step: int | None, out: Path, merge: bool) -> None:
+@set_option
+def export(run: Path, step: int | None, out: Path, merge: bool, overrides: dict[str, Any]) -> None:
     """Write a checkpoint of RUN as a model folder with its skills and a model card; prints where it is."""
     from skill1.models.export import export as run_export
 
-    click.echo(run_export(run, out, step=step, merge=merge))
+    click.echo(run_export(run, out, step=step, merge=merge, overrides=overrides))
 
 
 @click.command()

@@ -12,8 +12,10 @@ The weights keep the precision they were trained in. The folder appears whole or
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skill1.config import Config, method_of, read_config, save_config
 from skill1.errors import RunError
@@ -36,12 +38,20 @@ class Training:
     model_hash: str | None  # of the weights that it started from
 
 
-def export(path: Path, out: Path, *, step: int | None = None, merge: bool = False) -> Path:
+def export(
+    path: Path,
+    out: Path,
+    *,
+    step: int | None = None,
+    merge: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
     """Export a checkpoint of the run at `path` into the new folder `out`.
 
     Args:
         step: None = the last checkpoint.
         merge: fold a LoRA run's adapter into its base model.
+        overrides: see `RunDirectory.placed`.
 
     Raises:
         RunError: no such run or checkpoint, `out` exists or cannot be written, nothing to merge, or an
@@ -49,7 +59,7 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
         ConfigError, LibraryError, BankError: the checkpoint's model or skills do not load.
     """
     run = RunDirectory.open(path)
-    config = run.config
+    config = run.placed(overrides or {})
     checkpoint = run.latest_checkpoint() if step is None else run.checkpoint(step)
     if checkpoint is None:
         raise RunError(

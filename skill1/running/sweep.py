@@ -34,7 +34,7 @@ from skill1.registry import closest
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Failure, Share, execute
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import write_json
 from skill1.store.resources import find_adapter, find_model, resource
 from skill1.store.run_directory import lock_folder
 from skill1.store.writable import check_writable
@@ -258,7 +258,7 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with closing(lock_folder(sweep.folder)):
         planned = plan(sweep, settings)
-        replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
+        write_json(sweep.folder / SWEEP, asked, indent=1)
         say(plan_table(planned, share.jobs))
         failures = execute(list(planned.loc[~planned["done"], "experiment"]), share, say)
         if any(finished(sweep.folder)):

@@ -108,22 +108,15 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_NAME).is_file()
 
 
-def adapter_base(folder: Path, named: str | None = None) -> str:
-    """Find the base model of a folder's adapter.
-
-    Args:
-        named: what a run calls it; None: as the adapter itself says.
-
-    Raises:
-        ConfigError: the base is not there.
-    """
-    base = named or read_json(folder / CONFIG_NAME)["base_model_name_or_path"]
+def adapter_base(folder: Path) -> str:
+    """Find the base model of a folder's adapter, as the adapter itself names it. Raises ConfigError if it is not there."""
+    base = read_json(folder / CONFIG_NAME)["base_model_name_or_path"]
     try:
         return find_model(base)
     except ConfigError:
-        how = "name it with --set policy.model=DIR" if named else f"correct it in {folder / CONFIG_NAME}"
         raise ConfigError(
-            f"{folder} is an adapter for {base}, and there is no such folder: restore it, or {how}"
+            f"{folder} is an adapter for {base}, and there is no such folder: restore it, or correct its name in "
+            f"{folder / CONFIG_NAME}"
         ) from None
 
 

@@ -28,7 +28,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from skill1.config import Config, ConfigError, diff, flatten, method_of, read_config, save_config
+from skill1.config import Config, ConfigError, diff, flatten, method_of, override, read_config, save_config
 from skill1.errors import RunError
 from skill1.records import Rollout
 from skill1.store.atomic import PARTIAL, replace_file, replacing
@@ -271,6 +271,20 @@ class RunDirectory:
             raise RunError(f"{self.path} has no complete checkpoint-{step} (it has {there})")
         return found[step]
 
+    def placed(self, overrides: Mapping[str, Any]) -> Config:
+        """Return the run's configuration with files and folders where they are now, by dotted names.
+
+        Raises:
+            ConfigError: another field, or a value that does not fit.
+        """
+        places = place_names(self.config)
+        if foreign := sorted(name for name in overrides if name not in places):
+            raise ConfigError(
+                f"{foreign[0]} is the run's own: only where its files and folders are can be set ({', '.join(sorted(places))}); "
+                "for other conditions `skill1 export` it, and evaluate that with --model"
+            )
+        return override(self.config, overrides)
+
     def weights(self, config: Config, step: int) -> Path | None:
         """Find the checkpoint with the policy after `step`; None for step 0, the policy before training.
 
@@ -282,7 +296,13 @@ class RunDirectory:
         """
         found, policy = self.checkpoint(step).path if step else None, config.policy
         if found is None or policy.lora_rank:
-            now = weights_hash(policy.model, policy.adapter, policy.revision)
+            try:
+                now = weights_hash(policy.model, policy.adapter, policy.revision)
+            except ConfigError as error:
+                raise RunError(
+                    f"{self.path} was trained from weights that are not there: restore them, or say where they are with "
+                    f"--set policy.model=DIR ({error})"
+                ) from None
             check_origin(self.manifest().get("model_hash"), now, self.path, policy.model)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -20,6 +21,8 @@ def check_writable(folder: Path) -> None:
     place = Path(os.path.abspath(folder))
     there = next(above for above in (place, *place.parents) if os.path.lexists(above))
     try:
+        with suppress(FileNotFoundError):
+            os.lstat(place)  # a name too long
         with TemporaryFile(dir=there) as probe:  # more telling than permission bits: mounts, quotas and root
             probe.write(bytes(_ROOM))
             probe.flush()
