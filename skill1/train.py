@@ -28,7 +28,7 @@ from skill1.config import Config, method_of
 from skill1.distributed import join_processes, leave_processes, on_sigterm
 from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import make_environment
-from skill1.errors import RunError
+from skill1.errors import RunError, one_line
 from skill1.methods.base import Method, Source
 from skill1.play import check_policy, jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
@@ -235,6 +235,14 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             free = shutil.disk_usage(directory).free
             raise RunError(
                 f"no space left for {directory} ({free:,} bytes are free): make room and continue with --resume"
+            ) from error
+        except Exception as error:
+            tracker = config.train.report_to
+            if type(error).__module__.partition(".")[0] != tracker:
+                raise
+            raise RunError(
+                f"train.report_to={tracker} fails ({one_line(error)}): mend it, or leave it out: --resume --set "
+                "train.report_to=none"
             ) from error
         done = trainer.state.global_step
     if run is not None and done < config.train.steps:

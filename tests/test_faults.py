@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from test_runs import outcomes
 from transformers import AutoTokenizer
 
 import skill1.train
+import skill1.trainer
 from skill1.checks import check_run
 from skill1.cli import main as cli
 from skill1.config import ConfigError, load_config
@@ -39,6 +41,7 @@ from skill1.store.outcomes import read_outcomes, write_outcomes
 from skill1.store.places import free_names
 from skill1.store.run_directory import RunDirectory
 from skill1.store.writable import check_writable
+from skill1.updates.trl_config import trl_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -169,6 +172,18 @@ def test_a_hub_revision_is_pinned_and_known_by_its_commit(nano, tmp_path, monkey
 # -- D4: numbers that are none ----------------------------------------------------------------------------------------
 
 
+def test_a_tokenizer_of_another_model_is_refused(nano, tmp_path):
+    model = copied(nano, tmp_path / "m")
+    described = json.loads((model / "config.json").read_text())
+    rows = described["vocab_size"] - 3
+    (model / "config.json").write_text(json.dumps(described | {"vocab_size": rows}))
+    spoil(model, lambda name, weight: weight[:rows].clone() if "embed_tokens" in name else weight)
+    with pytest.raises(
+        ConfigError, match=f"has tokens up to {rows + 2}, its weights embed {rows}: they are of two mod"
+    ):
+        load_model(load_config("nano", overrides={"policy.model": str(model)}).policy)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -295,6 +310,29 @@ def test_a_folder_called_like_a_tracker_is_no_tracker(tmp_path, monkeypatch):
         check_run(load_config("nano", overrides={"train.report_to": "wandb"}), 1)
 
 
+def test_a_tracker_that_fails_is_one_line_and_left_out_by_resuming(world, nano, tmp_path):
+    config = configure(world, nano, train__steps=1, train__save_every=1, train__validate_every=0,
+                       train__report_to="tensorboard")  # fmt: skip
+    error = type("UsageError", (Exception,), {"__module__": "tensorboard.errors"})
+
+    def act() -> None:
+        def fail(*args: object, **given: object) -> None:
+            raise error("api_key not configured\n(no-tty)")
+
+        skill1.train.check_run = lambda *given: None  # it is not installed
+        skill1.trainer.trl_config = lambda given, folder: trl_config(replace(
+            given, train=replace(given.train, report_to="none")), folder)  # fmt: skip
+        skill1.train._RunCallback.on_train_begin = fail
+        cli.main(words(config, tmp_path / "run"))
+
+    assert forked(act, tmp_path / "out") == 2
+    [line] = [line for line in (tmp_path / "out").read_text().splitlines() if line.startswith("error: ")]
+    assert "train.report_to=tensorboard fails (api_key not configured (no-tty)): mend it, or leave it out" in line
+    without = replace(config, train=replace(config.train, report_to="none"))
+    assert forked(lambda: skill1.train.train(without, tmp_path / "run", resume=True), tmp_path / "out") == 0
+    assert [c.step for c in RunDirectory.open(tmp_path / "run").checkpoints()] == [1]
+
+
 def test_a_split_that_is_played_later_is_asked_for_first(world, nano, tmp_path, capsys):
     config = configure(world, nano, environment__validation_split="valid_sen")
     assert "has no split 'valid_sen'" in refused(capsys, *words(config, tmp_path / "run"))
@@ -362,6 +400,11 @@ def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path, world):
 
 
 def test_a_damaged_file_is_named(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", load_config("nano"), "data")
+    run.close()
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(RunError, match="has no manifest.json, which says what it was started from: restore it"):
+        RunDirectory.resume(tmp_path / "run", load_config("nano"), "data")
     for content in (b"{", b"\xff\xfe{", b""):
         (tmp_path / "manifest.json").write_bytes(content)
         with pytest.raises(DamagedFile, match=r"manifest.json is damaged \(.*\): restore it"):

@@ -194,7 +194,12 @@ class RunDirectory:
 
         A session's `changed` holds the fields that it changed, as name -> [before, after].
         """
-        return read_json(self.path / "manifest.json")
+        try:
+            return read_json(self.path / "manifest.json")
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no manifest.json, which says what it was started from: restore it"
+            ) from None
 
     # ---------------------------------------------------------------- metrics
 
