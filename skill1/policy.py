@@ -172,9 +172,9 @@ def load_model(config: PolicyConfig, model: Path | None = None) -> tuple[PreTrai
             f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
         )
     rows = loaded.get_input_embeddings().num_embeddings
-    if (longest := max(tokenizer.get_vocab().values())) >= rows:
+    if (last := max(tokenizer.get_vocab().values())) >= rows:
         raise ConfigError(
-            f"policy.model: the tokenizer of {name!r} has tokens up to {longest}, its weights embed {rows}: they are of two models"
+            f"policy.model: the tokenizer of {name!r} has tokens up to {last}, its weights embed {rows}: they are of two models"
         )
     if config.adapter is not None and (model is None or adapted):  # whole weights of a checkpoint have it in them
         loaded = with_adapter(loaded, config.model, find_adapter(config.adapter))

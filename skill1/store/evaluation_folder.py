@@ -1,6 +1,6 @@
 """Evaluations of a model that need no run: `results/<name>/` as `skill1 evaluate --model` writes it.
 
-    evaluation.json          model and hash of its weights, endpoint, library, training; data hash per split; per session versions and machine
+    evaluation.json          model and its weights' hash, endpoint, library, training; data hash per split; versions
     config.json              how it was evaluated
     evaluations/*.parquet    one row per game and pass, as in a run (skill1.store.run_directory)
     rollouts/*.parquet       on demand: the episodes, a file per split and pass (skill1.store.rollout_log)

@@ -10,9 +10,9 @@
     *.ipynb                        executed notebooks
 
 Nothing here is ever silently overwritten: an existing run is an error unless it is resumed, a resumed run must have
-the same data, starting weights and configuration (but for fields declared `free` and the places of files, whose changes a session
-records), and whatever was written after the last complete checkpoint is removed, so that a half-written step is redone
-and never mixed. One process writes a run (rank 0); any number may read it.
+the same data, starting weights and configuration (but for fields declared `free` and the places of files, whose changes
+a session records), and whatever was written after the last complete checkpoint is removed, so that a half-written step
+is redone and never mixed. One process writes a run (rank 0); any number may read it.
 """
 
 from __future__ import annotations
