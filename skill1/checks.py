@@ -20,7 +20,7 @@ def check_run(config: Config, processes: int) -> None:
 
     Raises:
         ConfigError: fewer tasks a step than processes, prompts without words for the context, a reference that would lack
-            the adapter, sharding that would not happen, or a tracker that is not installed.
+            the adapter, sharding that would not happen, or a backend or tracker that is not installed.
         UserError: what the method begins with is not there, see `Method.check_start`.
     """
     check_groups(config, processes)
@@ -32,6 +32,10 @@ def check_run(config: Config, processes: int) -> None:
         )
     check_sharding(config, processes)
     method_of(config).check_start(config)
+    if config.policy.backend.startswith("vllm"):
+        from skill1.generation.vllm import check_installed  # TRL's engines take a second to import
+
+        check_installed(config.policy.backend)
     tracker = config.train.report_to
     if tracker != "none" and tracker not in get_available_reporting_integrations():
         raise ConfigError(f"train.report_to={tracker}: the package {tracker} is not installed; install it, or use none")
