@@ -171,7 +171,7 @@ def load_model(config: PolicyConfig, model: Path | None = None) -> tuple[PreTrai
         raise ConfigError(
             f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
         )
-    rows = loaded.get_input_embeddings().num_embeddings
+    rows = len(loaded.get_input_embeddings().weight)  # type: ignore[arg-type]  # torch says Tensor or Module
     if (last := max(tokenizer.get_vocab().values())) >= rows:
         raise ConfigError(
             f"policy.model: the tokenizer of {name!r} has tokens up to {last}, its weights embed {rows}: they are of two models"
