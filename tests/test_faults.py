@@ -123,6 +123,7 @@ def test_a_run_is_evaluated_under_its_own_conditions(trained, world, tmp_path):
         evaluate_run(run, overrides={"environment.data": str(moved)})
 
 
+@pytest.mark.slow
 def test_a_base_that_moved_is_named_and_one_that_changed_is_refused(lora, tmp_path, capsys):
     place = copied(lora, tmp_path / "lora")
     run, base, moved = place / "run", lora / "base", tmp_path / "moved"
@@ -207,6 +208,7 @@ def test_a_policy_without_probabilities_writes_nothing(world, nano):
         policy.generate(["go"], [(0,)], temperature=1.0, max_new_tokens=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 9])
 def test_divergence_is_found_before_a_checkpoint_is_written(world, warm, tmp_path, every):
     """The first step's update moves weights beyond what float32 can multiply."""
@@ -241,6 +243,7 @@ def test_a_place_that_cannot_be_written_is_found_before_it_is_needed(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "nowhere"]
 
 
+@pytest.mark.slow
 def test_commands_ask_before_they_play_or_train(trained, nano, world, tmp_path):
     """On a disk that is read-only, then on one that is full: nothing is played, each ends with one line."""
     disk = tmp_path / "disk"
@@ -310,6 +313,7 @@ def test_a_folder_called_like_a_tracker_is_no_tracker(tmp_path, monkeypatch):
         check_run(load_config("nano", overrides={"train.report_to": "wandb"}), 1)
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_one_line_and_left_out_by_resuming(world, nano, tmp_path):
     config = configure(world, nano, train__steps=1, train__save_every=1, train__validate_every=0,
                        train__report_to="tensorboard")  # fmt: skip
@@ -447,6 +451,7 @@ def test_fields_are_not_empty(field):
 # -- D18: the tokenizer that was saved --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_auto_tokenizer_reads_what_was_saved(trained, lora):
     places = (ROOT / "data" / "nano-policy", ROOT / "data" / "nano-webshop-policy")
     for folder in (*places, trained / "checkpoint-2", lora / "base", lora / "run" / "checkpoint-1"):
