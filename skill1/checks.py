@@ -6,9 +6,10 @@ What a value's own type can say is in `config`; what a method's options mean tog
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from transformers.integrations import get_available_reporting_integrations
 
 from skill1.config import Config, method_of
+from skill1.envs.base import VectorEnvironment
 from skill1.prompts import make_prompts
 from skill1.registry import ConfigError
 from skill1.sharding import check_sharding
@@ -19,7 +20,7 @@ def check_run(config: Config, processes: int) -> None:
 
     Raises:
         ConfigError: fewer tasks a step than processes, prompts without words for the context, a reference that would lack
-            the adapter, sharding that would not happen, or a tracker that is not installed.
+            the adapter, sharding that would not happen, or a backend or tracker that is not installed.
         UserError: what the method begins with is not there, see `Method.check_start`.
     """
     check_groups(config, processes)
@@ -31,9 +32,27 @@ def check_run(config: Config, processes: int) -> None:
         )
     check_sharding(config, processes)
     method_of(config).check_start(config)
+    if config.policy.backend.startswith("vllm"):
+        from skill1.generation.vllm import check_installed  # TRL's engines take a second to import
+
+        check_installed(config.policy.backend)
     tracker = config.train.report_to
-    if tracker != "none" and find_spec(tracker) is None:
+    if tracker != "none" and tracker not in get_available_reporting_integrations():
         raise ConfigError(f"train.report_to={tracker}: the package {tracker} is not installed; install it, or use none")
+
+
+def count_tasks(config: Config, environment: VectorEnvironment) -> dict[str, int]:
+    """Count the tasks of the splits that training plays: split -> tasks.
+
+    Raises:
+        ConfigError: a split has none. DataError: there is no such split, or its data is malformed.
+    """
+    played = ("train_split", "validation_split") if config.train.validate_every else ("train_split",)
+    fields = {name: getattr(config.environment, name) for name in played}
+    counts = {split: len(environment.tasks(split)) for split in fields.values()}
+    if empty := [f"environment.{name}={split}" for name, split in fields.items() if not counts[split]]:
+        raise ConfigError(f"{' and '.join(empty)}: the data holds no such task")
+    return counts
 
 
 def check_groups(config: Config, processes: int) -> None:

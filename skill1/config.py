@@ -14,22 +14,22 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from skill1.presets import DEFAULT_ENVIRONMENT, presets, variants
-from skill1.registry import ConfigError, absolute, closest, find
+from skill1.registry import ConfigError, absolute, closest, find, listed
 
-STRICT = ConfigDict(extra="forbid")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_min_length=1)
 FORMAT = 2  # of config.json; raise it when fields change their names
 T = TypeVar("T")
 
 
-def knob(default: Any, unit: str, origin: str, **constraints: Any) -> Any:
-    """Declare a hyperparameter: its default, the unit of its value, and where that default comes from."""
-    return Field(default=default, json_schema_extra={"unit": unit, "origin": origin}, **constraints)
+def knob(default: Any, unit: str, origin: str, *, free: bool = False, **constraints: Any) -> Any:
+    """Declare a hyperparameter: its default, its unit, the default's origin; `free`: may change when a run is resumed."""
+    return Field(default=default, json_schema_extra={"unit": unit, "origin": origin, "free": free}, **constraints)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,9 +37,11 @@ class PolicyConfig:
     """The causal LM that writes every text of a rollout."""
 
     # The weights that training starts from.
-    model: str = knob("Qwen/Qwen2.5-7B-Instruct", "hub id or folder", "paper", min_length=1)
+    model: str = knob("Qwen/Qwen2.5-7B-Instruct", "hub id or folder", "paper")
+    # Which version of a hub id; a folder has one.
+    revision: str | None = knob(None, "commit, tag or branch, None = the newest", "ours")
     # Folded into the weights of the model when they are loaded.
-    adapter: str | None = knob(None, "folder of a LoRA adapter, None = the model as it is", "ours", min_length=1)
+    adapter: str | None = knob(None, "folder of a LoRA adapter, None = the model as it is", "ours")
     # The prompts of the stages and how answers are parsed; "compact" is for the nano policies.
     prompts: str = knob("full", "prompt set", "paper; compact is ours")
     # The number format of the forward and backward pass.
@@ -49,19 +51,19 @@ class PolicyConfig:
     # Adapters are scaled by lora_alpha / lora_rank.
     lora_alpha: int = knob(32, "scale numerator", "ours", gt=0)
     # Recompute activations in the backward pass: less memory, a third more time.
-    gradient_checkpointing: bool = knob(True, "switch", "released")
+    gradient_checkpointing: bool = knob(True, "switch", "released", free=True)
     # What samples text from the weights.
     backend: Literal["transformers", "continuous", "vllm", "vllm_server"] = knob(
-        "transformers", "generation engine", "ours; the paper's verl uses vLLM"
+        "transformers", "generation engine", "ours; the paper's verl uses vLLM", free=True
     )
     # How many episodes are played, and prompts answered, at a time.
-    generate_batch: int = knob(256, "prompts per generate call", "ours", gt=0)
+    generate_batch: int = knob(256, "prompts per generate call", "ours", free=True, gt=0)
     # Bound on the keys and values held while generating.
-    cache_tokens: int = knob(131072, "tokens, padding included", "ours; 256 prompts of 512", gt=0)
+    cache_tokens: int = knob(131072, "tokens, padding included", "ours; 256 prompts of 512", free=True, gt=0)
     # How much of each GPU the colocated vLLM engine may take.
-    vllm_memory: float = knob(0.35, "share of a GPU's memory, vllm only", "ours", gt=0, lt=1)
+    vllm_memory: float = knob(0.35, "share of a GPU's memory, vllm only", "ours", free=True, gt=0, lt=1)
     # Where `trl vllm-serve` listens.
-    vllm_url: str = knob("http://localhost:8000", "address, vllm_server only", "ours", min_length=1)
+    vllm_url: str = knob("http://localhost:8000", "address, vllm_server only", "ours", free=True)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -192,7 +194,7 @@ class TrainConfig:
     """The policy update (Skill1 Eq. 13) and the run around it."""
 
     # How many times rollouts are collected and the policy is updated.
-    steps: int = knob(150, "training steps", "released; the paper converges in 100-150", gt=0)
+    steps: int = knob(150, "training steps", "released; the paper converges in 100-150", free=True, gt=0)
     # Peak learning rate of AdamW.
     learning_rate: float = knob(1e-6, "per update", "paper", gt=0)
     # The rate rises linearly over the first steps.
@@ -214,25 +216,25 @@ class TrainConfig:
     # A step's rows are split into updates of this size.
     rows_per_update: int | None = knob(256, "rows, None = one update a step", "paper (mini-batch)", gt=0)
     # Bound on a forward and backward pass.
-    tokens_per_micro_batch: int = knob(16384, "padded tokens", "ours", gt=0)
+    tokens_per_micro_batch: int = knob(16384, "padded tokens", "ours", free=True, gt=0)
     # The same, in rows.
-    rows_per_micro_batch: int = knob(64, "rows", "ours", gt=0)
+    rows_per_micro_batch: int = knob(64, "rows", "ours", free=True, gt=0)
     # Whether weights, gradients and optimiser are spread over the GPUs.
     sharding: Literal["none", "fsdp2", "deepspeed3"] = knob("fsdp2", "kind of sharding", "released (FSDP)")
     # How often the validation split is played.
-    validate_every: int = knob(20, "steps, 0 = never", "released", ge=0)
+    validate_every: int = knob(20, "steps, 0 = never", "released", free=True, ge=0)
     # How many of its tasks.
     validation_tasks: int = knob(140, "tasks", "ours; the released scripts sample 128", gt=0)
     # How often a checkpoint is written.
-    save_every: int = knob(50, "steps", "released", gt=0)
+    save_every: int = knob(50, "steps", "released", free=True, gt=0)
     # Older checkpoints are removed.
-    save_total_limit: int = knob(3, "checkpoints kept", "ours", gt=0)
+    save_total_limit: int = knob(3, "checkpoints kept", "ours", free=True, gt=0)
     # How long a process waits for another before the run ends.
-    timeout: float = knob(1800.0, "seconds", "torch (gloo)", gt=0)
+    timeout: float = knob(1800.0, "seconds", "torch (gloo)", free=True, gt=0)
     # Names every random stream of the run.
     seed: int = knob(0, "run seed", "ours", ge=0)
     # Where metrics go besides the run directory.
-    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = knob("none", "tracker", "ours")
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = knob("none", "tracker", "ours", free=True)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -244,7 +246,9 @@ class EvaluationConfig:
     # How often every game is played.
     passes: int = knob(4, "passes over all games", "ours; the family's maintainers use about 8", gt=0)
     # What is evaluated.
-    splits: tuple[str, ...] = knob(("valid_seen", "valid_unseen"), "splits", "paper")
+    splits: Annotated[tuple[str, ...], BeforeValidator(listed)] = knob(
+        ("valid_seen", "valid_unseen"), "splits", "paper"
+    )
     # Names the random streams of evaluation, the same for all runs.
     seed: int = knob(1000, "evaluation seed", "ours", ge=0)
 
@@ -337,7 +341,9 @@ def environment_config(name: str, options: Mapping[str, Any]) -> EnvironmentConf
         ConfigError: there is no such environment or option (with the closest match), or a value does not fit.
     """
     kind = _found("environment", name, "options").options
-    given = {closest(leaf, _leaves(kind), "option of the environment"): value for leaf, value in options.items()}
+    given = {
+        closest(leaf, kind.__dataclass_fields__, "option of the environment"): value for leaf, value in options.items()
+    }
     return _validate(kind, {"name": absolute(name)} | given, "environment")
 
 
@@ -357,7 +363,7 @@ def _named(layers: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _meant(
-    layer: Mapping[str, Any], named: Mapping[str, str], kinds: Mapping[str, type], *, strict: bool
+    layer: Mapping[str, Any], named: Mapping[str, str], kinds: Mapping[str, Any], *, strict: bool
 ) -> Iterator[tuple[str, str, Any]]:
     """The (section, field, value) of a layer that this run has. Raises ConfigError for others if `strict`."""
     for name, value in layer.items():
@@ -367,7 +373,7 @@ def _meant(
         if len(rest) == 2 and section in _NAMED and not strict:
             if rest[0] == named[section]:
                 yield section, rest[1], value
-        elif strict or (section in kinds and rest[-1] in _leaves(kinds[section])):
+        elif strict or (section in kinds and rest[-1] in kinds[section].__dataclass_fields__):
             if section == "library" and section not in kinds:
                 raise ConfigError(f"{name}: the method {named['method']} keeps no library")
             known = closest(name, _names(kinds), "configuration field")
@@ -378,19 +384,15 @@ def _default_name(section: str) -> str:
     return {"environment": EnvironmentConfig, "method": MethodConfig}[section]().name
 
 
-def _leaves(kind: type) -> list[str]:
-    return [leaf.name for leaf in fields(kind)]
-
-
-def _names(kinds: Mapping[str, type]) -> list[str]:
-    return [f"{section}.{leaf}" for section, kind in kinds.items() for leaf in _leaves(kind)]
+def _names(kinds: Mapping[str, Any]) -> list[str]:
+    return [f"{section}.{leaf}" for section, kind in kinds.items() for leaf in kind.__dataclass_fields__]
 
 
 def _may_be_none(kind: type, leaf: str) -> bool:
     return type(None) in get_args(get_type_hints(kind)[leaf])
 
 
-def _checked(preset: Any, variant: Any, tree: Mapping[str, Any], kinds: Mapping[str, type]) -> Config:
+def _checked(preset: Any, variant: Any, tree: Mapping[str, Any], kinds: Mapping[str, Any]) -> Config:
     """The configuration of a tree of known sections. Raises ConfigError also for values that do not go together."""
     sections: dict[str, Any] = {name: _validate(kind, tree.get(name, {}), name) for name, kind in kinds.items()}
     config = _validate(Config, {"preset": preset, "variant": variant, "library": None} | sections)
@@ -456,7 +458,7 @@ def save_config(config: Config, path: Path) -> None:
 def read_config(path: Path) -> Config:
     """Read `config.json`. Raises ConfigError when it is missing, torn, or of another version."""
     try:
-        tree = json.loads(path.read_text())
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: is this a run directory?") from None
     except json.JSONDecodeError as error:

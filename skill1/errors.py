@@ -21,6 +21,10 @@ class PromptTooLong(UserError, ValueError):
     """A prompt exceeds `rollout.max_prompt_tokens`, or a conversation what the model can read."""
 
 
+class NotFinite(UserError, ArithmeticError):
+    """A policy's probabilities are no finite numbers: its weights are of no use. The message says what to do."""
+
+
 class MissingPackage(UserError, ImportError):
     """A package that not every run needs is not installed. The message names it and how to install it."""
 

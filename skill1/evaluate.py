@@ -19,10 +19,11 @@ from skill1.envs.make import make_environment
 from skill1.methods.base import Method
 from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
-from skill1.registry import ConfigError
+from skill1.registry import ConfigError, listed
 from skill1.rollout import Stages
 from skill1.stats import summarise
 from skill1.store.run_directory import RunDirectory
+from skill1.store.writable import check_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def evaluate_run(
         library: "final" (the library of the evaluated checkpoint), "none", "step:N" (that checkpoint's library), or the
             path of others (`Method.load_skills`).
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
-        overrides: fields of the section `environment` to play with other values, by their dotted names.
+        overrides: where files and folders are now, by dotted names: they must hold what they held.
         batch: episodes at a time, in the place of policy.generate_batch.
         reuse: take the outcomes stored by an earlier call for the same step, library, split and games instead of playing
             them again; passes that it did not play are added. Stored outcomes do not say on which data they were played, so
@@ -64,27 +65,27 @@ def evaluate_run(
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
     """
     state = join_processes()
-    if foreign := sorted(name for name in overrides or {} if not name.startswith("environment.")):
-        raise ConfigError(f"{foreign[0]} is the run's own: only fields of environment can be set for its evaluation")
     if reuse and overrides:
         raise ConfigError(f"stored outcomes cannot be reused with another {' or '.join(overrides)}")
     run = RunDirectory.open(path)
-    config = override(
-        run.config, {"policy.generate_batch": batch, "evaluation.passes": passes, **dict(overrides or {})}
-    )
+    config = override(run.placed(overrides or {}), {"policy.generate_batch": batch, "evaluation.passes": passes})
     if step is None:
         latest = run.latest_checkpoint()
         step = latest.step if latest else 0
     label, skills = _skills(config, library, step)
     kind = f"evaluation_{label}"
     environment = make_environment(config.environment)
+    if config.environment.data != run.config.environment.data:
+        run.check_data(environment.data_hash(config.environment.train_split))
     todo = {
-        split: jobs(environment.tasks(split), config.evaluation.passes) for split in splits or config.evaluation.splits
+        split: jobs(environment.tasks(split), config.evaluation.passes)
+        for split in listed(splits) or config.evaluation.splits
     }
     stored = run.evaluations(kind).iloc[: None if reuse else 0]
     frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
     lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
+        check_writable(run.evaluations_dir)
         stages = _stages(run, config, skills)
         with _policy(run, config, step) as policy:
             for split, rest in lacking.items():
@@ -105,7 +106,7 @@ def _of_these_games(stored: pd.DataFrame, step: int, split: str, todo: Sequence[
 
 def _policy(run: RunDirectory, config: Config, step: int) -> Policy:
     """The policy after training step `step`."""
-    return load_policy(config, str(run.checkpoint(step).path) if step else None)
+    return load_policy(config, run.weights(config, step))
 
 
 def _skills(config: Config, wanted: str, step: int) -> tuple[str, int | Method | None]:

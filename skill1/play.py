@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -115,11 +116,11 @@ def outcomes(todo: Sequence[Job], rollouts: Sequence[Rollout], config: Config, s
     )
 
 
-def load_policy(config: Config, model: str | None = None) -> Policy:
+def load_policy(config: Config, model: Path | None = None) -> Policy:
     """Load a policy ready to play, on this process's GPU if there is one.
 
     Args:
-        model: folder or hub id, `policy.model` by default.
+        model: a checkpoint's folder, `policy.model` by default.
 
     Raises:
         ConfigError: see `policy.load_model` and `check_policy`.

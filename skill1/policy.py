@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,14 +22,15 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from skill1.config import ConfigError, PolicyConfig
-from skill1.errors import PromptTooLong, one_line
+from skill1.errors import NotFinite, PromptTooLong, one_line
 from skill1.generation.attention import group_heads
 from skill1.generation.calls import Chat, Completion, Prompt, Seed, Writer
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
 from skill1.prompts import PromptSet
-from skill1.store.model_folder import is_adapter, refuse_adapter, with_adapter
+from skill1.store.model_folder import adapter_base, is_adapter, refuse_adapter, with_adapter
 from skill1.store.resources import find_adapter, find_model
+from skill1.store.weights import check_finite, load_weights
 
 
 class Policy:
@@ -94,6 +93,7 @@ class Policy:
             Completions whose `prompt_ids` are what is new in the conversation.
 
         Raises:
+            NotFinite: the policy gives no probabilities.
             PromptTooLong: a prompt has more than `rollout.max_prompt_tokens` tokens, or a conversation more than the
                 model's context.
         """
@@ -117,6 +117,11 @@ class Policy:
         finally:
             if not self._open:
                 self._writer.close()
+        if not all(np.isfinite(logprobs).all() for _, logprobs in written):
+            raise NotFinite(
+                "the policy's probabilities are no finite numbers: its weights are of no use, as after a training that "
+                "diverged; use an earlier checkpoint, or train again with a lower train.learning_rate"
+            )
         tokens = [ids.tolist() for ids, _ in written]
         answers = self.tokenizer.batch_decode(tokens, skip_special_tokens=True) if tokens else []
         return [
@@ -136,49 +141,58 @@ def encode_call(prompts: PromptSet, tokenizer: PreTrainedTokenizerBase, said: Se
     return ids[1:] if said[-1] == ids[0] else ids
 
 
-def load_model(config: PolicyConfig, model: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(config: PolicyConfig, model: Path | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal LM and its tokenizer from a folder or the hub.
 
     Weights are float32 for full fine-tuning (`policy.dtype` is then the compute dtype), else `policy.dtype`; an adapter
     (`policy.adapter`) is folded into those of `policy.model`.
 
     Args:
-        model: folder or hub id, `policy.model` by default (a checkpoint, when evaluating).
+        model: a checkpoint's folder, `policy.model` by default.
 
     Raises:
         ConfigError: the folder does not exist or holds no model, its tokenizer has no token that ends an answer (without
             a padding token the end token pads), or the adapter is not there or for another base.
     """
-    name = find_model(model or config.model)
+    name = find_model(config.model) if model is None else str(model)
     dtype = torch.float32 if not config.lora_rank else getattr(torch, config.dtype)
     refuse_adapter(Path(name))
-    own = name if config.adapter is None else find_model(config.model)
-    folds = config.adapter is not None and (name == own or is_adapter(Path(name)))  # a LoRA run's checkpoint lies on it
+    adapted = is_adapter(Path(name))  # a LoRA run's checkpoint, or what was exported of it
+    own = name
+    if adapted:
+        own = adapter_base(Path(name)) if model is None else find_model(config.model)
+    revision = None if own == str(model) else config.revision
     try:
-        tokenizer = load_tokenizer(name)
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(own if folds else name, dtype=dtype)
-    except (OSError, ValueError, SafetensorError) as error:
+        tokenizer = load_tokenizer(name, revision)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"policy.model: {name!r} does not load ({one_line(error)})") from error
+    loaded = load_weights(own, dtype, revision)
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             f"policy.model: the tokenizer of {name!r} has no end token (eos_token): every answer would run to its limit"
         )
-    if folds:
-        loaded = with_adapter(loaded, config.model, find_adapter(str(config.adapter)))
-        if name != own:
-            loaded.load_adapter(name)
+    rows = len(loaded.get_input_embeddings().weight)  # type: ignore[arg-type]  # torch says Tensor or Module
+    if (last := max(tokenizer.get_vocab().values())) >= rows:
+        raise ConfigError(
+            f"policy.model: the tokenizer of {name!r} has tokens up to {last}, its weights embed {rows}: they are of two models"
+        )
+    if config.adapter is not None and (model is None or adapted):  # whole weights of a checkpoint have it in them
+        loaded = with_adapter(loaded, config.model, find_adapter(config.adapter))
+    if adapted:
+        loaded.load_adapter(name)
+        check_finite(loaded, name)
     if not torch.cuda.is_available() and config.backend != "continuous":  # a GPU and its pages have their own attention
         group_heads(loaded)
     return loaded, tokenizer
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model (`policy.model`), exactly as it was saved.
 
     AutoTokenizer picks the class by the *model's* architecture and would rebuild a word-level tokenizer saved beside a
     Qwen2 model as Qwen2's byte-level one, without a warning.
     """
     name = find_model(name)
-    declared = get_tokenizer_config(name).get("tokenizer_class")
+    declared = get_tokenizer_config(name, revision=revision).get("tokenizer_class")
     generic = declared in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name, revision=revision or "main")

@@ -54,6 +54,11 @@ def absolute(name: str) -> str:
     return f"{Path(place).expanduser().resolve()}:{attribute}" if colon and place.endswith(".py") else name
 
 
+def listed(given: Any) -> Any:
+    """Take one text for the list of it: nobody means its letters. Anything else is as it was."""
+    return (given,) if isinstance(given, str) else given
+
+
 def closest(name: str, known: Iterable[str], what: str) -> str:
     """Return `name` if known, else raise ConfigError naming the closest match and all that is known."""
     there = list(known)

@@ -23,17 +23,18 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from skill1.checks import check_run
+from skill1.checks import check_run, count_tasks
 from skill1.config import Config, method_of
 from skill1.distributed import join_processes, leave_processes, on_sigterm
+from skill1.envs.base import VectorEnvironment
 from skill1.envs.make import make_environment
-from skill1.errors import RunError
+from skill1.errors import RunError, one_line
 from skill1.methods.base import Method, Source
 from skill1.play import check_policy, jobs, make_policy, outcomes, play_together
 from skill1.policy import Policy, load_model
 from skill1.records import Rollout, Row, Task
 from skill1.rollout import Ask, RolloutLoop
-from skill1.store.places import weights_hash
+from skill1.store.origin import weights_hash
 from skill1.store.run_directory import RunDirectory
 from skill1.trainer import RowTrainer, build_trainer
 from skill1.updates.divergence import Diverged
@@ -55,13 +56,19 @@ def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[
 class Experience:
     """Collects one step's rows: the `collect` of the trainer, and the method's state in its checkpoints."""
 
-    def __init__(self, config: Config, tokenizer: PreTrainedTokenizerBase, run: RunDirectory | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        environment: VectorEnvironment,
+        tokenizer: PreTrainedTokenizerBase,
+        run: RunDirectory | None,
+    ) -> None:
         """`run` is None on every rank but 0."""
         self.config = config
         self._tokenizer = tokenizer
         self._run = run
         self._state = PartialState()
-        self.environment = make_environment(config.environment)
+        self.environment = environment
         self._tasks = self.environment.tasks(config.environment.train_split)
         self.method: Method = method_of(config)(config, run.library_dir if run else None)
 
@@ -194,17 +201,18 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
     """
     state = join_processes(config.train.timeout)
     check_run(config, state.num_processes)
+    environment = make_environment(config.environment)
+    count_tasks(config, environment)
     model, tokenizer = load_model(config.policy)
     check_policy(config, model, tokenizer)
     with ExitStack() as ending:  # after an error too: a notebook can continue the same run
         run = None
         if state.is_main_process:
-            environment = make_environment(config.environment)
-            opening = RunDirectory.resume if resume else RunDirectory.create
+            policy, opening = config.policy, RunDirectory.resume if resume else RunDirectory.create
             data_hash = environment.data_hash(config.environment.train_split)
-            run = opening(directory, config, data_hash, weights_hash(config.policy.model, config.policy.adapter))
+            run = opening(directory, config, data_hash, weights_hash(policy.model, policy.adapter, policy.revision))
             ending.callback(run.close)
-        experience = Experience(config, tokenizer, run)
+        experience = Experience(config, environment, tokenizer, run)
         ending.callback(experience.method.close)
         trainer = build_trainer(config, model, tokenizer, directory, experience.collect, stateful=[experience.method])
         callback = _RunCallback(experience, run, trainer)
@@ -227,6 +235,14 @@ def train(config: Config, directory: Path, resume: bool = False) -> bool:
             free = shutil.disk_usage(directory).free
             raise RunError(
                 f"no space left for {directory} ({free:,} bytes are free): make room and continue with --resume"
+            ) from error
+        except Exception as error:
+            tracker = config.train.report_to
+            if type(error).__module__.partition(".")[0] != tracker:
+                raise
+            raise RunError(
+                f"train.report_to={tracker} fails ({one_line(error)}): mend it, or leave it out: --resume --set "
+                "train.report_to=none"
             ) from error
         done = trainer.state.global_step
     if run is not None and done < config.train.steps:

@@ -44,15 +44,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.models.utils import disable_gradient_checkpointing
 
-from skill1.batching import (
-    Shape,
-    Update,
-    checksum,
-    folded_advantages,
-    padding_waste,
-    plan_updates,
-    sequences_of,
-)
+from skill1.batching import Shape, Update, checksum, folded_advantages, padding_waste, plan_updates, sequences_of
 from skill1.config import Config, ConfigError
 from skill1.generation.weights import generation_weights
 from skill1.records import Row
@@ -65,9 +57,10 @@ from skill1.store.checkpoints import (
     remove_checkpoint,
     writing,
 )
+from skill1.store.model_folder import declare_tokenizer
 from skill1.updates.accumulation import accumulate
 from skill1.updates.devices import peak_flops
-from skill1.updates.divergence import Attempt, record
+from skill1.updates.divergence import Attempt, check_saved, record
 from skill1.updates.layout import Batch, layout
 from skill1.updates.precision import compute_weights
 from skill1.updates.scoring import CompletionScorer
@@ -454,14 +447,18 @@ class RowTrainer(GRPOTrainer):
 
         Raises:
             CheckpointError: the disk is full, or cannot be written.
+            NotFinite: the step's last update has made the policy useless; there is no checkpoint of it.
         """
         folder = self._directory / f"checkpoint-{self.state.global_step}"
+        if self._attempt is not None:
+            check_saved(folder, gather_object(self._attempt.spoilt(self._score)))
         if self.accelerator.is_main_process:
             remove_checkpoint(folder)  # of a run that died here
         self.accelerator.wait_for_everyone()
         with writing(folder, self.model):
             super()._save_checkpoint(model, trial)
             if self.accelerator.is_main_process:
+                declare_tokenizer(self._tokenizer, folder)
                 for state in self.stateful:
                     state.save(folder)
         self.accelerator.wait_for_everyone()

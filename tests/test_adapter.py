@@ -23,7 +23,8 @@ from skill1.models.evaluate_model import model_config
 from skill1.models.export import export
 from skill1.policy import load_model
 from skill1.store.model_folder import save_adapter, weights_sha256
-from skill1.store.places import absolute_places, weights_hash
+from skill1.store.origin import weights_hash
+from skill1.store.places import absolute_places
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 from skill1.updates.trl_config import lora_config

@@ -16,10 +16,18 @@ def test_every_process_needs_a_group() -> None:
         check_run(config, 3)
 
 
+def test_vllm_is_asked_for_before_anything_is_made(monkeypatch) -> None:
+    monkeypatch.setattr("skill1.generation.vllm.find_spec", lambda name: None)
+    for backend in ("vllm", "vllm_server"):
+        config = load_config("nano", overrides={"policy.backend": backend})
+        with pytest.raises(ConfigError, match=f"policy.backend={backend} needs the package vllm"):
+            check_run(config, 1)
+
+
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch) -> None:
     config = load_config("nano", overrides={"train.report_to": "wandb"})
-    monkeypatch.setattr("skill1.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("skill1.checks.get_available_reporting_integrations", lambda: ["tensorboard"])
     with pytest.raises(ConfigError, match=r"train.report_to=wandb: the package wandb is not installed"):
         check_run(config, 1)
-    monkeypatch.setattr("skill1.checks.find_spec", lambda name: object())
+    monkeypatch.setattr("skill1.checks.get_available_reporting_integrations", lambda: ["tensorboard", "wandb"])
     check_run(config, 1)

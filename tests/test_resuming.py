@@ -12,7 +12,8 @@ from nano_runs import configure
 from skill1.config import Config, load_config, method_of
 from skill1.errors import RunError
 from skill1.generation.endpoint import EndpointError
-from skill1.store.places import absolute_places, place_names, weights_hash
+from skill1.store.origin import weights_hash
+from skill1.store.places import absolute_places, place_names
 from skill1.store.run_directory import RunDirectory
 
 

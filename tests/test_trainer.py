@@ -75,7 +75,7 @@ def test_every_trl_field_is_set_or_known_to_be_idle():
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
     own = {field.name for field in dataclasses.fields(GRPOConfig)} - inherited
     idle = {  # generation, which is ours; vLLM, off; other losses' constants; TRL's logs of completions, off
-        "model_init_kwargs", "trust_remote_code", "num_generations_eval", "ds3_gather_for_generation",
+        "trust_remote_code", "num_generations_eval", "ds3_gather_for_generation",
         "pad_to_multiple_of", "generation_batch_size", "top_p", "top_k", "min_p", "generation_kwargs",
         "chat_template_kwargs", "repetition_penalty", "cache_implementation", "max_tool_calling_iterations",
         "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg",

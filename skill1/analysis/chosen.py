@@ -7,7 +7,6 @@ goes elsewhere (`figures_folder`), beside the executed notebooks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from skill1.errors import RunError
 from skill1.presets import preset_of
 from skill1.registry import ConfigError
 from skill1.store.find import find_runs
+from skill1.store.json_file import read_json
 from skill1.store.run_directory import RunDirectory
 
 _DEFAULT = "alfworld"  # whose commands are proposed where there is nothing of any environment
@@ -109,7 +109,7 @@ def _studies() -> Iterator[Study]:
 
 def _shown(kind: str) -> list[Path]:
     file = _REFERENCE / _SHOWN
-    return [_REFERENCE / name for name in json.loads(file.read_text())[kind]] if file.exists() else []
+    return [_REFERENCE / name for name in read_json(file)[kind]] if file.exists() else []
 
 
 def _say(kind: str, path: Path) -> None:

@@ -6,7 +6,6 @@ against the same policy with its skills withheld, on the same games.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from skill1.envs.spec import EnvironmentSpec
 from skill1.errors import RunError
 from skill1.stats import paired_difference, success_rate, summarise, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
-from skill1.store.journal import replace_file
+from skill1.store.json_file import write_json
 from skill1.store.run_directory import RunDirectory
 
 BEFORE, WITH_LIBRARY, WITHHELD, WITHOUT = (
@@ -145,7 +144,7 @@ def write_summary(path: Path, frames: Mapping[str, pd.DataFrame], folder: Path) 
     }
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "summary.json"
-    replace_file(file, f"{json.dumps(found, indent=2)}\n".encode())
+    write_json(file, found)
     return file
 
 

@@ -51,7 +51,7 @@ class Batch:
 
     rollouts: tuple[Rollout, ...]
     config: Config
-    policy: str  # folder or hub id
+    policy: Path | None  # the folder of its checkpoint; None: `policy.model`
     origin: str  # where they come from, for the reader
 
 
@@ -96,7 +96,7 @@ def stored_batch(path: Path, step: int = 0, groups: int = 0) -> Batch:
     if step not in usable:
         known = ", ".join(map(str, usable))
         raise RunError(f"{path} does not store the policy that played step {step}; steps with theirs: {known}")
-    policy = config.policy.model if step == 1 else str(run.checkpoint(step - 1).path)
+    policy = run.weights(config, step - 1)
     kept = sorted({r.group for r in rollouts})[: groups or None]
     return Batch(tuple(r for r in rollouts if r.group in kept), config, policy, f"Step {step} of {run.name}")
 
@@ -135,7 +135,7 @@ def fresh_batch(
             rollouts = loop.run(
                 [tasks[g] for g, _ in named], [g for g, _ in named], [i for _, i in named], (seed, step)
             )
-    return Batch(tuple(rollouts), config, config.policy.model, "Third step of the starting policy in generated tasks")
+    return Batch(tuple(rollouts), config, None, "Third step of the starting policy in generated tasks")
 
 
 # -- the arms ---------------------------------------------------------------------------------------------------------

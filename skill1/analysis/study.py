@@ -10,7 +10,6 @@ Analyses read these alone, so they work without the run directories.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -27,6 +26,7 @@ from skill1.analysis.tables import plural
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import Ceiling, EnvironmentSpec
 from skill1.errors import RunError
+from skill1.store.json_file import DamagedFile, read_json
 from skill1.store.outcomes import EVALUATION_SCHEMA
 
 SWEEP = "sweep.json"  # what a sweep was asked for (skill1.running.sweep)
@@ -141,14 +141,14 @@ def load(folder: Path) -> Study:
         RunError: no study there, not collected, empty, damaged, or written by another version.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = read_json(folder / _MANIFEST)
     except FileNotFoundError:
         if (folder / SWEEP).exists():
             raise RunError(f"{folder} is not collected yet: run `skill1 collect {folder}`") from None
         there = ", ".join(sorted(p.parent.name for p in folder.parent.glob(f"*/{_MANIFEST}"))) or "none"
         raise RunError(f"there is no study at {folder} (studies in {folder.parent}: {there})") from None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder / _MANIFEST} is damaged ({error}): {_advice(folder)}") from None
+    except DamagedFile as error:
+        raise RunError(f"{folder / _MANIFEST} is damaged ({error.reason}): {_advice(folder)}") from None
     if manifest.get("format") != FORMAT:
         raise RunError(
             f"{folder} has format {manifest.get('format')!r}, this version of skill1 reads {FORMAT}: {_advice(folder)}"

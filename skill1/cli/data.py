@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
 
-from skill1.cli.options import Group, out_option, together
+from skill1.cli.options import Group, echo_json, out_option, together
 
 
 class Generators(Group):
@@ -57,6 +56,6 @@ def _generate(name: str, generator: str) -> click.Command:
             report = made.generate(out, **given)
         except (ValueError, OSError) as error:  # sizes that make no sense, a folder that holds something else
             raise click.ClickException(str(error)) from error
-        click.echo(json.dumps(asdict(report), default=str))
+        echo_json(asdict(report) | {"out": str(report.out)})
 
     return click.command(name, help=made.about)(command)

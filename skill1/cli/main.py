@@ -7,7 +7,7 @@ traceback; a traceback is a defect.
 
 from __future__ import annotations
 
-import json
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +23,7 @@ from skill1.cli.options import (
     POSITIVE,
     Group,
     configured,
+    echo_json,
     examples,
     handed_to_processes,
     in_results,
@@ -45,6 +46,11 @@ from skill1.cli.skills import skills
 from skill1.errors import UserError
 
 _USER_ERROR, _INTERRUPTED = 2, 130
+# what a file system can refuse at any moment, whoever asks
+_MACHINE = frozenset(
+    {errno.EACCES, errno.EDQUOT, errno.EIO, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR}
+    | {errno.EPERM, errno.EROFS, errno.ESTALE, errno.ETXTBSY}
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"this command needs {package}, which is not installed: install skill1 with its extra 'train' "
             "(in a checkout: `pip install '.[train]'`)"
         )
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        status = _report(f"{error.filename or 'a file'}: {error.strerror or error}")
     except (click.Abort, KeyboardInterrupt):
         status = _INTERRUPTED
     sys.exit(status)
@@ -141,7 +151,8 @@ def train(
         from skill1.plan.dry_run import dry_run as check_run
         from skill1.plan.report import to_text
 
-        checked = check_run(config, directory, resume=resume, processes=nproc * nodes)
+        tasks, checked = check_run(config, directory, resume=resume, processes=nproc * nodes)
+        click.echo(f"tasks: {', '.join(f'{split} {count:,}' for split, count in tasks.items())}")
         click.echo(to_text(checked), nl=False)
         return int(not checked.fits)
     if slurm is not None:
@@ -196,8 +207,11 @@ def plan(
         mfu=mfu, bandwidth=bandwidth * GB, link=link * GB, host=host_us * 1e-6, reserve=reserve,
     )  # fmt: skip
     assumptions = Assumptions(turns, prompt_tokens, completion_tokens, longest)
-    made = Planner.of(config.policy.model).plan(config, machine, assumptions)
-    click.echo(json.dumps(to_json(made)) if as_json else to_text(made), nl=as_json)
+    made = Planner.of(config.policy.model, config.policy.revision).plan(config, machine, assumptions)
+    if as_json:
+        echo_json(to_json(made))
+    else:
+        click.echo(to_text(made), nl=False)
     return int(not made.fits)
 
 
@@ -333,7 +347,7 @@ def probe(config: Any, split: str | None, passes: int) -> int:
     compact = config.policy.prompts == "compact"
     arms = nano_arms(config.environment.name) if compact else expert_arms(config, environment)
     report = run_probe(load_policy(config), environment, config, arms, split=split, passes=passes, progress=True)
-    click.echo(json.dumps(report.to_json()))
+    echo_json(report.to_json())
     return int(not report.passed)
 
 

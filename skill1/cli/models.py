@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from skill1.cli.options import (
     FOLDER,
     POSITIVE,
+    echo_json,
     examples,
     handed_to_processes,
     json_option,
@@ -139,7 +139,7 @@ def select_study(
 
     arms = arms_of(RunDirectory.open(run).config, orders, keys, floors)
     found = compare(play_arms(run, arms, progress=True, **given)).reset_index()
-    report(*json.loads(found.to_json(orient="records")))
+    report(*found.to_dict(orient="records"))
 
 
 @click.command(epilog=examples("skill1 export results/try --step 60 --out models/mine"))
@@ -147,11 +147,12 @@ def select_study(
 @click.option("--step", type=POSITIVE, help="checkpoint [default: the last]")
 @out_option("folder to make")
 @click.option("--merge", is_flag=True, help="of a LoRA run: whole weights instead of the adapter")
-def export(run: Path, step: int | None, out: Path, merge: bool) -> None:
+@set_option
+def export(run: Path, step: int | None, out: Path, merge: bool, overrides: dict[str, Any]) -> None:
     """Write a checkpoint of RUN as a model folder with its skills and a model card; prints where it is."""
     from skill1.models.export import export as run_export
 
-    click.echo(run_export(run, out, step=step, merge=merge))
+    click.echo(run_export(run, out, step=step, merge=merge, overrides=overrides))
 
 
 @click.command(epilog=examples("skill1 runs", "skill1 runs results/study --json"))
@@ -181,7 +182,6 @@ def compare(paths: tuple[Path, ...], as_json: bool) -> None:
 
     table = success_table(stored_arms(paths), environment_of(paths))
     if as_json:
-        for row in table.to_dict("records"):
-            click.echo(json.dumps(row))
+        echo_json(*table.to_dict("records"))
     else:
         click.echo(table.to_string(index=False))

@@ -11,10 +11,24 @@ from typing import Any
 import click
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-FOLDER = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 _WHERE = ("--nproc", "--on", "--nodes")  # options of where a command runs: torchrun must not see them
 _SLURM = "slurm."  # section of the options of a Slurm job
+
+
+class Folder(click.Path):
+    """A path; no text is none, where pathlib would take it for the working folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("'' is no path; the working folder is '.'", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Folder()
 
 
 class Group(click.Group):
@@ -150,8 +164,10 @@ def placed(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def in_results(name: str) -> Path:
     """Return the directory of a plain name."""
-    if not name or Path(name).name != name:
-        raise click.UsageError(f"--name {name or repr(name)} must be a plain name; use --out for a path")
+    if not name.strip() or name == ".." or Path(name).name != name:
+        raise click.UsageError(
+            f"--name {name if name.strip() else repr(name)} must be a plain name; use --out for a path"
+        )
     return Path("results") / name
 
 
@@ -196,12 +212,19 @@ def slurm_options(on: str, preset: str, overrides: dict[str, Any]) -> Any:
     return None
 
 
+def echo_json(*lines: Any) -> None:
+    """Print JSON lines."""
+    from skill1.store.json_file import to_json
+
+    for line in lines:
+        click.echo(to_json(line))
+
+
 def report(*lines: dict[str, Any]) -> bool:
     """End together with the command's other processes, and print JSON lines once; returns whether this one did."""
     from skill1.distributed import join_processes, leave_processes
 
     leave_processes()
     if first := join_processes().is_main_process:
-        for line in lines:
-            click.echo(json.dumps(line))
+        echo_json(*lines)
     return first

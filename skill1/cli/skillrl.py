@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from skill1.cli.options import (
     FOLDER,
     POSITIVE,
     configured,
+    echo_json,
     examples,
     handed_to_processes,
     nproc_option,
@@ -40,7 +40,7 @@ def bank(config: Any, out: Path, tasks: int, passes: int) -> int:
         click.echo(f"no usable answer: {failure}", err=True)
     made = written.bank
     sizes = {"general": len(made.general), "specific": len(made.specific), "mistakes": len(made.mistakes)}
-    click.echo(json.dumps({"bank": str(out), **sizes, "refused": written.refused, "failed": len(written.failures)}))
+    echo_json({"bank": str(out), **sizes, "refused": written.refused, "failed": len(written.failures)})
     return int(bool(written.failures))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from jinja2 import StrictUndefined, Template
 
+from skill1.store.writable import check_writable
+
 MARKER = "generation.json"  # written last: its presence says complete
 
 
@@ -64,6 +66,7 @@ def generate_once(
         if lacking := lacks():
             raise FileExistsError(f"{out} {lacking}; delete it and generate again")
         return GenerationReport(out, parameters, found[counted])
+    check_writable(out)
     counts, card = make()
     write_text(out / "DATACARD.md", card)
     write_text(out / MARKER, json.dumps({**record, counted: counts}, indent=1) + "\n")

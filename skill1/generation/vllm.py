@@ -41,6 +41,15 @@ class ServerError(UserError, RuntimeError):
     """The vLLM server cannot be reached or does not write. The message names its address and the fix."""
 
 
+def check_installed(backend: str) -> None:
+    """Raise ConfigError if vLLM, which a backend needs, is not installed."""
+    if find_spec("vllm") is None:
+        raise ConfigError(
+            f"policy.backend={backend} needs the package vllm (`pip install trl[vllm]`): install it, or use transformers or "
+            "continuous"
+        )
+
+
 class VLLMWriter:
     """Writes with vLLM, with the weights that the policy had when this was made. Every rank must make one."""
 
@@ -51,11 +60,7 @@ class VLLMWriter:
         Raises:
             ConfigError: vLLM is not installed.
         """
-        if find_spec("vllm") is None:
-            raise ConfigError(
-                f"policy.backend={config.backend} needs the package vllm (`pip install trl[vllm]`): install it, or use "
-                "transformers or continuous"
-            )
+        check_installed(config.backend)
         self._ends = sorted(ends)
         if model not in _ENGINES:
             _ENGINES[model] = vllm_generation.VLLMGeneration(

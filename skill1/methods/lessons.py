@@ -12,7 +12,6 @@ lesson that merged into a known skill waits for that one. After `patience` steps
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,8 +22,8 @@ import numpy as np
 
 from skill1.records import Rollout, Row
 from skill1.rows import calls_of, read_by_calls
-from skill1.store.atomic import replace_file
 from skill1.store.journal import LibraryEvent
+from skill1.store.json_file import read_json, write_json
 
 FILE = "lessons.json"
 
@@ -74,11 +73,11 @@ class WaitingLessons:
     def save(self, folder: Path) -> None:
         """Write them into a checkpoint."""
         lines = [{"skill": w.skill, "step": w.step, "row": _plain(w.row)} for w in self._waiting]
-        replace_file(folder / FILE, json.dumps(lines).encode())
+        write_json(folder / FILE, lines, indent=None)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote. Raises FileNotFoundError when the checkpoint was written without it."""
-        lines = json.loads((folder / FILE).read_text())
+        lines = read_json(folder / FILE)
         self._waiting = [_Waiting(line["skill"], line["step"], _row(line["row"])) for line in lines]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter
 from skill1.prompts import Exchange
 from skill1.records import Rollout, Task
 from skill1.rollout import Episode
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 
 SameTask = Literal["game", "text"]
 V = TypeVar("V")
@@ -39,11 +38,11 @@ class PerTask(ABC, Generic[V]):
 
     def save(self, folder: Path) -> None:
         """Write it into a checkpoint."""
-        replace_file(folder / self.FILE, json.dumps(self._kept).encode())
+        write_json(folder / self.FILE, self._kept, indent=None)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote. Raises FileNotFoundError when the checkpoint was written without it."""
-        self._kept = self.CONTENT.validate_python(json.loads((folder / self.FILE).read_text()))
+        self._kept = self.CONTENT.validate_python(read_json(folder / self.FILE))
 
     def _name(self, task: Task, instruction: str) -> str:
         """The task's game, or its sentence, which other games can share."""

@@ -34,8 +34,10 @@ from skill1.models.demonstrations import Chat, read_demonstrations
 from skill1.models.options import ColdStartConfig
 from skill1.policy import load_model
 from skill1.sharding import check_sharding
-from skill1.store.atomic import replace_file, whole_folder
+from skill1.store.atomic import whole_folder
+from skill1.store.json_file import read_json, write_json
 from skill1.store.model_folder import merge_adapter, save_adapter, save_model
+from skill1.store.writable import check_new
 
 MANIFEST = "cold_start.json"
 _TRAINED = "trained"
@@ -56,8 +58,7 @@ def cold_start(
         RunError: `out` exists, or the checkpoints are of another fine-tuning.
         ConfigError: there is no adapter to save, or one too many; or see `read_demonstrations`, `split_by_game`, `tokenize`, `load_model` and `check_sharding`.
     """
-    if out.exists():
-        raise RunError(f"{out} exists: choose another folder, or remove it")
+    check_new(out)
     if options.save == "adapter" and not config.policy.lora_rank:
         raise ConfigError("cold_start.save=adapter with policy.lora_rank=0 has no adapter: set a rank, or save=merged")
     if options.save == "adapter" and config.policy.adapter:
@@ -111,13 +112,13 @@ def cold_start(
     if state.is_main_process:
         policy = config.policy
         with whole_folder(out) as folder:
-            whole = load_model(policy, None if policy.lora_rank else str(trained))[0]
+            whole = load_model(policy, None if policy.lora_rank else trained)[0]
             base_sha256 = None
             if options.save == "adapter":
                 base_sha256 = save_adapter(trained, whole, policy.model, folder)
             else:
                 save_model(merge_adapter(whole, trained) if policy.lora_rank else whole, tokenizer, folder)
-            (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n")
+            write_json(folder / MANIFEST, about)
             write_cold_start_card(folder, config, about, demonstrations, out, base_sha256)
         shutil.rmtree(place)
     state.wait_for_everyone()
@@ -149,7 +150,7 @@ def split_by_game(chats: Sequence[Chat], share: float, seed: int) -> tuple[list[
 def _check_origin(demonstrations: Path, config: Config) -> None:
     """Refuse a folder of demonstrations that are worded otherwise than the policy will be asked."""
     file = demonstrations / DEMONSTRATED
-    made = json.loads(file.read_text()).get("config", {}) if file.exists() else {}
+    made = read_json(file).get("config", {}) if file.exists() else {}
     for name, value in flatten(config).items():
         if name in _WORDING and made.get(name, value) != value:
             raise ConfigError(
@@ -166,13 +167,13 @@ def _fingerprint(chats: Sequence[Chat]) -> str:
 def _begin(place: Path, about: dict[str, Any]) -> None:
     """Make the folder of checkpoints, or see that those there are of the same fine-tuning."""
     file = place / MANIFEST
-    if file.exists() and (there := json.loads(file.read_text())) != about:
+    if file.exists() and (there := read_json(file)) != about:
         other = ", ".join(name for name in about if there.get(name) != about[name])
         raise RunError(
             f"{place} holds checkpoints made with other values of {other}: remove it, or choose another --out"
         )
     place.mkdir(parents=True, exist_ok=True)
-    replace_file(file, json.dumps(about, indent=2).encode())
+    write_json(file, about)
 
 
 def _last_checkpoint(place: Path) -> str | None:

@@ -36,7 +36,8 @@ from skill1.models.options import ExpertConfig
 from skill1.models.recording import Recorder, play
 from skill1.play import Job, jobs, load_policy
 from skill1.prompts import make_prompts
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, to_json, write_json
+from skill1.store.writable import check_writable
 
 PRIOR = "prior.json"  # what the expert counted on the training games
 By = Literal["policy", "teacher", "expert"]
@@ -103,7 +104,7 @@ def demonstrate(
             about["expert"] = asdict(options)
         _begin(out, config, environment, method, about)
         if expert:
-            replace_file(out / PRIOR, (json.dumps(expert.knowledge(), indent=1) + "\n").encode())
+            write_json(out / PRIOR, expert.knowledge(), indent=1)
     state.wait_for_everyone()
     files = [part_file(out, number) for number in range(len(parts))]
     missing = [number for number, file in enumerate(files) if not file.exists()]
@@ -166,10 +167,9 @@ def _begin(out: Path, config: Config, environment: VectorEnvironment, method: Me
         "seed": config.train.seed,
         "config": values,
     }
-    text = json.dumps(about, indent=1) + "\n"
     file = out / MANIFEST
     if file.exists():
-        there, wanted = json.loads(file.read_text()), json.loads(text)
+        there, wanted = read_json(file), json.loads(to_json(about))
         if there != wanted:
             other = [name for name in wanted if there.get(name) != wanted[name] and name != "config"]
             other += [name for name in values if there["config"].get(name) != wanted["config"].get(name)]
@@ -177,5 +177,6 @@ def _begin(out: Path, config: Config, environment: VectorEnvironment, method: Me
         return
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out} exists and holds no demonstrations: choose another folder")
+    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(file, text.encode())
+    write_json(file, about, indent=1)

@@ -22,6 +22,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from skill1.records import Stage
 from skill1.registry import ConfigError
 from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, to_json
 
 MANIFEST = "manifest.json"
 
@@ -61,7 +62,7 @@ def write_chats(file: Path, chats: Iterable[Chat]) -> None:
         {"chat": [asdict(call) for call in chat.calls], "game": chat.game, "pass": chat.number, "won": chat.won}
         for chat in chats
     ]
-    replace_file(file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    replace_file(file, "".join(f"{to_json(line)}\n" for line in lines).encode())
 
 
 def read_chats(file: Path) -> list[Chat]:
@@ -98,7 +99,7 @@ def read_demonstrations(path: Path) -> list[Chat]:
 def incomplete(folder: Path) -> str | None:
     """Why a folder's demonstrations are not all there; None if they are."""
     try:
-        parts = json.loads((folder / MANIFEST).read_text())["parts"]
+        parts = read_json(folder / MANIFEST)["parts"]
     except FileNotFoundError:
         return f"{folder} holds no demonstrations: make them with `skill1 demonstrate --out {folder}`, or give a file"
     there = len(list(folder.glob("part-*.jsonl")))

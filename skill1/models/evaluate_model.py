@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skill1.config import Config, ConfigError, load_config, method_of, override
+from skill1.config import Config, ConfigError, PolicyConfig, load_config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
 from skill1.errors import RunError
@@ -31,6 +31,8 @@ from skill1.records import Stage
 from skill1.rollout import Stages
 from skill1.stats import summarise
 from skill1.store.evaluation_folder import EvaluationFolder
+from skill1.store.model_folder import adapter_base, is_adapter
+from skill1.store.origin import check_origin, weights_hash
 from skill1.store.rollout_log import read_rollouts
 
 
@@ -98,6 +100,7 @@ def evaluate_model(
         method.load_skills(source)
     about = {
         "model": model,
+        "model_hash": None if endpoint else _hash(config.policy, training),
         "endpoint": endpoint,
         "library": None if method is None else {"skills": len(method.skills), "sha256": method.skills.state_hash()},
         "training": None
@@ -137,6 +140,14 @@ def evaluate_model(
             if state.is_main_process:
                 folder.write_summary({split: evaluations[-1].summary})
     return ModelEvaluation(evaluations, **_replies(policy))
+
+
+def _hash(policy: PolicyConfig, training: Training | None) -> str | None:
+    """Hash the weights of what is evaluated. Raises RunError if an exported adapter's base was changed."""
+    if training is not None and is_adapter(Path(policy.model)):
+        base = adapter_base(Path(policy.model))
+        check_origin(training.model_hash, weights_hash(base), Path(policy.model), base)
+    return weights_hash(policy.model, policy.adapter, policy.revision)
 
 
 def _library_folder(config: Config, wanted: str | None, training: Training | None) -> Path | None:

@@ -11,16 +11,18 @@ The weights keep the precision they were trained in. The folder appears whole or
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skill1.config import Config, method_of, read_config, save_config
 from skill1.errors import RunError
 from skill1.models.model_card import skills_page, write_model_card
 from skill1.policy import load_model
 from skill1.store.atomic import whole_folder
+from skill1.store.json_file import read_json, write_json
 from skill1.store.model_folder import merge_adapter, save_model
 from skill1.store.run_directory import RunDirectory
 
@@ -34,14 +36,23 @@ class Training:
 
     config: Config
     step: int
+    model_hash: str | None  # of the weights that it started from
 
 
-def export(path: Path, out: Path, *, step: int | None = None, merge: bool = False) -> Path:
+def export(
+    path: Path,
+    out: Path,
+    *,
+    step: int | None = None,
+    merge: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Path:
     """Export a checkpoint of the run at `path` into the new folder `out`.
 
     Args:
         step: None = the last checkpoint.
         merge: fold a LoRA run's adapter into its base model.
+        overrides: see `RunDirectory.placed`.
 
     Raises:
         RunError: no such run or checkpoint, `out` exists or cannot be written, nothing to merge, or an
@@ -49,7 +60,7 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
         ConfigError, LibraryError, BankError: the checkpoint's model or skills do not load.
     """
     run = RunDirectory.open(path)
-    config = run.config
+    config = run.placed(overrides or {})
     checkpoint = run.latest_checkpoint() if step is None else run.checkpoint(step)
     if checkpoint is None:
         raise RunError(
@@ -64,10 +75,8 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
             f"{path} trained an adapter on top of another (policy.adapter={config.policy.adapter}): give --merge to write "
             "whole weights"
         )
-    if out.exists():
-        raise RunError(f"{out} exists: choose another folder, or remove it")
     with whole_folder(out) as folder:
-        model, tokenizer = load_model(config.policy, str(checkpoint.path))
+        model, tokenizer = load_model(config.policy, run.weights(config, checkpoint.step))
         if merge:
             model = merge_adapter(load_model(config.policy)[0], checkpoint.path)
         save_model(model, tokenizer, folder)
@@ -77,7 +86,7 @@ def export(path: Path, out: Path, *, step: int | None = None, merge: bool = Fals
         (folder / _TRAINING).mkdir()
         save_config(config, folder / _TRAINING / "config.json")
         record = {"step": checkpoint.step, "merged": merge, **manifest}
-        (folder / _TRAINING / "manifest.json").write_text(json.dumps(record, indent=2) + "\n")
+        write_json(folder / _TRAINING / "manifest.json", record)
         write_model_card(folder, run, checkpoint.step, skills=skills, merged=merge)
     return out
 
@@ -87,7 +96,8 @@ def read_training(folder: Path) -> Training | None:
     place = folder / _TRAINING
     if not (place / "manifest.json").is_file():
         return None
-    return Training(read_config(place / "config.json"), json.loads((place / "manifest.json").read_text())["step"])
+    manifest = read_json(place / "manifest.json")
+    return Training(read_config(place / "config.json"), manifest["step"], manifest.get("model_hash"))
 
 
 def _write_skills(config: Config, source: Path, folder: Path) -> int | None:

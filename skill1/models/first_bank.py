@@ -23,6 +23,7 @@ from skill1.models.demonstrate import training_jobs
 from skill1.play import load_policy, play
 from skill1.rollout import Stages
 from skill1.store.atomic import replace_file
+from skill1.store.writable import check_writable
 
 _TRIES = 2
 
@@ -49,6 +50,7 @@ def write_bank(config: Config, out: Path, tasks: int, passes: int, *, progress: 
     """
     if out.exists():
         raise BankError(f"{out} exists: choose another file")
+    check_writable(out.parent)
     method_of(config).check_start(config)
     environment = make_environment(config.environment)
     todo = training_jobs(config, environment, tasks, passes)

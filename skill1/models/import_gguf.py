@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 import sys
 from collections import Counter
@@ -41,6 +40,7 @@ from transformers.utils.logging import disable_progress_bar
 from skill1.errors import RunError, UserError, one_line
 from skill1.store.atomic import whole_folder
 from skill1.store.card import markdown_table, write_card
+from skill1.store.json_file import read_json, write_json
 from skill1.store.model_folder import save_model
 
 MANIFEST = "import.json"
@@ -132,7 +132,7 @@ def import_gguf(source: str, out: Path) -> bool:
         save_model(model, tokenizer, folder)
         if package:
             shutil.copyfile(str(distribution(source).locate_file(package.licence)), folder / "LICENSE")
-        (folder / MANIFEST).write_text(json.dumps(about, indent=2) + "\n")
+        write_json(folder / MANIFEST, about)
         _write_card(folder, about, header)
     return True
 
@@ -165,7 +165,7 @@ def _sha256(file: Path) -> str:
 def _imported(folder: Path) -> str | None:
     """SHA-256 of the file that a folder is the import of."""
     manifest = folder / MANIFEST
-    return json.loads(manifest.read_text())["sha256"] if manifest.is_file() else None
+    return read_json(manifest)["sha256"] if manifest.is_file() else None
 
 
 def _read_header(file: Path) -> _Header:

@@ -29,7 +29,7 @@ _TRAINING = """\
 Made by `skill1 warmstart {options}` in {seconds} s on {threads} CPU thread(s); configuration and versions
 are in `warm_start.json`. Weights are reproducible on the same machine and versions, floating-point order aside."""
 _USE = """\
-Load it with `skill1.policy.load_model`: AutoTokenizer would take Qwen2's byte-level tokenizer, not the saved one.
+Load it with `AutoModelForCausalLM` and `AutoTokenizer`, or with `skill1.policy.load_model`.
 
 {use}"""
 # share of the warm start -> what its demonstrations add

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -27,8 +28,12 @@ from skill1.nano.model import END, make_model, nano_tokenizer
 from skill1.nano.options import WarmStartConfig
 from skill1.nano.policy_card import write_policy_card
 from skill1.nano.world import nano_of
+from skill1.store.json_file import write_json
+from skill1.store.model_folder import save_model
+from skill1.store.writable import check_new
 
 MANIFEST = "warm_start.json"
+_PACKAGES = ("torch", "transformers", "trl", "alfworld")  # as far as they are installed
 _FINGERPRINT_GAMES = 24
 
 
@@ -173,9 +178,12 @@ def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path
     Args:
         preset: which the policy is for and `config` comes from, for the card.
 
-    Raises ConfigError for an environment without a nano world.
+    Raises:
+        ConfigError: an environment without a nano world.
+        RunError: `out` holds something, or cannot be written.
     """
     world = nano_of(environment)
+    check_new(out)
     tokenizer = nano_tokenizer(environment)
     data = tokenize(world.demonstrator(config).demonstrations(), tokenizer)
     model = make_model(tokenizer, width=config.width, layers=config.layers, heads=config.heads, seed=config.seed)
@@ -187,8 +195,7 @@ def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path
     others = replace(config, seed=config.seed + 1, games=config.held_out_games)
     held_out = tokenize(world.demonstrator(others).demonstrations(), tokenizer)
     scores = score(model.eval(), held_out, config.rows_per_step, tokenizer.pad_token_id)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save_model(model, tokenizer, out)
     manifest = {
         "warm_start": asdict(config),
         "fingerprint": fingerprint(config, environment),
@@ -198,7 +205,7 @@ def warm_start(config: WarmStartConfig, environment: str, preset: str, out: Path
         "held_out": scores,
         "seconds": round(seconds),
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in ("torch", "transformers", "trl", "alfworld")},
+        "packages": {name: version(name) for name in _PACKAGES if find_spec(name)},
     }
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(out / MANIFEST, manifest)
     write_policy_card(out, preset, environment, manifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -48,7 +49,7 @@ class Architecture:
     source: str
 
 
-def read_architecture(model: str) -> Architecture:
+def read_architecture(model: str, revision: str | None = None) -> Architecture:
     """Read the architecture of a model (`policy.model`), without its weights.
 
     Raises:
@@ -59,7 +60,7 @@ def read_architecture(model: str) -> Architecture:
     if Path(place).is_dir():
         return Architecture(_read(place), f"config.json of the folder {model}")
     try:
-        return Architecture(AutoConfig.from_pretrained(model, local_files_only=True), f"config.json of {model}, cached")
+        return Architecture(_config(model, revision, local_files_only=True), f"config.json of {model}, cached")
     except OSError:
         pass  # not in the hub's local cache
     if model in COPIED:
@@ -69,7 +70,7 @@ def read_architecture(model: str) -> Architecture:
             f"policy.model: {model!r} is no folder here, and the hub cannot be reached; known without it are "
             f"{', '.join(COPIED)}"
         )
-    return Architecture(_read(model), f"config.json of {model} on the hub")
+    return Architecture(_read(model, revision), f"config.json of {model} on the hub")
 
 
 def _hub_answers() -> bool:
@@ -85,9 +86,13 @@ def _hub_answers() -> bool:
     return True
 
 
-def _read(model: str) -> PretrainedConfig:
+def _config(model: str, revision: str | None, **given: Any) -> PretrainedConfig:
+    return AutoConfig.from_pretrained(model, revision=revision or "main", **given)
+
+
+def _read(model: str, revision: str | None = None) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(model)
+        return _config(model, revision)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"policy.model: no model configuration can be read from {model!r} ({one_line(error)})"

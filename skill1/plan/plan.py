@@ -71,9 +71,9 @@ class Planner:
     _passes: dict[tuple[Any, ...], Passes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: str) -> Planner:
+    def of(cls, model: str, revision: str | None = None) -> Planner:
         """Read the model's architecture. Raises ConfigError: see `read_architecture`."""
-        return cls(read_architecture(model))
+        return cls(read_architecture(model, revision))
 
     def plan(self, config: Config, machine: Machine, assumptions: Assumptions | None = None) -> Plan:
         """Plan `config` on `machine`, with suggestions if it does not fit.

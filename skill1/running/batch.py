@@ -14,7 +14,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import os
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -35,6 +34,7 @@ from skill1.errors import RunError, UserError
 from skill1.running.launch import bound_command, bound_environment
 from skill1.store.atomic import replace_file
 from skill1.store.resources import resource
+from skill1.store.writable import check_writable
 
 _STAMP = "skill1"  # metadata key of a finished output
 # What IPython makes of `!ls`, `files = !ls`, `%sx ls` and `%%!`; `%%bash` is fine, it raises on failure.
@@ -130,7 +130,8 @@ class NotebookRun:
         Raises:
             RunError: a cell failed (with its error; the output keeps what was executed), or the kernel died.
         """
-        make_writable(self.output.parent)
+        check_writable(self.output.parent)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
         shown = sys.stderr if progress else None
         try:
             papermill.execute_notebook(
@@ -217,16 +218,6 @@ def convert(name: str, value: Any, default: Any) -> Any:
     if type(value) is not type(default):
         raise RunError(f"parameter {name} = {given!r} must be {_KIND[type(default)]}, like its default {default!r}")
     return value
-
-
-def make_writable(folder: Path) -> None:
-    """Make the folder if it is not there. Raises RunError if that cannot be, or nothing can be written into it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the output folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise RunError(f"cannot write into the output folder {folder}: permission denied")
 
 
 def _cells(path: Path) -> list[nbformat.NotebookNode]:

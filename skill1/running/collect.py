@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from skill1.running.batch import stamp_of
 from skill1.running.experiment import EVALUATE, TRAIN
 from skill1.store.atomic import replace_file
 from skill1.store.journal import SNAPSHOT_FILE, read_snapshot
+from skill1.store.json_file import DamagedFile, read_json, to_json
 from skill1.store.run_directory import RunDirectory
 
 SECONDS = "seconds.json"  # beside a run: what it cost so far
@@ -35,11 +36,11 @@ ORDER = ("variant", "seed", "step", "library", "split", "game", "pass")  # of th
 def read_asked(folder: Path) -> dict[str, Any] | None:
     """Read what the sweep in `folder` was asked for; None if there was none. Raises RunError for a damaged file."""
     try:
-        return json.loads((folder / SWEEP).read_text())
+        return read_json(folder / SWEEP)
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise RunError(f"{folder / SWEEP} is damaged ({error}): restore it, or choose another name") from None
+    except DamagedFile as error:
+        raise RunError(f"{folder / SWEEP} is damaged ({error.reason}): restore it, or choose another name") from None
 
 
 def finished(folder: Path) -> Iterator[tuple[str, int, Path]]:
@@ -67,14 +68,13 @@ def collect(folder: Path) -> list[Path]:
     runs = {(variant, seed): RunDirectory.open(place / "run") for variant, seed, place in done}
     evaluations = _evaluations(runs)
     manifest = _manifest(folder, asked, runs) | _benchmark(runs, evaluations)
-    text = f"{json.dumps(manifest, indent=1)}\n"
-    tables = map(table_bytes, (evaluations, _metrics(runs), _skills(runs)))
-    return write_study(folder, *tables, text.encode())
+    text = f"{to_json(manifest, indent=1)}\n"
+    return write_study(folder, (evaluations, _metrics(runs), _skills(runs)), text)
 
 
-def write_study(folder: Path, evaluations: bytes, metrics: bytes, skills: bytes, manifest: bytes) -> list[Path]:
-    """Write the files of a collected study; returns their paths."""
-    contents = dict(zip((*FILES[:2], SKILLS_FILE, FILES[2]), (evaluations, metrics, skills, manifest), strict=True))
+def write_study(folder: Path, tables: Sequence[pa.Table], manifest: str) -> list[Path]:
+    """Write the files of a collected study, `tables` being its evaluations, metrics and skills; returns their paths."""
+    contents = dict(zip((*FILES[:2], SKILLS_FILE), map(_to_bytes, tables), strict=True)) | {FILES[2]: manifest.encode()}
     for name, data in contents.items():
         replace_file(folder / name, data)
     return [folder / name for name in contents]
@@ -186,7 +186,7 @@ def _benchmark(runs: Mapping[tuple[str, int], RunDirectory], evaluations: pa.Tab
 def read_seconds(place: Path) -> dict[str, float]:
     """Read the wall-clock seconds that a run has cost so far, by PHASES; empty before it started."""
     file = place / SECONDS
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 def _config_hash(config: Config) -> str:
@@ -195,8 +195,7 @@ def _config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """Write a table as parquet: equal tables give equal bytes."""
+def _to_bytes(table: pa.Table) -> bytes:
     buffer = BytesIO()
     pq.write_table(table.replace_schema_metadata(None), buffer, compression="zstd")
     return buffer.getvalue()

@@ -8,7 +8,6 @@ variable of the environment's own games is set and the policies know their words
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -31,7 +30,9 @@ from skill1.running.collect import PHASES, read_seconds
 from skill1.running.experiment import EVALUATE, TRAIN, Experiment, portable
 from skill1.running.jobs import execute
 from skill1.running.local import Local, Share
+from skill1.store.json_file import read_json, write_json
 from skill1.store.run_directory import RunDirectory
+from skill1.store.writable import check_writable
 
 _SUMMARY = "summary.json"
 _LIBRARY_USE = {
@@ -67,6 +68,7 @@ def demo(
     """
     generated = world_folder(seed, preset)  # refuses a preset without
     results = results or Path("results") / ("demo" if preset == "nano" else f"demo-{preset.removeprefix('nano-')}")
+    check_writable(results)
     config = load_config(preset, overrides=overrides)
     spec = environment_spec(config.environment.name)
     nano = config.policy.prompts == "compact"
@@ -93,7 +95,7 @@ def demo(
         say(f"finished, see {experiment.home}")
     else:
         summary = _run(experiment, f"${variable}" if given else "generated", say)
-        file.write_text(json.dumps(summary, indent=2) + "\n")
+        write_json(file, summary)
     shutil.copytree(experiment.run / "figures", results / "figures", dirs_exist_ok=True)
     for name in (TRAIN, EVALUATE, _SUMMARY):
         shutil.copy2(experiment.folder / name, results / name)
@@ -195,4 +197,4 @@ def _summary(experiment: Experiment, data: str) -> dict[str, Any]:
 
 def _evaluated(experiment: Experiment) -> dict[str, Any]:
     """What `02_evaluate` found: arm -> split -> rates, intervals and counts."""
-    return json.loads((experiment.run / _SUMMARY).read_text())["evaluations"]
+    return read_json(experiment.run / _SUMMARY)["evaluations"]

@@ -13,6 +13,7 @@ import pandas as pd
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
 from skill1.config import Config, method_of
 from skill1.errors import RunError, UserError
+from skill1.registry import listed
 from skill1.running.launch import launch_torchrun
 from skill1.store.run_directory import RunDirectory
 
@@ -67,7 +68,7 @@ def evaluate_arms(
         print(f"{path} was kept without its weights: shown are the outcomes that it stores")
         return stored
     if nproc > 1:  # these play; what they store is read below
-        given = {"path": str(path), "splits": list(splits or ()), "passes": passes, "baseline": baseline}
+        given = {"path": str(path), "splits": list(listed(splits or ())), "passes": passes, "baseline": baseline}
         launch_torchrun([json.dumps(given)], nproc, module="skill1.running.evaluation")
     frames = {}
     for label, choice in arms(run.config, baseline).items():

@@ -6,7 +6,6 @@ saves its step, evaluation what it has played, and this process ends with status
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from skill1.running.collect import PHASES, SECONDS, read_seconds
 from skill1.running.experiment import Experiment, command
 from skill1.running.jobs import Failure, Job, Phases, execute
 from skill1.running.launch import bound_command, bound_environment, killed_by, last_error
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class _Process:
         self._counted = now
         if self._phases.progress.look() or status is not None:
             rounded = {phase: round(seconds, 1) for phase, seconds in self._seconds.items()}
-            replace_file(self._folder / SECONDS, f"{json.dumps(rounded)}\n".encode())
+            write_json(self._folder / SECONDS, rounded, indent=None)
         self._phases.proceed()
         if status is None:
             return False

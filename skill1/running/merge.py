@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import pyarrow.parquet as pq
 
 from skill1.analysis.study import FILES, SKILLS, load
 from skill1.errors import RunError
-from skill1.running.collect import ORDER, table_bytes, write_study
+from skill1.running.collect import ORDER, write_study
+from skill1.store.json_file import to_json
 
 _OWN = ("name", "runs", "machines", "missing", "data_hash")  # of a manifest: what parts need not have in common
 
@@ -35,10 +35,8 @@ def merge_collected(parts: Sequence[Path], into: Path) -> list[Path]:
     machines: list[dict[str, Any]] = []
     origin: dict[tuple[str, int], int] = {}  # the first part that has a run
     for number, manifest in enumerate(manifests):
-        at = [
-            machines.index(m) if m in machines else machines.append(m) or len(machines) - 1
-            for m in manifest["machines"]
-        ]
+        machines += [machine for machine in manifest["machines"] if machine not in machines]
+        at = [machines.index(machine) for machine in manifest["machines"]]
         for run in manifest["runs"]:
             key = (run["variant"], run["seed"])
             if key not in runs:
@@ -67,7 +65,7 @@ def merge_collected(parts: Sequence[Path], into: Path) -> list[Path]:
         for rows, order in ((evaluations, ORDER), (metrics, ORDER[:3]), (skills, ("variant", "seed", "skill")))
     ]
     into.mkdir(parents=True, exist_ok=True)
-    return write_study(into, *map(table_bytes, tables), f"{json.dumps(merged, indent=1)}\n".encode())
+    return write_study(into, tables, f"{to_json(merged, indent=1)}\n")
 
 
 def _check_settings(first: Path, there: Mapping[str, Any], part: Path, here: Mapping[str, Any]) -> None:

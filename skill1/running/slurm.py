@@ -13,7 +13,6 @@ SIGTERM (preemption, or slurm.grace before the time limit) ends a training step 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -31,7 +30,7 @@ from skill1.distributed import TERMINATED
 from skill1.errors import MissingPackage, RunError, one_line
 from skill1.running.jobs import Failure, Job
 from skill1.running.launch import last_error
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 
 _JOBS = "jobs.json"
 _GONE = 2  # looks in a row that do not find a job in the queue until it counts as ended: shared folders lag behind
@@ -140,7 +139,7 @@ class Slurm:
         new = [work for work in works if before.get(str(work.folder)) not in queue]
         ids = before | dict(zip([str(work.folder) for work in new], self._submit(new), strict=True))
         if new:
-            replace_file(self._folder / _JOBS, f"{json.dumps(ids, indent=1)}\n".encode())
+            write_json(self._folder / _JOBS, ids, indent=1)
         self._queued = [_Queued(Job(work), ids[str(work.folder)]) for work in works]
         return [each.job for each in self._queued]
 
@@ -205,7 +204,7 @@ class Slurm:
 
     def _recorded(self) -> dict[str, str]:
         file = self._folder / _JOBS
-        return json.loads(file.read_text()) if file.exists() else {}
+        return read_json(file) if file.exists() else {}
 
     def _check(self) -> None:
         if shutil.which("sbatch") is None:

@@ -32,15 +32,15 @@ from skill1.errors import RunError
 from skill1.nano.world import has_world, nano_world, world_folder
 from skill1.presets import variants
 from skill1.registry import closest
-from skill1.running.batch import make_writable
 from skill1.running.collect import PHASES, collect, finished, read_asked, read_seconds
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Executor, Failure, execute
 from skill1.running.local import Local, Share, run_within
 from skill1.running.slurm import Slurm, SlurmConfig
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import write_json
 from skill1.store.resources import find_adapter, find_model, resource
 from skill1.store.run_directory import lock_folder
+from skill1.store.writable import check_writable
 
 _OWN_FIELDS = {"train.seed": "--seeds", "environment.data": "--data"}  # fields that the sweep sets
 
@@ -266,10 +266,11 @@ def run_sweep(sweep: Sweep, *, dry_run: bool = False, say: Callable[[str], None]
     if dry_run:
         say(plan_table(plan(sweep, settings), executor.jobs))
         return []
-    make_writable(sweep.folder)
+    check_writable(sweep.folder)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
     with closing(lock_folder(sweep.folder)):
         planned = plan(sweep, settings)
-        replace_file(sweep.folder / SWEEP, f"{json.dumps(asked, indent=1)}\n".encode())
+        write_json(sweep.folder / SWEEP, asked, indent=1)
         say(plan_table(planned, executor.jobs))
         if sweep.slurm is not None:
             say("the jobs outlive this command: repeat it to follow them, scancel ends them")

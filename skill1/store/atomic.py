@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from skill1.errors import RunError
+from skill1.store.writable import check_new
 
 PARTIAL = ".partial"  # suffix of a file that is being written; what a kill left behind is not used
 
@@ -39,8 +40,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """Give a folder to fill that becomes `out` when all is well, or never was.
 
     Raises:
-        RunError: `out` cannot be written.
+        RunError: see `check_new`; or `out` cannot be written after all.
     """
+    check_new(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as place:

@@ -7,7 +7,6 @@ A marker written last tells the difference, and records what the weights fit.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from safetensors import SafetensorError, safe_open
 
 from skill1.errors import UserError
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 
 if TYPE_CHECKING:  # readers of runs need not wait for torch
     from torch import nn
@@ -55,7 +54,7 @@ def mark_complete(folder: Path, step: int, architecture: dict[str, Any]) -> None
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    replace_file(folder / MARKER, json.dumps({"step": step, "architecture": architecture}).encode())
+    write_json(folder / MARKER, {"step": step, "architecture": architecture}, indent=None)
 
 
 @contextmanager
@@ -123,7 +122,7 @@ def architecture_of(model: nn.Module) -> dict[str, Any]:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / MARKER
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def _describe(architecture: dict[str, Any]) -> str:

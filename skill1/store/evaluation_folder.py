@@ -1,6 +1,6 @@
 """Evaluations of a model that need no run: `results/<name>/` as `skill1 evaluate --model` writes it.
 
-    evaluation.json          model, endpoint, library, training; data hash per split; per session versions and machine
+    evaluation.json          model and its weights' hash, endpoint, library, training; data hash per split; versions
     config.json              how it was evaluated
     evaluations/*.parquet    one row per game and pass, as in a run (skill1.store.run_directory)
     rollouts/*.parquet       on demand: the episodes, a file per split and pass (skill1.store.rollout_log)
@@ -11,7 +11,6 @@ The same evaluation can be continued: after an interruption, with more passes or
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +21,16 @@ import pandas as pd
 from skill1.config import Config, diff, read_config, save_config
 from skill1.errors import RunError
 from skill1.records import Rollout
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 from skill1.store.outcomes import read_outcomes, write_outcomes
+from skill1.store.places import free_names, place_names
 from skill1.store.rollout_log import write_rollouts
 from skill1.store.session import describe_session
+from skill1.store.writable import check_writable
 
-# fields that may differ where an evaluation is continued (the data has a hash of its own)
-_MAY_DIFFER = ("environment.data", "policy.generate_batch", "evaluation.passes", "evaluation.splits")
+# fields that may differ where an evaluation is continued, besides the free ones and places of files, which have hashes
+_MAY_DIFFER = frozenset({"evaluation.passes", "evaluation.splits"})
+_WHAT = ("model", "endpoint", "library", "training")
 _ABOUT, _CONFIG, _SUMMARY = "evaluation.json", "config.json", "summary.json"
 
 
@@ -38,7 +40,7 @@ class EvaluationFolder:
 
     path: Path
     config: Config
-    about: Mapping[str, Any]  # what is evaluated: "model", "endpoint", "library", "training"
+    about: Mapping[str, Any]  # what is evaluated: `_WHAT`, "model_hash"
     _data: dict[str, str] = field(default_factory=dict)  # split -> hash of its data
     _sessions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -47,8 +49,9 @@ class EvaluationFolder:
         """Begin a new evaluation, or continue the one at `path`; nothing is written yet.
 
         Raises:
-            RunError: another evaluation or something else is there.
+            RunError: another evaluation or something else is there, or it cannot be written.
         """
+        check_writable(path)
         session = describe_session()
         if not (path / _ABOUT).is_file():
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -56,7 +59,12 @@ class EvaluationFolder:
             return cls(path, config, about, {}, [session])
         there = cls.open(path)
         changed = {name: (there.about[name], about[name]) for name in about if there.about[name] != about[name]}
-        changed |= {name: both for name, both in diff(there.config, config).items() if name not in _MAY_DIFFER}
+        if there.about["model_hash"] is None:  # an older version's: its model is known by name alone
+            changed.pop("model_hash", None)
+        elif "model_hash" not in changed:  # the same model, wherever it is
+            changed.pop("model", None)
+        free = _MAY_DIFFER | free_names(config) | place_names(config)
+        changed |= {name: both for name, both in diff(there.config, config).items() if name not in free}
         if changed:
             listing = "; ".join(f"{name}: it has {old!r}, now {new!r}" for name, (old, new) in changed.items())
             raise RunError(f"{path} holds another evaluation ({listing}): choose another folder")
@@ -66,8 +74,8 @@ class EvaluationFolder:
     def open(cls, path: Path) -> EvaluationFolder:
         """Open an evaluation for reading. Raises RunError when there is none."""
         try:
-            record = json.loads((path / _ABOUT).read_text())
-            about = {name: record[name] for name in ("model", "endpoint", "library", "training")}
+            record = read_json(path / _ABOUT)
+            about = {name: record[name] for name in _WHAT} | {"model_hash": record.get("model_hash")}
             return cls(path, read_config(path / _CONFIG), about, record["data"], record["sessions"])
         except FileNotFoundError:
             raise RunError(f"{path} holds no evaluation of a model ({_ABOUT} is missing)") from None
@@ -102,18 +110,20 @@ class EvaluationFolder:
 
     def write(self, frame: pd.DataFrame, session: Mapping[str, Any]) -> None:
         """Store the outcomes of one split, in place of those there, and what is to be said of this session."""
-        (self.path / "evaluations").mkdir(parents=True, exist_ok=True)
         self._sessions[-1] |= session
         record = {**self.about, "data": self._data, "sessions": self._sessions}
-        save_config(self.config, self.path / _CONFIG)
-        replace_file(self.path / _ABOUT, f"{json.dumps(record, indent=2)}\n".encode())
-        write_outcomes(self.path / "evaluations", f"evaluation_{self.library}", frame)
+        try:
+            (self.path / "evaluations").mkdir(parents=True, exist_ok=True)
+            save_config(self.config, self.path / _CONFIG)
+            write_json(self.path / _ABOUT, record)
+        finally:  # these first: if there is no room left, outcomes are kept elsewhere
+            write_outcomes(self.path / "evaluations", f"evaluation_{self.library}", frame)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store the summaries of splits."""
         file = self.path / _SUMMARY
-        known = json.loads(file.read_text()) if file.exists() else {}
-        replace_file(file, f"{json.dumps(known | dict(summary), indent=2)}\n".encode())
+        known = read_json(file) if file.exists() else {}
+        write_json(file, known | dict(summary))
 
 
 def is_evaluation(path: Path) -> bool:

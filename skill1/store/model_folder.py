@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -15,7 +14,10 @@ from transformers.tokenization_utils_base import TOKENIZER_CONFIG_FILE
 
 from skill1.errors import RunError
 from skill1.registry import ConfigError
+from skill1.store.json_file import read_json, write_json
+from skill1.store.resources import find_model
 
+_NO_REMOTE_CODE = ("auto_map", {"AutoTokenizer": [None, None]})  # of a tokenizer's configuration
 BASE = "base.json"  # in an adapter's folder: what the base is called, and what its weights are
 
 
@@ -39,10 +41,10 @@ def save_adapter(adapter: Path, base: PreTrainedModel, name: str, folder: Path) 
     """
     weights = load_file(adapter / SAFETENSORS_WEIGHTS_NAME)
     save_file({key: weight.to(torch.bfloat16) for key, weight in weights.items()}, folder / SAFETENSORS_WEIGHTS_NAME)
-    settings = json.loads((adapter / CONFIG_NAME).read_text()) | {"base_model_name_or_path": name}
-    (folder / CONFIG_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+    settings = read_json(adapter / CONFIG_NAME) | {"base_model_name_or_path": name}
+    write_json(folder / CONFIG_NAME, settings)
     sha256 = weights_sha256(base)
-    (folder / BASE).write_text(json.dumps({"model": name, "sha256": sha256}, indent=2) + "\n")
+    write_json(folder / BASE, {"model": name, "sha256": sha256})
     return sha256
 
 
@@ -56,7 +58,7 @@ def with_adapter(base: PreTrainedModel, name: str, adapter: Path) -> PreTrainedM
         ConfigError: the folder holds none, or one for another base.
     """
     try:
-        there = json.loads((adapter / BASE).read_text())
+        there = read_json(adapter / BASE)
     except FileNotFoundError:
         raise ConfigError(
             f"policy.adapter: {adapter} does not say which base it belongs to ({BASE} is missing): name a folder that `skill1 "
@@ -75,10 +77,22 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG_NAME).is_file()
 
 
+def adapter_base(folder: Path) -> str:
+    """Find the base model of a folder's adapter, as the adapter itself names it. Raises ConfigError if it is not there."""
+    base = read_json(folder / CONFIG_NAME)["base_model_name_or_path"]
+    try:
+        return find_model(base)
+    except ConfigError:
+        raise ConfigError(
+            f"{folder} is an adapter for {base}, and there is no such folder: restore it, or correct its name in "
+            f"{folder / CONFIG_NAME}"
+        ) from None
+
+
 def refuse_adapter(folder: Path) -> None:
     """Raise ConfigError for an adapter that `save_adapter` wrote: it is no model by itself."""
     if (folder / BASE).is_file():
-        base = json.loads((folder / BASE).read_text())["model"]
+        base = read_json(folder / BASE)["model"]
         raise ConfigError(
             f"policy.model: {folder} holds an adapter: set policy.adapter to it, and policy.model to its base ({base})"
         )
@@ -95,7 +109,14 @@ def weights_sha256(model: PreTrainedModel) -> str:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a model and its tokenizer such that AutoTokenizer loads the tokenizer that was saved.
+    """Save a model and its tokenizer, see `declare_tokenizer`."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    declare_tokenizer(tokenizer, folder)
+
+
+def declare_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Let AutoTokenizer load the tokenizer that was saved in a model's folder.
 
     For some architectures, Qwen2 among them, transformers distrusts the class that a folder declares and builds the
     architecture's own, without a warning. A folder that names remote code it believes, with the remote code left alone.
@@ -103,12 +124,13 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     Raises:
         RunError: AutoTokenizer loads another one all the same.
     """
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if type(AutoTokenizer.from_pretrained(folder)) is type(tokenizer):
-        return
     file = folder / TOKENIZER_CONFIG_FILE
-    declared = json.loads(file.read_text()) | {"auto_map": {"AutoTokenizer": [None, None]}}
-    file.write_text(json.dumps(declared, indent=2) + "\n")
-    if type(found := AutoTokenizer.from_pretrained(folder)) is not type(tokenizer):
-        raise RunError(f"AutoTokenizer reads the tokenizer as {type(found).__name__}, it is {type(tokenizer).__name__}")
+    saved = read_json(file)
+    plain = {name: value for name, value in saved.items() if (name, value) != _NO_REMOTE_CODE}
+    for declared in (plain, dict([*plain.items(), _NO_REMOTE_CODE])):  # an adapter's folder must not name any
+        if declared != saved:
+            write_json(file, declared)
+        saved, found = declared, type(AutoTokenizer.from_pretrained(folder))
+        if found is type(tokenizer):
+            return
+    raise RunError(f"AutoTokenizer reads the tokenizer as {found.__name__}, it is {type(tokenizer).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pandas as pd
 import pyarrow as pa
@@ -38,7 +39,8 @@ def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
         frame: the columns of EVALUATION_SCHEMA; one row per game and pass of one split at one step.
 
     Raises:
-        RunError: other columns or types, several splits or steps, or a (game, pass) twice.
+        RunError: other columns or types, several splits or steps, or a (game, pass) twice; or the disk does not take it
+            (the message says where the outcomes are kept).
     """
     if set(frame.columns) != set(EVALUATION_SCHEMA.names):
         raise RunError(f"evaluation columns are {sorted(frame.columns)}, must be {sorted(EVALUATION_SCHEMA.names)}")
@@ -51,9 +53,27 @@ def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise RunError(f"evaluation column of the wrong type: {error}") from error
     path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
+    try:
+        _write(table, path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error}): {_rescued(table, path.name)}") from error
+    return path
+
+
+def _write(table: pa.Table, path: Path) -> None:
     with replacing(path) as partial:
         pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
-    return path
+
+
+def _rescued(table: pa.Table, name: str) -> str:
+    """Keep outcomes elsewhere; returns where, and what they come to."""
+    wins = f"{sum(table['won'].to_pylist())} of {len(table)} episodes were won"
+    try:
+        place = Path(mkdtemp(prefix="skill1-")) / name
+        _write(table, place)
+    except OSError:
+        return f"{wins}; make room and play again"
+    return f"{wins}, and are kept in {place}: make room and move it there"
 
 
 def read_outcomes(folder: Path, kind: str) -> pd.DataFrame:

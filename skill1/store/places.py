@@ -1,28 +1,25 @@
-"""Files and folders that a run names: made absolute when it is made, known by what they hold when it is resumed."""
+"""What fields say of themselves: which name files and folders (made absolute when a run is made), which may change."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from skill1.config import Config, flatten, override
-from skill1.store.resources import find_adapter, find_model, is_shipped
-
-_WEIGHTS = ("*.safetensors", "*.bin")
+from skill1.store.resources import is_shipped
 
 
 def place_names(config: Config) -> set[str]:
     """Name the fields that hold a file or folder: those whose unit says so."""
-    return {
-        f"{section.name}.{leaf.name}"
-        for section in fields(config)
-        for leaf in _leaves(getattr(config, section.name))
-        if re.search(r"\b(file|folder)\b", leaf.default.json_schema_extra["unit"])
-    }
+    return {name for name, said in _declared(config).items() if re.search(r"\b(file|folder)\b", said["unit"])}
+
+
+def free_names(config: Config) -> set[str]:
+    """Name the fields on which no step's result depends, but for the rounding of floats: those that say so."""
+    return {name for name, said in _declared(config).items() if said["free"]}
 
 
 def absolute_places(config: Config) -> Config:
@@ -34,24 +31,19 @@ def absolute_places(config: Config) -> Config:
     return override(config, {name: _absolute(value) for name, value in values.items()})
 
 
-def weights_hash(model: str, adapter: str | None = None) -> str | None:
-    """Hash the weights in the folders of a model and its adapter (SHA-256); None for a hub id alone.
-
-    Raises:
-        ConfigError: see `resources.find_model` and `resources.find_adapter`.
-    """
-    folders = [Path(find_model(model)), *([find_adapter(adapter)] if adapter else [])]
-    if not any(folder.is_dir() for folder in folders):
-        return None
-    digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(p for kind in _WEIGHTS for p in folder.glob(kind))):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _declared(config: Config) -> dict[str, Any]:
+    """Dotted field name -> what its declaration says of it (`config.knob`)."""
+    sections: dict[str, Any] = {section.name: getattr(config, section.name) for section in fields(config)}
+    return {
+        f"{name}.{leaf.name}": leaf.default.json_schema_extra
+        for name, section in sections.items()
+        if is_dataclass(section)
+        for leaf in _leaves(section)
+    }
 
 
 def _leaves(section: Any) -> tuple[Any, ...]:
-    return fields(section) if hasattr(section, "__dataclass_fields__") else ()
+    return fields(section)
 
 
 def _absolute(value: str) -> str:

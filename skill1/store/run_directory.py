@@ -10,54 +10,35 @@
     *.ipynb                        executed notebooks
 
 Nothing here is ever silently overwritten: an existing run is an error unless it is resumed, a resumed run must have
-the same data, starting weights and configuration (but for `RESUMABLE` and the places of files, whose changes a session
-records), and whatever was written after the last complete checkpoint is removed, so that a half-written step is redone
-and never mixed. One process writes a run (rank 0); any number may read it.
+the same data, starting weights and configuration (but for fields declared `free` and the places of files, whose changes
+a session records), and whatever was written after the last complete checkpoint is removed, so that a half-written step
+is redone and never mixed. One process writes a run (rank 0); any number may read it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import pandas as pd
 
-from skill1.config import Config, ConfigError, diff, flatten, method_of, read_config, save_config
+from skill1.config import Config, ConfigError, diff, flatten, method_of, override, read_config, save_config
 from skill1.errors import RunError
 from skill1.records import Rollout
 from skill1.store.atomic import PARTIAL, replace_file, replacing
 from skill1.store.checkpoints import complete_checkpoints, remove_checkpoint
+from skill1.store.json_file import read_json, to_json, write_json
+from skill1.store.origin import check_origin, weights_hash
 from skill1.store.outcomes import read_outcomes, write_outcomes
-from skill1.store.places import absolute_places, place_names
+from skill1.store.places import absolute_places, free_names, place_names
 from skill1.store.rollout_log import read_rollouts, write_rollouts
 from skill1.store.session import describe_session
-
-# What a resumed run may change, since no step's result depends on it but for the rounding of floats. (The learning rate
-# does not know the last step.)
-RESUMABLE = frozenset(
-    {
-        "policy.gradient_checkpointing",
-        "policy.backend",
-        "policy.generate_batch",
-        "policy.cache_tokens",
-        "policy.vllm_memory",
-        "policy.vllm_url",
-        "train.tokens_per_micro_batch",
-        "train.rows_per_micro_batch",
-        "train.steps",
-        "train.validate_every",
-        "train.save_every",
-        "train.save_total_limit",
-        "train.timeout",
-        "train.report_to",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +95,7 @@ class RunDirectory:
         """Continue a run from its last complete checkpoint (step 0 without one); see `latest_checkpoint`.
 
         Metrics, rollouts, evaluations and half-written checkpoints beyond that checkpoint are removed; what `config`
-        changes of `RESUMABLE` or of places is the run's configuration from now on.
+        changes of free fields or of places is the run's configuration from now on.
 
         Raises:
             RunError: no run there, another configuration, data or weights, another process is writing, a corrupt file.
@@ -122,16 +103,8 @@ class RunDirectory:
         run, config = cls.open(path), absolute_places(config)
         run.check_resumable(config)
         changed = {name: list(values) for name, values in diff(run.config, config).items()}
-        manifest = run.manifest()
-        if manifest["data_hash"] != data_hash:
-            raise RunError(
-                f"{path} was started on other data (hash {manifest['data_hash']}, now {data_hash}): restore the data"
-            )
-        if manifest.get("model_hash") not in (None, model_hash):
-            raise RunError(
-                f"{path} was started from other weights than {config.policy.model} holds (hash "
-                f"{manifest['model_hash']}, now {model_hash}): restore them"
-            )
+        run.check_data(data_hash)
+        check_origin(run.manifest().get("model_hash"), model_hash, path, config.policy.model)
         try:
             run._lock = lock_folder(path)
             step = latest.step if (latest := run.latest_checkpoint()) else 0
@@ -164,16 +137,24 @@ class RunDirectory:
         self._refuse(self._differences(config))
 
     def check_resumable(self, config: Config) -> None:
-        """Check as `check_config` does, but for the fields that a resumed run may change (`RESUMABLE`).
+        """Check as `check_config` does, but for the fields that a resumed run may change (`places.free_names`).
 
         Raises:
             RunError: another field differs, or train.steps is less than the last checkpoint's step.
         """
         changed = self._differences(config)
-        self._refuse({name: values for name, values in changed.items() if name not in RESUMABLE})
+        self._refuse({name: values for name, values in changed.items() if name not in free_names(config)})
         if (latest := self.latest_checkpoint()) and latest.step > config.train.steps:
             raise RunError(
                 f"{self.path} has done {latest.step} steps, more than train.steps={config.train.steps}: ask for more"
+            )
+
+    def check_data(self, data_hash: str) -> None:
+        """Raise RunError if that is not the hash of the data that the run was started on."""
+        recorded = self.manifest()["data_hash"]
+        if recorded != data_hash:
+            raise RunError(
+                f"{self.path} was started on other data (hash {recorded}, now {data_hash}): restore the data"
             )
 
     def close(self) -> None:
@@ -213,7 +194,12 @@ class RunDirectory:
 
         A session's `changed` holds the fields that it changed, as name -> [before, after].
         """
-        return json.loads((self.path / "manifest.json").read_text())
+        try:
+            return read_json(self.path / "manifest.json")
+        except FileNotFoundError:
+            raise RunError(
+                f"{self.path} has no manifest.json, which says what it was started from: restore it"
+            ) from None
 
     # ---------------------------------------------------------------- metrics
 
@@ -226,7 +212,7 @@ class RunDirectory:
         if step <= self._last_step:
             raise RunError(f"{self.metrics_file}: step {step} logged after step {self._last_step}")
         assert self._metrics is not None, "opened for reading"
-        self._metrics.write(json.dumps({"step": step, **metrics}, default=np.generic.item) + "\n")
+        self._metrics.write(f"{to_json({'step': step, **metrics})}\n")
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         self._last_step = step
@@ -240,7 +226,8 @@ class RunDirectory:
         records, torn = _read_lines(self.metrics_file)
         if torn:
             raise RunError(f"{self.metrics_file}: the last line is torn, an interrupted run: continue with --resume")
-        return pd.DataFrame.from_records(records, columns=None if records else ["step"])
+        numbers = [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
+        return pd.DataFrame.from_records(numbers, columns=None if records else ["step"])
 
     # ---------------------------------------------------------------- rollouts and evaluations
 
@@ -289,6 +276,41 @@ class RunDirectory:
             raise RunError(f"{self.path} has no complete checkpoint-{step} (it has {there})")
         return found[step]
 
+    def placed(self, overrides: Mapping[str, Any]) -> Config:
+        """Return the run's configuration with files and folders where they are now, by dotted names.
+
+        Raises:
+            ConfigError: another field, or a value that does not fit.
+        """
+        places = place_names(self.config)
+        if foreign := sorted(name for name in overrides if name not in places):
+            raise ConfigError(
+                f"{foreign[0]} is the run's own: only where its files and folders are can be set ({', '.join(sorted(places))}); "
+                "for other conditions `skill1 export` it, and evaluate that with --model"
+            )
+        return override(self.config, overrides)
+
+    def weights(self, config: Config, step: int) -> Path | None:
+        """Find the checkpoint with the policy after `step`; None for step 0, the policy before training.
+
+        Args:
+            config: as the run's, but for places.
+
+        Raises:
+            RunError: no such checkpoint, or what it lies on (a LoRA run's base, the policy before training) was changed.
+        """
+        found, policy = self.checkpoint(step).path if step else None, config.policy
+        if found is None or policy.lora_rank:
+            try:
+                now = weights_hash(policy.model, policy.adapter, policy.revision)
+            except ConfigError as error:
+                raise RunError(
+                    f"{self.path} was trained from weights that are not there: restore them, or say where they are with "
+                    f"--set policy.model=DIR ({error})"
+                ) from None
+            check_origin(self.manifest().get("model_hash"), now, self.path, policy.model)
+        return found
+
     # ---------------------------------------------------------------- internals
 
     def _differences(self, config: Config) -> dict[str, tuple[Any, Any]]:
@@ -321,7 +343,7 @@ class RunDirectory:
         }
         if (leak := method_of(self.config).leak(self.config)) is not None:
             manifest["leak"] = leak
-        replace_file(file, f"{json.dumps(manifest, indent=2)}\n".encode())
+        write_json(file, manifest)
         with replacing(self.path / "config.json") as partial:  # last: a directory with a config is a whole run
             save_config(self.config, partial)
         self._metrics = self.metrics_file.open("a")
@@ -331,7 +353,7 @@ class RunDirectory:
         """Remove everything written after `step`, and torn or partial files."""
         if self.metrics_file.exists():
             records, _ = _read_lines(self.metrics_file)
-            kept = "".join(json.dumps(r) + "\n" for r in records if r["step"] <= step)
+            kept = "".join(f"{to_json(r)}\n" for r in records if r["step"] <= step)
             replace_file(self.metrics_file, kept.encode())
         for folder in (self.rollouts_dir, self.evaluations_dir):
             for file in folder.glob(f"*{PARTIAL}"):
@@ -380,7 +402,7 @@ def _read_lines(file: Path) -> tuple[list[dict[str, Any]], bool]:
 def _version(path: Path) -> str:
     """Name the version of skill1 that a run needs, as far as its manifest says."""
     try:
-        git = json.loads((path / "manifest.json").read_text())["sessions"][-1]["git"]
+        git = read_json(path / "manifest.json")["sessions"][-1]["git"]
     except (OSError, ValueError, LookupError, TypeError):
         git = None
     return f"the version of git commit {git['commit']}" if git else "the version that made it"

@@ -7,7 +7,6 @@ backward: there the check comes one update late.)
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from typing import Any
 
 import torch
 
-from skill1.errors import UserError
+from skill1.errors import NotFinite, UserError
 from skill1.records import Row
+from skill1.store.checkpoints import complete_checkpoints
+from skill1.store.json_file import write_json
 from skill1.updates.layout import Batch
 
 FAILURE_FILE = "failure.json"  # in failed-step-N: step, update, loss, gradient norm, the rows to blame
@@ -56,6 +57,16 @@ class Attempt:
         return found
 
 
+def check_saved(folder: Path, spoilt: Sequence[int]) -> None:
+    """Raise NotFinite if a policy that is to be saved in the checkpoint `folder` gives rows no finite loss."""
+    if spoilt:
+        whole = complete_checkpoints(folder.parent)
+        raise NotFinite(
+            f"{folder.name} is not written: after its step's last update the policy gives {len(spoilt)} rows no finite "
+            f"loss; train again with a lower train.learning_rate, from {whole[-1] if whole else 'the start'}"
+        )
+
+
 def record(folder: Path, step: int, attempt: Attempt, spoilt: Sequence[int], loss: float, norm: float) -> Diverged:
     """Describe the failed update in `folder`, and as the error to raise. `step` counts from 1."""
     rows: list[dict[str, Any]] = [
@@ -65,7 +76,7 @@ def record(folder: Path, step: int, attempt: Attempt, spoilt: Sequence[int], los
     described: dict[str, Any] = {"step": step, "update": attempt.number + 1, "updates": attempt.updates}
     described |= {"loss": repr(loss), "grad_norm": repr(norm), "rows": rows}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILURE_FILE).write_text(json.dumps(described, indent=2) + "\n")
+    write_json(folder / FAILURE_FILE, described)
     counts = Counter(row["stage"] for row in rows)
     if rows:
         blamed = f"rows without a finite loss: {', '.join(f'{counts[stage]} {stage}' for stage in sorted(counts))}"

@@ -84,6 +84,8 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         eval_strategy="no",
         save_strategy="steps",
         save_steps=train.save_every,
+        # of the reference, which TRL loads from where the policy came from
+        model_init_kwargs=None if config.policy.revision is None else {"revision": config.policy.revision},
         save_total_limit=None,  # RowTrainer deletes old checkpoints, after the new one is complete
     )
 

@@ -144,7 +144,7 @@ def similarity_dots(study: Study) -> Figure:
         mean = dynamics.mean_over_seeds(own)
         axes.plot(places, mean, "o-", color=colour, markersize=7, linewidth=0.8, label=_with_seeds(study, name))
     if theirs := dynamics.published_values(study, dynamics.SIMILARITY):
-        quoted(axes, np.linspace(0, len(steps) - 1, len(theirs)), theirs)
+        quoted(axes, list(np.linspace(0, len(steps) - 1, len(theirs))), theirs)
         hollow(axes, [], [], f"{label(REFERENCE)}, {LABEL}")
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed", marker="o", color="0.5", markersize=3)

@@ -41,6 +41,7 @@ from skill1.rollout import Ask, Episode, Stages
 from skill1.stats import bootstrap_mean, paired_difference
 from skill1.store.atomic import replacing
 from skill1.store.run_directory import RunDirectory
+from skill1.store.writable import check_writable
 
 Order = Literal["policy", "similarity", "utility", "count", "random", "oracle", "none"]
 Key = Literal["query", "task"]
@@ -174,9 +175,10 @@ def play_arms(
     chosen = arms_of(config) if arms is None else list(arms)
     lacking = {arm: missing(todo, _stored(run, arm, checkpoint.step, split)) for arm in chosen}
     if any(lacking.values()):
+        check_writable(run.path / FOLDER)
         tasks = list(dict.fromkeys(job.task for job in todo))
         right = _right(config, environment, tasks)
-        with load_policy(config, str(checkpoint.path)) as policy:
+        with load_policy(config, run.weights(config, checkpoint.step)) as policy:
             for arm, rest in lacking.items():
                 if not rest:
                     continue

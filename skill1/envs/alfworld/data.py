@@ -9,6 +9,7 @@ does: a known task type, no 'movable' and no 'Sliced' in the id, a game file mar
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from skill1.envs.alfworld.game import Game, TextVersion, text_version
 from skill1.envs.base import DataError
+from skill1.envs.generation import MARKER
 
 # Task type, the first part of a task's directory name -> the paper's category (Table 1).
 CATEGORIES = {
@@ -31,7 +33,9 @@ CATEGORIES = {
 DATA_FOLDER = "json_2.1.1"
 GAME_FILE, TRAJECTORY_FILE = "game.tw-pddl", "traj_data.json"
 _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true\b')
+_PUBLISHED = {"train": 3553, "valid_seen": 140, "valid_unseen": 134}  # games of ALFWorld's own tree (its Table 1)
 _CACHED_GAMES = 1024  # parsed games kept in memory
+_log = logging.getLogger(__name__)  # what is missing is said wherever a split is read
 _ADVICE = (
     "generate games with `skill1 generate alfworld --out DIR`, or fetch ALFWorld's with `alfworld-download`, "
     "and name the folder as environment.data or in $ALFWORLD_DATA"
@@ -104,8 +108,8 @@ class GameTree:
         for path in folder.glob(f"*/*/{GAME_FILE}"):
             task = path.parent.parent.name
             identity = f"{split}/{task}/{path.parent.name}"
-            category = CATEGORIES.get(task.split("-", 1)[0])
-            if category is None or "movable" in identity or "Sliced" in identity:
+            category = _category(path.parent)
+            if category is None:
                 continue
             if not (path.parent / TRAJECTORY_FILE).is_file():
                 continue
@@ -128,7 +132,29 @@ class GameTree:
                 f"{folder} mixes games of two text versions, for example "
                 f"{' and '.join(f'{i} ({version})' for version, i in sorted(by_version.items()))}; keep one"
             )
+        self._say_missing(folder, split, len(games))
         return tuple(games)
+
+    def _say_missing(self, folder: Path, split: str, found: int) -> None:
+        """Warn of trials without a game file, and of a tree that has not as many games as ALFWorld's own."""
+        generated = any((place / MARKER).is_file() for place in (self.folder, self.folder.parent))
+        expected = None if generated else _PUBLISHED.get(split)
+        if found == expected:
+            return  # its own tree has trials that are no games, too
+        trials = (file.parent for file in folder.glob(f"*/*/{TRAJECTORY_FILE}"))
+        lacking = sorted(p for p in trials if _category(p) is not None and not (p / GAME_FILE).is_file())
+        parts = [f"ALFWorld's own tree has {expected:,}"] if expected else []
+        if lacking:
+            parts.append(f"{len(lacking):,} more have no {GAME_FILE}, the first {lacking[0].relative_to(folder)}")
+        if parts:
+            _log.warning("%s holds %d games; %s", folder, found, "; ".join(parts))
+
+
+def _category(place: Path) -> str | None:
+    """The category of a trial's folder; None where AlfredTWEnv has no use for it."""
+    task = place.parent.name
+    barred = "movable" in f"{task}/{place.name}" or "Sliced" in f"{task}/{place.name}"
+    return None if barred else CATEGORIES.get(task.split("-", 1)[0])
 
 
 def content_hash(games: Iterable[GameFile]) -> str:

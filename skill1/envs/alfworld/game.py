@@ -13,7 +13,6 @@ which the text lists them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from skill1.envs.base import DataError
+from skill1.store.json_file import DamagedFile, read_json
 
 TextVersion = Literal["2.1.1", "2.1.2"]
 Action = tuple[str, int, int]  # (verb, object, receptacle), -1 where the verb takes none
@@ -132,11 +132,13 @@ class Game:
     def load(cls, path: str | Path) -> Game:
         """Read a `game.tw-pddl` file. Raises DataError naming the path and what is wrong with it."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = read_json(Path(path))
         except OSError as error:
             raise DataError(f"cannot read the game {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"the game {path} is not valid JSON ({error}); fetch or generate it again") from error
+        except DamagedFile as error:
+            raise DataError(
+                f"the game {path} is not valid JSON ({error.reason}); fetch or generate it again"
+            ) from error
         try:
             return cls.parse(data)
         except DataError as error:

@@ -145,7 +145,7 @@ def stream_list(path: Path) -> Iterator[Any]:
 @contextmanager
 def _readable(path: Path) -> Iterator[TextIO]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             yield file
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text ({error}); fetch it again") from error

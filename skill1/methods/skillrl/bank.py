@@ -24,6 +24,7 @@ from typing import Any, ClassVar, TypeVar
 
 from skill1.config import ConfigError, closest
 from skill1.errors import UserError
+from skill1.store.json_file import DamagedFile, read_json
 
 _EVOLVED = re.compile(r"dyn_(\d+)")
 _SECTIONS = ("general_skills", "task_specific_skills", "common_mistakes")
@@ -185,12 +186,12 @@ def load_bank(path: Path, categories: Sequence[str]) -> SkillBank:
         BankError: no such file, no JSON, or an entry is not as it must be.
     """
     try:
-        return parse_bank(json.loads(path.read_text(encoding="utf-8")), categories)
+        return parse_bank(read_json(path), categories)
     except FileNotFoundError:
         raise BankError(f"{path} does not exist: name a bank file of the public shape in method.bank") from None
     except (BankError, ConfigError) as error:
         raise BankError(f"{path}: {error}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, DamagedFile) as error:
         raise BankError(f"{path} is not a readable JSON file ({error})") from None
 
 

@@ -42,6 +42,7 @@ from skill1.methods.skillrl.retrieval import FrozenBank
 from skill1.methods.skillrl.teacher import Teacher, TeacherError
 from skill1.records import Rollout
 from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 
 BANK_FILE, STATE_FILE = "bank.json", "state.json"
 _HEAD = {"format": "skill1-bank", "version": 1}
@@ -165,7 +166,7 @@ class LiveBank:
             "window": [asdict(episode) for episode in self._window],
         }
         replace_file(folder / BANK_FILE, text)
-        replace_file(folder / STATE_FILE, (json.dumps(state) + "\n").encode())
+        write_json(folder / STATE_FILE, state, indent=None)
 
     @classmethod
     def load(cls, folder: Path, config: Config, encoder: Encoder) -> LiveBank:
@@ -173,7 +174,7 @@ class LiveBank:
         path = folder / STATE_FILE
         bank = load_bank(folder / BANK_FILE, known_categories(config.environment.name))
         try:
-            state = json.loads(path.read_text())
+            state = read_json(path)
             window = _WINDOW.validate_python(state["window"])
             head = {name: state[name] for name in _HEAD}
             checksum, sequence, failed = state["bank_sha256"], state["sequence"], state["failed"]

@@ -23,7 +23,7 @@ from skill1.generation.endpoint import ChatClient, EndpointError
 from skill1.methods.skillrl.asking import Call, Inputs, question
 from skill1.methods.skillrl.options import SkillRLConfig
 from skill1.registry import ConfigError, find
-from skill1.store.atomic import replace_file
+from skill1.store.json_file import read_json, write_json
 
 if TYPE_CHECKING:  # what only reads rollouts need not load torch
     from skill1.policy import Policy
@@ -98,7 +98,7 @@ class EndpointTeacher:
         key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         kept = self._replies / f"{key}.json"
         if kept.exists():
-            return read_answer(json.loads(kept.read_text(encoding="utf-8"))["reply"])
+            return read_answer(read_json(kept)["reply"])
         try:
             [reply] = self._client.ask(
                 [prompt], [int(key[:7], 16)], temperature=self._config.teacher_temperature, max_new_tokens=limit
@@ -107,7 +107,7 @@ class EndpointTeacher:
             raise TeacherError(str(error)) from None
         found = read_answer(reply)
         self._replies.mkdir(parents=True, exist_ok=True)
-        replace_file(kept, json.dumps(asked | {"reply": reply}, indent=2).encode())
+        write_json(kept, asked | {"reply": reply})
         return found
 
 
