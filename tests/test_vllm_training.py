@@ -92,7 +92,7 @@ def test_an_adapter_is_trained_and_evaluated(world, policy, tmp_path):
     assert run(config, tmp_path / "run") == 0
     ratios(tmp_path / "run")
     assert forked(lambda: evaluate_run(tmp_path / "run", splits=["valid_seen"], progress=False)) == 0
-    assert len(RunDirectory.open(tmp_path / "run").evaluations("valid_seen")) == 6
+    assert len(RunDirectory.open(tmp_path / "run").evaluations("evaluation_step2")) == 6
     checkpoint = str(RunDirectory.open(tmp_path / "run").checkpoint(2).path)
 
     def ask(backend: str) -> None:
