@@ -14,7 +14,7 @@ from skill1.config import ConfigError, PolicyConfig
 from skill1.errors import UserError, one_line
 from skill1.store.resources import find_model
 
-_PATIENCE = 30.0  # seconds for an answer: the first looks at the server's whole installation
+_PATIENCE = 240.0  # seconds for an answer: for the first one a server looks through its whole installation
 
 
 class ServerError(UserError, RuntimeError):
