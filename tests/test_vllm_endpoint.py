@@ -59,12 +59,12 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 def settings() -> dict[str, object]:
     return {
         "environment.name": GARDEN, "environment.max_steps": 4, "rollout.max_act_tokens": 4, "policy.dtype": "float32",
-        "evaluation.temperature": 0.0, "evaluation.passes": 1, "evaluation.splits": ("valid_seen",),
+        "evaluation.temperature": 0.0, "evaluation.passes": 1, "evaluation.splits": ("test",),
     }  # fmt: skip
 
 
 def texts(folder: Path) -> list[list[str]]:
-    file = EvaluationFolder.open(folder).rollouts_file("valid_seen", 0)
+    file = EvaluationFolder.open(folder).rollouts_file("test", 0)
     return [[turn.value for turn in rollout.turns] for rollout in read_rollouts(file, None)]
 
 
