@@ -198,7 +198,10 @@ def _answering(config: PolicyConfig) -> Iterator[None]:
     except requests.RequestException as error:
         raise ServerError(f"the vLLM server at {config.vllm_url} is gone ({one_line(error)}): {again}") from error
     except Exception as error:
-        if type(error) not in (Exception, NotImplementedError):  # TRL's client: an answer is not 200; weights are on a CPU
+        if type(error) not in (
+            Exception,
+            NotImplementedError,
+        ):  # TRL's client: an answer is not 200; weights are on a CPU
             raise
         refused = f"the vLLM server at {config.vllm_url} refuses ({one_line(error)})"
         raise ServerError(
