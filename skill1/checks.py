@@ -32,8 +32,8 @@ def check_run(config: Config, processes: int) -> None:
         )
     check_sharding(config, processes)
     method_of(config).check_start(config)
-    if config.policy.backend.startswith("vllm"):
-        from skill1.generation.vllm import check_installed  # TRL's engines take a second to import
+    if config.policy.vllm:
+        from skill1.generation.vllm_server import check_installed  # TRL takes a second to import
 
         check_installed(config.policy.backend)
     tracker = config.train.report_to

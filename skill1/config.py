@@ -65,6 +65,11 @@ class PolicyConfig:
     # Where `trl vllm-serve` listens.
     vllm_url: str = knob("http://localhost:8000", "address, vllm_server only", "ours", free=True)
 
+    @property
+    def vllm(self) -> bool:
+        """Whether vLLM writes, whose log-probs are not quite the policy's."""
+        return self.backend in ("vllm", "vllm_server")
+
 
 @dataclass(frozen=True, config=STRICT)
 class EnvironmentConfig:

@@ -134,8 +134,14 @@ def check_policy(config: Config, model: Any, tokenizer: Any) -> None:
     """Check that a model can be asked as the run asks.
 
     Raises:
-        ConfigError: its chat template does not serve, or a conversation as long as the run allows is longer than it reads.
+        ConfigError: its chat template does not serve, or a conversation as long as the run allows is longer than it reads;
+            or vLLM is to write and cannot, see `check_vllm`.
+        ServerError: see `check_vllm`.
     """
+    if config.policy.vllm:
+        from skill1.generation.vllm_server import check_vllm  # TRL takes a second to import
+
+        check_vllm(config.policy)
     prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
     prompts.encode(tokenizer, "")
     if config.rollout.context == "window":

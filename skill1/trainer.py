@@ -67,7 +67,6 @@ from skill1.updates.scoring import CompletionScorer
 from skill1.updates.trl_config import lora_config, trl_config
 
 _DISTRIBUTED = {"fsdp2": DistributedType.FSDP, "deepspeed3": DistributedType.DEEPSPEED}  # by train.sharding
-_ENGINES = ("vllm", "vllm_server")  # backends whose log-probs are not quite the policy's
 _WEIGHTED = ("kl", "entropy", "clip_ratio/region_mean")  # TRL's means over a micro-batch's tokens
 
 Collect = Callable[[int, PreTrainedModel], tuple[list[Row], dict[str, float]]]
@@ -118,7 +117,8 @@ class RowTrainer(GRPOTrainer):
 
     Every step's log entry holds, besides `loss` (mean over the step's updates), `learning_rate` and what `collect`
     returned: `kl` (only if train.kl > 0), `entropy` and `clip_ratio/region_mean`, means over the trained tokens;
-    `grad_norm`, mean over the updates, before clipping; `rows/total`, `rows/trained`, `rows/updates`,
+    `grad_norm`, mean over the updates, before clipping; `importance_ratio/mean` and `/max` over the trained tokens (only if
+    vLLM wrote them: to its own log-probs); `rows/total`, `rows/trained`, `rows/updates`,
     `rows/padding_waste` (share of the tokens), `tokens/trained` (completion tokens), `time/collect` and `time/update`
     (seconds), `tokens/passed` and `time/update_tokens_per_second` (prompt and completion tokens of all ranks, without
     padding) and, on GPUs whose peak rate is known, `time/update_mfu`: 4 operations per token and parameter, 2 more per
@@ -157,12 +157,13 @@ class RowTrainer(GRPOTrainer):
         self.remove_callback(PrinterCallback)
         self.config = config
         self._directory = output_dir
-        self._checkpointing: Any = self.args.activation_checkpointing_kwargs  # typed as it stands on a command line
+        self._checkpointing: Any = self.args.gradient_checkpointing_kwargs  # typed as it stands on a command line
         self.collect = collect
         self.stateful = tuple(stateful)
         self._architecture = architecture_of(self.model)
         self._entry: dict[str, float] = {}
         self._norms: list[torch.Tensor | float] = []  # of the updates before the last one
+        self._ratios: list[torch.Tensor] = []  # of this rank's tokens to vLLM's log-probs, one tensor a micro-batch
         self._update_started = 0.0
         self._passed = 0  # tokens of the step's updates, on all ranks
         device = self.accelerator.device
@@ -228,6 +229,7 @@ class RowTrainer(GRPOTrainer):
         self._passed = int(shape.lengths[passed].sum())
         own = {
             **self._drain_metrics([micro.tokens for micro in micro_batches]),
+            **self._drain_ratios(),
             "rows/total": len(rows),
             "rows/trained": int(shape.rows[passed].sum()),
             "rows/updates": len(updates),
@@ -248,7 +250,7 @@ class RowTrainer(GRPOTrainer):
         Every rank must enter, once for as many rollouts as it plays; inside, no call to the policy waits for other
         ranks. (vLLM takes the weights as they are held, when the policy begins to write.)
         """
-        engine = self.config.policy.backend in _ENGINES
+        engine = self.config.policy.vllm
         with (
             torch.no_grad(),
             unwrap_model_for_generation(
@@ -289,7 +291,7 @@ class RowTrainer(GRPOTrainer):
             mine, size: see `layout`.
             number: of the update within the step, from 0: from the second on the log-probs before the first are needed.
         """
-        sampled = self.config.policy.backend in _ENGINES or any(row.earlier for row in rows)
+        sampled = self.config.policy.vllm or any(row.earlier for row in rows)
         batch = layout(rows, mine, advantages, size, self._tokenizer.pad_token_id, sampled=sampled)
         batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
         if number and not sampled:
@@ -351,6 +353,9 @@ class RowTrainer(GRPOTrainer):
         """Return this rank's part of the update's loss, times the number of ranks, over which it is averaged."""
         self._scorer.batch = inputs
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch) * inputs["loss_scale"]
+        if self.config.policy.vllm:
+            sampled = inputs["old_per_token_logps"][inputs["completion_mask"].bool()]
+            self._ratios.append((self._scorer.logprobs[0].detach() - sampled).exp())
         if self.config.train.entropy:
             loss = loss - self.config.train.entropy * inputs["entropy_scale"] * self._scorer.entropies.sum()
         return loss
@@ -389,6 +394,13 @@ class RowTrainer(GRPOTrainer):
         drained = {name: float(np.average(lists[name], weights=tokens)) for name in _WEIGHTED if lists.get(name)}
         lists.clear()
         return drained
+
+    def _drain_ratios(self) -> dict[str, float]:
+        """Take the importance ratios of the step's tokens, of all ranks."""
+        own = torch.cat(self._ratios).tolist() if self._ratios else []
+        self._ratios.clear()
+        ratios = gather_object(own) if self.config.policy.vllm else own
+        return {"importance_ratio/mean": float(np.mean(ratios)), "importance_ratio/max": max(ratios)} if ratios else {}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's own metrics to its entry; other entries (the summary at the end) pass through."""

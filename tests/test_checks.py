@@ -17,7 +17,7 @@ def test_every_process_needs_a_group() -> None:
 
 
 def test_vllm_is_asked_for_before_anything_is_made(monkeypatch) -> None:
-    monkeypatch.setattr("skill1.generation.vllm.find_spec", lambda name: None)
+    monkeypatch.setattr("skill1.generation.vllm_server.find_spec", lambda name: None)
     for backend in ("vllm", "vllm_server"):
         config = load_config("nano", overrides={"policy.backend": backend})
         with pytest.raises(ConfigError, match=f"policy.backend={backend} needs the package vllm"):

@@ -1,31 +1,22 @@
-"""The backends behind `Policy.generate`: the same text from those that run here, and vLLM's side of the contract."""
+"""The backends behind `Policy.generate` write the same text. (vLLM's are in test_vllm.py and test_vllm_training.py.)"""
 
 from __future__ import annotations
 
-import inspect
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from types import SimpleNamespace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
-import requests
 import torch
-from tiny import random_rows, tiny_model, tiny_policy, tiny_tokenizer
-from trainer_runs import configure, largest_difference, make_trainer
-from trl.generation import vllm_client
-from trl.generation.vllm_client import VLLMClient
-from trl.generation.vllm_generation import VLLMGeneration, extract_logprobs
+from tiny import random_rows, tiny_model, tiny_policy
+from trainer_runs import configure, entries, largest_difference, make_trainer
 
 from skill1.config import ConfigError, load_config
-from skill1.generation import vllm
 from skill1.generation.calls import Prompt
 from skill1.generation.continuous import ContinuousWriter
 from skill1.generation.padded import PaddedWriter
 from skill1.nano.alfworld.prompts import CompactPrompts
+from skill1.play import load_policy
 from skill1.policy import Policy, load_model
 
 ENDS = frozenset([4, 7, 9])
@@ -91,124 +82,13 @@ def test_an_answer_larger_than_the_cache_is_refused(model, prompts):
         writer.write(seeded(prompts), 1.0, LIMIT)
 
 
-def test_vllm_that_is_not_installed_is_named(model, monkeypatch):
-    monkeypatch.setattr(vllm, "find_spec", lambda name: None)
-    config = load_config("nano", overrides={"policy.backend": "vllm"}).policy
-    with pytest.raises(ConfigError, match="policy.backend=vllm needs the package vllm"):
-        Policy(model, tiny_tokenizer(), CompactPrompts(), config, 64)
-
-
-class _Engine:
-    """Stands for TRL's engine of the installed release: refuses calls that the real signatures would refuse."""
-
-    made = synced = 0
-
-    def __init__(self, **arguments):
-        inspect.signature(VLLMGeneration.__init__).bind(None, **arguments)
-        type(self).made += 1
-        self.mode = arguments["mode"]
-        self.asked = []
-        if self.mode == "server":
-            self.vllm_client = SimpleNamespace(generate=self._serve, session=requests.Session())
-        else:
-            self.llm = SimpleNamespace(generate=self._colocated)
-
-    def sync_weights(self):
-        type(self).synced += 1
-
-    def _serve(self, **arguments):
-        inspect.signature(VLLMClient.generate).bind(None, **arguments)
-        self.asked.append(arguments)
-        ids = [[p[0], 4] for p in arguments["prompts"]]
-        return {"prompt_ids": arguments["prompts"], "completion_ids": ids, "logprobs": [[[-0.5], [-0.25]]] * len(ids)}
-
-    def _colocated(self, prompts, sampling_params, use_tqdm):
-        self.asked.append(sampling_params)
-        step = [SimpleNamespace(logprob=-0.5, rank=3), SimpleNamespace(logprob=-0.25, rank=1)]
-        return [
-            SimpleNamespace(
-                outputs=[
-                    SimpleNamespace(
-                        token_ids=[p["prompt_token_ids"][0], 4],
-                        logprobs=[{p["prompt_token_ids"][0]: step[0]}, {4: step[1]}],
-                    )
-                ]
-            )
-            for p in prompts
-        ]
-
-
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
 @pytest.mark.parametrize("backend", ["vllm", "vllm_server"])
-def test_vllm_is_asked_as_the_installed_trl_wants_it(prompts, monkeypatch, backend):
-    assert hasattr(VLLMGeneration, "sync_weights") and callable(extract_logprobs)
-    monkeypatch.setattr(vllm, "find_spec", lambda name: True)
-    monkeypatch.setattr(vllm.vllm_generation, "VLLMGeneration", _Engine)
-    monkeypatch.setattr(vllm.vllm_generation, "SamplingParams", SimpleNamespace, raising=False)
-    monkeypatch.setattr(_Engine, "made", 0)
-    monkeypatch.setattr(_Engine, "synced", 0)
-    model, config = tiny_model(), load_config("nano", overrides={"policy.backend": backend}).policy
-    for rollout in (1, 2):
-        writer = vllm.VLLMWriter(model, tiny_tokenizer(), config, ENDS)
-        for _ in range(3):
-            written = writer.write(seeded(prompts, 1), 0.7, LIMIT)
-        assert (_Engine.made, _Engine.synced) == (1, rollout)  # one engine; weights once a rollout, not once a call
-    assert [ids.tolist() for ids, _ in written] == [[p[0], 4] for p in prompts]
-    assert all(logprobs.tolist() == [-0.5, -0.25] for _, logprobs in written)
-    asked = writer._engine.asked[-1]
-    if backend == "vllm":
-        assert len({one.seed for one in asked}) == len(prompts)  # rollouts of a group share their prompt
-        asked = vars(asked[0])
-        assert asked["stop_token_ids"] == [4, 7, 9]
-    assert (asked["temperature"], asked["max_tokens"], asked["top_k"], asked["repetition_penalty"]) == (
-        0.7,
-        LIMIT,
-        0,
-        1.0,
-    )
-
-
-_SERVER = """
-import json, os, signal
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({"data": [{"id": "policy"}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self):
-        os.kill(os.getpid(), signal.SIGKILL)  # while it is asked to write
-
-server = HTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-
-
-@pytest.mark.slow
-def test_a_vllm_server_that_dies_ends_the_run_within_a_minute(prompts, monkeypatch):
-    """TRL's real client, on a rank that is not the first, and a server that is killed while it writes."""
-
-    class Engine(_Engine):
-        def __init__(self, **arguments):
-            super().__init__(**arguments)
-            del self.vllm_client
-
-    monkeypatch.setattr(vllm, "find_spec", lambda name: True)
-    monkeypatch.setattr(vllm_client, "is_vllm_available", lambda **version: True)
-    monkeypatch.setattr(vllm.vllm_generation, "VLLMGeneration", Engine)
-    with subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True) as server:
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        config = load_config("nano", overrides={"policy.backend": "vllm_server", "policy.vllm_url": url}).policy
-        writer = vllm.VLLMWriter(tiny_model(), tiny_tokenizer(), config, ENDS)
-        started = time.monotonic()
-        with pytest.raises(vllm.ServerError, match=f"the vLLM server at {url} is gone .*start it again .* --resume"):
-            writer.write(seeded(prompts), 0.7, LIMIT)
-    assert time.monotonic() - started < 60
-    assert server.returncode == -signal.SIGKILL
+def test_vllm_that_is_not_installed_is_named_before_a_run_is_there(backend, tmp_path):
+    policy = str(tiny_policy(tmp_path / "policy"))
+    config = load_config("nano", overrides={"policy.backend": backend, "policy.model": policy})
+    with pytest.raises(ConfigError, match=f"policy.backend={backend} needs the package vllm"):
+        load_policy(config)
 
 
 @pytest.mark.slow
@@ -217,10 +97,14 @@ def test_the_ratio_of_what_vllm_wrote_is_against_its_own_logprobs(tmp_path):
     policy = tiny_policy(tmp_path / "policy")
     rows = [replace(row, advantage=1.0, weight=1.0) for row in random_rows(6)]
 
+    logged = []
+
     def gradient(backend: str, given: list) -> dict[str, torch.Tensor]:
         config = configure(policy__backend=backend, train__kl=0.0)
         trainer, tape = make_trainer(policy, tmp_path / "run", config, lambda step, model: given)
         trainer.train()
+        [entry] = entries(trainer)
+        logged.append([entry.get(f"importance_ratio/{name}") for name in ("mean", "max")])
         return tape.steps[0]
 
     def logprobs(row) -> np.ndarray:
@@ -237,3 +121,5 @@ def test_the_ratio_of_what_vllm_wrote_is_against_its_own_logprobs(tmp_path):
     assert largest_difference(raised, {name: 1.1 * g for name, g in wanted.items()}) < 1e-5
     beyond = [replace(row, logprobs=row.logprobs - np.float32(np.log(2))) for row in exact]
     assert all(not g.any() for g in gradient("vllm", beyond).values())
+    assert logged[0] == [None, None]
+    np.testing.assert_allclose(logged[1:], [[1, 1], [1.1, 1.1], [2, 2]], rtol=1e-5)

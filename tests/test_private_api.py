@@ -45,6 +45,12 @@ PRIVATE_API: dict[str, tuple[str, ...]] = {
         "transformers.generation.continuous_batching.cb_logits_processors.ContinuousBatchingLogitsProcessor",
         "transformers.ContinuousBatchingManager.logit_processor",  # replaced before the manager starts
     ),
+    "skill1.generation.vllm": (
+        "trl.generation.vllm_generation.VLLMGeneration._init_vllm",  # extended: an engine in `policy.dtype`, on every rank
+        "trl.generation.vllm_generation.VLLMGeneration._iter_named_params",  # extended: adapters are folded into copies
+        "trl.generation.vllm_generation.VLLMGeneration._fix_param_name_to_vllm",
+        "trl.generation.vllm_generation.VLLMGeneration._dist",  # gathers sharded weights
+    ),
     "skill1.generation.weights": (
         "torch.distributed.fsdp.FSDPModule._get_fsdp_state",  # whether a unit reshards after its forward pass
         "torch.distributed.fsdp._fully_shard._fsdp_state.FSDPState._fsdp_param_groups",

@@ -62,20 +62,21 @@ def tiny_model(
     seed: int = 0,
     *,
     hidden: int = 32,
+    head: int = 16,
     layers: int = 2,
     vocabulary: int = 64,
     context: int = 512,
     dtype: torch.dtype = torch.float32,
 ) -> Qwen2ForCausalLM:
-    """A randomly initialised Qwen2 with heads of 16 dimensions and tied embeddings."""
+    """A randomly initialised Qwen2 with heads of `head` dimensions and tied embeddings."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=3 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 16,
-        num_key_value_heads=max(1, hidden // 32),
+        num_attention_heads=hidden // head,
+        num_key_value_heads=max(1, hidden // head // 2),
         max_position_embeddings=context,
         tie_word_embeddings=True,
         initializer_range=0.2,  # far from uniform predictions, so that tests see gradients of a real size
@@ -97,7 +98,7 @@ def tiny_policy(folder: Path, seed: int = 0, **shape: int) -> Path:
     return folder
 
 
-def taught_policy(folder: Path, rows: list[tuple[str, str]], steps: int = 300) -> Path:
+def taught_policy(folder: Path, rows: list[tuple[str, str]], steps: int = 300, **shape: int) -> Path:
     """Save a tiny chat model fine-tuned on (prompt, answer) rows; its words are those of the rows, an answer is one."""
     words = dict.fromkeys(word for prompt, _ in rows for word in prompt.split())
     answers = [answer for _, answer in rows]
@@ -108,7 +109,7 @@ def taught_policy(folder: Path, rows: list[tuple[str, str]], steps: int = 300) -
         tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", eos_token="<end>", padding_side="left"
     )
     tokenizer.chat_template = CHAT
-    model = tiny_model(hidden=64, vocabulary=len(vocabulary))
+    model = tiny_model(hidden=64, vocabulary=len(vocabulary), **shape)
     for parameter in model.parameters():
         parameter.data *= 0.2  # of `tiny_model`'s wide initialisation
     chats = [[{"role": "user", "content": prompt}] for prompt, _ in rows]

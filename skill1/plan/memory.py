@@ -89,7 +89,7 @@ def estimate_memory(config: Config, passes: Passes, machine: Machine, workload: 
         cache_longest += token * policy.cache_tokens
     if policy.backend == "continuous":
         cache = cache_longest = token * policy.cache_tokens
-    engine = policy.backend in ("vllm", "vllm_server")
+    engine = policy.vllm
     # TRL wraps the reference as one FSDP unit: it is gathered whole
     whole_reference = held.reference and machine.shards > 1
     gathered = _itemsize(config) * passes.parameters.total if whole_reference else held.gathered

@@ -21,6 +21,7 @@ class CompletionScorer:
 
     batch: Batch  # whose completions are scored next
     entropies: torch.Tensor  # (1, N) of the N completion tokens that were scored last, with their gradient
+    logprobs: torch.Tensor  # (1, N) likewise
 
     def __init__(self, accelerator: Accelerator, models: Sequence[nn.Module]) -> None:
         """`models`: those that will be scored, prepared by `accelerator`."""
@@ -48,7 +49,7 @@ class CompletionScorer:
         def spread(values: torch.Tensor) -> torch.Tensor:
             return values.new_zeros(real.shape).masked_scatter(real, values)
 
-        self.entropies = output.entropy
+        self.entropies, self.logprobs = output.entropy, output.log_probs
         return spread(output.log_probs), None if output.entropy is None else spread(output.entropy)
 
     def _keep_completions(self, module: nn.Module, args: Any, output: Any) -> Any:

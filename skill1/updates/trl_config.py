@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -10,6 +11,10 @@ from trl import GRPOConfig
 
 from skill1.config import Config
 from skill1.sharding import sharding_arguments
+
+# what transformers calls it: vLLM 0.31 wants a release before 5.18, which has the old name only
+_NAMES = {field.name for field in fields(GRPOConfig)}
+_CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _NAMES else "gradient_checkpointing"
 
 
 def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
@@ -60,7 +65,7 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         fp16=False,
         cast_lm_head_to_fp32=False,
         disable_dropout=True,
-        activation_checkpointing=config.policy.gradient_checkpointing,
+        **{_CHECKPOINTING: config.policy.gradient_checkpointing},
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
         **sharding_arguments(config),
