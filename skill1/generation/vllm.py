@@ -121,8 +121,11 @@ class Engine(vllm_generation.VLLMGeneration):
 
         TRL folds adapters into the policy's weights and out again: in bfloat16 these are other weights then.
         """
-        base = self.model.get_base_model() if is_peft_model(self.model) else self.model
-        adapted = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+        model: Any = self.model
+        base = model.get_base_model() if is_peft_model(model) else model
+        adapted: dict[str, Any] = {
+            name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)
+        }
         if not adapted:
             yield from super()._iter_named_params()
             return
@@ -132,9 +135,8 @@ class Engine(vllm_generation.VLLMGeneration):
                 continue
             module = adapted.get(home.removesuffix(".base_layer"))
             with self._dist.gather_params([weight] if module is None else [*module.parameters()]):
-                if module is not None and leaf == "weight":
-                    weight = _merged(module)
-                whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
+                sent = _merged(module) if module is not None and leaf == "weight" else weight
+                whole = sent.full_tensor() if isinstance(sent, DTensor) else sent
                 yield self._fix_param_name_to_vllm(name.replace(".base_layer", "")), whole.detach()
 
 
@@ -209,8 +211,8 @@ def _answering(config: PolicyConfig) -> Iterator[None]:
         ) from error
 
 
-def _merged(layer: LoraLayer) -> torch.Tensor:
-    """The weight of a layer with its adapters, in the layer's dtype."""
+def _merged(layer: Any) -> torch.Tensor:
+    """The weight of a `LoraLayer` with its adapters, in the layer's dtype."""
     weight = layer.get_base_layer().weight
     whole = weight.float()
     for adapter in layer.active_adapters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -20,6 +21,7 @@ _CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _NA
 def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
     """The run's configuration in TRL's terms. Names every field that touches the loss: TRL's defaults move."""
     train = config.train
+    checkpointing: dict[str, Any] = {_CHECKPOINTING: config.policy.gradient_checkpointing}
     return GRPOConfig(
         output_dir=str(output_dir),
         seed=train.seed,
@@ -65,7 +67,7 @@ def trl_config(config: Config, output_dir: Path) -> GRPOConfig:
         fp16=False,
         cast_lm_head_to_fp32=False,
         disable_dropout=True,
-        **{_CHECKPOINTING: config.policy.gradient_checkpointing},
+        **checkpointing,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
         **sharding_arguments(config),
