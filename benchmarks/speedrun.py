@@ -181,7 +181,7 @@ def run(minutes: float, data: Path, model: Path, adapter: str, out: Path, passes
 def hashes(config: Any) -> tuple[str, str]:
     """What a run directory notes of its data and weights."""
     from skill1.envs.make import make_environment
-    from skill1.store.places import weights_hash
+    from skill1.store.origin import weights_hash
 
     data = make_environment(config.environment).data_hash(config.environment.train_split)
     return data, weights_hash(config.policy.model, config.policy.adapter)

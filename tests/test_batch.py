@@ -146,7 +146,7 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path):
 
 def test_an_unwritable_output_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot make the output folder .*/file: "):
+    with pytest.raises(RunError, match="cannot write .*/file: "):
         run_notebook(notebook(tmp_path / "a.ipynb"), tmp_path / "file" / "out.ipynb")
 
 

@@ -37,6 +37,7 @@ from skill1.models.options import ColdStartConfig, ExpertConfig
 from skill1.nano.options import WarmStartConfig
 from skill1.presets import Variant, preset_of, presets, variants
 from skill1.registry import find, names
+from skill1.running.slurm import SlurmConfig
 
 PRESETS, VARIANTS = presets(), variants()
 METHODS, ENVIRONMENTS = names("methods"), names("environments")
@@ -427,7 +428,7 @@ WRONG = [
     ("library.ema", 1.1), ("library.similarity_weight", 1.1), ("library.similarity_floor", 2),
     ("train.validate_every", -1), ("train.steps", "many"), ("train.steps", 1.5), ("train.steps", None),
     ("method.selection", "maybe"), ("policy.model", ""), ("policy.dtype", "float16"), ("library.inject", "both"),
-    ("train.seed", -1), ("environment.engine", "java"), ("evaluation.splits", "valid_seen"),
+    ("train.seed", -1), ("environment.engine", "java"), ("evaluation.splits", 3),
 ]  # fmt: skip
 OF_METHODS = [
     ("gigpo", "method.omega", -0.1), ("gigpo", "method.gamma", 1.1), ("gigpo", "method.statistics", "token"),
@@ -530,7 +531,7 @@ OPTION_CLASSES = {name: (node, lines) for name, node, lines in option_classes() 
 
 
 def known_options() -> Mapping[str, type]:
-    kinds = [*ALWAYS.values(), LibraryConfig, *COMMANDS.values()]
+    kinds = [*ALWAYS.values(), LibraryConfig, SlurmConfig, *COMMANDS.values()]
     kinds += [find("environments", name).options for name in ENVIRONMENTS]
     kinds += [find("methods", name).Options for name in METHODS]
     return {kind.__name__: kind for kind in kinds}
@@ -549,4 +550,5 @@ def test_every_field_says_what_it_does_its_unit_and_its_origin(name):
         above = lines[field.lineno - 2].strip()
         assert re.fullmatch(r"# \S.*\.", above), f"{name}.{field.target.id} has no sentence above it"
     for leaf in known_options()[name].__pydantic_fields__.values():
-        assert set(leaf.json_schema_extra) == {"unit", "origin"} and all(leaf.json_schema_extra.values())
+        told = leaf.json_schema_extra
+        assert set(told) == {"unit", "origin", "free"} and told["unit"] and told["origin"]

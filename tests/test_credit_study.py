@@ -132,10 +132,10 @@ def batch(trained: Path) -> Batch:
 
 
 def test_a_stored_batch_is_the_steps_own(trained: Path, batch: Batch, warm: Path) -> None:
-    assert (batch.origin, batch.policy) == ("Step 2 of run", str(trained / "checkpoint-1"))
+    assert (batch.origin, batch.policy) == ("Step 2 of run", trained / "checkpoint-1")
     assert len(batch.rollouts) == 12 and {t.stage for r in batch.rollouts for t in r.turns} == set(STAGES)
     first = credit_study.stored_batch(trained, step=1, groups=1)
-    assert first.policy == str(warm) and {r.group for r in first.rollouts} == {0} and len(first.rollouts) == 6
+    assert first.policy is None and {r.group for r in first.rollouts} == {0} and len(first.rollouts) == 6
 
 
 def test_unusable_runs_are_refused(trained: Path, world: Path, warm: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_unusable_runs_are_refused(trained: Path, world: Path, warm: Path, tmp_p
 
 def by_autograd(batch: Batch, rows: list[Row]) -> torch.Tensor:
     """(parameters,) the gradient of -mean over rows of advantage * weight * mean log-prob, one row at a time."""
-    model = load_policy(replace(batch.config, policy=replace(batch.config.policy, model=batch.policy))).model
+    model = load_policy(replace(batch.config, policy=replace(batch.config.policy, model=str(batch.policy)))).model
     for row in rows:
         ids = torch.as_tensor(np.concatenate([row.prompt_ids, row.completion_ids]), dtype=torch.long)[None]
         logits = model(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1]

@@ -100,7 +100,7 @@ def test_a_garden_is_swept_and_its_study_is_read_by_every_notebook(
     """From the command line: 01_train and 02_evaluate of two variants, then the cells of the others on the study."""
     monkeypatch.chdir(tmp_path)
     # one episode in fifteen is won: 05_library reads a run that learned a skill
-    given = settings(model) | {"train.steps": 3, "rollout.tasks_per_step": 6, "rollout.group_size": 6}
+    given = settings(model) | {"train.steps": 3, "rollout.tasks_per_step": 8, "rollout.group_size": 8}
     # the library's and Skill1's own options are no part of a run without them
     words = ["sweep", "--name", "garden", "--preset", "small", "--variants", "full,no_library", "--seeds", "0"]
     words += ["--passes", "2", "--jobs", "2", *set_words(given)]

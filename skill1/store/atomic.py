@@ -17,7 +17,7 @@ PARTIAL = ".partial"  # suffix of a file that is being written; what a kill left
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write, and put what was written there into `path`: a kill leaves the old or the new content."""
-    partial = path.with_name(f"{path.name}{PARTIAL}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")  # two ranks may write the same file
     yield partial
     with partial.open("rb") as written:
         os.fsync(written.fileno())
