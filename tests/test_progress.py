@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skill1.running.progress import Progress
+from skill1.running.progress import Progress, training_progress
 
 
 def test_what_is_known_of_what_is_done_stands_beside_it():
@@ -23,3 +23,11 @@ def test_remaining_time_is_counted_at_the_rate_since_processes_started():
     assert progress.look() and str(progress) == "25 of 60 steps, 02:55 left"  # 35 at 5 s
     seconds = 62.0
     assert not progress.look() and str(progress) == "25 of 60 steps, 02:55 left"
+
+
+def test_a_run_is_followed_by_what_it_has_logged(tmp_path):
+    progress = training_progress(tmp_path, 4)
+    assert str(progress) == "0 of 4 steps"
+    lines = '{"step": 1, "reward": 0.5}\n{"step": 2, "reward": 0.25, "library/size": 7.0}\n{"step": 3, "rew'  # being written
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    assert progress.look() and str(progress) == "2 of 4 steps, reward 0.25, 7 skills"

@@ -26,7 +26,7 @@ from skill1.config import Config, load_config
 from skill1.distributed import TERMINATED, on_sigterm
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
-from skill1.running.progress import Progress, steps_logged
+from skill1.running.progress import Progress, steps_logged, training_progress
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
@@ -100,19 +100,9 @@ class Experiment:
         """Return what follows training and evaluation, by their keys in skill1.running.collect.PHASES."""
         return {"train": self.training_progress, "evaluate": self.evaluation_progress}
 
-    def _last_step(self) -> str:
-        """The reward of the last logged step, and the library's size after it; "" before there is one."""
-        file = self.run / "metrics.jsonl"
-        whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the process may be writing the next
-        if not whole:
-            return ""
-        last = json.loads(whole.rpartition("\n")[2])
-        skills = f", {last['library/size']:.0f} skills" if "library/size" in last else ""
-        return f"reward {last['reward']:.2f}{skills}"
-
     def training_progress(self) -> Progress:
-        """Follow the training steps, with the last one's reward and the library's size."""
-        return Progress("steps", self.config.train.steps, self.steps_logged, skip=1, note=self._last_step)
+        """Follow the training steps."""
+        return training_progress(self.run, self.config.train.steps)
 
     def evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,3 +54,19 @@ def steps_logged(run: Path) -> int:
     """Count the training steps that a run has logged; 0 before there is a run."""
     file = run / "metrics.jsonl"
     return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def training_progress(run: Path, steps: int) -> Progress:
+    """Follow a run's training steps, with the last one's reward and the library's size."""
+    return Progress("steps", steps, lambda: steps_logged(run), skip=1, note=lambda: _last_step(run))
+
+
+def _last_step(run: Path) -> str:
+    """The reward of the last logged step, and the library's size after it; "" before there is one."""
+    file = run / "metrics.jsonl"
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the process may be writing the next
+    if not whole:
+        return ""
+    last = json.loads(whole.rpartition("\n")[2])
+    skills = f", {last['library/size']:.0f} skills" if "library/size" in last else ""
+    return f"reward {last['reward']:.2f}{skills}"

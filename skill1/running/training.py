@@ -16,7 +16,7 @@ from skill1.config import Config
 from skill1.errors import UserError
 from skill1.running.jobs import Failure, execute
 from skill1.running.launch import Hosts, launch_torchrun
-from skill1.running.progress import Progress, steps_logged
+from skill1.running.progress import Progress, training_progress
 from skill1.running.slurm import Slurm, SlurmConfig
 from skill1.store.run_directory import RunDirectory
 
@@ -43,7 +43,7 @@ class Training:
 
     def phases(self) -> dict[str, Callable[[], Progress]]:
         """Return what follows the training steps."""
-        return {"train": lambda: Progress("steps", self.steps, lambda: steps_logged(self.directory), skip=1)}
+        return {"train": lambda: training_progress(self.directory, self.steps)}
 
     def is_finished(self) -> bool:
         """Return whether the last step has a checkpoint. Raises RunError for a damaged run."""
