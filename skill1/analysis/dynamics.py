@@ -10,6 +10,7 @@ checkpoints are the ends of the thirds of training (the paper does not name them
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import pandas as pd
 
@@ -37,6 +38,8 @@ _PUBLISHED = {
     U_HAT: "u_hat",
 }
 _SIMILARITY = "task_skill_similarity"
+
+T = TypeVar("T", pd.Series, pd.DataFrame)
 
 
 def shown(study: Study, wanted: Sequence[str]) -> list[str]:
@@ -71,7 +74,12 @@ def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
         )
     own = study.metrics[study.metrics["variant"] == variant]
     table = own.pivot(index="step", columns="seed", values=metric)
-    return table.where(table > 0) if metric == U_HAT else table  # 0 where nothing was retrieved: no estimate
+    return estimated(table) if metric == U_HAT else table
+
+
+def estimated(u_hat: T) -> T:
+    """Leave out the steps that retrieved nothing, where U_hat is 0: there is no estimate."""
+    return u_hat.where(u_hat > 0)
 
 
 def mean_over_seeds(table: pd.DataFrame) -> pd.Series:

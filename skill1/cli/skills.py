@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from skill1.cli.options import FOLDER, Group, examples, json_option
+from skill1.cli.options import FOLDER, Group, examples, json_option, out_option
 
 if TYPE_CHECKING:
     from skill1.analysis.library.source import Entry
@@ -49,7 +49,7 @@ def show(source: Path, step: int | None, retired: bool, as_json: bool) -> None:
 @skills.command("export", epilog=examples("skill1 skills export results/try --out mine"))
 @_source
 @_step
-@click.option("--out", type=FOLDER, required=True, help="folder to make")
+@out_option("folder to make")
 def export_skills(source: Path, step: int | None, out: Path) -> None:
     """Write the skills of SOURCE as folders in the Agent Skills format, with their utilities and counts."""
     from skill1.analysis.library.source import read_entries
@@ -63,7 +63,7 @@ def export_skills(source: Path, step: int | None, out: Path) -> None:
 @skills.command("import", epilog=examples("skill1 skills import mine --out mine.jsonl"))
 @_source
 @_step
-@click.option("--out", type=FOLDER, required=True, help="file to write")
+@out_option("file to write")
 def import_skills(source: Path, step: int | None, out: Path) -> None:
     """Write the skills of SOURCE as one file of JSON lines, and say what of them a library does not keep."""
     from skill1.analysis.library.source import read_entries
@@ -110,7 +110,7 @@ def compare(a: Path, b: Path, as_json: bool) -> None:
 @skills.command(epilog=examples("skill1 skills merge results/try mine --out both.jsonl"))
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
-@click.option("--out", type=FOLDER, required=True, help="file of JSON lines to write")
+@out_option("file of JSON lines to write")
 def merge(a: Path, b: Path, out: Path) -> None:
     """Join two libraries in one file: equal texts become one skill, with the mean of the utilities weighted by count."""
     from skill1.analysis.library.source import read_entries

@@ -43,6 +43,8 @@ from skill1.generation.vllm_server import Server, ServerError
 # of a server that does not write: asked again after 0, 2, 4 and 8 s, so that a dead one ends the run in this minute
 _RETRIES = Retry(total=4, backoff_factor=1, status_forcelist=(500, 502, 503), allowed_methods=("POST",))
 _MODES = {"vllm": "colocate", "vllm_server": "server"}
+# what TRL's client raises where the server's answer is not 200, or the weights are on a CPU; anything else is a defect
+_REFUSALS = (Exception, NotImplementedError)
 _ENGINES: WeakKeyDictionary[PreTrainedModel, Engine] = WeakKeyDictionary()
 
 
@@ -200,10 +202,7 @@ def _answering(config: PolicyConfig) -> Iterator[None]:
     except requests.RequestException as error:
         raise ServerError(f"the vLLM server at {config.vllm_url} is gone ({one_line(error)}): {again}") from error
     except Exception as error:
-        if type(error) not in (
-            Exception,
-            NotImplementedError,
-        ):  # TRL's client: an answer is not 200; weights are on a CPU
+        if type(error) not in _REFUSALS:
             raise
         refused = f"the vLLM server at {config.vllm_url} refuses ({one_line(error)})"
         raise ServerError(

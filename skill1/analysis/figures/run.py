@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -144,6 +145,8 @@ def utilities(run: RunDirectory) -> Figure:
     initial, metrics = _library(run).initial_utility, run.metrics()
     figure, [left, middle, right] = panels = style.panels(3, 9.6, 3.4, sharex=True)
     means = {name: label.removeprefix("mean U, ") for name, label in dynamics.PRECISION.items()}
+    if dynamics.U_HAT in metrics:
+        metrics[dynamics.U_HAT] = dynamics.estimated(metrics[dynamics.U_HAT])
     lines(left, metrics, means | {dynamics.U_HAT: r"$\hat{U}$"})
     left.axhline(initial, color="0.8", linewidth=0.8)
     if "ndcg/mean" in metrics:
@@ -158,6 +161,9 @@ def utilities(run: RunDirectory) -> Figure:
         "distill_positive_rate": r"$r - \hat{U} > 0$",
         "reward": "won",
     }
+    if "distill_positive_rate" in metrics and np.allclose(metrics["distill_positive_rate"], metrics["reward"]):
+        del shares["distill_positive_rate"]  # one line, as in Figure 3
+        shares["reward"] = r"won ($r - \hat{U} > 0$)"
     lines(right, metrics, shares)
     left.set(title="mean utility of skills", ylim=(-0.03, 1.03))
     middle.set(title="NDCG of the ranking")
