@@ -297,6 +297,26 @@ def test_raw_trajectories_are_followed_and_ranked_by_what_they_are_about(games):
     assert min(kinds.values()) > 20 and len(kinds) == 3
 
 
+def test_whole_episodes_are_played_with_raw_trajectories(games):
+    kinds = Counter()
+    played = demonstrate(games, raw_episode_share=1.0, wrong_share=0.4, noise=0.0, first_moves=0, reranks=0)
+    for game, right, start, rows in played:
+        task, target = f"{request_words(start)} : ", read_request(game.instruction).target
+        acts = [row for row in rows if row.stage == "act"]
+        [shown] = {row.prompt.partition("<skill> ")[2] for row in acts}  # one for the whole episode
+        if shown.startswith(task.replace(f" {target} ", " this ")):
+            followed = acts[0].answer.removeprefix("go_to ")
+            taken = shown.partition(f"take {target}_")[2].split()[1]
+            kinds["right" if taken == right else "elsewhere"] += 1
+            assert followed == taken, "the expert goes where the object was taken, whether or not it is there"
+        elif " : " in shown:
+            kinds["foreign"] += 1
+            assert acts[0].answer == blind(start)
+        else:
+            kinds["none"] += 1
+    assert kinds["right"] > 10 and kinds["elsewhere"] > 5 and kinds["foreign"] > 5, kinds
+
+
 def test_treatments_are_repeated_and_searching_on_is_thinned(games):
     def count(**changed):
         rows = (row for *_, rows in demonstrate(games, noise=0.0, **changed) for row in rows)

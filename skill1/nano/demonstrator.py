@@ -107,9 +107,14 @@ class Demonstrator(ABC):
         """Yield all demonstrations of one game; `right`: the place or brand that a skill of its topic names."""
         [start] = environment.reset([task])
         known = self.prompts.fact(start, right)
-        block = self._chosen(self._config.bank_share)
-        shown, told = (self._draw_block if block else self._draw_shown)(start, known)
-        player = self.player(start, told, by_principle=block)
+        if self._chosen(self._config.raw_episode_share):
+            shown, told = self._draw_raw(environment, start, known)
+            [start] = environment.reset([task])
+            player = self.player(start, told)
+        else:
+            block = self._chosen(self._config.bank_share)
+            shown, told = (self._draw_block if block else self._draw_shown)(start, known)
+            player = self.player(start, told, by_principle=block)
         yield from self._play(environment, start, shown, player)
         yield from self._first_moves(start, known)
         yield Demonstration("query", "query", self.prompts.query(start), self.prompts.write_query(known))
@@ -142,6 +147,27 @@ class Demonstrator(ABC):
         """What another episode could have taught about the same, right or not."""
         return replace(known, found=self._invented(start))
 
+    def _draw_raw(self, environment: VectorEnvironment, start: Observation, known: Fact) -> tuple[str, Fact | None]:
+        """A raw trajectory, as it is kept without distillation: of an earlier game about something else, or of this one.
+
+        This one is played for it, with or without being told; as with skills, some say another place than is right.
+        """
+        config = self._config
+        foreign = [raw for fact, raw in self._raw if fact.topic != known.topic]
+        if foreign and self._rng.random() * (config.relevant_share + config.foreign_share) >= config.relevant_share:
+            return self._rng.choice(foreign), None
+        player = self.player(start, known if self._rng.random() < config.relevant_share else None)
+        _, trajectory, won = self._episode(environment, start, "", player)
+        if not won or not player.found or len(trajectory) > _LONGEST_RAW:
+            return "", None
+        told, text = self.prompts.fact(start, player.found), self.prompts.raw_lesson(start, trajectory).strategy
+        self._raw.append((told, text))
+        if not self._chosen(config.wrong_share):
+            return text, told
+        rival = self._rival(start, told)
+        names = {told.found: rival.found, rival.found: told.found}
+        return " ".join(names.get(word, word) for word in text.split()), rival
+
     def _draw_block(self, start: Observation, known: Fact) -> tuple[str, Fact | None]:
         """A bank's block of principles, at most one for a thing; and `known` where one is of it."""
         own = self._rng.random() < self._config.relevant_share
@@ -155,11 +181,16 @@ class Demonstrator(ABC):
 
     # -- act and distill --------------------------------------------------------------------------------------------
 
-    def _play(
+    def _episode(
         self, environment: VectorEnvironment, start: Observation, shown: str, player: Player
-    ) -> Iterator[Demonstration]:
-        """An episode with noise; the answers are what the expert would do, also right after a slip."""
+    ) -> tuple[list[Demonstration], list[Exchange], bool]:
+        """An episode with noise; the answers are what the expert would do, also right after a slip.
+
+        Returns:
+            the rows to learn from, what happened, and whether it was won.
+        """
         config, rng, prompts = self._config, self._rng, self.prompts
+        rows: list[Demonstration] = []
         trajectory: list[Exchange] = []
         now, won, done = start, False, False
         while not done:
@@ -167,9 +198,9 @@ class Demonstrator(ABC):
             context = ActContext(start, shown, len(trajectory), history_of(trajectory, config.history), now)
             row = Demonstration("act", player.doing, prompts.act(context), answer)
             if player.doing == "treat":
-                yield from [row] * config.treatment_copies
+                rows += [row] * config.treatment_copies
             elif player.doing != "search on" or rng.random() < config.search_share:
-                yield row
+                rows.append(row)
             given = player.slip(now, rng) if rng.random() < config.noise else answer
             command = prompts.parse_action(given, now.admissible).value
             trajectory.append((now.text, command))
@@ -177,6 +208,15 @@ class Demonstrator(ABC):
             assert step is not None  # an action was given
             now, won, done = step.observation, step.won, step.done
             player.moved(given, now)
+        return rows, trajectory, won
+
+    def _play(
+        self, environment: VectorEnvironment, start: Observation, shown: str, player: Player
+    ) -> Iterator[Demonstration]:
+        """An episode, and what is asked after it."""
+        prompts = self.prompts
+        rows, trajectory, won = self._episode(environment, start, shown, player)
+        yield from rows
         lesson = prompts.write_lesson(prompts.fact(start, player.found)) if player.found else "none"
         yield Demonstration("distill", "distill", prompts.distill(start, won, trajectory, None), lesson)
         yield from self._reflections(start, won, trajectory)

@@ -41,6 +41,8 @@ class WarmStartConfig:
     wrong_share: float = knob(0.2, "share of relevant skills", "ours", ge=0, le=1)
     # How often what a won episode did is shown as a skill, as it is kept without distillation.
     raw_share: float = knob(0.6, "share of episodes", "ours", ge=0, le=1)
+    # How often a whole episode is played with such a raw trajectory before it, relevant or not as with skills.
+    raw_episode_share: float = knob(0.0, "share of episodes", "ours", ge=0, le=1)
     # How often a skill is shown among one or two about other tasks.
     several_share: float = knob(0.3, "share of episodes with a skill", "ours; RetroAgent", ge=0, le=1)
     # How often a skill bank's block is shown instead of a skill.
