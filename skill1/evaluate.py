@@ -17,7 +17,7 @@ from skill1.config import Config, method_of, override
 from skill1.distributed import join_processes
 from skill1.envs.make import make_environment
 from skill1.methods.base import Method
-from skill1.play import Job, jobs, load_policy, missing, outcomes, play_together
+from skill1.play import jobs, load_policy, missing, outcomes, play_together
 from skill1.policy import Policy
 from skill1.registry import ConfigError, listed
 from skill1.rollout import Stages
@@ -57,16 +57,13 @@ def evaluate_run(
         step: training step of the policy; 0 = the policy before training (empty library); None = last checkpoint.
         overrides: where files and folders are now, by dotted names: they must hold what they held.
         batch: episodes at a time, in the place of policy.generate_batch.
-        reuse: take the outcomes stored by an earlier call for the same step, library, split and games instead of playing
-            them again; passes that it did not play are added. Stored outcomes do not say on which data they were played, so
-            `reuse` cannot be combined with `overrides`.
+        reuse: take the outcomes that an earlier call stored for the same step, library, split and data instead of playing
+            them again; passes that it did not play are added.
 
     Raises:
         RunError, ConfigError, DataError, LibraryError: no such run, checkpoint, option value, data or library.
     """
     state = join_processes()
-    if reuse and overrides:
-        raise ConfigError(f"stored outcomes cannot be reused with another {' or '.join(overrides)}")
     run = RunDirectory.open(path)
     config = override(run.placed(overrides or {}), {"policy.generate_batch": batch, "evaluation.passes": passes})
     if step is None:
@@ -81,8 +78,11 @@ def evaluate_run(
         split: jobs(environment.tasks(split), config.evaluation.passes)
         for split in listed(splits) or config.evaluation.splits
     }
-    stored = run.evaluations(kind).iloc[: None if reuse else 0]
-    frames = {split: _of_these_games(stored, step, split, wanted) for split, wanted in todo.items()}
+    hashes = {split: environment.data_hash(split) for split in todo}
+    stored = {split: run.evaluations(kind, hashes[split]) for split in todo}
+    frames = {
+        split: frame[(frame["step"] == step) & (frame["split"] == split) & reuse] for split, frame in stored.items()
+    }
     lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
         check_writable(run.evaluations_dir)
@@ -93,15 +93,9 @@ def evaluate_run(
                 fresh = outcomes(rest, rollouts, config, step, label)
                 frames[split] = pd.concat([frames[split], fresh], ignore_index=True)
                 if state.is_main_process:
-                    run.write_evaluation(kind, frames[split])
+                    run.write_evaluation(kind, frames[split], hashes[split])
     asked = {split: frame[frame["pass"] < config.evaluation.passes] for split, frame in frames.items()}
     return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in asked.items()]
-
-
-def _of_these_games(stored: pd.DataFrame, step: int, split: str, todo: Sequence[Job]) -> pd.DataFrame:
-    """The stored outcomes of a step and split; none if they are of other games."""
-    frame = stored[(stored["step"] == step) & (stored["split"] == split)]
-    return frame if set(frame["game"]) == {job.task.game for job in todo} else stored.iloc[:0]
 
 
 def _policy(run: RunDirectory, config: Config, step: int) -> Policy:

@@ -239,8 +239,24 @@ def test_stored_outcomes_are_reused(trained, monkeypatch):
     monkeypatch.setattr(evaluate, "play_together", None)
     again = frames(trained, passes=1, splits=["valid_unseen"], reuse=True)["valid_unseen"]
     assert again.set_index("game")["steps"].to_dict() == fresh.set_index("game")["steps"].to_dict()
-    with pytest.raises(ConfigError, match="cannot be reused with another environment.data"):
-        frames(trained, reuse=True, overrides={"environment.data": "elsewhere"})
+
+
+def test_stored_outcomes_of_other_data_are_played_again(trained, monkeypatch):
+    """Also where the games were changed in place: the run's folder of games, and their names, are the same."""
+    asked = {"passes": 1, "splits": ["valid_unseen"], "reuse": True}
+    frames(trained, **asked)
+    played, own = [], evaluate.play_together
+    monkeypatch.setattr(evaluate, "play_together", lambda todo, *a, **k: played.append(todo) or own(todo, *a, **k))
+    folder = Path(RunDirectory.open(trained).config.environment.data) / "json_2.1.1" / "valid_unseen"
+    file = next(folder.rglob("*.tw-pddl"))
+    content = file.read_text()
+    file.write_text(content + " ")
+    try:
+        frames(trained, **asked)
+        frames(trained, **asked)
+    finally:
+        file.write_text(content)
+    assert [len(todo) for todo in played] == [6], "all of them, once"
 
 
 def test_passes_that_are_not_stored_are_added(trained, monkeypatch):

@@ -1,4 +1,7 @@
-"""Outcomes of evaluations as parquet, one file per kind, split and step: `<kind>.<split>.step_<step>.parquet`."""
+"""Outcomes of evaluations as parquet, one file per kind, split and step: `<kind>.<split>.step_<step>.parquet`.
+
+A file's metadata has the hash of the data that was played, where it is known.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,16 @@ EVALUATION_SCHEMA = pa.schema(
 )
 
 
-def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
+_DATA = b"data_hash"  # key of a file's metadata
+
+
+def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame, data_hash: str = "") -> Path:
     """Store the outcomes of one (kind, split, step) in `folder`; returns the file.
 
     Args:
         kind: "validation" within training, or a name such as "evaluation"; a second write of it replaces the first.
         frame: the columns of EVALUATION_SCHEMA; one row per game and pass of one split at one step.
+        data_hash: `VectorEnvironment.data_hash` of the split.
 
     Raises:
         RunError: other columns or types, several splits or steps, or a (game, pass) twice; or the disk does not take it
@@ -52,6 +59,7 @@ def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
         table = pa.Table.from_pandas(frame[EVALUATION_SCHEMA.names], schema=EVALUATION_SCHEMA, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise RunError(f"evaluation column of the wrong type: {error}") from error
+    table = table.replace_schema_metadata({_DATA: data_hash})
     path = folder / f"{kind}.{frame['split'].iloc[0]}.step_{int(frame['step'].iloc[0]):06d}.parquet"
     try:
         _write(table, path)
@@ -62,7 +70,7 @@ def write_outcomes(folder: Path, kind: str, frame: pd.DataFrame) -> Path:
 
 def _write(table: pa.Table, path: Path) -> None:
     with replacing(path) as partial:
-        pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd")
 
 
 def _rescued(table: pa.Table, name: str) -> str:
@@ -76,8 +84,15 @@ def _rescued(table: pa.Table, name: str) -> str:
     return f"{wins}, and are kept in {place}: make room and move it there"
 
 
-def read_outcomes(folder: Path, kind: str) -> pd.DataFrame:
-    """Read all outcomes of a kind (or glob pattern, "evaluation*"), by step, split, game and pass; may be empty."""
+def read_outcomes(folder: Path, kind: str, data_hash: str | None = None) -> pd.DataFrame:
+    """Read all outcomes of a kind (or glob pattern, "evaluation*"), by step, split, game and pass; may be empty.
+
+    Args:
+        data_hash: only those that were played on this data.
+    """
     files = sorted(folder.glob(f"{kind}.*.step_*.parquet"))
-    table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(pq.read_table(f) for f in files)])
+    tables = [pq.read_table(file) for file in files]
+    if data_hash is not None:
+        tables = [table for table in tables if (table.schema.metadata or {}).get(_DATA) == data_hash.encode()]
+    table = pa.concat_tables([EVALUATION_SCHEMA.empty_table(), *(t.replace_schema_metadata(None) for t in tables)])
     return table.sort_by([(c, "ascending") for c in ("step", "split", "game", "pass")]).to_pandas()

@@ -248,13 +248,13 @@ class RunDirectory:
         """List the steps whose rollouts are stored, ascending."""
         return sorted(int(p.stem.removeprefix("step_")) for p in self.rollouts_dir.glob("step_*.parquet"))
 
-    def write_evaluation(self, kind: str, frame: pd.DataFrame) -> Path:
+    def write_evaluation(self, kind: str, frame: pd.DataFrame, data_hash: str = "") -> Path:
         """Store outcomes of one split at one step: see `outcomes.write_outcomes`."""
-        return write_outcomes(self.evaluations_dir, kind, frame)
+        return write_outcomes(self.evaluations_dir, kind, frame, data_hash)
 
-    def evaluations(self, kind: str) -> pd.DataFrame:
+    def evaluations(self, kind: str, data_hash: str | None = None) -> pd.DataFrame:
         """Read all outcomes of a kind: see `outcomes.read_outcomes`."""
-        return read_outcomes(self.evaluations_dir, kind)
+        return read_outcomes(self.evaluations_dir, kind, data_hash)
 
     # ---------------------------------------------------------------- checkpoints
 
