@@ -134,7 +134,7 @@ def check_policy(config: Config, model: Any, tokenizer: Any) -> None:
     """Check that a model can be asked as the run asks.
 
     Raises:
-        ConfigError: its chat template does not serve, or a conversation as long as the run allows is longer than it reads;
+        ConfigError: it cannot read the prompts, or a conversation as long as the run allows is longer than it reads;
             or vLLM is to write and cannot, see `check_vllm`.
         ServerError: see `check_vllm`.
     """
@@ -143,10 +143,9 @@ def check_policy(config: Config, model: Any, tokenizer: Any) -> None:
 
         check_vllm(config.policy)
     prompts = make_prompts(config.policy.prompts, config.environment.name, config.rollout.context)
-    prompts.encode(tokenizer, "")
+    prompts.check(tokenizer)
     if config.rollout.context == "window":
         return
-    prompts.encode_next(tokenizer, "")
     longest = config.rollout.max_prompt_tokens + max(method_of(config).trained_stages(config).values())
     reads = getattr(model.config, "max_position_embeddings", longest)
     if longest > reads:

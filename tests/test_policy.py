@@ -13,7 +13,8 @@ from nano_runs import configure, load_policy, make_nano
 from scipy.stats import chisquare
 from transformers import GenerationConfig
 
-from skill1.config import ConfigError
+import skill1.play
+from skill1.config import ConfigError, load_config
 from skill1.errors import PromptTooLong
 from skill1.generation.padded import SeededSampling
 from skill1.generation.sampling import stream
@@ -238,6 +239,13 @@ def test_a_tokenizer_that_cannot_serve_is_an_error(world, nano, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="has no end token"):
         load_model(configure(world, nano, policy__model=str(tmp_path)).policy)
+
+
+def test_a_nano_policy_of_another_environment_is_refused():
+    """It would read every prompt as unknown words, play on, and win nothing."""
+    config = load_config("nano", overrides={"policy.model": "data/nano-webshop-policy"})
+    with pytest.raises(ConfigError, match=r"policy.model: 'data/nano-webshop-policy' does not know \d+ words of this"):
+        skill1.play.load_policy(config)
 
 
 def test_without_a_padding_token_the_end_token_pads(policy, world, nano):

@@ -16,7 +16,7 @@ from skill1.methods.retroagent.equations import Reflection
 from skill1.methods.retroagent.prompts import FullReflections
 from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.model import nano_tokenizer
-from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
+from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.prompts.full import FullPrompts
 from skill1.records import Lesson
 
@@ -114,7 +114,7 @@ def test_compact_asks_in_words_that_the_nano_policies_know():
     shop = COMPACT_SHOP.reflect(SHOP_START, None, ((SHOP_START.text, "search[slim fit men's shirts]"),), None)
     asked = "<distill> <left> search ; open ; choose ; buy <want> teal <traj> search slim_fit men's_shirts none <task>"
     assert shop.startswith(asked)
-    assert set(shop.split()) | {"failure", ":", "|", *COMPACT_SHOP.subtasks} <= set(vocabulary())
+    assert set(shop.split()) | {"failure", ":", "|", *COMPACT_SHOP.subtasks} <= set(CompactShopPrompts().vocabulary())
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from skill1.envs.webshop.goods import STOCK
 from skill1.envs.webshop.options import WebShopConfig
 from skill1.envs.webshop.spec import WEBSHOP
 from skill1.nano.prompts import Fact
-from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
+from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.nano.webshop.reading import Item, ShopPage, Wish, brand, read_page, read_wish, spoken, token, tokens
 from skill1.prompts import ActContext
 from skill1.prompts.full import FullPrompts
@@ -221,7 +221,7 @@ def test_lessons_and_queries_are_kept_in_plain_words():
 def test_a_brand_is_said_and_read_back(name):
     assert spoken(brand(name.title())) == name
     assert tokens(f"sofas : {name}") == f"sofas : {brand(name)}"
-    assert set(brand(name).split()) <= set(vocabulary())
+    assert set(brand(name).split()) <= set(CompactShopPrompts().vocabulary())
 
 
 @given(st.text(max_size=200), st.text(max_size=60), st.text(max_size=60))

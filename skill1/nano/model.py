@@ -28,7 +28,7 @@ def make_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def nano_tokenizer(environment: str) -> PreTrainedTokenizerFast:
     """Make the tokenizer of everything that an environment's generated games can say."""
-    return make_tokenizer(nano_of(environment).vocabulary())
+    return make_tokenizer(nano_of(environment).prompts().vocabulary())
 
 
 def make_model(

@@ -57,6 +57,10 @@ class CompactBase(ABC):
     context = "window"
 
     @abstractmethod
+    def vocabulary(self) -> list[str]:
+        """List all words of prompts and answers in generated worlds."""
+
+    @abstractmethod
     def _words(self, start: Observation) -> str:
         """Write the task."""
 
@@ -127,6 +131,15 @@ class CompactBase(ABC):
         """Write the principle that a skill bank keeps of it."""
 
     # -- prompts ----------------------------------------------------------------------------------------------------
+
+    def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        known = tokenizer.get_vocab()
+        unknown = [word for word in self.vocabulary() if word not in known]
+        if unknown:
+            raise ConfigError(
+                f"policy.model: {tokenizer.name_or_path!r} does not know {len(unknown)} words of this environment's compact "
+                f"prompts ({', '.join(unknown[:3])}, ...): name a nano policy of this environment, or set policy.prompts=full"
+            )
 
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False)

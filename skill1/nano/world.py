@@ -40,7 +40,6 @@ class NanoWorld:
     folder: str  # of generated games: data/<folder>-<seed>
     generate: Callable[..., Any]  # writes them: (folder, seed=..., **sizes) -> a report that names the folder `out`
     sizes: Mapping[str, Any]  # the generator's parameters besides the seed
-    vocabulary: Callable[[], list[str]]  # all words of the compact prompts
     prompts: Callable[[], CompactBase]
     demonstrator: Callable[[WarmStartConfig], Demonstrator]
     draw_arms: DrawArms

@@ -45,6 +45,10 @@ class PromptSet(Protocol):
 
     context: Context  # what the texts are worded for
 
+    def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise ConfigError where the policy cannot read these prompts: no chat template that serves, unknown words."""
+        ...
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """Encode the first call of a chat, up to where the policy starts writing."""
         ...

@@ -46,6 +46,12 @@ class InstructPrompts:
         if folder is not None:
             self._try()
 
+    def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """See `PromptSet.check`."""
+        self.encode(tokenizer, "")
+        if self.context == "conversation":
+            self.encode_next(tokenizer, "")
+
     def encode(self, tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         """See `PromptSet.encode`."""
         return encode_first(tokenizer, self._system, text)

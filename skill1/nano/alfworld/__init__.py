@@ -3,7 +3,7 @@
 from skill1.envs.alfworld.generate import generate
 from skill1.nano.alfworld.demonstrator import HomeDemonstrator
 from skill1.nano.alfworld.facts import draw_arms, followed, mistakes, principles, right
-from skill1.nano.alfworld.prompts import CompactPrompts, vocabulary
+from skill1.nano.alfworld.prompts import CompactPrompts
 from skill1.nano.world import NanoWorld
 
 NANO = NanoWorld(
@@ -23,7 +23,6 @@ NANO = NanoWorld(
         "spares": 1,
         "tidy": 0.8,
     },
-    vocabulary=vocabulary,
     prompts=CompactPrompts,
     demonstrator=HomeDemonstrator,
     draw_arms=draw_arms,

@@ -48,16 +48,6 @@ _SHOWN = ("open", "move", "put", "clean", "heat", "cool", "use")
 _TREATMENTS = ("clean", "heat", "cool")
 
 
-def vocabulary() -> list[str]:
-    """List all words of compact prompts: marks, verbs, numbers, types, and numbered entities."""
-    known = facts()
-    places, things = ({kind.lower() for kind in kinds} for kinds in (known.holds, known.things))
-    numbered = {kind: _MANY if kind in _NUMEROUS else _FEW for kind in (*sorted(places), *sorted(things - places))}
-    entities = [f"{kind}_{n}" for kind, most in numbered.items() for n in range(1, most + 1)]
-    words = [*MARKS, *_ENGINE_WORDS.split(), *compact(_ENGINE_WORDS).split(), *map(str, range(51))]
-    return list(dict.fromkeys([*words, *sorted(places), *sorted(things), *entities]))
-
-
 def _onward(places: list[str], here: list[str]) -> list[str]:
     """The room list read from where one stands: the place after the current one comes first, the current one last."""
     after = max((places.index(place) for place in here), default=-1) + 1
@@ -68,6 +58,15 @@ class CompactPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
     subtasks = ("go_to", "take", "use", "move")  # "use": clean, heat, cool or light
+
+    def vocabulary(self) -> list[str]:
+        """See `CompactBase.vocabulary`."""
+        known = facts()
+        places, things = ({kind.lower() for kind in kinds} for kinds in (known.holds, known.things))
+        numbered = {kind: _MANY if kind in _NUMEROUS else _FEW for kind in (*sorted(places), *sorted(things - places))}
+        entities = [f"{kind}_{n}" for kind, most in numbered.items() for n in range(1, most + 1)]
+        words = [*MARKS, *_ENGINE_WORDS.split(), *compact(_ENGINE_WORDS).split(), *map(str, range(51))]
+        return list(dict.fromkeys([*words, *sorted(places), *sorted(things), *entities]))
 
     def _words(self, start: Observation) -> str:
         return request_words(start)

@@ -5,7 +5,7 @@ from collections import Counter
 from skill1.envs.webshop.generate import generate
 from skill1.nano.webshop.demonstrator import ShopDemonstrator
 from skill1.nano.webshop.facts import draw_arms, followed, principles, right
-from skill1.nano.webshop.prompts import CompactShopPrompts, vocabulary
+from skill1.nano.webshop.prompts import CompactShopPrompts
 from skill1.nano.world import NanoWorld
 
 NANO = NanoWorld(
@@ -13,7 +13,6 @@ NANO = NanoWorld(
     generate=generate,
     # A tenth of the products is asked for, so that a run meets each several times: some 550 goals about 90 products.
     sizes={"products": 1000, "asked": 0.1},
-    vocabulary=vocabulary,
     prompts=CompactShopPrompts,
     demonstrator=ShopDemonstrator,
     draw_arms=draw_arms,

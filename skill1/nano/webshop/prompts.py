@@ -42,16 +42,15 @@ _BUTTONS = frozenset(f"click[{name}]" for name in _PLAIN)
 _MOST = 50  # highest number there is a token for
 
 
-def vocabulary() -> list[str]:
-    """List all words of compact prompts in generated shops."""
-    brands = [mark + syllable for mark in "~+" for syllable in STOCK.syllables]
-    return list(dict.fromkeys([*_MARKS, *_CLICKS, *map(str, range(_MOST + 1)), *brands, *map(token, TERMS)]))
-
-
 class CompactShopPrompts(CompactBase):
     """Prompts and parsers over the compact text."""
 
     subtasks = ("search", "open", "choose", "buy")
+
+    def vocabulary(self) -> list[str]:
+        """See `CompactBase.vocabulary`."""
+        brands = [mark + syllable for mark in "~+" for syllable in STOCK.syllables]
+        return list(dict.fromkeys([*_MARKS, *_CLICKS, *map(str, range(_MOST + 1)), *brands, *map(token, TERMS)]))
 
     def _words(self, start: Observation) -> str:
         return " ".join(read_wish(start.instruction).terms)
