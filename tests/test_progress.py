@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from skill1.running.experiment import Experiment
 from skill1.running.progress import Progress, training_progress
 
 
@@ -31,3 +32,25 @@ def test_a_run_is_followed_by_what_it_has_logged(tmp_path):
     lines = '{"step": 1, "reward": 0.5}\n{"step": 2, "reward": 0.25, "library/size": 7.0}\n{"step": 3, "rew'  # being written
     (tmp_path / "metrics.jsonl").write_text(lines)
     assert progress.look() and str(progress) == "2 of 4 steps, reward 0.25, 7 skills"
+
+
+def test_what_comes_after_is_counted_in_the_time_of_all():
+    seconds, steps = 0.0, 0
+    progress = Progress("steps", 10, lambda: steps, then=lambda: 90.0, clock=lambda: seconds)
+    assert str(progress) == "0 of 10 steps"
+    seconds, steps = 12.0, 4
+    assert progress.look() and str(progress) == "4 of 10 steps, 00:18 left (01:48 in all)"
+
+
+def test_an_evaluation_is_as_long_as_its_episodes_in_training(world, nano, tmp_path):
+    """6 games of each split x 2 passes x 3 arms (before, with its library, withheld), at 30 s for 12 episodes."""
+    experiment = Experiment(
+        home=str(tmp_path), preset="nano", variant="full", seed=0, data=str(world), passes=2,
+        splits=("valid_seen", "valid_unseen"),
+        overrides={"policy.model": str(nano), "train.steps": 3, "rollout.tasks_per_step": 3, "rollout.group_size": 4},
+    )  # fmt: skip
+    progress = experiment.training_progress()
+    assert progress.then() == 0
+    experiment.run.mkdir()
+    (experiment.run / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5, "time/rollout": 30.0}\n')
+    assert progress.then() == 12 * 2 * 3 / 12 * 30.0

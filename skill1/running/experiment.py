@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ import psutil
 
 from skill1.config import Config, load_config
 from skill1.distributed import TERMINATED, on_sigterm
+from skill1.envs.make import make_environment
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
-from skill1.running.progress import Progress, steps_logged, training_progress
+from skill1.running.progress import Progress, last_metrics, steps_logged, training_progress
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
@@ -101,16 +103,35 @@ class Experiment:
         return {"train": self.training_progress, "evaluate": self.evaluation_progress}
 
     def training_progress(self) -> Progress:
-        """Follow the training steps."""
-        return training_progress(self.run, self.config.train.steps)
+        """Follow the training steps, and know how long the evaluation will take."""
+        return training_progress(self.run, self.config.train.steps, self._evaluation_seconds())
 
     def evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""
+        stored = self.run / "evaluations"
+        total = self._arms * len(self.splits)
+        return Progress("evaluations", total, lambda: len(list(stored.glob("evaluation_*.parquet"))))
+
+    @property
+    def _arms(self) -> int:
         from skill1.running.evaluation import arms  # not at the top: every job of a sweep would load scipy for it
 
-        stored = self.run / "evaluations"
-        total = len(arms(self.config, self.baseline)) * len(self.splits)
-        return Progress("evaluations", total, lambda: len(list(stored.glob("evaluation_*.parquet"))))
+        return len(arms(self.config, self.baseline))
+
+    def _evaluation_seconds(self) -> Callable[[], float]:
+        """Estimate the evaluation's time: its episodes, each as long as one of the last training step."""
+        config = self.config
+
+        @cache
+        def episodes() -> int:
+            environment = make_environment(config.environment)
+            return self._arms * self.passes * sum(len(environment.tasks(split)) for split in self.splits)
+
+        def seconds() -> float:
+            trained = config.rollout.tasks_per_step * config.rollout.group_size
+            return episodes() * last_metrics(self.run).get("time/rollout", 0.0) / trained
+
+        return seconds
 
     @property
     def _training(self) -> NotebookRun:

@@ -20,6 +20,7 @@ class Progress:
     count: Callable[[], int]  # how many are done
     skip: int = 0  # first ones that are left out of the rate: they wait for processes that start once
     note: Callable[[], str] = str  # what else is known of what is done: "reward 0.41, 219 skills"
+    then: Callable[[], float] = float  # seconds that the phases after this one will take, as far as is known; 0: none
     clock: Callable[[], float] = time.monotonic
     done: int = field(default=0, init=False)  # at the last look
     _noted: str = field(default="", init=False)
@@ -47,7 +48,9 @@ class Progress:
         if len(self._changes) < self.skip + 2:
             return where
         (began, first), (now, done) = self._changes[self.skip], self._changes[-1]
-        return f"{where}, {tqdm.format_interval((now - began) / (done - first) * (self.total - done))} left"
+        seconds, then = (now - began) / (done - first) * (self.total - done), self.then()
+        in_all = f" ({tqdm.format_interval(seconds + then)} in all)" if then else ""
+        return f"{where}, {tqdm.format_interval(seconds)} left{in_all}"
 
 
 def steps_logged(run: Path) -> int:
@@ -56,17 +59,22 @@ def steps_logged(run: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-def training_progress(run: Path, steps: int) -> Progress:
-    """Follow a run's training steps, with the last one's reward and the library's size."""
-    return Progress("steps", steps, lambda: steps_logged(run), skip=1, note=lambda: _last_step(run))
+def training_progress(run: Path, steps: int, then: Callable[[], float] = float) -> Progress:
+    """Follow a run's training steps, with the last one's reward and the library's size. `then`: see `Progress`."""
+    return Progress("steps", steps, lambda: steps_logged(run), skip=1, note=lambda: _last_step(run), then=then)
+
+
+def last_metrics(run: Path) -> dict[str, float]:
+    """Read the metrics of the last step that a run has logged; empty before there is one."""
+    file = run / "metrics.jsonl"
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the process may be writing the next
+    return json.loads(whole.rpartition("\n")[2]) if whole else {}
 
 
 def _last_step(run: Path) -> str:
     """The reward of the last logged step, and the library's size after it; "" before there is one."""
-    file = run / "metrics.jsonl"
-    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the process may be writing the next
-    if not whole:
+    last = last_metrics(run)
+    if not last:
         return ""
-    last = json.loads(whole.rpartition("\n")[2])
     skills = f", {last['library/size']:.0f} skills" if "library/size" in last else ""
     return f"reward {last['reward']:.2f}{skills}"
