@@ -20,7 +20,8 @@ def check_run(config: Config, processes: int) -> None:
 
     Raises:
         ConfigError: fewer tasks a step than processes, prompts without words for the context, a reference that would lack
-            the adapter, sharding that would not happen, or a backend or tracker that is not installed.
+            the adapter, sharding that would not happen, steps that cannot overlap, or a backend or tracker that is not
+            installed.
         UserError: what the method begins with is not there, see `Method.check_start`.
     """
     check_groups(config, processes)
@@ -32,6 +33,11 @@ def check_run(config: Config, processes: int) -> None:
         )
     check_sharding(config, processes)
     method_of(config).check_start(config)
+    if config.train.overlap and config.policy.backend != "vllm_server":
+        raise ConfigError(
+            f"train.overlap with policy.backend={config.policy.backend}: only a server has weights of its own to write with "
+            "while the policy is updated; set policy.backend=vllm_server, or leave it out"
+        )
     if config.policy.vllm:
         from skill1.generation.vllm_server import check_installed  # TRL takes a second to import
 

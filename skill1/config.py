@@ -220,6 +220,8 @@ class TrainConfig:
     kl: float = knob(0.01, "weight of the low-variance KL in the loss", "paper", ge=0)
     # A step's rows are split into updates of this size.
     rows_per_update: int | None = knob(256, "rows, None = one update a step", "paper (mini-batch)", gt=0)
+    # The next step's rollouts are written while this step's rows are learnt from, by the policy before that update.
+    overlap: bool = knob(False, "policy.backend=vllm_server only", "ours; the paper's steps follow one another")
     # Bound on a forward and backward pass.
     tokens_per_micro_batch: int = knob(16384, "padded tokens", "ours", free=True, gt=0)
     # The same, in rows.

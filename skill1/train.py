@@ -4,6 +4,11 @@ Order inside a step: what the method does first, play, what it does last; credit
 method learns; policy update. Everything a step draws comes from (seed, step), so the
 environment's cursor is the step number and a resumed run continues the same sequence of tasks on any number of
 processes. Rank 0 is the only author of what is learnt: the others apply its events.
+
+With `train.overlap` the rollouts of step k + 1 are played in a thread while step k's update runs: with what the method has
+learnt from step k, by the policy before that update. They are one update behind, and count by the ratio to the log-probs
+that they were sampled with. The first step, and the first after a resume, are not behind. What needs the server with other
+weights, validation too, waits until they are played on all ranks.
 """
 
 from __future__ import annotations
@@ -11,8 +16,10 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +60,10 @@ def step_tasks(tasks: Sequence[Task], step: int, count: int, seed: int) -> list[
     return chosen
 
 
+# rollouts, seconds by stage, seconds in all
+_Played = tuple[list[Rollout], Mapping[str, float], float]
+
+
 class Experience:
     """Collects one step's rows: the `collect` of the trainer, and the method's state in its checkpoints."""
 
@@ -71,42 +82,68 @@ class Experience:
         self.environment = environment
         self._tasks = self.environment.tasks(config.environment.train_split)
         self.method: Method = method_of(config)(config, run.library_dir if run else None)
+        self._ahead: Future[_Played] | None = None  # of the next step (train.overlap)
 
     def collect(self, step: int, model: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
         """Collect step `step` (from 0) on all ranks -> its rows, the same on every rank, and the step's metrics."""
-        started = time.perf_counter()
+        started, behind = time.perf_counter(), self._ahead is not None
+        played = self._wait_for_ahead()
         policy = make_policy(self.config, model, self._tokenizer)
-        with policy:
-            local, seconds = self._rollouts(step, policy)
-        played = time.perf_counter()
+        local, seconds, spent = played or self._rollouts(step, policy)
+        waited = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
         rows, metrics = self.method.credit(rollouts, step + 1), self.method.metrics(rollouts, self.config)
         metrics |= self._learn(rollouts, step + 1, "train", policy)
+        if self.config.train.overlap:
+            self._ahead = self._play_ahead(step + 1, policy) if step + 1 < self.config.train.steps else None
+            metrics |= {"rollouts/updates_behind": float(behind), "time/waited": waited - started}
         if self._run is not None:
             self._run.write_rollouts(step + 1, rollouts)
         metrics |= {f"time/{stage}": spent for stage, spent in seconds.items()}
-        metrics["time/rollout"] = played - started
+        metrics["time/rollout"] = spent
         turns = [turn for rollout in rollouts for turn in rollout.turns]
         metrics["tokens/prompt"] = float(sum(len(turn.prompt_ids) for turn in turns))
         metrics["tokens/generated"] = float(sum(len(turn.completion_ids) for turn in turns))
         metrics["time/generated_tokens_per_second"] = metrics["tokens/generated"] / metrics["time/rollout"]
-        metrics["time/credit_and_learn"] = time.perf_counter() - played
+        metrics["time/credit_and_learn"] = time.perf_counter() - waited
         return rows, metrics
 
-    def _rollouts(self, step: int, policy: Policy) -> tuple[list[Rollout], Mapping[str, float]]:
-        """Play this rank's groups; also the seconds that each stage took."""
-        config = self.config
+    def _play_ahead(self, step: int, policy: Policy) -> Future[_Played]:
+        """Play a step's rollouts in a thread. It ends with the process, also in the middle of them."""
+        ahead: Future[_Played] = Future()
+
+        def play() -> None:
+            try:
+                ahead.set_result(self._rollouts(step, policy))
+            except BaseException as error:  # for the thread that waits
+                ahead.set_exception(error)
+
+        threading.Thread(target=play, name=f"rollouts of step {step + 1}", daemon=True).start()
+        return ahead
+
+    def _wait_for_ahead(self) -> _Played | None:
+        """Wait until all ranks have played the next step's rollouts: until then the server keeps its weights."""
+        if self._ahead is None:
+            return None
+        played = self._ahead.result()
+        self._state.wait_for_everyone()
+        return played
+
+    def _rollouts(self, step: int, policy: Policy) -> _Played:
+        """Play this rank's groups."""
+        config, started = self.config, time.perf_counter()
         size = config.rollout.group_size
         drawn = step_tasks(self._tasks, step, config.rollout.tasks_per_step, config.train.seed)
         mine = [g for g in range(len(drawn)) if g % self._state.num_processes == self._state.process_index]
         loop = RolloutLoop(Ask(policy, config.rollout.temperature), self.environment, self.method, config)
-        rollouts = loop.run(
-            [drawn[g] for g in mine for _ in range(size)],
-            groups=[g for g in mine for _ in range(size)],
-            indices=[i for _ in mine for i in range(size)],
-            seed=(config.train.seed, step),
-        )
-        return rollouts, loop.seconds
+        with policy:
+            rollouts = loop.run(
+                [drawn[g] for g in mine for _ in range(size)],
+                groups=[g for g in mine for _ in range(size)],
+                indices=[i for _ in mine for i in range(size)],
+                seed=(config.train.seed, step),
+            )
+        return rollouts, loop.seconds, time.perf_counter() - started
 
     def _learn(self, rollouts: Sequence[Rollout], step: int, source: Source, policy: Policy) -> dict[str, float]:
         """Let the method learn: rank 0 authors the event, the others apply it."""
@@ -128,6 +165,7 @@ class Experience:
             model: the policy as `RowTrainer.generating` gives it.
         """
         config = self.config
+        self._wait_for_ahead()
         tasks = self.environment.tasks(config.environment.validation_split)
         if len(tasks) > config.train.validation_tasks:
             chosen = np.random.default_rng(config.evaluation.seed).permutation(len(tasks))

@@ -131,6 +131,16 @@ def test_a_server_started_again_between_steps_gets_the_weights(server, world, po
     ratios(tmp_path / "run")
 
 
+def test_rollouts_beside_the_update_come_from_the_policy_before_it(server, world, policy, tmp_path):
+    config = served(world, policy, server, train__steps=3, train__overlap=True, train__validate_every=2)
+    assert run_two(config, tmp_path / "run") == 0
+    metrics = RunDirectory.open(tmp_path / "run").metrics()
+    assert metrics["rollouts/updates_behind"].tolist() == [0.0, 1.0, 1.0]
+    apart = (metrics["importance_ratio/max"] - 1).abs().to_numpy()
+    assert apart[0] < 1e-3 < apart[1:].min()
+    assert np.abs(metrics["importance_ratio/mean"] - 1).max() < 0.1
+
+
 def test_a_server_started_again_within_a_step_ends_the_run_which_resumes(server, world, policy, tmp_path, capfd):
     config = served(world, policy, server)
 
