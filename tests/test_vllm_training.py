@@ -110,7 +110,7 @@ def greedy(asked: Policy, count: int = len(TEXTS)) -> str:
 
 
 def served(world: Path, policy: Path, server: Server, **more: object) -> Config:
-    return settings(world, policy, policy__backend="vllm_server", policy__vllm_url=server.url, **more)
+    return settings(world, policy, **({"policy__backend": "vllm_server", "policy__vllm_url": server.url} | more))
 
 
 def test_a_server_started_again_between_steps_gets_the_weights(server, world, policy, tmp_path):
