@@ -75,8 +75,8 @@ test-verifiers: .venv-verifiers/.installed
 DEEPSPEED := .venv-deepspeed/bin/python
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 .venv-deepspeed/.installed: $(STAMP)
-	test -x $(DEEPSPEED) || $(PYTHON) -m venv .venv-deepspeed
-	$(BIN)/python -c '$(SITE)' > "$$($(DEEPSPEED) -c '$(SITE)')/kit.pth"
+	test -x $(DEEPSPEED) || $(BIN)/python -m venv .venv-deepspeed
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" > "$$($(DEEPSPEED) -c '$(SITE)')/kit.pth"
 	$(DEEPSPEED) -m pip install --disable-pip-version-check '$(call pin,deepspeed)'
 	@touch $@
 
