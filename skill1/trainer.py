@@ -322,13 +322,11 @@ class RowTrainer(GRPOTrainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor | float:
         """Every update passes here before its optimizer step. Raises Diverged, on all ranks, unless it is finite."""
-        norm = (
-            super()._clip_grad_norm(model) if self._attempt is not None else 0.0
-        )  # DeepSpeed would tell an earlier update's
-        if self.accelerator.optimizer_step_was_skipped:
-            norm = (
-                math.inf
-            )  # DeepSpeed steps within backward, but not with such a gradient, whose norm it does not tell
+        norm: torch.Tensor | float = 0.0
+        if self._attempt is not None:  # without an update DeepSpeed would tell an earlier one's
+            norm = super()._clip_grad_norm(model)
+        if self.accelerator.optimizer_step_was_skipped:  # DeepSpeed steps within backward, but not by such a gradient
+            norm = math.inf
         if self._attempt is not None:
             found = torch.stack([self._attempt.loss.float(), self._attempt.loss.new_tensor(float(norm)).float()])
             if not self.accelerator.gather(found).isfinite().all():

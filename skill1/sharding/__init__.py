@@ -1,8 +1,9 @@
 """Spreading weights, gradients and optimiser over the ranks: the standard configuration files, and where they apply.
 
 `train.sharding` picks the file: `fsdp2.json` goes into transformers' `TrainingArguments(fsdp_config=...)`,
-`deepspeed3.json` (ZeRO-3) into `TrainingArguments(deepspeed=...)`. Checkpoints hold whole weights in HF layout; with
-ZeRO-3 in `policy.dtype` (it trains in float32 all the same), and the optimiser's state in one part a process.
+`deepspeed3.json` (ZeRO-3) into `TrainingArguments(deepspeed=...)`. Checkpoints hold whole weights in HF layout. With
+ZeRO-3 those are in `policy.dtype`, gradients add up and are applied in float32, and each process has a part of the
+optimiser's state in the checkpoint.
 """
 
 from __future__ import annotations
