@@ -12,18 +12,19 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-fast test-verifiers test-vllm vllm lint reproduce lab clean-venv
+.PHONY: help install demo test test-fast test-verifiers test-deepspeed test-vllm vllm lint reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot a policy on this machine (or nano-webshop, mini)"
 	@echo "make test           all tests; make test-fast: those not marked slow"
 	@echo "make test-verifiers the adapter for verifiers, in an environment of its own (.venv-verifiers)"
+	@echo "make test-deepspeed the tests of sharding by DeepSpeed, in an environment of its own beside .venv (.venv-deepspeed)"
 	@echo "make lint           ruff, mypy and import-linter"
 	@echo "make reproduce [PRESET=nano] [ARGS=...]  every variant with three seeds, all notebooks (ARGS=--dry-run: the plan)"
 	@echo "make lab            JupyterLab on notebooks/"
 	@echo "make install        only the virtual environment .venv"
 	@echo "make vllm           .venv-vllm: vLLM's CPU build beside the kit; make test-vllm: the tests that need it"
-	@echo "make clean-venv     remove .venv and .venv-vllm (any target builds its own again)"
+	@echo "make clean-venv     remove every .venv* (any target builds its own again)"
 
 install: $(STAMP)
 
@@ -70,6 +71,19 @@ test-fast: $(STAMP)
 test-verifiers: .venv-verifiers/.installed
 	.venv-verifiers/bin/python -m pytest tests/test_adapters_verifiers.py
 
+# Where DeepSpeed is installed, accelerate loads it in every run: an environment of its own, which has ours as well.
+DEEPSPEED := .venv-deepspeed/bin/python
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+.venv-deepspeed/.installed: $(STAMP)
+	test -x $(DEEPSPEED) || $(BIN)/python -m venv .venv-deepspeed
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" > "$$($(DEEPSPEED) -c '$(SITE)')/kit.pth"
+	$(DEEPSPEED) -m pip install --disable-pip-version-check '$(call pin,deepspeed)'
+	@touch $@
+
+test-deepspeed: export OMP_NUM_THREADS ?= 1
+test-deepspeed: .venv-deepspeed/.installed
+	$(DEEPSPEED) -m pytest -n 2 --dist loadfile tests/test_sharding.py tests/test_coldstart.py -k deepspeed
+
 # vLLM's CPU build wants an older transformers than ours: an environment of its own. Its torchvision, torchaudio and
 # torchcodec come built for CUDA and would not load; nothing here needs them.
 VLLM := .venv-vllm/bin
@@ -105,4 +119,4 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 clean-venv:
-	rm -rf .venv .venv-verifiers .venv-vllm
+	rm -rf .venv .venv-verifiers .venv-deepspeed .venv-vllm

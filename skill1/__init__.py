@@ -14,7 +14,8 @@ gc.set_threshold(50_000, 20, 20)
 atexit.register(gc.freeze)
 
 # Transformers' bars, one per file that is read, are for terminals; TRL 1.16 and peft 0.21 ask it by an old name whether
-# a model is checkpointed, once a step.
+# a model is checkpointed, once a step. DeepSpeed 0.19 exchanges weights and gradients by old names.
 if not sys.stderr.isatty():
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

@@ -27,6 +27,7 @@ over its own rows (`rows.row_weights`), exact for one update a step, and in expe
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -39,6 +40,7 @@ from accelerate.utils import DistributedType, gather_object
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import TrainOutput
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
@@ -52,6 +54,7 @@ from skill1.store.checkpoints import (
     CheckpointState,
     architecture_of,
     check_resumable,
+    check_shards,
     complete_checkpoints,
     mark_complete,
     remove_checkpoint,
@@ -148,6 +151,7 @@ class RowTrainer(GRPOTrainer):
             callbacks=list(callbacks),
             peft_config=lora_config(config),
         )
+        unset_hf_deepspeed_config()  # else each model that any rank loads from here on would be spread over all
         wanted = _DISTRIBUTED.get(config.train.sharding)
         if wanted is not None and self.accelerator.distributed_type != wanted:
             raise ConfigError(
@@ -318,7 +322,11 @@ class RowTrainer(GRPOTrainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor | float:
         """Every update passes here before its optimizer step. Raises Diverged, on all ranks, unless it is finite."""
-        norm = super()._clip_grad_norm(model)
+        norm: torch.Tensor | float = 0.0
+        if self._attempt is not None:  # without an update DeepSpeed would tell an earlier one's
+            norm = super()._clip_grad_norm(model)
+        if self.accelerator.optimizer_step_was_skipped:  # DeepSpeed steps within backward, but not by such a gradient
+            norm = math.inf
         if self._attempt is not None:
             found = torch.stack([self._attempt.loss.float(), self._attempt.loss.new_tensor(float(norm)).float()])
             if not self.accelerator.gather(found).isfinite().all():
@@ -445,11 +453,13 @@ class RowTrainer(GRPOTrainer):
         """Run to the end, from the start or from a complete checkpoint (also one of another number of processes).
 
         Raises:
-            CheckpointError: the checkpoint is incomplete or of another architecture.
+            CheckpointError: the checkpoint is incomplete, of another architecture, or, by DeepSpeed, of another number of
+                processes.
         """
         if resume_from_checkpoint is None:
             return super().train()
         check_resumable(resume_from_checkpoint, self._architecture)
+        check_shards(resume_from_checkpoint, self.accelerator.num_processes)
         for state in self.stateful:
             state.load(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=str(resume_from_checkpoint))
@@ -467,7 +477,7 @@ class RowTrainer(GRPOTrainer):
         if self.accelerator.is_main_process:
             remove_checkpoint(folder)  # of a run that died here
         self.accelerator.wait_for_everyone()
-        with writing(folder, self.model):
+        with writing(folder, self._architecture["trainable"]):
             super()._save_checkpoint(model, trial)
             if self.accelerator.is_main_process:
                 declare_tokenizer(self._tokenizer, folder)
@@ -475,7 +485,7 @@ class RowTrainer(GRPOTrainer):
                     state.save(folder)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            with writing(folder, self.model):
+            with writing(folder, self._architecture["trainable"]):
                 mark_complete(folder, self.state.global_step, self._architecture)
             for old in complete_checkpoints(folder.parent)[: -self.config.train.save_total_limit]:
                 remove_checkpoint(old)

@@ -11,8 +11,10 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from nano_runs import forked
@@ -60,6 +62,23 @@ def run_two(config: Config, directory: Path, prepare: Callable[[], None] = lambd
         skill1.train.train(config, directory)
 
     return two_ranks(act)
+
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: make test-deepspeed"
+)
+
+
+def begin_deepspeed() -> None:
+    """Let DeepSpeed shard over gloo in this process: accelerate begins its communication on GPUs only."""
+    import deepspeed
+
+    import skill1.checks
+    import skill1.models.coldstart
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would compile an exchange of its own first
+    deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
+    skill1.checks.check_sharding = skill1.models.coldstart.check_sharding = lambda *_: None  # it refuses CPUs
 
 
 def two_ranks(act: Callable[[], None]) -> int:

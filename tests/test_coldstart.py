@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distributed_train import two_ranks
+from distributed_train import begin_deepspeed, needs_deepspeed, two_ranks
 from nano_runs import forked
 from tiny import CHATML, byte_tokenizer, tiny_model, tiny_tokenizer
 from torch.nn.functional import cross_entropy
@@ -335,12 +335,21 @@ def test_it_resumes_where_it_was_killed(config, file, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", pytest.param("deepspeed3", marks=needs_deepspeed)])
 @pytest.mark.parametrize("lora", [0, 4])
-def test_two_processes_learn_the_same(config, file, tmp_path, lora):
+def test_two_processes_learn_the_same(config, file, tmp_path, lora, sharding):
     config = replace(config, policy=replace(config.policy, lora_rank=lora))
     options = replace(LEARNING, held_out=0.25)
     alone = cold_start(config, options, file, tmp_path / "alone")
-    assert two_ranks(lambda: cold_start(config, options, file, tmp_path / "together")) == 0
+
+    def act() -> None:
+        if sharding == "deepspeed3":
+            begin_deepspeed()
+        cold_start(
+            replace(config, train=replace(config.train, sharding=sharding)), options, file, tmp_path / "together"
+        )
+
+    assert two_ranks(act) == 0
     together = json.loads((tmp_path / "together/cold_start.json").read_text())
     assert together["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     for one, two in zip(alone["held_out"]["scores"], together["held_out"]["scores"], strict=True):

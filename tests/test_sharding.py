@@ -1,22 +1,36 @@
-"""Sharded training and generation: real FSDP2 between two gloo processes, the shipped files, and where they apply."""
+"""Sharded training and generation: real FSDP2 and ZeRO-3 between two gloo processes, the shipped files, where they apply.
+
+`make test-deepspeed` runs those of ZeRO-3.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from distributed_sharded import RESUMED, RUNS, SAVED, STEPS, TURNS, main, run
-from distributed_train import two_ranks
+from distributed_train import begin_deepspeed, easy_environment, needs_deepspeed, two_ranks
+from nano_runs import configure as nano_configure
 from tiny import tiny_model, tiny_policy
-from trainer_runs import configure, largest_difference
+from trainer_runs import configure, largest_difference, make_trainer
+from transformers import AutoModelForCausalLM
 
+import skill1.train
 from skill1.config import ConfigError, load_config
 from skill1.generation.weights import generation_weights
+from skill1.models.export import export
 from skill1.sharding import check_sharding, sharding_arguments
+from skill1.store.checkpoints import CheckpointError
+from skill1.trainer import RowTrainer
 from skill1.updates.trl_config import trl_config
 
 pytestmark = pytest.mark.slow
@@ -27,12 +41,35 @@ def policy(tmp_path_factory) -> Path:
     return tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
+Runs = Callable[[str], tuple[dict, dict]]
+
+
+def sharded(*names: str) -> pytest.MarkDecorator:
+    """Parametrize a test with runs of `RUNS`; without DeepSpeed, those with it are skipped."""
+    of = [pytest.param(name, marks=needs_deepspeed if name.startswith("deepspeed3") else ()) for name in names]
+    return pytest.mark.parametrize("name", of)
+
+
 @pytest.fixture(scope="module")
-def runs(policy, tmp_path_factory) -> Path:
-    """What two processes left of every run."""
-    folder = tmp_path_factory.mktemp("runs")
-    assert two_ranks(lambda: main(policy, folder)) == 0
-    return folder
+def folder(tmp_path_factory) -> Path:
+    """Where two processes leave their runs."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def runs(policy, folder) -> Runs:
+    """What the first and the second process left of a run."""
+
+    @cache
+    def done(deepspeed: bool) -> None:
+        assert two_ranks(lambda: main(policy, folder, deepspeed=deepspeed)) == 0
+
+    def of(name: str) -> tuple[dict, dict]:
+        done(name.startswith("deepspeed3"))
+        first, second = (torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in (0, 1))
+        return first, second
+
+    return of
 
 
 def alone(policy: Path, folder: Path, name: str) -> dict:
@@ -41,9 +78,9 @@ def alone(policy: Path, folder: Path, name: str) -> dict:
     return run(policy, folder, configure(train__steps=STEPS, train__rows_per_micro_batch=4, **settings))
 
 
-@pytest.mark.parametrize("name", ["fsdp2", "fsdp2-lora"])
-def test_fsdp2_between_two_processes_is_the_run_on_one(policy, runs, tmp_path, name):
-    first, second = (torch.load(runs / f"{name}-{rank}.pt", weights_only=False) for rank in (0, 1))
+@sharded("fsdp2", "fsdp2-lora", "deepspeed3", "deepspeed3-lora")
+def test_sharded_between_two_processes_is_the_run_on_one(policy, runs, tmp_path, name):
+    first, second = runs(name)
     one = alone(policy, tmp_path, name)
     assert first["sharded"] and not one["sharded"]
     assert largest_difference(first["weights"], one["weights"]) < 1e-6
@@ -53,12 +90,12 @@ def test_fsdp2_between_two_processes_is_the_run_on_one(policy, runs, tmp_path, n
     assert [len(rank["written"]) for rank in (first, second)] == [STEPS * turns for turns in TURNS]
     assert second["written"] == one["written"]
     assert first["written"] == one["written"][:: TURNS[1]]
+    assert first["others"]  # a model that is loaded meanwhile is whole
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@sharded(*RESUMED)
 def test_a_sharded_run_resumed_from_a_checkpoint_is_the_straight_run(runs, name):
-    for rank in (0, 1):
-        straight = torch.load(runs / f"{name}-{rank}.pt", weights_only=False)
+    for rank, straight in enumerate(runs(name)):
         resumed = straight["resumed"]
         assert resumed["sharded"] and resumed["written"] == straight["written"][SAVED * TURNS[rank] :]
         assert resumed["entries"][-1] == straight["entries"][-1]
@@ -66,21 +103,76 @@ def test_a_sharded_run_resumed_from_a_checkpoint_is_the_straight_run(runs, name)
             assert all(torch.equal(weight, straight["weights"][key]) for key, weight in resumed["weights"].items())
 
 
-def test_a_sharded_run_stops_before_a_gradient_that_is_not_finite(runs):
-    first, second = (torch.load(runs / f"spoilt-{rank}.pt", weights_only=False) for rank in (0, 1))
+@sharded(*RESUMED)
+def test_a_checkpoint_of_a_sharded_run_is_a_model(runs, folder, name):
+    weights = runs(name)[0]["weights"]
+    model = AutoModelForCausalLM.from_pretrained(folder / name / f"checkpoint-{STEPS}")  # or base and adapter
+    found = {key.replace(".default.", "."): weight.float() for key, weight in model.state_dict().items()}
+    known = {key.removeprefix("base_model.model.").replace(".default.", "."): w for key, w in weights.items()}
+    assert largest_difference(found, known) == 0
+
+
+@sharded("deepspeed3")
+def test_a_checkpoint_in_parts_continues_on_as_many_processes_only(policy, runs, folder, name, tmp_path):
+    runs(name)
+    trainer, _ = make_trainer(policy, tmp_path, configure(train__steps=STEPS), lambda step, model: [])
+    with pytest.raises(CheckpointError, match="written by 2 processes with train.sharding=deepspeed3, .* not on 1"):
+        trainer.train(resume_from_checkpoint=folder / name / f"checkpoint-{SAVED}")
+
+
+@needs_deepspeed
+def test_a_run_with_deepspeed_that_was_killed_resumes_and_is_exported(world, nano, tmp_path):
+    config = nano_configure(
+        world, nano, train__sharding="deepspeed3", train__steps=3, train__save_every=1, train__validate_every=0
+    )  # fmt: skip
+
+    def train(directory: Path, *, resume: bool = False, killed: bool = False) -> int:
+        def act() -> None:
+            begin_deepspeed()
+            skill1.train.make_environment = easy_environment
+            save = RowTrainer._save_checkpoint
+
+            def die(trainer: RowTrainer, *given: Any) -> None:
+                if trainer.state.global_step == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                save(trainer, *given)
+
+            if killed:
+                RowTrainer._save_checkpoint = die
+            skill1.train.train(config, directory, resume)
+
+        return two_ranks(act)
+
+    assert train(tmp_path / "straight") == 0
+    assert train(tmp_path / "killed", killed=True) == -signal.SIGKILL
+    assert train(tmp_path / "killed", resume=True) == 0
+    loaded = []
+    for name in ("straight", "killed"):
+        export(tmp_path / name, tmp_path / f"{name}-model")
+        loaded.append(AutoModelForCausalLM.from_pretrained(tmp_path / f"{name}-model").state_dict())
+    assert largest_difference(*loaded) == 0
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "straight" / "checkpoint-3").state_dict()
+    untrained = AutoModelForCausalLM.from_pretrained(nano).state_dict()
+    assert largest_difference(loaded[0], written) == 0 < largest_difference(loaded[0], untrained)
+
+
+@sharded("fsdp2-spoilt", "deepspeed3-spoilt")
+def test_a_sharded_run_stops_before_a_gradient_that_is_not_finite(runs, folder, name):
+    first, second = runs(name)
     for rank in (first, second):  # each tells its own share of the loss
         assert rank["error"].startswith("step 2, update 1 of 1: loss ") and "gradient norm inf" in rank["error"]
     assert all(torch.equal(weight, first["after"][name]) for name, weight in first["before"].items())
-    assert {p.name for p in (runs / "spoilt" / "failed-step-2").iterdir()} >= {"failure.json", "model.safetensors"}
+    assert {p.name for p in (folder / name / "failed-step-2").iterdir()} >= {"failure.json", "model.safetensors"}
 
 
-@pytest.mark.parametrize("name", ["ddp-bfloat16", "fsdp2-bfloat16"])
+@sharded("ddp-bfloat16", "fsdp2-bfloat16", "deepspeed3-bfloat16")
 def test_writing_in_bfloat16_leaves_the_exchange_of_gradients_alone(policy, runs, tmp_path, name):
-    two = torch.load(runs / f"{name}-0.pt", weights_only=False)
+    two, _ = runs(name)
     one = alone(policy, tmp_path, name)
     assert two["dtypes"] == one["dtypes"] == {torch.bfloat16}
     for a, b in zip(two["entries"], one["entries"], strict=True):  # without exchange, a row on one rank counts twice
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=0.05)
+    assert two["entries"][1]["grad_norm"] == 0
 
 
 def test_whole_weights_are_cast_once_and_come_back():
@@ -126,7 +218,7 @@ def test_the_shipped_files_are_what_accelerate_and_transformers_read(tmp_path, m
     [
         ("fsdp2", 1, "train.sharding=fsdp2 with one process has nothing to spread"),
         ("fsdp2", 2, "train.sharding=fsdp2 needs GPUs: on CPUs accelerate would silently"),
-        ("deepspeed3", 2, "train.sharding=deepspeed3 needs the package deepspeed"),
+        ("deepspeed3", 2, r"train.sharding=deepspeed3 needs the package deepspeed: pip install 'skill1\[deepspeed\]'"),
     ],
 )
 def test_sharding_that_would_not_happen_is_refused(monkeypatch, sharding, processes, message):
@@ -145,5 +237,5 @@ def test_a_launcher_that_asks_for_sharding_is_refused(monkeypatch):
 
 
 def test_a_trainer_that_accelerate_would_not_shard_is_refused(runs):
-    message = torch.load(runs / "refused-0.pt")
+    message, _ = runs("refused")
     assert message.startswith("train.sharding=fsdp2, but accelerate trains as DistributedType.MULTI_CPU")

@@ -25,6 +25,7 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.utils import pad
 
@@ -83,6 +84,7 @@ class ChatTrainer(SFTTrainer):
             peft_config=lora_config(config),
             callbacks=[_Epochs(self, bool(held_out), progress)],
         )
+        unset_hf_deepspeed_config()  # as in `skill1.trainer`
         self.remove_callback(PrinterCallback)
         self._planned = lru_cache(maxsize=1)(lambda epoch: self._cut(chats, epoch))  # the updates of one
         causal = self.accelerator.unwrap_model(self.model)

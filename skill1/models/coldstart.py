@@ -35,6 +35,7 @@ from skill1.models.options import ColdStartConfig
 from skill1.policy import load_model
 from skill1.sharding import check_sharding
 from skill1.store.atomic import whole_folder
+from skill1.store.checkpoints import check_shards
 from skill1.store.json_file import read_json, write_json
 from skill1.store.model_folder import merge_adapter, save_adapter, save_model
 from skill1.store.writable import check_new
@@ -56,6 +57,7 @@ def cold_start(
 
     Raises:
         RunError: `out` exists, or the checkpoints are of another fine-tuning.
+        CheckpointError: see `check_shards`.
         ConfigError: there is no adapter to save, or one too many; or see `read_demonstrations`, `split_by_game`, `tokenize`, `load_model` and `check_sharding`.
     """
     check_new(out)
@@ -105,7 +107,10 @@ def cold_start(
     state.wait_for_everyone()
     shown = progress and state.is_main_process
     trainer = ChatTrainer(config, options, model, tokenizer, place, tokens, scored, shown)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(place))
+    latest = _last_checkpoint(place)
+    if latest is not None:
+        check_shards(Path(latest), state.num_processes)
+    trainer.train(resume_from_checkpoint=latest)
     about |= {"losses": trainer.losses, "held_out": about["held_out"] | {"scores": trainer.scores}}
     trained = place / _TRAINED
     trainer.save_model(str(trained))  # whole weights, or the adapter, gathered where they are sharded

@@ -1,7 +1,9 @@
 """Spreading weights, gradients and optimiser over the ranks: the standard configuration files, and where they apply.
 
 `train.sharding` picks the file: `fsdp2.json` goes into transformers' `TrainingArguments(fsdp_config=...)`,
-`deepspeed3.json` (ZeRO-3) into `TrainingArguments(deepspeed=...)`. Checkpoints hold whole weights in HF layout.
+`deepspeed3.json` (ZeRO-3) into `TrainingArguments(deepspeed=...)`. Checkpoints hold whole weights in HF layout. With
+ZeRO-3 those are in `policy.dtype`, gradients add up and are applied in float32, and each process has a part of the
+optimiser's state in the checkpoint.
 """
 
 from __future__ import annotations
@@ -44,9 +46,11 @@ def check_sharding(config: Config, processes: int) -> None:
             f"train.sharding={kind} with one process has nothing to spread: set train.sharding to none, or start several"
         )
     if kind == "deepspeed3" and find_spec("deepspeed") is None:
-        raise ConfigError("train.sharding=deepspeed3 needs the package deepspeed: install it, or use fsdp2")
-    if kind == "fsdp2" and not torch.cuda.is_available():
         raise ConfigError(
-            "train.sharding=fsdp2 needs GPUs: on CPUs accelerate would silently give every process a whole copy; set "
-            "train.sharding to none"
+            "train.sharding=deepspeed3 needs the package deepspeed: pip install 'skill1[deepspeed]', or use fsdp2"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"train.sharding={kind} needs GPUs: on CPUs accelerate would silently give every process a whole copy, or "
+            "fail; set train.sharding to none"
         )

@@ -58,8 +58,11 @@ def mark_complete(folder: Path, step: int, architecture: dict[str, Any]) -> None
 
 
 @contextmanager
-def writing(folder: Path, model: nn.Module) -> Iterator[None]:
+def writing(folder: Path, trainable: int) -> Iterator[None]:
     """Inside, `folder` is being written; if the disk does not take it, it is removed and the error says why.
+
+    Args:
+        trainable: number of trained parameters.
 
     Raises:
         CheckpointError: no space, or another error of the disk.
@@ -71,10 +74,9 @@ def writing(folder: Path, model: nn.Module) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
         shutil.rmtree(folder, ignore_errors=True)
-        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         whole = complete_checkpoints(folder.parent)
         raise CheckpointError(
-            f"{folder} could not be written ({str(error).splitlines()[0]}): it needs about {3 * trained:,} bytes for "
+            f"{folder} could not be written ({str(error).splitlines()[0]}): it needs about {12 * trainable:,} bytes for "
             f"weights and optimiser, {shutil.disk_usage(folder.parent).free:,} are free; make room and continue with "
             f"--resume from {whole[-1].name if whole else 'the start: no checkpoint is complete'}"
         ) from error
@@ -101,6 +103,16 @@ def check_resumable(folder: Path, architecture: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"{weights} is damaged ({error}): restore it, or remove {folder} to resume from the one before"
             ) from error
+
+
+def check_shards(folder: Path, processes: int) -> None:
+    """Raise CheckpointError if the optimiser's state is in DeepSpeed's parts, one a process, of other processes than these."""
+    parts = len([*folder.glob("global_step*/*_optim_states.pt")])
+    if parts not in (0, processes):
+        raise CheckpointError(
+            f"{folder} was written by {parts} processes with train.sharding=deepspeed3, which continues on as many only, not "
+            f"on {processes}: start {parts}"
+        )
 
 
 def remove_checkpoint(folder: Path) -> None:

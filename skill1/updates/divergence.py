@@ -2,7 +2,7 @@
 
 An update whose loss or gradient is NaN or infinite would spoil every weight at once. `RowTrainer` stops before its
 optimiser step, saves the policy as it is then to `failed-step-N/`, and raises `Diverged`. (DeepSpeed steps within
-backward: there the check comes one update late.)
+backward, and skips the step itself.)
 """
 
 from __future__ import annotations
