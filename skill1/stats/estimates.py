@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,68 +9,49 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
-from skill1.stats.resampling import Estimate, bootstrap, check_share, numbers
+from skill1.stats.resampling import LEVEL, RESAMPLES, Estimate, draws, mean_of, numbers, percentiles
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:
+def wilson(successes: float, n: int) -> Estimate:
     """Success rate of `n` independent episodes with the Wilson score interval.
 
     Raises:
-        ValueError: n < 1, `successes` outside 0..n, or `level` outside (0, 1).
+        ValueError: n < 1, or `successes` outside 0..n.
     """
-    check_share(level, "level")
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: expected n >= 1 and 0 <= successes <= n")
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
     rate = float(successes / n)
     # rounding puts the bound of 0 of n at 3e-17 and of n of n as much below 1
-    return Estimate(rate, min(float(low), rate), max(float(high), rate), int(n), level, "Wilson")
+    return Estimate(rate, min(float(low), rate), max(float(high), rate), int(n))
 
 
 def bootstrap_mean(
-    values: ArrayLike,
-    clusters: ArrayLike,
-    seeds: ArrayLike | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    values: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None, *, resamples: int = RESAMPLES
 ) -> Estimate:
     """Mean over games of the games' means, with a percentile interval from resampling whole games.
 
     Passes over one game are repeats, not new evidence: a game is drawn with all of its passes. With `seeds`, training
     seeds and games are drawn too: independently and crossed where every seed plays the same games, games within seeds where
     every seed has games of its own. So the interval covers a new seed on new games. Fewer than five seeds make it somewhat
-    too narrow.
+    too narrow. A single game has none.
 
     Args:
         values: (M,) outcomes, one per episode.
-        clusters: (M,) game of each.
+        games: (M,) game of each.
         seeds: (M,) training seed of each, or None for a single run.
-        level: coverage.
         resamples: bootstrap draws.
-        seed: of the draws.
 
     Raises:
-        ValueError: empty or NaN values, a missing game or seed, lengths that differ, one single game, or seeds that
-            share only a part of their games.
+        ValueError: empty or NaN values, lengths that differ, or seeds that share only a part of their games.
     """
-    check_share(level, "level")
-    array = numbers(values, "values")  # (M,)
-    columns = {"value": array, "game": np.asarray(clusters), "seed": np.zeros(len(array))}
-    if seeds is not None:
-        columns["seed"] = np.asarray(seeds)
-    lengths = {name: column.shape for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"values, clusters and seeds must be 1-d of one length, got {lengths}")
-    if pd.isna(columns["game"]).any() or pd.isna(columns["seed"]).any():
-        raise ValueError("a cluster or seed is missing (None or nan): name the game and seed of every value")
-    means = pd.DataFrame(columns).pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
-    method = "bootstrap over games" if seeds is None else "bootstrap over seeds and games"
-    return bootstrap(means, level, resamples, seed, method)
+    of_seeds = 0 if seeds is None else np.asarray(seeds)
+    frame = pd.DataFrame({"value": numbers(values, "values"), "game": np.asarray(games), "seed": of_seeds})
+    means = frame.pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
+    return Estimate(mean_of(means), *percentiles(*draws([means], resamples)), means.shape[1])
 
 
-def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None) -> Estimate:
     """Mean success over games with its interval: `bootstrap_mean`, or Wilson over games where resampling is blind.
 
     Resampling games that all have the same rate (all lost, all won, or a single game) gives an interval of width 0;
@@ -86,10 +66,7 @@ def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = Non
     """
     outcomes = pd.Series(numbers(won, "won"))
     rates = outcomes.groupby(np.asarray(games)).mean()
-    if rates.nunique() > 1:
-        return bootstrap_mean(outcomes, games, seeds, level=level)
-    over_games = wilson(rates.sum(), len(rates), level)
-    return replace(over_games, method="Wilson over games")
+    return bootstrap_mean(outcomes, games, seeds) if rates.nunique() > 1 else wilson(rates.sum(), len(rates))
 
 
 def summarise(frame: pd.DataFrame) -> dict[str, Any]:

@@ -10,25 +10,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+LEVEL = 0.95  # coverage of every interval
+RESAMPLES = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its two-sided interval [low, high]; p_value only where a test belongs to it."""
+    """A number with its two-sided 95 % interval [low, high], NaN where there is none; p_value where a test belongs to it."""
 
     value: float
     low: float
     high: float
     n: int  # independent units: episodes for `wilson`, games otherwise
-    level: float  # coverage, e.g. 0.95
-    method: str
     p_value: float | None = None
 
 
-def bootstrap(means: pd.DataFrame, level: float, resamples: int, seed: int, method: str) -> Estimate:
-    """Percentile interval of the mean of a (S, G) table of seeds by games, as `draws` draws it."""
-    [drawn] = draws([means], resamples, seed)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(mean_of(means), float(low), float(high), means.shape[1], level, method)
+def percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    """Interval that holds the middle 95 % of (B,) draws."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def mean_of(means: pd.DataFrame) -> float:
@@ -36,20 +36,18 @@ def mean_of(means: pd.DataFrame) -> float:
     return float(means.mean(axis=1).mean())
 
 
-def draws(sides: Sequence[pd.DataFrame], resamples: int, seed: int) -> list[np.ndarray]:
+def draws(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> list[np.ndarray]:
     """Means of (S, G) tables of seeds by games in bootstrap draws, (B,) each; NaN: not a game of that seed.
 
     Worlds, which are sets of games that some seeds have in common, are drawn with their games, the same ones for all sides;
-    then each side's seeds within them. One world, or one seed, is never redrawn.
+    then each side's seeds within them. One world, or one seed, is never redrawn; of a single game all draws are NaN.
     """
     if sides[0].shape[1] < 2:
-        raise ValueError("one single game: an interval over games needs at least two")
-    if resamples < 1:
-        raise ValueError(f"resamples = {resamples}: expected at least 1")
+        return [np.full(resamples, np.nan)] * len(sides)
     worlds = [_worlds(side) for side in sides]
     if len({frozenset(of) for of in worlds}) > 1:
         raise ValueError("the two sides' seeds do not have the same sets of games")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     one = np.ones((resamples, 1))
     times = _shares(generator, len(worlds[0]), resamples) if len(worlds[0]) > 1 else one  # (B, worlds)
     total, weight = (np.zeros((len(sides), resamples)) for _ in range(2))
@@ -89,14 +87,3 @@ def numbers(values: ArrayLike, name: str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
     return array
-
-
-def check_same_games(a: pd.Series, b: pd.Series) -> None:
-    different = a.index.symmetric_difference(b.index)
-    if len(different):
-        raise ValueError(f"a and b are not over the same games: {len(different)} differ, e.g. {different[0]!r}")
-
-
-def check_share(value: float, name: str) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name} = {value}: expected a share strictly between 0 and 1")
