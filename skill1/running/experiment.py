@@ -26,7 +26,7 @@ from skill1.config import Config, load_config
 from skill1.distributed import TERMINATED, on_sigterm
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
-from skill1.running.progress import Progress, steps_logged, training_progress
+from skill1.running.progress import Progress, training_progress
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
@@ -92,19 +92,14 @@ class Experiment:
             RunDirectory.open(self.run).check_config(self.config)
         return done
 
-    def steps_logged(self) -> int:
-        """Count the training steps that the run has logged; 0 before there is a run."""
-        return steps_logged(self.run)
-
     def phases(self) -> dict[str, Callable[[], Progress]]:
         """Return what follows training and evaluation, by their keys in skill1.running.collect.PHASES."""
-        return {"train": self.training_progress, "evaluate": self.evaluation_progress}
+        return {
+            "train": lambda: training_progress(self.run, self.config.train.steps),
+            "evaluate": self._evaluation_progress,
+        }
 
-    def training_progress(self) -> Progress:
-        """Follow the training steps."""
-        return training_progress(self.run, self.config.train.steps)
-
-    def evaluation_progress(self) -> Progress:
+    def _evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""
         from skill1.running.evaluation import arms  # not at the top: every job of a sweep would load scipy for it
 
