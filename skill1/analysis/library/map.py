@@ -55,15 +55,12 @@ def collected(study: Study) -> dict[str, CollectedLibrary]:
     kept = study.skills[study.skills["variant"].isin(shown(study, FIGURE_6_VARIANTS))]
     if kept.empty:
         return {}
-    variants = list(dict.fromkeys(name for name in FIGURE_6_VARIANTS if name in set(kept["variant"])))
     seed = kept.groupby("seed")["variant"].nunique().idxmax()
     found = {}
-    for variant in variants:
-        own = kept[(kept["variant"] == variant) & (kept["seed"] == seed)]
-        if len(own):
-            skills = own.set_index("skill")[["desc", "strategy", "utility", "count"]]
-            found[f"{label_of(variant)}, seed {seed}"] = CollectedLibrary(variant, own["encoder"].iloc[0], skills)
-    return found
+    for variant, own in kept[kept["seed"] == seed].groupby("variant"):
+        skills = own.set_index("skill")[["desc", "strategy", "utility", "count"]]
+        found[variant] = CollectedLibrary(str(variant), own["encoder"].iloc[0], skills)
+    return {f"{label_of(name)}, seed {seed}": found[name] for name in FIGURE_6_VARIANTS if name in found}
 
 
 def most_used(study: Held) -> pd.DataFrame:
