@@ -21,7 +21,7 @@ from skill1.stats import (
     success_rate,
     wilson,
 )
-from skill1.stats.resampling import draws
+from skill1.stats.estimates import draws
 
 NAN = math.nan
 

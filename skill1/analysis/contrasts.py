@@ -27,7 +27,7 @@ from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import display_table, p_value, with_interval
 from skill1.errors import RunError
 from skill1.stats import LEVEL, holm
-from skill1.stats.resampling import RESAMPLES, percentiles
+from skill1.stats.estimates import RESAMPLES, percentiles
 
 
 @dataclass(frozen=True)

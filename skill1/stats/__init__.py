@@ -19,8 +19,7 @@ from skill1.stats.differences import (
     seed_difference,
     smallest_detectable_difference,
 )
-from skill1.stats.estimates import bootstrap_mean, success_rate, summarise, wilson
-from skill1.stats.resampling import LEVEL, Estimate
+from skill1.stats.estimates import LEVEL, Estimate, bootstrap_mean, success_rate, summarise, wilson
 
 __all__ = [
     "LEVEL",

@@ -10,7 +10,7 @@ from scipy.stats import permutation_test, ttest_ind, ttest_rel
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 
-from skill1.stats.resampling import LEVEL, RESAMPLES, Estimate, draws, mean_of, numbers, percentiles
+from skill1.stats.estimates import LEVEL, RESAMPLES, Estimate, draws, mean_of, numbers, percentiles
 
 _SAME = 1e-9  # differences of rates closer than this are equal
 
