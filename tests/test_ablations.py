@@ -15,7 +15,7 @@ from scipy.stats import ttest_ind, ttest_rel
 from skill1.analysis import ablations, arms, dynamics, per_category
 from skill1.analysis.study import Study, load
 from skill1.errors import RunError
-from skill1.stats import bootstrap_mean, difference_over_seeds, paired_difference, welch, wilson
+from skill1.stats import bootstrap_mean, difference_over_seeds, paired_difference, seed_difference, wilson
 
 SEEN = ("valid_seen",)
 THREE = [0, 1, 2]
@@ -308,27 +308,23 @@ def test_variance_over_seeds_is_the_sum_of_both_sides() -> None:
     a, b = rng.normal(size=(7, 1)), rng.normal(size=(5, 1))
     games = rng.normal(size=(1, 40))  # shared by both sides: it cancels
     one, two = pd.DataFrame(a + games), pd.DataFrame(b + games)
-    found = difference_over_seeds(one, two, level=0.6827)  # +- one standard deviation
+    found = difference_over_seeds(one, two)
     spread = math.sqrt(a.var() / 7 + b.var() / 5)
-    assert (found.high - found.low) / 2 == pytest.approx(spread, rel=0.05)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.05)
     assert found.value == pytest.approx(a.mean() - b.mean()) and found.n == 40
 
 
-def test_welch_is_scipys_and_needs_seeds_and_spread() -> None:
-    found = welch([0.975, 0.969, 0.981], [0.949, 0.940, 0.958])
+def test_unpaired_seeds_are_compared_by_scipys_welch() -> None:
+    found = seed_difference(pd.Series([0.975, 0.969, 0.981]), pd.Series([0.949, 0.940, 0.958]), paired=False)
     expected = ttest_ind([0.975, 0.969, 0.981], [0.949, 0.940, 0.958], equal_var=False)
     assert (found.p_value, found.high) == pytest.approx((expected.pvalue, expected.confidence_interval().high))
     assert found.n == 6 and found.p_value == pytest.approx(0.019, abs=0.001)  # the published means and deviations
-    with pytest.raises(ValueError, match="1 and 3 seeds"):
-        welch([0.5], [0.1, 0.2, 0.3])
-    with pytest.raises(ValueError, match="no spread over seeds"):
-        welch([0.5, 0.5], [0.1, 0.1])
 
 
 @pytest.mark.filterwarnings("error")
 def test_welch_with_one_side_without_spread_is_the_one_sample_test() -> None:
     # variance 0 on one side: s^2 / n = .02 / 2, one degree of freedom, t = .2 / .1; P(|T_1| > 2) = .2952
-    estimate = welch([0.4, 0.4, 0.4], [0.1, 0.3])
+    estimate = seed_difference(pd.Series([0.4, 0.4, 0.4]), pd.Series([0.1, 0.3]), paired=False)
     assert estimate.value == pytest.approx(0.2) and estimate.p_value == pytest.approx(0.2952, abs=1e-4)
 
 
@@ -338,8 +334,6 @@ def test_tables_that_cannot_be_subtracted_are_refused() -> None:
         difference_over_seeds(good, good.rename(columns={"g0": "g9"}))
     with pytest.raises(ValueError, match="seed 0 has no value for game 'g1'"):
         difference_over_seeds(good, table_of([1, math.nan, 1]))
-    with pytest.raises(ValueError, match="one single game"):
-        difference_over_seeds(good[["g0"]], good[["g0"]])
 
 
 # --- Training signals ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -260,34 +261,33 @@ def test_one_process_is_launched_without_torchrun(module, capsys):
     source = "import os, sys\nprint(sys.argv[1:], 'RANK' in os.environ)\nprint('é', file=sys.stderr)"
     launch_torchrun(["--set", "a=1"], **module(source))
     assert capsys.readouterr() == ("['--set', 'a=1'] False\n", "é\n")
-    lines: list[str] = []
-    launch_torchrun(["--set", "a=1"], write=lines.append, **module(source))
-    assert "".join(lines) == "['--set', 'a=1'] False\n" and capsys.readouterr() == ("", "é\n")
 
 
 def test_a_failing_process_raises_with_its_last_lines(module):
     code = "for i in range(100): print('line', i)\nraise SystemExit(7)"
     with pytest.raises(LaunchError, match=r"^launched x ended with status 7: line 99$"):
-        launch_torchrun(["x", "y"], write=[].append, **module(code))
+        launch_torchrun(["x", "y"], **module(code))
     with pytest.raises(LaunchError, match=r"^launched was killed by SIGKILL$"):
-        launch_torchrun([], write=[].append, **module("import os; os.kill(os.getpid(), 9)"))
+        launch_torchrun([], **module("import os; os.kill(os.getpid(), 9)"))
 
 
-def test_an_interrupted_launch_takes_its_process_along(module):
+def test_an_interrupted_launch_takes_its_process_along(module, monkeypatch):
     pids: list[int] = []
 
-    def write(text: str) -> None:
-        pids.append(int(text))
-        raise KeyboardInterrupt
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            pids.append(int(text))
+            raise KeyboardInterrupt
 
+    monkeypatch.setattr(sys, "stdout", Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        launch_torchrun([], write=write, **module("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"))
+        launch_torchrun([], **module("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"))
     assert gone(pids[0])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
-def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module):
+def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module, capsys):
     # Rank 0 kills torchrun: with an ordinary torchrun both workers, in sessions of their own, would sleep on.
     source = (
         "import os, signal, time\n"
@@ -296,10 +296,9 @@ def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module):
         "if os.environ['RANK'] == '0': os.kill(os.getppid(), signal.SIGKILL)\n"
         "time.sleep(600)\n"
     )
-    printed: list[str] = []
     with pytest.raises(LaunchError, match="was killed by SIGKILL"):
-        launch_torchrun([], nproc=2, write=printed.append, **module(source))
-    workers = sorted(line.split()[1:] for line in "".join(printed).splitlines() if line.startswith("rank"))
+        launch_torchrun([], nproc=2, **module(source))
+    workers = sorted(line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("rank"))
     assert [worker[:2] for worker in workers] == [["0", "2"], ["1", "2"]]
     for *_, pid in workers:
         wait_until(lambda: gone(int(pid)), "a worker of the killed torchrun to end", seconds=10)

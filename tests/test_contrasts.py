@@ -90,7 +90,7 @@ def test_games_of_a_home_are_one_cluster() -> None:
 
 def test_many_families_are_adjusted_as_one_is() -> None:
     p = np.random.default_rng(0).uniform(size=(12, 5)) ** 3  # few: statsmodels collects garbage at every call
-    np.testing.assert_array_equal(rejected(p), np.array([holm(row) < 0.05 for row in p]))
+    np.testing.assert_array_equal(rejected(p), np.array([holm(pd.Series(row)) < 0.05 for row in p]))
 
 
 def test_the_simulated_power_is_that_of_the_t_test() -> None:

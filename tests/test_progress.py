@@ -49,7 +49,7 @@ def test_an_evaluation_is_as_long_as_its_episodes_in_training(world, nano, tmp_p
         splits=("valid_seen", "valid_unseen"),
         overrides={"policy.model": str(nano), "train.steps": 3, "rollout.tasks_per_step": 3, "rollout.group_size": 4},
     )  # fmt: skip
-    progress = experiment.training_progress()
+    progress = experiment.phases()["train"]()
     assert progress.then() == 0
     experiment.run.mkdir()
     (experiment.run / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5, "time/rollout": 30.0}\n')

@@ -16,8 +16,8 @@ from nano_runs import any_reflection, configure, ended, environment, success
 from run_record import record
 from test_rollout import Scripted
 
-from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import load_step
+from skill1.analysis.trajectories.viewer import show
 from skill1.config import Config, load_config
 from skill1.evaluate import evaluate_run
 from skill1.library import FrozenLibrary

@@ -19,8 +19,8 @@ from test_skillrl_evolution import Numbers
 
 import skill1.train
 from skill1.analysis.comparison import FIRST_BANK
-from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import load_step
+from skill1.analysis.trajectories.viewer import show
 from skill1.cli import main as cli
 from skill1.config import Config, ConfigError, load_config, method_of, method_of_variant
 from skill1.encoder import HashEncoder

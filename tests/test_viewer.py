@@ -20,8 +20,8 @@ from skill1.analysis.library.uses import read_uses
 from skill1.analysis.trajectories import cases as case_studies
 from skill1.analysis.trajectories import read as trajectories
 from skill1.analysis.trajectories import viewer
-from skill1.analysis.trajectories.html import show
 from skill1.analysis.trajectories.read import Episode, Step
+from skill1.analysis.trajectories.viewer import show
 from skill1.config import ConfigError, load_config
 from skill1.encoder import HashEncoder
 from skill1.errors import RunError

@@ -28,19 +28,18 @@ from skill1.analysis.tables import display_table, interval, number, p_text, p_va
 from skill1.analysis.variants import PLAIN, REFERENCE, label
 from skill1.errors import RunError
 from skill1.stats import (
+    LEVEL,
     Estimate,
     bootstrap_mean,
     difference_over_seeds,
     holm,
     paired_difference,
-    paired_t,
+    seed_difference,
     smallest_detectable_difference,
-    welch,
 )
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
 _POWER = 0.8
-_LEVEL = 0.95
 _SAME = 1e-9  # differences of rates closer than this are equal
 
 
@@ -67,25 +66,14 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     first, second = arms.in_shared_worlds(first, second), arms.in_shared_worlds(second, first)
     means = [table.mean(axis=1) for table in (first, second)]
     found = {"points": 100 * (means[0].mean() - means[1].mean())}
-    games = first.shape[1]
-    by_game = [table.stack().dropna().droplevel("seed") for table in (first, second)]
-    of_games = paired_difference(*by_game) if games > 1 else None
-    blind = np.ptp(first.mean() - second.mean()) < _SAME
-    of_both = None if blind else difference_over_seeds(first, second)
-    of_seeds = _over_seeds(*means, paired=bool(first.isna().to_numpy().any()))
-    for name, estimate in (("games", of_games), ("seeds", of_seeds), ("both", of_both)):
-        found |= _bounds(name, estimate)
-    if blind:
-        found["games_low"] = found["games_high"] = np.nan
-    return found | {"games": games, "seeds": len(first), "reference_seeds": len(second)}
-
-
-def _over_seeds(first: pd.Series, second: pd.Series, *, paired: bool) -> Estimate | None:
-    """Compare runs as units, by their means; None where that says nothing."""
-    if paired:
-        return paired_t(first, second) if np.ptp(first - second) > _SAME else None
-    enough = min(len(first), len(second)) > 1 and max(np.ptp(first), np.ptp(second)) > _SAME
-    return welch(first, second) if enough else None
+    found |= _bounds(
+        "games", paired_difference(*(table.stack().dropna().droplevel("seed") for table in (first, second)))
+    )
+    found |= _bounds("seeds", seed_difference(*means, paired=bool(first.isna().to_numpy().any())))
+    found |= _bounds("both", difference_over_seeds(first, second))
+    if np.ptp(first.mean() - second.mean()) < _SAME:
+        found |= dict.fromkeys(("games_low", "games_high", "both_low", "both_high"), np.nan)
+    return found | {"games": first.shape[1], "seeds": len(first), "reference_seeds": len(second)}
 
 
 @cached_table
@@ -112,7 +100,7 @@ def effects(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
             rows.append(keys | compare(part[variant], part[reference]))
     table = pd.DataFrame(rows)
     for name in ("games", "seeds"):
-        table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(adjusted)
+        table[f"{name}_holm"] = table.groupby(["split", "kind"])[f"{name}_p"].transform(holm)
     theirs = published_points(study, reference).set_index("variant")["points"]
     return table.assign(published=table["variant"].map(theirs).astype(float))
 
@@ -122,15 +110,10 @@ def published_points(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
 
     Once per variant: Table 2's ablations, then Table 1's methods.
     """
-    parts = []
-    for name in ("table2", "table1"):
-        theirs = study.published(name, metric="success", category=OVERALL).query("variant != ''")
-        values = theirs.set_index("variant")["value"]
-        if reference in values:
-            points = (values.drop(reference) - values[reference]).round(1)
-            parts.append(points.rename("points").reset_index().assign(table=name))
-    columns = ["table", "variant", "points"]
-    return pd.concat(parts)[columns].drop_duplicates("variant") if parts else pd.DataFrame(columns=columns)
+    theirs = study.published("table2", "table1", metric="success", category=OVERALL).query("variant != ''")
+    own = theirs["table"].map(theirs[theirs["variant"] == reference].set_index("table")["value"]).astype(float)
+    points = theirs.assign(points=(theirs["value"] - own).round(1)).dropna(subset="points")
+    return points[points["variant"] != reference].drop_duplicates("variant")[["table", "variant", "points"]]
 
 
 def significant(row: Any) -> bool:
@@ -138,7 +121,7 @@ def significant(row: Any) -> bool:
 
     It does if Welch's p over the seeds, adjusted, is below 5 % and the two-level interval excludes 0.
     """
-    return bool(row.seeds_holm < 1 - _LEVEL and not row.both_low <= 0 <= row.both_high)
+    return bool(row.seeds_holm < 1 - LEVEL and not row.both_low <= 0 <= row.both_high)
 
 
 def effect_table(study: Study, reference: str = REFERENCE) -> pd.DataFrame:
@@ -227,18 +210,14 @@ def resolution(study: Study) -> pd.DataFrame:
     pooled = tidy[tidy["seeds"] > 1].groupby("split")[["squares", "freedom"]].sum()
     full = tidy[tidy["variant"] == _reference(study)].set_index("split").rename(columns={"value": "success of full"})
     full["seed_std"] = np.sqrt(pooled["squares"] / pooled["freedom"])
-    rates, games, episodes = (
-        full["success of full"] / 100,
-        full["games"],
-        full[["games", "passes", "seeds"]].prod(axis=1),
-    )
+    rates, episodes = full["success of full"] / 100, full[["games", "passes", "seeds"]].prod(axis=1)
     limits = {
-        "if_episodes": map(_drop, episodes, rates),
-        "if_games": map(_drop, games, rates),
-        "if_runs": map(_drop_over_seeds, full["seeds"], full["seed_std"]),
+        "if_episodes": map(smallest_detectable_difference, episodes, rates),
+        "if_games": map(smallest_detectable_difference, full["games"], rates),
     }
-    full = full.assign(**{name: list(drops) for name, drops in limits.items()})
-    return full[["games", "passes", "seeds", "success of full", "seed_std", *limits]]
+    full = full.assign(**{name: [100 * drop for drop in drops] for name, drops in limits.items()})
+    full["if_runs"] = list(map(_drop_over_seeds, full["seeds"], full["seed_std"]))
+    return full[["games", "passes", "seeds", "success of full", "seed_std", *limits, "if_runs"]]
 
 
 def summary(study: Study) -> str:
@@ -273,12 +252,6 @@ def kind(variant: str) -> str:
     return ABLATION if variant in set(published("table2")["variant"]) else BASELINE
 
 
-def adjusted(p_values: pd.Series) -> pd.Series:
-    """Adjust p values by Holm over those that are not NaN."""
-    known = p_values.dropna()
-    return pd.Series(holm(known) if len(known) else [], index=known.index, dtype=float).reindex(p_values.index)
-
-
 def _reference(study: Study) -> str:
     if REFERENCE not in study.variants:
         there = f"no finished run of {REFERENCE} to compare with (it has {', '.join(study.variants)}): add it"
@@ -304,21 +277,12 @@ def _methods(study: Study, reference: str) -> list[str]:
     return [name for name in methods if name not in (reference, *PLAIN)]
 
 
-def _bounds(name: str, estimate: Estimate | None) -> dict[str, float]:
-    if estimate is None:
-        return dict.fromkeys((f"{name}_low", f"{name}_high", f"{name}_p"), np.nan)
+def _bounds(name: str, estimate: Estimate) -> dict[str, float]:
     bounds = {f"{name}_low": 100 * estimate.low, f"{name}_high": 100 * estimate.high}
     return bounds if estimate.p_value is None else bounds | {f"{name}_p": estimate.p_value}
-
-
-def _drop(n: int, rate: float) -> float:
-    try:
-        return 100 * smallest_detectable_difference(n, rate, _POWER, paired=True, level=_LEVEL)
-    except ValueError:  # full won nothing, or so few games that no drop is large enough
-        return np.nan
 
 
 def _drop_over_seeds(seeds: int, std: float) -> float:
     if seeds < 2 or np.isnan(std):
         return np.nan
-    return std * TTestIndPower().solve_power(nobs1=seeds, alpha=1 - _LEVEL, power=_POWER)
+    return std * TTestIndPower().solve_power(nobs1=seeds, alpha=1 - LEVEL, power=_POWER)

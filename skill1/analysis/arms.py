@@ -23,7 +23,7 @@ from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import plural
 from skill1.analysis.variants import UNTRAINED
 from skill1.errors import RunError
-from skill1.stats import Estimate, bootstrap_mean, success_rate
+from skill1.stats import bootstrap_mean, success_rate
 
 
 def keeps_skills(study: Study) -> set[str]:
@@ -104,13 +104,6 @@ def of_category(frame: pd.DataFrame, category: str) -> pd.DataFrame:
     return frame if category == OVERALL else frame[frame["category"] == category]
 
 
-def mean_over_games(values: pd.Series, games: pd.Series, seeds: pd.Series | None = None) -> Estimate:
-    """Take the mean as `bootstrap_mean` does, with NaN bounds for a single game."""
-    if games.nunique() > 1:
-        return bootstrap_mean(values, games, seeds)
-    return Estimate(float(values.mean()), np.nan, np.nan, 1, 0.95, "single game")
-
-
 def rates(study: Study, frame: pd.DataFrame, measure: str = "success") -> pd.DataFrame:
     """Compute success, or the score, of arms of a study, per split, variant and category.
 
@@ -182,10 +175,8 @@ def setting(study: Study) -> str:
 
 def _rate(part: pd.DataFrame, measure: str) -> dict[str, float]:
     seeds = part["seed"] if not _is_untrained(part) and part["seed"].nunique() > 1 else None
-    if measure == "success":
-        estimate = success_rate(part["won"], part["game"], seeds)
-    else:
-        estimate = mean_over_games(part["score"], part["game"], seeds)
+    mean, column = (success_rate, "won") if measure == "success" else (bootstrap_mean, "score")
+    estimate = mean(part[column], part["game"], seeds)
     of_seeds = by_seed(part)
     return {
         "value": 100 * estimate.value,

@@ -53,7 +53,7 @@ def choose_study(given: str, environment: str) -> Study:
         if study.environment.name == asked or not asked:
             _say("study", study.path)
             return study
-    preset = _preset(asked or _DEFAULT)
+    preset = preset_of("nano", asked or _DEFAULT)
     raise RunError(f"there is no study in {_RESULTS}: `skill1 reproduce --preset {preset} --name {preset}` makes one")
 
 
@@ -79,8 +79,8 @@ def choose_run(given: str, environment: str, holding: Content) -> Path:
             _say("run", run.path)
             return run.path
     raise RunError(
-        f"no run in {_RESULTS} has {holding}: `skill1 demo --preset {_preset(asked or _DEFAULT)}` makes one, or name a "
-        "run directory"
+        f"no run in {_RESULTS} has {holding}: `skill1 demo --preset {preset_of('nano', asked or _DEFAULT)}` makes one, or "
+        "name a run directory"
     )
 
 
@@ -115,11 +115,6 @@ def _shown(kind: str) -> list[Path]:
 def _say(kind: str, path: Path) -> None:
     why = "a committed reference: results has none of your own" if path.is_relative_to(_REFERENCE) else "the newest"
     print(f"{kind}: {path} ({why}; name another as `{kind}`)")
-
-
-def _preset(environment: str) -> str:
-    """The nano preset of an environment."""
-    return preset_of("nano", environment)
 
 
 def _check(path: Path, found: EnvironmentSpec, asked: str) -> None:

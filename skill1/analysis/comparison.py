@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from skill1.analysis.arms import mean_over_games
 from skill1.analysis.tables import display_table, interval, p_text, p_value, plural, with_interval
 from skill1.envs.make import environment_spec
 from skill1.envs.spec import EnvironmentSpec
 from skill1.errors import RunError
-from skill1.stats import paired_difference, success_rate, summarise, wilson
+from skill1.stats import bootstrap_mean, paired_difference, success_rate, summarise, wilson
 from skill1.store.evaluation_folder import EvaluationFolder, is_evaluation
 from skill1.store.json_file import write_json
 from skill1.store.run_directory import RunDirectory
@@ -94,7 +93,7 @@ def success_table(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
         "steps": lambda row: round(row.outcomes["steps"].mean(), 1),
     }
     if environment.graded:
-        tidy["score"] = [mean_over_games(100 * part["score"], part["game"]) for part in tidy["outcomes"]]
+        tidy["score"] = [bootstrap_mean(100 * part["score"], part["game"]) for part in tidy["outcomes"]]
         cells[f"score, 95 % over {tasks}"] = lambda row: with_interval(row.score.value, row.score.low, row.score.high)
     return display_table(tidy, ["split", "evaluation"], cells).reset_index()
 

@@ -26,9 +26,8 @@ from skill1.analysis import arms
 from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import display_table, p_value, with_interval
 from skill1.errors import RunError
-from skill1.stats import holm
-
-_LEVEL, _RESAMPLES = 0.95, 10_000
+from skill1.stats import LEVEL, holm
+from skill1.stats.estimates import RESAMPLES, percentiles
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _of_split(study: Study, split: str, frame: pd.DataFrame, contrasts: Sequence
         found = model.t_test(
             [contrast.weights.get(name[len("variant[") : -1], 0.0) for name in model.params.index]
         )  # blocks have weight 0
-        (low, high), drawn = found.conf_int(1 - _LEVEL)[0], _bootstrap(clusters, contrast)
+        (low, high), drawn = found.conf_int(1 - LEVEL)[0], _bootstrap(clusters, contrast)
         rows.append({
             "split": split, "question": contrast.question, "points": float(found.effect[0]), "low": low, "high": high,
             "p": float(found.pvalue), "drawn_low": drawn[0], "drawn_high": drawn[1], "blocks": part["seed"].nunique(),
@@ -147,23 +146,22 @@ def _bootstrap(clusters: pd.DataFrame, contrast: Contrast) -> tuple[float, float
     blocks = [block for block in sums.index.unique("seed") if set(contrast.weights) <= set(sums.loc[block].index)]
     if len(blocks) < 2:
         return np.nan, np.nan
-    weights = generator.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), _RESAMPLES)
-    total = np.zeros(_RESAMPLES)
+    weights = generator.multinomial(len(blocks), [1 / len(blocks)] * len(blocks), RESAMPLES)
+    total = np.zeros(RESAMPLES)
     drawn: dict[tuple[str, ...], np.ndarray] = {}  # of each world
     for number, block in enumerate(blocks):
         there = tuple(sizes.columns[sizes.loc[block].to_numpy()[0] > 0])
         if there not in drawn:
-            drawn[there] = generator.multinomial(len(there), [1 / len(there)] * len(there), _RESAMPLES)
+            drawn[there] = generator.multinomial(len(there), [1 / len(there)] * len(there), RESAMPLES)
         count = drawn[there] @ sizes.loc[block].iloc[0][list(there)].to_numpy()
         for variant, weight in contrast.weights.items():
             rate = (drawn[there] @ sums.loc[block, variant][list(there)].to_numpy()) / count
             total += weights[:, number] * weight * rate / len(blocks)
-    low, high = np.quantile(total, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
+    return percentiles(total)
 
 
 def power(
-    deviation: float, contrasts: Sequence[Contrast], *, blocks: int, effect: float, draws: int = 2000, seed: int = 0
+    deviation: float, contrasts: Sequence[Contrast], *, blocks: int, effect: float, draws: int = 2000
 ) -> np.ndarray:
     """Simulate how often the whole test, Holm's adjustment included, finds each contrast where it alone is that large.
 
@@ -179,7 +177,7 @@ def power(
     freedom = (len(names) - 1) * (blocks - 1)
     if freedom < 1:
         raise ValueError(f"{blocks} blocks of {len(names)} variants leave nothing to estimate the error from")
-    noise = np.random.default_rng(seed).normal(0, deviation, (draws, blocks, len(names)))
+    noise = np.random.default_rng(0).normal(0, deviation, (draws, blocks, len(names)))
     found = []
     for number, weights in enumerate(matrix):
         y = noise + effect * weights / (weights @ weights)
@@ -192,10 +190,10 @@ def power(
     return np.array(found)
 
 
-def rejected(p: np.ndarray, level: float = _LEVEL) -> np.ndarray:
+def rejected(p: np.ndarray) -> np.ndarray:
     """(N, K) p values of N families -> (N, K) bool, which of them Holm's procedure rejects: `stats.holm` of many at once."""
     order = p.argsort(axis=1)
-    bounds = (1 - level) / np.arange(p.shape[1], 0, -1)
+    bounds = (1 - LEVEL) / np.arange(p.shape[1], 0, -1)
     passed = np.logical_and.accumulate(np.take_along_axis(p, order, axis=1) <= bounds, axis=1)
     return np.take_along_axis(passed, order.argsort(axis=1), axis=1)
 
@@ -220,22 +218,20 @@ def contrast_table(study: Study) -> pd.DataFrame:
     )
 
 
-def power_table(
-    study: Study, blocks: Sequence[int] = (3, 6, 10), effects: Sequence[float] = (4, 8, 12), split: str | None = None
-) -> pd.DataFrame:
-    """Tabulate `power` with the error that the study's runs have, in percent of studies.
+def power_table(study: Study) -> pd.DataFrame:
+    """Tabulate `power` with the error that the study's runs have on its first split, in percent of studies.
 
     Returns:
         Index question; columns (blocks, effect in points).
     """
     found = estimates(study)
-    part = found[found["split"] == (split or study.splits[0])]
+    part = found[found["split"] == study.splits[0]]
     contrasts = [contrast for contrast in PLANNED if contrast.question in set(part["question"])]
     deviation = float(part["deviation"].iloc[0])
     columns = {
         (count, effect): 100 * power(deviation, contrasts, blocks=count, effect=effect)
-        for count in blocks
-        for effect in effects
+        for count in (3, 6, 10)
+        for effect in (4, 8, 12)
     }
     table = pd.DataFrame(columns, index=pd.Index([c.question for c in contrasts], name="question"))
     table.columns = pd.MultiIndex.from_tuples(columns, names=["blocks", "points"])

@@ -210,17 +210,14 @@ class _Comparison(TrainerCallback):
     def __init__(self, names: Sequence[str]) -> None:
         self.found: list[dict[str, float]] = []
         self._names = names
-        self._kept: dict[str, dict[str, torch.Tensor]] = {}
+        self._kept: dict[str, torch.Tensor] = {}
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
-        own = {name: p.grad.detach().double() for name, p in model.named_parameters() if p.grad is not None}
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        own = torch.cat([gradient.double().flatten() for gradient in gradients])
         if (name := self._names[len(self.found)]) in REFERENCES:
-            self._kept[name] = {name: gradient.clone() for name, gradient in own.items()}
-        self.found.append({"norm": math.sqrt(_dot(own, own))} | {k: _dot(own, v) for k, v in self._kept.items()})
-
-
-def _dot(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
-    return sum(float((a[name] * b[name]).sum()) for name in a.keys() & b.keys())
+            self._kept[name] = own
+        self.found.append({"norm": float(own.norm())} | {k: float(own @ v) for k, v in self._kept.items()})
 
 
 def gradients(batch: Batch, chosen: Sequence[Arm]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ checkpoints are the ends of the thirds of training (the paper does not name them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any
 
 import pandas as pd
 
@@ -38,8 +38,6 @@ _PUBLISHED = {
     U_HAT: "u_hat",
 }
 _SIMILARITY = "task_skill_similarity"
-
-T = TypeVar("T", pd.Series, pd.DataFrame)
 
 
 def shown(study: Study, wanted: Sequence[str]) -> list[str]:
@@ -77,7 +75,7 @@ def curves(study: Study, metric: str, variant: str) -> pd.DataFrame:
     return estimated(table) if metric == U_HAT else table
 
 
-def estimated(u_hat: T) -> T:
+def estimated(u_hat: Any) -> Any:
     """Leave out the steps that retrieved nothing, where U_hat is 0: there is no estimate."""
     return u_hat.where(u_hat > 0)
 

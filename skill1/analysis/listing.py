@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from skill1.analysis.tables import with_interval
 from skill1.config import Config
 from skill1.envs.make import environment_spec
 from skill1.stats import success_rate
@@ -54,9 +55,6 @@ def to_text(table: pd.DataFrame) -> str:
     shown["seed"] = table["seed"].map("{:.0f}".format, na_action="ignore")
     shown["steps"] = [f"{a:.0f} of {b:.0f}" if a == a else "" for a, b in zip(table["steps"], table["of"], strict=True)]
     shown["split"] = table["split"]
-    shown["success %"] = [
-        f"{100 * row.success:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]" if row.success == row.success else ""
-        for row in table.itertuples()
-    ]
+    shown["success %"] = [with_interval(*span) for span in 100 * table[["success", "low", "high"]].to_numpy(float)]
     shown["n"] = [f"{row.games:.0f} x {row.passes:.0f}" if row.games == row.games else "" for row in table.itertuples()]
     return shown.fillna("").to_string(index=False)

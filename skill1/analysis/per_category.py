@@ -5,12 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from skill1.analysis import arms
-from skill1.analysis.ablations import adjusted, compare, points_table
+from skill1.analysis.ablations import compare, points_table
 from skill1.analysis.arms import of_category
 from skill1.analysis.published import OVERALL
 from skill1.analysis.study import Study, cached_table
 from skill1.analysis.tables import display_table, number, p_text, with_interval
 from skill1.analysis.variants import REFERENCE, UNTRAINED, label
+from skill1.stats import bootstrap_mean, holm
 
 
 def headline(study: Study) -> list[str]:
@@ -38,7 +39,7 @@ def gains(study: Study) -> pd.DataFrame:
                 rows.append({"split": split, "variant": variant, "category": category} | found)
     table = pd.DataFrame(rows).drop(columns=["seeds_low", "seeds_high", "seeds_p", "reference_seeds"])
     tested = table["games_p"].where(table["category"] != OVERALL)
-    return table.assign(games_holm=tested.groupby([table["split"], table["variant"]]).transform(adjusted))
+    return table.assign(games_holm=tested.groupby([table["split"], table["variant"]]).transform(holm))
 
 
 def gain_table(study: Study) -> pd.DataFrame:
@@ -76,7 +77,7 @@ def behaviour(study: Study) -> pd.DataFrame:
 
 
 def _mean(name: str, values: pd.Series, part: pd.DataFrame, seeds: int) -> dict[str, float]:
-    estimate = arms.mean_over_games(values, part["game"], part["seed"] if seeds > 1 else None)
+    estimate = bootstrap_mean(values, part["game"], part["seed"] if seeds > 1 else None)
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 

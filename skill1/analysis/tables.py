@@ -66,16 +66,10 @@ def folded(table: pd.DataFrame) -> pd.DataFrame:
     """
     if table.columns.nlevels == 1:
         return table
-    names = list(dict.fromkeys(table.columns.get_level_values(0)))
-    first, *others = [kind for kind in dict.fromkeys(table.columns.get_level_values(1)) if kind]
-    lines: dict[tuple[Any, ...], list[Any]] = {}
-    for key, cells in table.iterrows():
-        for kind in (first, *others):
-            line = [cells.get((name, kind), cells.get((name, ""), "") if kind == first else "") for name in names]
-            if any(cell != "" for cell in line):
-                lines[*(key if isinstance(key, tuple) else (key,)), kind] = line
-    index = pd.MultiIndex.from_tuples(lines, names=[*table.index.names, None])
-    return pd.DataFrame(list(lines.values()), index, names)
+    first = next(kind for _, kind in table.columns if kind)
+    columns = pd.MultiIndex.from_tuples([(name, kind or first) for name, kind in table.columns])
+    shown = table.set_axis(columns, axis=1).stack(level=1, future_stack=True).fillna("")
+    return shown.loc[(shown != "").any(axis=1), columns.unique(0)]
 
 
 def keep(table: pd.DataFrame, folder: Path, name: str) -> pd.DataFrame:

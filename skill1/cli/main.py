@@ -282,7 +282,7 @@ def reproduce(
     from skill1.running.reproduce import reproduce as run_reproduction
 
     study = _study(in_results(name or given["preset"]), variants=variants or STUDIED, **given)
-    return _failed(run_reproduction(study, capacities, dry_run=dry_run, say=click.echo).failures)
+    return _failed(run_reproduction(study, capacities, dry_run=dry_run, say=click.echo))
 
 
 def _study(folder: Path, on: str, **given: Any) -> Any:

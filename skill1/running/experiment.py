@@ -28,7 +28,7 @@ from skill1.distributed import TERMINATED, on_sigterm
 from skill1.envs.make import make_environment
 from skill1.errors import UserError
 from skill1.running.batch import NotebookRun
-from skill1.running.progress import Progress, last_metrics, steps_logged, training_progress
+from skill1.running.progress import Progress, last_metrics, training_progress
 from skill1.store.resources import resource
 from skill1.store.run_directory import RunDirectory
 
@@ -94,19 +94,14 @@ class Experiment:
             RunDirectory.open(self.run).check_config(self.config)
         return done
 
-    def steps_logged(self) -> int:
-        """Count the training steps that the run has logged; 0 before there is a run."""
-        return steps_logged(self.run)
-
     def phases(self) -> dict[str, Callable[[], Progress]]:
         """Return what follows training and evaluation, by their keys in skill1.running.collect.PHASES."""
-        return {"train": self.training_progress, "evaluate": self.evaluation_progress}
+        return {
+            "train": lambda: training_progress(self.run, self.config.train.steps, self._evaluation_seconds()),
+            "evaluate": self._evaluation_progress,
+        }
 
-    def training_progress(self) -> Progress:
-        """Follow the training steps, and know how long the evaluation will take."""
-        return training_progress(self.run, self.config.train.steps, self._evaluation_seconds())
-
-    def evaluation_progress(self) -> Progress:
+    def _evaluation_progress(self) -> Progress:
         """Follow the evaluations, one per split of `evaluation.arms`, that the run stores."""
         stored = self.run / "evaluations"
         total = self._arms * len(self.splits)

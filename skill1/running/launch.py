@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -67,7 +67,6 @@ def bound_environment() -> dict[str, str]:
 def launch_torchrun(
     arguments: Sequence[str],
     nproc: int = 1,
-    write: Callable[[str], object] | None = None,
     module: str = "skill1",
     environment: Mapping[str, str] | None = None,
     hosts: Hosts | None = None,
@@ -78,7 +77,6 @@ def launch_torchrun(
     ends this process (SystemExit, status 143) when the command has ended: training saves the running step first.
 
     Args:
-        write: called with what the processes print on standard output, as it comes [default: this process's own].
         environment: variables to add to this process's own.
         hosts: that take part, each of which calls this [default: this machine alone].
 
@@ -94,7 +92,7 @@ def launch_torchrun(
     command = [sys.executable, *worker] if nproc == 1 and hosts is None else bound_command([*many, *worker])
     threads = str(max(1, (os.cpu_count() or 1) // nproc))
     variables = {"OMP_NUM_THREADS": threads} | dict(os.environ) | dict(environment or {})
-    _stream(command, variables, write, " ".join([module, *arguments[:1]]))
+    _stream(command, variables, " ".join([module, *arguments[:1]]))
 
 
 def launch_training(
@@ -153,9 +151,7 @@ def killed_by(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}"
 
 
-def _stream(
-    command: Sequence[str], environment: Mapping[str, str], write: Callable[[str], object] | None, name: str
-) -> None:
+def _stream(command: Sequence[str], environment: Mapping[str, str], name: str) -> None:
     """Run a bound command, passing on what it prints."""
     said = {"stdout": "", "stderr": ""}
     asked: list[bool] = []
@@ -165,10 +161,7 @@ def _stream(
         while chunk := source.read(65536):  # as soon as there is something: a progress bar moves
             text = decoder.decode(chunk)
             said[stream] = (said[stream] + text)[-_KEPT:]
-            if write is not None and stream == "stdout":
-                write(text)
-            else:
-                print(text, end="", file=getattr(sys, stream), flush=True)
+            print(text, end="", file=getattr(sys, stream), flush=True)
 
     with subprocess.Popen(
         command,

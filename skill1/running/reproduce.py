@@ -13,7 +13,7 @@ It can be stopped at any moment and repeated: finished runs are left alone, note
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,13 @@ BANKED = "skillrl"  # starts with a bank, which 05 shows
 _BANK = "method.bank"  # its field; other variants have none
 
 
-@dataclass(frozen=True, slots=True)
-class Reproduction:
-    """What came of it."""
-
-    failures: tuple[Failure, ...]
-    notebooks: tuple[Path, ...]  # executed
-
-
 def reproduce(
     study: Sweep, capacities: Sequence[int] = (), *, dry_run: bool = False, say: Callable[[str], None] = print
-) -> Reproduction:
+) -> list[Failure]:
     """Run `study` and a run per capacity, then every notebook on them. `dry_run` says the plans and changes nothing.
+
+    Returns:
+        The runs that failed.
 
     Raises:
         ConfigError: `study` lacks the variant `full`, or a capacity is below 1 or given twice.
@@ -62,9 +57,9 @@ def reproduce(
     study = _with_bank(study, dry_run)
     smaller = [_with_capacity(study, capacity) for capacity in capacities]
     failures = [failure for sweep in (study, *smaller) for failure in run_sweep(sweep, dry_run=dry_run, say=say)]
-    if dry_run:
-        return Reproduction((), ())
-    return Reproduction(tuple(failures), tuple(_notebooks(study, smaller, say)))
+    if not dry_run:
+        _notebooks(study, smaller, say)
+    return failures
 
 
 def _with_bank(study: Sweep, dry_run: bool) -> Sweep:
@@ -101,7 +96,7 @@ def _run(sweep: Sweep, variant: str) -> Path:
     return place / "run"
 
 
-def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None]) -> list[Path]:
+def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None]) -> None:
     """Execute the analyses. Those of the study's tables leave out the runs that failed."""
     reference = portable(_run(study, REFERENCE))
     folder = portable(study.folder)
@@ -120,12 +115,10 @@ def _notebooks(study: Sweep, smaller: Sequence[Sweep], say: Callable[[str], None
         "07_trajectories": {"run": reference, "others": folder, "out": f"{folder}/trajectories.html"},
         "08_credit": {"run": reference, "out": folder},
     }
-    executed = []
     for name, given in parameters.items():
         if name == "03_ablations" and len(study.variants) == 1:
             say(f"{name}: left out, there is no variant to compare {REFERENCE} with")
             continue
         output = study.folder / "notebooks" / f"{name}.ipynb"
-        executed.append(run_notebook(find_notebook(name, study.notebooks), output, given, again=True))
+        run_notebook(find_notebook(name, study.notebooks), output, given, again=True)
         say(str(output))
-    return executed

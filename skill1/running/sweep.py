@@ -36,6 +36,7 @@ from skill1.running.collect import PHASES, collect, finished, read_asked, read_s
 from skill1.running.experiment import Experiment, portable
 from skill1.running.jobs import Executor, Failure, execute
 from skill1.running.local import Local, Share, run_within
+from skill1.running.progress import steps_logged
 from skill1.running.slurm import Slurm, SlurmConfig
 from skill1.store.json_file import write_json
 from skill1.store.resources import find_adapter, find_model, resource
@@ -132,7 +133,7 @@ def plan(sweep: Sweep, settings: Mapping[str, Any]) -> pd.DataFrame:
                 nproc=sweep.nproc,
                 notebooks=str(sweep.notebooks),
             )
-            ended, step, steps = experiment.is_finished(), experiment.steps_logged(), experiment.config.train.steps
+            ended, step, steps = experiment.is_finished(), steps_logged(experiment.run), experiment.config.train.steps
             state = "done" if ended else f"stopped at step {step} of {steps}" if step else "to do"
             minutes = 0.0 if ended else _minutes(costs, variant, 1 - step / steps)
             rows.append((variant, seed, state, minutes, experiment, ended))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,68 +11,61 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from statsmodels.stats.proportion import proportion_confint
 
-from skill1.stats.resampling import Estimate, bootstrap, check_share, numbers
+LEVEL = 0.95  # coverage of every interval
+RESAMPLES = 10_000
 
 
-def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its two-sided 95 % interval [low, high], NaN where there is none; p_value where a test belongs to it."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # independent units: episodes for `wilson`, games otherwise
+    p_value: float | None = None
+
+
+def wilson(successes: float, n: int) -> Estimate:
     """Success rate of `n` independent episodes with the Wilson score interval.
 
     Raises:
-        ValueError: n < 1, `successes` outside 0..n, or `level` outside (0, 1).
+        ValueError: n < 1, or `successes` outside 0..n.
     """
-    check_share(level, "level")
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n}: expected n >= 1 and 0 <= successes <= n")
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
     rate = float(successes / n)
     # rounding puts the bound of 0 of n at 3e-17 and of n of n as much below 1
-    return Estimate(rate, min(float(low), rate), max(float(high), rate), int(n), level, "Wilson")
+    return Estimate(rate, min(float(low), rate), max(float(high), rate), int(n))
 
 
 def bootstrap_mean(
-    values: ArrayLike,
-    clusters: ArrayLike,
-    seeds: ArrayLike | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    values: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None, *, resamples: int = RESAMPLES
 ) -> Estimate:
     """Mean over games of the games' means, with a percentile interval from resampling whole games.
 
     Passes over one game are repeats, not new evidence: a game is drawn with all of its passes. With `seeds`, training
     seeds and games are drawn too: independently and crossed where every seed plays the same games, games within seeds where
     every seed has games of its own. So the interval covers a new seed on new games. Fewer than five seeds make it somewhat
-    too narrow.
+    too narrow. A single game has none.
 
     Args:
         values: (M,) outcomes, one per episode.
-        clusters: (M,) game of each.
+        games: (M,) game of each.
         seeds: (M,) training seed of each, or None for a single run.
-        level: coverage.
         resamples: bootstrap draws.
-        seed: of the draws.
 
     Raises:
-        ValueError: empty or NaN values, a missing game or seed, lengths that differ, one single game, or seeds that
-            share only a part of their games.
+        ValueError: empty or NaN values, lengths that differ, or seeds that share only a part of their games.
     """
-    check_share(level, "level")
-    array = numbers(values, "values")  # (M,)
-    columns = {"value": array, "game": np.asarray(clusters), "seed": np.zeros(len(array))}
-    if seeds is not None:
-        columns["seed"] = np.asarray(seeds)
-    lengths = {name: column.shape for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"values, clusters and seeds must be 1-d of one length, got {lengths}")
-    if pd.isna(columns["game"]).any() or pd.isna(columns["seed"]).any():
-        raise ValueError("a cluster or seed is missing (None or nan): name the game and seed of every value")
-    means = pd.DataFrame(columns).pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
-    method = "bootstrap over games" if seeds is None else "bootstrap over seeds and games"
-    return bootstrap(means, level, resamples, seed, method)
+    of_seeds = 0 if seeds is None else np.asarray(seeds)
+    frame = pd.DataFrame({"value": numbers(values, "values"), "game": np.asarray(games), "seed": of_seeds})
+    means = frame.pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
+    return Estimate(mean_of(means), *percentiles(*draws([means], resamples)), means.shape[1])
 
 
-def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = None) -> Estimate:
     """Mean success over games with its interval: `bootstrap_mean`, or Wilson over games where resampling is blind.
 
     Resampling games that all have the same rate (all lost, all won, or a single game) gives an interval of width 0;
@@ -86,10 +80,7 @@ def success_rate(won: ArrayLike, games: ArrayLike, seeds: ArrayLike | None = Non
     """
     outcomes = pd.Series(numbers(won, "won"))
     rates = outcomes.groupby(np.asarray(games)).mean()
-    if rates.nunique() > 1:
-        return bootstrap_mean(outcomes, games, seeds, level=level)
-    over_games = wilson(rates.sum(), len(rates), level)
-    return replace(over_games, method="Wilson over games")
+    return bootstrap_mean(outcomes, games, seeds) if rates.nunique() > 1 else wilson(rates.sum(), len(rates))
 
 
 def summarise(frame: pd.DataFrame) -> dict[str, Any]:
@@ -121,3 +112,70 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
     }
     overall["categories"] = {name: rate(part) for name, part in frame.groupby("category")}
     return overall
+
+
+# -- resampling of seeds and games -----------------------------------------------------------------------------------
+
+
+def percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    """Return the interval that holds the middle 95 % of (B,) draws."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def mean_of(means: pd.DataFrame) -> float:
+    """Mean over seeds of the mean over their games."""
+    return float(means.mean(axis=1).mean())
+
+
+def draws(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> list[np.ndarray]:
+    """Means of (S, G) tables of seeds by games in bootstrap draws, (B,) each; NaN: not a game of that seed.
+
+    Worlds, which are sets of games that some seeds have in common, are drawn with their games, the same ones for all sides;
+    then each side's seeds within them. One world, or one seed, is never redrawn; of a single game all draws are NaN.
+    """
+    if sides[0].shape[1] < 2:
+        return [np.full(resamples, np.nan)] * len(sides)
+    worlds = [_worlds(side) for side in sides]
+    if len({frozenset(of) for of in worlds}) > 1:
+        raise ValueError("the two sides' seeds do not have the same sets of games")
+    generator = np.random.default_rng(0)
+    one = np.ones((resamples, 1))
+    times = _shares(generator, len(worlds[0]), resamples) if len(worlds[0]) > 1 else one  # (B, worlds)
+    total, weight = (np.zeros((len(sides), resamples)) for _ in range(2))
+    for world, games in enumerate(worlds[0]):
+        columns = _shares(generator, len(games), resamples)  # (B, games), the same for all sides
+        for number, side in enumerate(sides):
+            means = side.iloc[worlds[number][games]][list(games)].to_numpy()
+            rows = _shares(generator, len(means), resamples) if len(means) > 1 else one
+            share = times[:, world] * len(means)
+            total[number] += share * ((rows @ means) * columns).sum(axis=1)
+            weight[number] += share
+    return list(total / weight)
+
+
+def _worlds(means: pd.DataFrame) -> dict[tuple[Any, ...], list[int]]:
+    """Sets of games -> the rows of the seeds that played them. Raises ValueError for seeds that share a part of theirs."""
+    there = means.notna().to_numpy()
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for row, played in enumerate(there):
+        found.setdefault(tuple(means.columns[played]), []).append(row)
+    for row, column in np.argwhere(~there):
+        others = there[there[:, column]]
+        if not len(others) or (others & there[row]).any():
+            raise ValueError(f"seed {means.index[row]} has no value for game {means.columns[column]!r}")
+    return found
+
+
+def _shares(generator: np.random.Generator, count: int, resamples: int) -> np.ndarray:
+    """(resamples, count) weights of `count` units in bootstrap draws; a row sums to 1."""
+    return generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
+
+
+def numbers(values: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} must be a non-empty 1-d array, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite")
+    return array

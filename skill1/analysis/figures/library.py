@@ -98,7 +98,7 @@ def payoffs(chosen: pd.DataFrame, variant: str = "full") -> Figure:
     for end, shade in (("help", colour_of(variant)), ("harm", _DARK)):
         at = np.flatnonzero(chosen["end"] == end)
         if len(at):
-            dots(axes, at, spans[at], (shade, "o"), f"skills that {end} most", horizontal=True)
+            dots(axes, at, spans[at], (shade, "o"), f"skills that {end} most")
     style.rows(axes, [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in chosen.itertuples()])
     axes.set(
         xlabel="success with the skill - the group's other episodes\n(points, 95 % interval; n episodes in groups)"
@@ -272,7 +272,7 @@ def selection(arms: pd.DataFrame) -> Figure:
                 part = arms.loc[[(orders[row], key, floor) for row in there]]
                 spans = 100 * part[["success", "low", "high"]].to_numpy()
                 label, colour, marker = _FLOOR_MARKS[floor]
-                dots(axes, np.add(there, shift), spans, (colour, marker), label, horizontal=True)
+                dots(axes, np.add(there, shift), spans, (colour, marker), label)
         style.rows(axes, orders)
         axes.set_xlabel(f"success (%, 95 % interval)\n{_KEY_LABELS[key]}, n = {arms['n'].max()} an arm")
         axes.margins(x=0.05)

@@ -52,7 +52,7 @@ def learning_curve(run: RunDirectory) -> Figure:
         sizes = " or ".join(str(n) for n in sorted({rate.n for rate in points.values()}))
         tasks = environment_spec(run.config.environment.name).tasks
         label = f"{variants.label(run.config.variant)}: validation, n = {sizes} {tasks}"
-        dots(axes, list(points), percents(points.values()), (colour, "o"), label, line=True)
+        dots(axes, list(points), percents(points.values()), (colour, "o"), label, curve=True)
     over_steps(axes)
     axes.set(ylabel="success (%), 95 % interval")
     percent_axis(axes.yaxis)
@@ -78,7 +78,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
             part = frame[frame["split"] == split]
             parts = {row: found for row, name in enumerate(names) if len(found := of_category(part, name))}
             rates = percents(map(_rate, parts.values()))
-            dots(axes, [row + shift for row in parts], rates, _style(frame, everything), label, horizontal=True)
+            dots(axes, [row + shift for row in parts], rates, _style(frame, everything), label)
         style.category_rows(axes, {name: of_category(here, name)["game"].nunique() for name in names})
         axes.set(title=environment.split_label(split), xlabel=f"success (%), 95 % interval\n{size(here, environment)}")
         percent_axis(axes.xaxis)
@@ -99,7 +99,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpe
     for (label, frame), shift in zip(frames.items(), shifts(len(frames)), strict=True):
         rates = percents(_rate(frame[frame["split"] == split]) for split in splits)
         positions = [row + shift for row in range(len(splits))]
-        dots(axes, positions, rates, _style(frame, everything), label, horizontal=True, size=7)
+        dots(axes, positions, rates, _style(frame, everything), label, size=7)
         for position, (value, _, high) in zip(positions, rates, strict=True):
             text = axes.annotate(f"{value:.1f} %", (high, position), (6, 0), textcoords="offset points", va="center")
             text.set(color="0.25", annotation_clip=False)

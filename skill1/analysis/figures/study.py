@@ -55,7 +55,7 @@ def ablation_dots(study: Study) -> Figure:
         part = tidy[tidy["split"] == split].set_index("variant")
         for row, name in enumerate(names):
             span = part.loc[[name], ["value", "low", "high"]]
-            dots(axes, [row], span, _style(study, name), "_", horizontal=True, size=6)
+            dots(axes, [row], span, _style(study, name), "_", size=6)
             own = seeds.loc[split, name]
             if len(own) > 1:
                 axes.plot(own, [row + 0.25] * len(own), "|", color=_colour(study, name), markersize=6, alpha=0.8)
@@ -254,7 +254,7 @@ def _category_dots(
     for name, shift in zip(names, beside, strict=False):
         own = tidy[tidy["variant"] == name]
         places = [categories.index(category) + shift for category in own["category"]]
-        dots(axes, places, own[[*columns]], _style(study, name), _with_seeds(study, name), horizontal=True)
+        dots(axes, places, own[[*columns]], _style(study, name), _with_seeds(study, name))
     return categories, beside[len(names) :]
 
 

@@ -82,16 +82,15 @@ def percents(estimates: Iterable[Estimate]) -> list[tuple[float, float, float]]:
 
 def dots(
     axes: Axes,
-    positions: ArrayLike,
+    places: ArrayLike,
     spans: ArrayLike,
     style: tuple[str, str],
     label: str,
     *,
-    horizontal: bool = False,
-    line: bool = False,
+    curve: bool = False,
     size: float = 5,
 ) -> None:
-    """Draw values with their intervals at `positions` (n,).
+    """Draw values with their intervals, side by side in the rows `places` (n,); of a curve above these places.
 
     Args:
         spans: (n, 3) value, low and high in the units of the axis; without bounds (NaN) a dot alone.
@@ -101,13 +100,14 @@ def dots(
     value, low, high = np.asarray(spans, dtype=float).T  # (n,) each
     # rounding can put a bound of 0 or 100 % a hair on the wrong side of the value
     spread = np.nan_to_num(np.maximum([value - low, high - value], 0))  # (2, n)
+    x, y = (places, value) if curve else (value, places)
     axes.errorbar(
-        value if horizontal else positions,
-        positions if horizontal else value,
-        xerr=spread if horizontal else None,
-        yerr=None if horizontal else spread,
+        x,
+        y,
+        xerr=None if curve else spread,
+        yerr=spread if curve else None,
         fmt=marker,
-        linestyle="-" if line else "none",
+        linestyle="-" if curve else "none",
         color=colour,
         markersize=size,
         linewidth=1.3,

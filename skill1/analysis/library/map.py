@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from scipy.spatial.distance import pdist
 from threadpoolctl import threadpool_limits
 
 from skill1.analysis.dynamics import shown
+from skill1.analysis.library.study import LibraryRun
 from skill1.analysis.study import Study
 from skill1.analysis.variants import label as label_of
 from skill1.encoder import load_encoder
@@ -28,18 +28,6 @@ MIN_DESCRIPTIONS = 4  # t-SNE of fewer has no neighbours to keep
 FIGURE_6_VARIANTS = ("full", "lambdas_0", "plus")
 _MOST_USED = 0.1  # share of the skills
 _PERPLEXITY = 30.0
-
-
-class Held(Protocol):
-    """Skills that a run holds at its end: a `LibraryRun`, or what a collected study has of them."""
-
-    @property
-    def encoder(self) -> str: ...
-
-    @property
-    def alive(self) -> pd.DataFrame: ...
-
-    def embed(self, descriptions: Sequence[str]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +43,9 @@ class CollectedLibrary:
         return load_encoder(self.encoder).encode(list(descriptions))
 
 
+Held = LibraryRun | CollectedLibrary  # skills that a run holds at its end
+
+
 def collected(study: Study) -> dict[str, CollectedLibrary]:
     """Select the libraries of Figure 6 from a collected study: one run of each variant, of a seed that has the most of them.
 
@@ -64,15 +55,12 @@ def collected(study: Study) -> dict[str, CollectedLibrary]:
     kept = study.skills[study.skills["variant"].isin(shown(study, FIGURE_6_VARIANTS))]
     if kept.empty:
         return {}
-    variants = list(dict.fromkeys(name for name in FIGURE_6_VARIANTS if name in set(kept["variant"])))
     seed = kept.groupby("seed")["variant"].nunique().idxmax()
-    found: dict[str, CollectedLibrary] = {}
-    for variant in variants:
-        own = kept[(kept["variant"] == variant) & (kept["seed"] == seed)]
-        if len(own):
-            skills = own.set_index("skill")[["desc", "strategy", "utility", "count"]]
-            found[f"{label_of(variant)}, seed {seed}"] = CollectedLibrary(variant, own["encoder"].iloc[0], skills)
-    return found
+    found = {}
+    for variant, own in kept[kept["seed"] == seed].groupby("variant"):
+        skills = own.set_index("skill")[["desc", "strategy", "utility", "count"]]
+        found[variant] = CollectedLibrary(str(variant), own["encoder"].iloc[0], skills)
+    return {f"{label_of(name)}, seed {seed}": found[name] for name in FIGURE_6_VARIANTS if name in found}
 
 
 def most_used(study: Held) -> pd.DataFrame:

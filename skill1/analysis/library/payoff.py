@@ -17,9 +17,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from skill1.analysis.library.study import LibraryRun
-from skill1.stats import holm
-
-_LEVEL = 0.95
+from skill1.stats import LEVEL, holm
 
 
 def payoff(study: LibraryRun, by: str = "skill") -> pd.DataFrame:
@@ -73,7 +71,7 @@ def _differences(treated: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
     error = np.sqrt(sums["spread"].where(sums["informative"] > 0))
     weight = sums["weight"].where(sums["informative"] > 0)
     difference = sums["excess"] / weight
-    reach = norm.ppf((1 + _LEVEL) / 2) * error / weight
+    reach = norm.ppf((1 + LEVEL) / 2) * error / weight
     return sums[["k", "groups", "informative"]].assign(
         success=sums["a"] / sums["k"],
         difference=difference,
@@ -86,9 +84,7 @@ def _differences(treated: pd.DataFrame, episodes: pd.DataFrame) -> pd.DataFrame:
 def judged(table: pd.DataFrame, min_groups: int = 3) -> pd.DataFrame:
     """Select the rows of `payoff` with enough informative groups, with Holm's p over them, best first."""
     found = table[table["informative"] >= min_groups]
-    return found.assign(p_holm=holm(found["p"]) if len(found) else []).sort_values(
-        "difference", ascending=False, kind="stable"
-    )
+    return found.assign(p_holm=holm(found["p"])).sort_values("difference", ascending=False, kind="stable")
 
 
 def extremes(study: LibraryRun, table: pd.DataFrame, min_groups: int = 3, top: int = 8) -> pd.DataFrame:

@@ -230,10 +230,7 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     by_arm = {Arm(*key): part for key, part in games.groupby(_ARM)}  # type: ignore[arg-type]
     own = by_arm.get(OWN)
     rows = []
-    for order, key, floor in product(ORDERS, KEYS, FLOORS):
-        arm = Arm(order, key, floor)
-        if arm not in by_arm:
-            continue
+    for arm in [Arm(*key) for key in product(ORDERS, KEYS, FLOORS) if Arm(*key) in by_arm]:
         part = by_arm[arm]
         rate = bootstrap_mean(part["won"], part["unit"])
         row: dict[str, Any] = asdict(arm) | {

@@ -1,4 +1,4 @@
-"""Look at what the policy did, in a notebook (`Explorer`) or in one file (`export`).
+"""Look at what the policy did, in a notebook (`Explorer`) or in one file (`export`), by the templates of `views.html.jinja`.
 
 The file needs no kernel, network, script or other file, and its bytes depend on the run and the arguments alone.
 """
@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from skill1.analysis.scores import ceiling_note
 from skill1.analysis.trajectories.cases import RULES, find_cases
-from skill1.analysis.trajectories.html import Prompts, show
 from skill1.analysis.trajectories.read import Episode, Step, load_step
 from skill1.errors import RunError, one_line
+from skill1.records import Turn
 from skill1.store.journal import LibraryError, replace_file
 from skill1.store.run_directory import RunDirectory
+
+Prompts = Callable[[Turn], str]  # the full prompt of a turn, decoded
 
 _ALL = "all"
 _FILTERS: dict[str, dict[str, Callable[[Episode], bool]]] = {
@@ -29,6 +32,30 @@ _FILTERS: dict[str, dict[str, Callable[[Episode], bool]]] = {
         "some inadmissible": lambda e: e.rollout.inadmissible_actions > 0,
     },
 }
+
+
+# HTML drops or refuses C0 controls (but tab and newline) and DEL: their pictures stand for them.
+_PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
+
+
+def visible(value: Any) -> Any:
+    """Replace a text's control characters by their pictures; leave what is no text, or HTML already."""
+    return value.translate(_PICTURES) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+_VIEWS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    finalize=visible,
+).get_template("views.html.jinja")
+
+
+def show(view: str, *parts: Any) -> str:
+    """Fill in the macro `view` of `views.html.jinja`, which names its parts. The result is markup."""
+    return getattr(_VIEWS.module, view)(*parts)
 
 
 def prompt_reader(run: RunDirectory) -> Prompts:
