@@ -117,15 +117,11 @@ def _pip(python: str, pip: Path, *words: Any, **options: Any) -> subprocess.Comp
 
 
 def _lacking(said: str, manifest: dict[str, Any]) -> list[str]:
-    """Lines of `pip check` but for what the bundle leaves out on purpose."""
+    """Lines of `pip check` that name something wrong, but for what the bundle leaves out on purpose."""
     alone = tuple(f"{name} " for name in manifest["alone"])
-    left = [f"requirement {name}" for name in manifest["without"]]
-    lines = said.splitlines()
-    return [
-        line
-        for line in lines
-        if " requi" in line and not line.startswith(alone or ("\n",)) and not any(name in line for name in left)
-    ]
+    left = tuple(f" requirement {name}" for name in manifest["without"])
+    wrong = [line for line in said.splitlines() if " requires " in line or " has requirement " in line]
+    return [line for line in wrong if not line.startswith(alone) and not any(name in line for name in left)]
 
 
 def sha256(file: Path) -> str:

@@ -9,17 +9,25 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email import message_from_bytes
 from importlib.metadata import Distribution, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from tqdm import tqdm
 
 from skill1.errors import UserError
 from skill1.store.resources import checkout
 
 _NOT_SHIPPED = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")  # what an installation adds to a wheel
+_SYSTEMS = {  # start of a platform tag -> sys.platform, platform.system(), os.name
+    "macosx": ("darwin", "Darwin", "posix"),
+    "win": ("win32", "Windows", "nt"),
+    "": ("linux", "Linux", "posix"),
+}
 
 
 class BundleError(UserError):
@@ -88,10 +96,12 @@ def _packed_again(installed: Distribution, into: Path) -> Path:
 
 def pins(project: Path) -> dict[str, str]:
     """Read what the project's extras for training and for games pin: package -> version."""
-    with ZipFile(project) as wheel:
-        [about] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
-        said = wheel.read(about).decode()
-    return dict(re.findall(r'^Requires-Dist: ([\w.-]+)==([\w.+]+); extra == "(?:train|reference)"', said, re.MULTILINE))
+    return {
+        requirement.name: str(requirement.specifier).removeprefix("==")
+        for requirement in _required(project)
+        for extra in ("train", "reference")
+        if requirement.marker and requirement.marker.evaluate({"extra": extra})
+    }
 
 
 def download(
@@ -111,12 +121,45 @@ def download(
     """
     there = [_stand_in(name, version, into.parent) for name, version in without.items()]
     words = ("download", "--only-binary=:all:", "--dest", str(into), *target.words)
-    _pip("the packages", *words, *map(str, there), f"{project}[train]", "pip", *more)
+    lacking = [*map(str, there), f"{project}[train]", "pip", *more]
+    wanted: list[str] = []
+    while lacking:
+        wanted += lacking
+        _pip("the packages", *words, *wanted)
+        lacking = _lacking(into, target) if target.words else []
     if alone:
         _pip("the packages", *words, "--no-deps", *(f"{name}=={version}" for name, version in alone.items()))
     local = {file.name for file in (*there, project)}
     found = (file for file in into.iterdir() if file.name not in local)
     return sorted(found, key=lambda file: (-file.stat().st_size, file.name))
+
+
+def _lacking(folder: Path, target: Target) -> list[str]:
+    """What the wheels of a folder need on another machine alone: pip reads conditions as they are here."""
+    wheels = [*folder.iterdir()]
+    there = {parse_wheel_filename(wheel.name)[0] for wheel in wheels}
+    system = next(names for start, names in _SYSTEMS.items() if target.platform.startswith(start))
+    machine = re.sub(r"^(manylinux|musllinux|macosx|linux|win)(_?\d+)*_", "", target.platform)
+    conditions = dict(zip(("sys_platform", "platform_system", "os_name"), system, strict=True)) | {
+        "python_version": target.python, "python_full_version": f"{target.python}.0", "platform_machine": machine,
+        "extra": "",
+    }  # fmt: skip
+    return sorted(
+        {
+            f"{requirement.name}{requirement.specifier}"
+            for wheel in wheels
+            for requirement in _required(wheel)
+            if canonicalize_name(requirement.name) not in there
+            and (requirement.marker is None or requirement.marker.evaluate(conditions))
+        }
+    )
+
+
+def _required(wheel: Path) -> list[Requirement]:
+    with ZipFile(wheel) as opened:
+        [about] = [name for name in opened.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+        said = message_from_bytes(opened.read(about))
+    return [Requirement(line) for line in said.get_all("Requires-Dist", [])]
 
 
 def _stand_in(name: str, version: str, folder: Path) -> Path:
