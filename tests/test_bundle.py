@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
@@ -114,12 +115,12 @@ def make(project: Path) -> Callable[..., Bundle]:
     return run
 
 
-def install(*words: object, status: int = 0) -> str:
+def install(*words: object, status: int = 0, python: str = sys.executable) -> str:
     """Run the bundle's install.py where there is no network, if this machine can make such a place."""
     alone = ["unshare", "--net", "--map-root-user"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
         alone = []
-    start = [*alone, sys.executable, "bundle/install.py", *map(str, words)]
+    start = [*alone, python, "bundle/install.py", *map(str, words)]
     done = subprocess.run(start, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -229,6 +230,12 @@ def test_what_the_other_machine_has_is_left_out_with_what_only_that_needs(make, 
     assert wheel_names() == {"pip", "leaf", "alfworld", "skill1"}
     said = install(status=1)
     assert said.splitlines()[-1].startswith("error: this bundle was made --without engine, which ")
+    venv.create("mine", symlinks=True)
+    (packages,) = Path("mine").glob("lib/python*/site-packages")
+    ZipFile("index/engine-2.0-py3-none-any.whl").extractall(packages)
+    assert "note: " not in install("--here", python="mine/bin/python")  # of its kernel, say
+    assert subprocess.check_output(["mine/bin/skill1"], text=True) == "it runs\n"
+    assert {path.name for path in packages.iterdir()} >= {"leaf", "alfworld"} and not (packages / "pip").exists()
     with pytest.raises(ConfigError, match="unknown package of --without 'engin'; did you mean 'engine'"):
         make(without=["engin"])
 

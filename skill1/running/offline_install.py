@@ -118,10 +118,10 @@ def _pip(python: str, pip: Path, *words: Any, **options: Any) -> subprocess.Comp
 
 def _lacking(said: str, manifest: dict[str, Any]) -> list[str]:
     """Lines of `pip check` that name something wrong, but for what the bundle leaves out on purpose."""
-    alone = tuple(f"{name} " for name in manifest["alone"])
+    apart = tuple(f"{name} " for name in (*manifest["alone"], *manifest["without"]))
     left = tuple(f" requirement {name}" for name in manifest["without"])
     wrong = [line for line in said.splitlines() if " requires " in line or " has requirement " in line]
-    return [line for line in wrong if not line.startswith(alone) and not any(name in line for name in left)]
+    return [line for line in wrong if not line.startswith(apart) and not any(name in line for name in left)]
 
 
 def sha256(file: Path) -> str:
