@@ -82,7 +82,7 @@ def main(minutes: float, data: Path, model: Path, adapter: str, out: Path, passe
     left = 60 * minutes - (time.perf_counter() - started) - SLACK * seconds["evaluate before"]
     if left <= 0:
         raise click.UsageError(f"--minutes {minutes:g}: the first evaluation left no time to train and evaluate again")
-    stop = threading.Timer(left, os.kill, (os.getpid(), signal.SIGTERM))
+    stop = threading.Timer(left, end_training)
     stop.daemon = True
     stop.start()
     begun = time.perf_counter()
@@ -113,6 +113,13 @@ def main(minutes: float, data: Path, model: Path, adapter: str, out: Path, passe
     for name, found in (("before", before), ("after", after)):
         low, high = found["interval"]
         click.echo(f"{name}: {100 * found['success']:.1f} % [{100 * low:.1f}, {100 * high:.1f}], n = {found['n']}")
+
+
+def end_training() -> None:
+    """Ask the training of this process to end after its step, once it listens."""
+    while signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def hashes(config: Any) -> tuple[str, str]:
