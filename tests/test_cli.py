@@ -47,7 +47,7 @@ def test_help_lists_the_commands_without_loading_torch():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("False")
     shown = (
-        "demo generate warmstart import train plan evaluate export runs compare skills completion sweep reproduce collect probe "
+        "demo generate warmstart import train plan evaluate export runs compare skills bundle completion sweep reproduce collect probe "
         "notebook"
     )
     for command in shown.split():

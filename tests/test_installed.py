@@ -111,6 +111,20 @@ def test_the_demo_and_its_notebooks_run_whole_from_an_installed_package(elsewher
     assert (tmp_path / "results" / "demo" / "figures" / "summary.png").is_file()
 
 
+@pytest.mark.slow
+def test_an_installed_packages_wheel_is_the_one_that_it_was_installed_from(elsewhere, installed: Path, tmp_path: Path):
+    code = "from pathlib import Path; from skill1.running.wheels import project_wheel as w; print(w(Path.cwd()).name)"
+    made = elsewhere("-c", code).strip()
+    (original,) = installed.parent.glob(f"**/{made}")
+    (record,) = (name for name in zipfile.ZipFile(original).namelist() if name.endswith("/RECORD"))
+    contents = []
+    for file in (original, tmp_path / made):
+        with zipfile.ZipFile(file) as wheel:
+            contents.append({name: wheel.read(name) for name in wheel.namelist() if not name.endswith("/")})
+            contents[-1][record] = set(contents[-1][record].split())
+    assert contents[0] == contents[1]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_checkouts_own_folders_are_found(name: str):
     assert resource(name) == ROOT / name

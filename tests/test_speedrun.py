@@ -1,11 +1,9 @@
-"""The preset mini within given minutes, at the size of a tiny chat model: packed, unpacked, run, and run again."""
+"""The preset mini within given minutes, at the size of a tiny chat model: run."""
 
 from __future__ import annotations
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +11,11 @@ from nano_runs import forked
 from tiny import CHATML, byte_tokenizer, tiny_model
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "speedrun.py"
-MINUTES = 0.1
+MINUTES = 0.3  # the first evaluation takes seconds where other work runs
 
 
 @pytest.mark.slow
-def test_a_speedrun_from_its_bundle_trains_until_its_minutes_are_over(world, tmp_path):
+def test_a_speedrun_trains_until_its_minutes_are_over(world, tmp_path):
     def speedrun(*words: object) -> tuple[int, str]:
         """In a process of its own, which need not import anything: its status, and what it printed."""
         status = forked(lambda: main([str(word) for word in words]), tmp_path / "printed")
@@ -27,30 +25,16 @@ def test_a_speedrun_from_its_bundle_trains_until_its_minutes_are_over(world, tmp
     tokenizer = byte_tokenizer(CHATML)
     tiny_model(vocabulary=len(tokenizer), context=8192).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    bundle, there = tmp_path / "bundle", tmp_path / "there"
-    status, printed = speedrun(
-        "pack", "--data", world, "--model", tmp_path / "model", "--part-size", 1, "--out", bundle
-    )
-    assert status == 0, printed
-    parts = sorted(bundle.glob("part-*"))
-    assert len(parts) > 1 and all(part.stat().st_size <= 2**20 for part in parts)
-    assert speedrun("unpack", bundle, "--out", there)[0] == 0
-    assert (there / "skill1" / "pyproject.toml").exists() and (there / "model" / "config.json").exists()
     small = {
         "policy.dtype": "float32", "environment.max_steps": 2, "library.encoder": "hash", "rollout.tasks_per_step": 2,
         "rollout.group_size": 2, "rollout.max_prompt_tokens": 4096, "rollout.max_act_tokens": 4,
         "method.max_query_tokens": 4, "method.max_distill_tokens": 4,
     }  # fmt: skip
     given = [x for name, value in small.items() for x in ("--set", f"{name}={value}")]
-    places = ("--data", there / "games", "--model", there / "model", "--adapter", "none", "--out", tmp_path / "out")
-    status, printed = speedrun("run", *places, *given, "--minutes", MINUTES)
+    places = ("--data", world, "--model", tmp_path / "model", "--adapter", "none", "--out", tmp_path / "out")
+    status, printed = speedrun(*places, *given, "--minutes", MINUTES)
     assert status == 0, printed[-3000:]
     found = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert found["steps"] >= 1 and found["before"]["n"] == found["after"]["n"] == 6
     assert sum(found["seconds"].values()) < MINUTES * 60 + 30
     assert {"rollout", "update"} <= found["seconds a step"].keys()
-    damaged = parts[0].read_bytes()
-    parts[0].write_bytes(damaged[:-1] + b"?")
-    start = [sys.executable, "-P", SCRIPT, "unpack", bundle, "--out", tmp_path / "again"]
-    refused = subprocess.run(start, capture_output=True, text=True)
-    assert refused.returncode != 0 and "missing or damaged: send it again" in refused.stderr

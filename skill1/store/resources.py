@@ -32,6 +32,11 @@ def resource(name: str) -> Path:
     return place
 
 
+def checkout() -> Path | None:
+    """Return the checkout that this package is imported from; None for an installed one."""
+    return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else None
+
+
 def find_model(name: str) -> str:
     """Return the folder of a model, or `name` itself where it is a hub id.
 
@@ -103,4 +108,4 @@ def _gguf(place: Path) -> Path | None:
 
 
 def _shipped(name: str) -> Path:
-    return (_CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else _PACKAGE / "resources") / name
+    return (checkout() or _PACKAGE / "resources") / name
