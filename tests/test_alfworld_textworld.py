@@ -17,17 +17,12 @@ from skill1.envs.alfworld.options import ALFWorldConfig
 from skill1.envs.base import DataError
 from skill1.envs.make import make_environment
 
-# Small rooms, two of each task type: the package needs 0.5 s (bedroom) to 2 s (kitchen) to start one.
+# Small rooms, one of each task type and one more: the package needs 0.5 s (bedroom) to 2 s (kitchen) to start one.
 GAMES = (
     "train/look_at_obj_in_light-Pillow-None-DeskLamp-316/trial_T20190908_232351_848868",
-    "train/look_at_obj_in_light-TissueBox-None-DeskLamp-328/trial_T20190907_201338_131288",
     "train/pick_and_place_simple-CreditCard-None-ArmChair-202/trial_T20190909_011645_748929",
-    "train/pick_and_place_simple-Book-None-Sofa-202/trial_T20190907_043640_929501",
     "train/pick_clean_then_place_in_recep-Cloth-None-Toilet-406/trial_T20190908_102552_835735",
-    "train/pick_clean_then_place_in_recep-SoapBar-None-GarbageCan-429/trial_T20190909_015333_203352",
     "train/pick_cool_then_place_in_recep-Apple-None-SideTable-21/trial_T20190907_180711_700359",
-    "train/pick_cool_then_place_in_recep-Potato-None-SideTable-21/trial_T20190907_040229_877234",
-    "train/pick_heat_then_place_in_recep-Mug-None-CoffeeMachine-14/trial_T20190907_012116_449794",
     "train/pick_heat_then_place_in_recep-Mug-None-Cabinet-21/trial_T20190909_063813_353229",
     "train/pick_two_obj_and_place-KeyChain-None-Sofa-202/trial_T20190908_102743_595985",
     "train/pick_two_obj_and_place-Pillow-None-ArmChair-321/trial_T20190907_121714_804185",
@@ -99,8 +94,8 @@ def test_the_package_behind_the_environment(folder, engine):
     arguments = list(sys.argv)
     environment = make_environment(ALFWorldConfig(engine="textworld", data=str(folder)))
     native = make_environment(ALFWorldConfig(data=str(folder)))
-    tasks = [task for task in native.tasks("train") if task.game == GAMES[3]]
-    walkthrough = native.games.game(GAMES[3]).walkthrough
+    tasks = [task for task in native.tasks("train") if task.game == GAMES[1]]
+    walkthrough = native.games.game(GAMES[1]).walkthrough
     for _ in range(2):  # the second time on the first one's TextWorld environment
         assert environment.reset(tasks) == native.reset(tasks)
         steps = [(environment.step([command])[0], native.step([command])[0]) for command in walkthrough]

@@ -205,7 +205,7 @@ def test_a_credit_without_gradient(batch: Batch) -> None:
 @pytest.mark.slow
 def test_the_study_of_a_run(trained: Path, tmp_path: Path, batch: Batch) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
-    given = {"run": str(trained), "groups": 0, "runs": 2, "out": str(tmp_path / "out")}
+    given = {"run": str(trained), "groups": 0, "runs": 1, "out": str(tmp_path / "out")}
     done = nbformat.read(run_notebook(NOTEBOOK, tmp_path / "08_credit.ipynb", given), as_version=4)
     assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
     drawn = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())

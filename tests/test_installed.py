@@ -88,7 +88,9 @@ def test_commands_of_an_installed_package_run_from_any_folder(elsewhere, install
         *("--set", f"environment.data={world}", "--set", "rollout.tasks_per_step=1"),
     )
     assert "fits" in checked.lower()
-    published = elsewhere("-c", "from skill1.analysis.published import tables; print(tables())")
+    published = elsewhere(
+        "-c", "from skill1.analysis.published import published; print(published('table1').table.unique())"
+    )
     assert "'table1'" in published
     assert not (tmp_path / "results").exists() and not (tmp_path / "data").exists()
 

@@ -74,8 +74,10 @@ def test_adapters_count_as_peft_makes_them_on_a_real_model():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weights", [FLOAT32, BFLOAT16, ADAPTERS], ids=["float32", "bfloat16", "adapters"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("weights", "checkpointing"), [(FLOAT32, False), (BFLOAT16, True), (ADAPTERS, True)],
+    ids=["float32", "bfloat16, checkpointed", "adapters, checkpointed"],
+)  # fmt: skip
 def test_two_depths_extend_to_the_whole_depth(monkeypatch, weights, checkpointing):
     extended = Passes(SMALL, weights).update(3, 40, 8, checkpointing)
     decoded = Passes(SMALL, weights).decode(3, 40)

@@ -7,7 +7,7 @@ import pytest
 
 from skill1.analysis.tabular import RIGHT, WRONG, distil, experiments, rank, table, unread, utility_gap
 
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 @pytest.mark.slow
