@@ -3,7 +3,7 @@
     .venv-vllm/bin/python benchmarks/overlap.py [--steps 8]
 
 (After `make vllm`.) Trains the shipped nano policy twice on the same generated homes, with a `trl vllm-serve` of its own each
-time: one core or more for the server, one for the trainer. Prints the mean of all steps but the first two.
+time (hash encoder): one core or more for the server, one for the trainer. Prints the mean of all steps but the first two.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def train(games: Path, run: Path, model: str, server: Server, steps: int, overla
     vllm_cpu.load()
     vllm_cpu.connect_trainer()
     given = {"environment.data": str(games), "policy.backend": "vllm_server", "policy.vllm_url": server.url,
-             "policy.model": model, "train.steps": steps, "train.validate_every": 0, "train.overlap": overlap}  # fmt: skip
+             "policy.model": model, "library.encoder": "hash", "train.steps": steps, "train.validate_every": 0, "train.overlap": overlap}  # fmt: skip
     train(load_config("nano", overrides=given), run)
 
 
