@@ -79,10 +79,7 @@ def evaluate_run(
         for split in listed(splits) or config.evaluation.splits
     }
     hashes = {split: environment.data_hash(split) for split in todo}
-    stored = {split: run.evaluations(kind, hashes[split]) for split in todo}
-    frames = {
-        split: frame[(frame["step"] == step) & (frame["split"] == split) & reuse] for split, frame in stored.items()
-    }
+    frames = {split: _stored(run, kind, step, split, hashes[split]).iloc[: None if reuse else 0] for split in todo}
     lacking = {split: rest for split, wanted in todo.items() if (rest := missing(wanted, frames[split]))}
     if lacking:
         check_writable(run.evaluations_dir)
@@ -96,6 +93,12 @@ def evaluate_run(
                     run.write_evaluation(kind, frames[split], hashes[split])
     asked = {split: frame[frame["pass"] < config.evaluation.passes] for split, frame in frames.items()}
     return [Evaluation(split, step, label, frame, summarise(frame)) for split, frame in asked.items()]
+
+
+def _stored(run: RunDirectory, kind: str, step: int, split: str, data_hash: str) -> pd.DataFrame:
+    """The outcomes of a step and split that were played on this data."""
+    frame = run.evaluations(kind, data_hash)
+    return frame[(frame["step"] == step) & (frame["split"] == split)]
 
 
 def _policy(run: RunDirectory, config: Config, step: int) -> Policy:

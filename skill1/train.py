@@ -89,23 +89,23 @@ class Experience:
         started, behind = time.perf_counter(), self._ahead is not None
         played = self._wait_for_ahead()
         policy = make_policy(self.config, model, self._tokenizer)
-        local, seconds, spent = played or self._rollouts(step, policy)
-        waited = time.perf_counter()
+        local, seconds, took = played or self._rollouts(step, policy)
+        ready = time.perf_counter()
         rollouts = sorted(gather_object(local), key=lambda r: (r.group, r.index))
         rows, metrics = self.method.credit(rollouts, step + 1), self.method.metrics(rollouts, self.config)
         metrics |= self._learn(rollouts, step + 1, "train", policy)
         if self.config.train.overlap:
             self._ahead = self._play_ahead(step + 1, policy) if step + 1 < self.config.train.steps else None
-            metrics |= {"rollouts/updates_behind": float(behind), "time/waited": waited - started}
+            metrics |= {"rollouts/updates_behind": float(behind), "time/waited": ready - started}
         if self._run is not None:
             self._run.write_rollouts(step + 1, rollouts)
         metrics |= {f"time/{stage}": spent for stage, spent in seconds.items()}
-        metrics["time/rollout"] = spent
+        metrics["time/rollout"] = took
         turns = [turn for rollout in rollouts for turn in rollout.turns]
         metrics["tokens/prompt"] = float(sum(len(turn.prompt_ids) for turn in turns))
         metrics["tokens/generated"] = float(sum(len(turn.completion_ids) for turn in turns))
         metrics["time/generated_tokens_per_second"] = metrics["tokens/generated"] / metrics["time/rollout"]
-        metrics["time/credit_and_learn"] = time.perf_counter() - waited
+        metrics["time/credit_and_learn"] = time.perf_counter() - ready
         return rows, metrics
 
     def _play_ahead(self, step: int, policy: Policy) -> Future[_Played]:

@@ -29,6 +29,7 @@ from skill1.analysis.variants import PLAIN, REFERENCE, label
 from skill1.errors import RunError
 from skill1.stats import (
     LEVEL,
+    SAME,
     Estimate,
     bootstrap_mean,
     difference_over_seeds,
@@ -40,7 +41,6 @@ from skill1.stats import (
 
 ABLATION, BASELINE = "ablation", "baseline"  # kinds of variants that are compared with full
 _POWER = 0.8
-_SAME = 1e-9  # differences of rates closer than this are equal
 
 
 # -- effects ----------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
     )
     found |= _bounds("seeds", seed_difference(*means, paired=bool(first.isna().to_numpy().any())))
     found |= _bounds("both", difference_over_seeds(first, second))
-    if np.ptp(first.mean() - second.mean()) < _SAME:
+    if np.ptp(first.mean() - second.mean()) < SAME:
         found |= dict.fromkeys(("games_low", "games_high", "both_low", "both_high"), np.nan)
     return found | {"games": first.shape[1], "seeds": len(first), "reference_seeds": len(second)}
 

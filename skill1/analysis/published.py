@@ -19,18 +19,18 @@ OVERALL = "Overall"  # the category of a success rate over all games
 _GAMES = {"Pick": 35, "Look": 13, "Clean": 27, "Heat": 16, "Cool": 25, "Pick2": 24}
 
 
-def published(*names: str, **where: str) -> pd.DataFrame:
+def published(name: str, *others: str, **where: str) -> pd.DataFrame:
     """Select published values, tidy: the columns of `COLUMNS` and `label`, which is "published" in every row.
 
     Args:
-        names: tables ("table1", "table2", "table3", "text", "retroagent", "skillrl"), the files of `data/paper`.
+        name, others: tables ("table1", "table2", "table3", "text", "retroagent", "skillrl"), the files of `data/paper`.
         where: method, variant, benchmark, category or metric -> the value to keep, e.g. `variant="no_library"`.
 
     Returns:
         One row per value in the order of the files; `step` is NA and a name is "" where there is none. No rows where
         nothing is published.
     """
-    frame = pd.concat([_read(name) for name in names], ignore_index=True)
+    frame = pd.concat([_read(table) for table in (name, *others)], ignore_index=True)
     for column, value in where.items():
         frame = frame[frame[column] == value]
     return frame.reset_index(drop=True)

@@ -103,13 +103,13 @@ class Study:
         there, missing = len(self.seeds(variant)), len(self.missing.get(variant, ()))
         return f"{there} of {plural(there + missing, 'seed')}" if missing else plural(there, "seed")
 
-    def published(self, *names: str, **where: str) -> pd.DataFrame:
+    def published(self, name: str, *others: str, **where: str) -> pd.DataFrame:
         """Select published values on the study's benchmark, `as_run`; no rows where nothing is published on it.
 
         Args:
-            names, where: as of `published.published`.
+            name, others, where: as of `published.published`.
         """
-        frame = published(*names, **where)
+        frame = published(name, *others, **where)
         return self.as_run(frame[frame["benchmark"].isin([self.environment.benchmark])])
 
     def as_run(self, frame: pd.DataFrame) -> pd.DataFrame:

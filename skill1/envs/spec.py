@@ -70,6 +70,7 @@ class EnvironmentSpec:
     cluster: Callable[[str], str] = lambda game: game  # games with one name are alike: those of a home
     kinds: tuple[str, ...] = (ANY_KIND,)  # of tasks, as far as their sentence tells: a skill bank's sections (SkillRL)
     kind_of: Callable[[str], str] = lambda instruction: ANY_KIND  # raises ValueError for no sentence of its tasks
+    packages: tuple[str, ...] = ()  # pinned ones that its games need, without what these depend on
     generator: str | None = None  # "module:OBJECT" of what writes games of one's own (`envs.generation.Generator`)
     expert: str | None = None  # "module:OBJECT" of its scripted player (`models.experts.base.Expert`)
     nano: str | None = None  # "module:OBJECT" of its world for policies trained from scratch (`skill1.nano`)

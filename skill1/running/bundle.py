@@ -86,10 +86,8 @@ def bundle(
         left_out = {closest(package, pinned, "package of --without"): pinned[package] for package in without}
         fields = _Fields.of(config, preset, project)
         say(f"downloading packages for Python {target.python} on {target.platform}, minutes")
-        layouts = {"alfworld"} & (
-            pinned.keys() - left_out
-        )  # of generated homes; TextWorld, which it asks for, is built
-        alone = {name: pinned[name] for name in layouts} | fields.alone
+        own = (set(environment_spec(config.environment.name).packages) & pinned.keys()) - left_out.keys()
+        alone = {name: pinned[name] for name in own} | fields.alone
         wheels = download(project, place / "wheels", target, without=left_out, alone=alone, more=packages)
         files = fields.files | extra
         if fields.games:

@@ -13,6 +13,7 @@ Rates are shares in [0, 1], intervals cover 95 %. Everything is deterministic: d
 """
 
 from skill1.stats.differences import (
+    SAME,
     difference_over_seeds,
     holm,
     paired_difference,
@@ -23,6 +24,7 @@ from skill1.stats.estimates import LEVEL, Estimate, bootstrap_mean, success_rate
 
 __all__ = [
     "LEVEL",
+    "SAME",
     "Estimate",
     "bootstrap_mean",
     "difference_over_seeds",

@@ -12,7 +12,7 @@ from statsmodels.stats.power import NormalIndPower
 
 from skill1.stats.estimates import LEVEL, RESAMPLES, Estimate, draws, mean_of, numbers, percentiles
 
-_SAME = 1e-9  # differences of rates closer than this are equal
+SAME = 1e-9  # differences of rates closer than this are equal
 
 
 def paired_difference(a: pd.Series, b: pd.Series, *, resamples: int = RESAMPLES) -> Estimate:
@@ -75,7 +75,7 @@ def seed_difference(a: pd.Series, b: pd.Series, *, paired: bool) -> Estimate:
     """
     n, value = len(a) if paired else len(a) + len(b), float(a.mean() - b.mean())
     spread = np.ptp(a - b) if paired else max(np.ptp(a), np.ptp(b))
-    if min(len(a), len(b)) < 2 or spread <= _SAME:
+    if min(len(a), len(b)) < 2 or spread <= SAME:
         return Estimate(value, np.nan, np.nan, n, np.nan)
     with warnings.catch_warnings():  # of a side without spread scipy says that precision is lost; its variance is 0
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)

@@ -58,6 +58,7 @@ ALFWORLD = EnvironmentSpec(
     categories=tuple(CATEGORIES.values()),
     data_variable="ALFWORLD_DATA",
     benchmark="alfworld",
+    packages=("alfworld",),  # layouts and facts of homes; TextWorld, which it asks for, is built
     words=PromptWords(
         setting="a household task in a text environment",
         episode="a household task",
