@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,8 +82,6 @@ def test_commands_of_an_installed_package_run_from_any_folder(elsewhere, install
     assert "unknown parameter of mine.ipynb 'sed'" in elsewhere(
         "-m", "skill1", "notebook", "mine.ipynb", "-p", "sed=1", status=2
     )
-    plan = json.loads(elsewhere("-m", "skill1", "plan", "--preset", "nano", "--json"))
-    assert plan["fits"]
     checked = elsewhere(
         *("-m", "skill1", "train", "--preset", "nano", "--name", "x", "--dry-run"),
         *("--set", f"environment.data={world}", "--set", "rollout.tasks_per_step=1"),
@@ -96,21 +95,47 @@ def test_commands_of_an_installed_package_run_from_any_folder(elsewhere, install
 
 
 @pytest.mark.slow
-def test_the_demo_and_its_notebooks_run_whole_from_an_installed_package(elsewhere, tmp_path: Path):
+def test_the_demo_and_its_notebooks_run_whole_from_an_installed_package(elsewhere, world: Path, tmp_path: Path):
+    """Papermill, training, evaluation, figures, `summary.json`; and again, when nothing is left to do."""
     tiny = {
-        "train.steps": 1, "train.validate_every": 0, "rollout.tasks_per_step": 2, "environment.max_steps": 4,
-        "evaluation.splits": ["valid_seen"], "library.encoder": "hash",
+        "train.steps": 2, "train.validate_every": 0, "rollout.tasks_per_step": 2, "environment.max_steps": 4,
+        "library.encoder": "hash",
     }  # fmt: skip
-    sizes = "--train 12 --valid-seen 6 --valid-unseen 6 --homes 3 --unseen-homes 2 --receptacles 10 --objects 8"
-    elsewhere("-m", "skill1", "generate", "alfworld", "--out", "games", *sizes.split())
-    say = f"from skill1.running.demo import demo; demo(0, overrides={tiny}, passes=1)"
-    said = elsewhere("-c", say, ALFWORLD_DATA="games")
-    assert "[0/1] full seed 0: started" in said and "[1/1] full seed 0: done, " in said
-    assert "seen homes, 6 games x 1: success" in said and "results/demo/summary.json" in said
-    place = tmp_path / "results" / "demo" / "seed0-alfworld_data"
-    executed = "".join((place / name).read_text() for name in ("log.txt", "01_train.ipynb", "02_evaluate.ipynb"))
+    call = f"demo(4, nproc=1, overrides={tiny}, passes=2)"
+    say = f"from skill1.running.demo import demo\n{call}\nprint('again')\n{call}"
+    said, again = elsewhere("-c", say, ALFWORLD_DATA=str(world)).split("again\n")
+
+    place = tmp_path / "results" / "demo"
+    summary, run = json.loads((place / "summary.json").read_text()), "results/demo/seed4-alfworld_data/run"
+    begun, *_, done, seen, unseen, costs, figures = said.partition("\nnext, ")[0].splitlines()
+    assert begun == "[0/1] full seed 4: started" and done.startswith("[1/1] full seed 4: done, ")
+    before, after, without = (
+        "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * x for x in (rates["success"], *rates["interval"])))
+        for rates in (summary["before"]["library"], summary["after"]["library"], summary["after"]["no_library"])
+    )
+    assert seen.startswith(f"seen homes, 6 games x 2: success {before} -> {after}, ")
+    assert seen.endswith(f"library withheld {without}") and unseen.startswith("unseen homes, 6 games x 2: ")
+    assert re.fullmatch(r"train \d+ s, evaluate \d+ s", costs)
+    assert "results/demo/figures" in figures and f"skill1 notebook 05_library -p run={run}" in said
+
+    assert summary["seed"] == 4 and summary["data"] == "$ALFWORLD_DATA" and summary["steps"] == 2
+    for moment in ("before", "after"):
+        for library in ("library", "no_library"):
+            entry = summary[moment][library]
+            assert entry["n"] == 12 and entry["games"] == 6
+            assert 0 <= entry["interval"][0] <= entry["success"] <= entry["interval"][1] <= 1
+            assert sum(part["n"] for part in entry["categories"].values()) == 12
+    assert summary["before"]["library"] == summary["before"]["no_library"]
+    assert set(summary["valid_unseen"]) == {"before", "after"}
+    assert set(summary["seconds"]) == {"train", "evaluate"} and summary["peak_memory_mb"] > 100
+    for name in ("01_train.ipynb", "02_evaluate.ipynb", "figures/summary.png", "figures/learning_curve.pdf"):
+        assert (place / name).is_file()
+    logs = ("log.txt", "01_train.ipynb", "02_evaluate.ipynb")
+    executed = "".join((tmp_path / run).with_name(name).read_text() for name in logs)
     assert not any(noise in said + executed for noise in ("Loading weights", "FutureWarning", 'interval\\"'))
-    assert (tmp_path / "results" / "demo" / "figures" / "summary.png").is_file()
+
+    assert again.splitlines()[0].startswith("finished, see results/demo/seed4-alfworld_data")
+    assert again.splitlines()[1:4] == [seen, unseen, costs]  # the costs are those of the first time
 
 
 @pytest.mark.slow

@@ -42,6 +42,14 @@ def test_what_comes_after_is_counted_in_the_time_of_all():
     assert progress.look() and str(progress) == "4 of 10 steps, 00:18 left (01:48 in all)"
 
 
+def test_what_comes_after_starts_as_slowly_as_this_did():
+    seconds, steps = 0.0, 0
+    progress = Progress("steps", 10, lambda: steps, skip=1, then=lambda: 90.0, clock=lambda: seconds)
+    for seconds, steps in ((20.0, 1), (25.0, 2)):  # 15 s until processes were there, and 5 s a step
+        assert progress.look()
+    assert str(progress) == "2 of 10 steps, 00:40 left (02:25 in all)"
+
+
 def test_an_evaluation_is_as_long_as_its_episodes_in_training(world, nano, tmp_path):
     """6 games of each split x 2 passes x 3 arms (before, with its library, withheld), at 30 s for 12 episodes."""
     experiment = Experiment(

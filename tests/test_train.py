@@ -106,13 +106,10 @@ def torn_metrics() -> None:
 
 KILLS = {
     "in the first validation": (before(AlfworldEnvironment, "step", 3), 0),
-    "in the first step": (in_step(0), 0),
-    "in the third step": (in_step(2), 2),
     "between journal and rollouts": (after(Journal, "append", 3), 2),
     "between rollouts and update": (after(RunDirectory, "write_rollouts", 4), 2),
     "while logging": (torn_metrics, 2),
     "in the first checkpoint, before the library": (before(SkillLibrary, "save"), 0),
-    "in the first checkpoint, before its marker": (before(trainer, "mark_complete"), 0),
     "in the last checkpoint, before its marker": (before(trainer, "mark_complete", 2), 2),
     "after the first checkpoint": (after(trainer, "mark_complete"), 2),
 }

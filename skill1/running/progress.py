@@ -20,7 +20,7 @@ class Progress:
     count: Callable[[], int]  # how many are done
     skip: int = 0  # first ones that are left out of the rate: they wait for processes that start once
     note: Callable[[], str] = str  # what else is known of what is done: "reward 0.41, 219 skills"
-    then: Callable[[], float] = float  # seconds that the phases after this one will take, as far as is known; 0: none
+    then: Callable[[], float] = float  # seconds of the phase after this one, once it has started; 0: there is none
     clock: Callable[[], float] = time.monotonic
     done: int = field(default=0, init=False)  # at the last look
     _noted: str = field(default="", init=False)
@@ -47,9 +47,11 @@ class Progress:
         where = ", ".join(filter(None, [f"{self.done} of {self.total} {self.unit}", self._noted]))
         if len(self._changes) < self.skip + 2:
             return where
-        (began, first), (now, done) = self._changes[self.skip], self._changes[-1]
-        seconds, then = (now - began) / (done - first) * (self.total - done), self.then()
-        in_all = f" ({tqdm.format_interval(seconds + then)} in all)" if then else ""
+        (looked, there), (began, first), (now, done) = self._changes[0], self._changes[self.skip], self._changes[-1]
+        each = (now - began) / (done - first)
+        seconds, then = each * (self.total - done), self.then()
+        waited = max(0.0, began - looked - each * (first - there))  # for its processes to start, as what follows will
+        in_all = f" ({tqdm.format_interval(seconds + waited + then)} in all)" if then else ""
         return f"{where}, {tqdm.format_interval(seconds)} left{in_all}"
 
 

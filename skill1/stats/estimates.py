@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -139,15 +140,12 @@ def draws(sides: Sequence[pd.DataFrame], resamples: int = RESAMPLES) -> list[np.
     worlds = [_worlds(side) for side in sides]
     if len({frozenset(of) for of in worlds}) > 1:
         raise ValueError("the two sides' seeds do not have the same sets of games")
-    generator = np.random.default_rng(0)
-    one = np.ones((resamples, 1))
-    times = _shares(generator, len(worlds[0]), resamples) if len(worlds[0]) > 1 else one  # (B, worlds)
+    seeds = tuple(tuple(len(of[games]) for of in worlds) for games in worlds[0])
+    times, weights = _weights(seeds, tuple(map(len, worlds[0])), resamples)
     total, weight = (np.zeros((len(sides), resamples)) for _ in range(2))
-    for world, games in enumerate(worlds[0]):
-        columns = _shares(generator, len(games), resamples)  # (B, games), the same for all sides
-        for number, side in enumerate(sides):
+    for world, (games, (columns, *of_sides)) in enumerate(zip(worlds[0], weights, strict=True)):
+        for number, (side, rows) in enumerate(zip(sides, of_sides, strict=True)):
             means = side.iloc[worlds[number][games]][list(games)].to_numpy()
-            rows = _shares(generator, len(means), resamples) if len(means) > 1 else one
             share = times[:, world] * len(means)
             total[number] += share * ((rows @ means) * columns).sum(axis=1)
             weight[number] += share
@@ -167,9 +165,21 @@ def _worlds(means: pd.DataFrame) -> dict[tuple[Any, ...], list[int]]:
     return found
 
 
-def _shares(generator: np.random.Generator, count: int, resamples: int) -> np.ndarray:
-    """(resamples, count) weights of `count` units in bootstrap draws; a row sums to 1."""
-    return generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
+@lru_cache(maxsize=4)  # most arms of a study have the same numbers of seeds and games: the draws are most of the time
+def _weights(
+    seeds: tuple[tuple[int, ...], ...], games: tuple[int, ...], resamples: int
+) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+    """Weights in bootstrap draws: of the worlds, (B, worlds); in each world of its games, (B, games), and each side's seeds."""
+    generator = np.random.default_rng(0)
+
+    def drawn(count: int) -> np.ndarray:
+        """(B, count); a row sums to 1. One is never redrawn."""
+        if count == 1:
+            return np.ones((resamples, 1))
+        return generator.multinomial(count, np.full(count, 1 / count), size=resamples) / count
+
+    times = drawn(len(games))
+    return times, [[drawn(count), *map(drawn, of_sides)] for count, of_sides in zip(games, seeds, strict=True)]
 
 
 def numbers(values: ArrayLike, name: str) -> np.ndarray:

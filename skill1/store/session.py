@@ -46,4 +46,5 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 
 def _installed_versions() -> dict[str, str]:
     """Every installed distribution, as `pip freeze` would list it."""
-    return dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name))
+    described = (distribution.metadata for distribution in importlib.metadata.distributions())  # parsed when asked for
+    return dict(sorted((about["Name"], about["Version"]) for about in described if about["Name"]))
