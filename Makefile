@@ -12,11 +12,12 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install demo test test-fast test-verifiers test-deepspeed test-vllm vllm lint reproduce lab clean-venv
+.PHONY: help install demo test test-fast test-mini test-slurm test-verifiers test-deepspeed test-vllm vllm lint reproduce lab clean-venv
 
 help:
 	@echo "make demo [SEED=0] [PRESET=nano]  train, evaluate and plot a policy on this machine (or nano-webshop, mini)"
-	@echo "make test           all tests; make test-fast: those not marked slow"
+	@echo "make test           all tests but those of the next lines; make test-fast: those not marked slow"
+	@echo "make test-mini      the tests with a pretrained model (136 MB); make test-slurm: those with a real Slurm"
 	@echo "make test-verifiers the adapter for verifiers, in an environment of its own (.venv-verifiers)"
 	@echo "make test-deepspeed the tests of sharding by DeepSpeed, in an environment of its own beside .venv (.venv-deepspeed)"
 	@echo "make lint           ruff, mypy and import-linter"
@@ -55,9 +56,16 @@ demo: $(STAMP) $(if $(MINI),.venv/.mini)
 # Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them, in the
 # order of tests/conftest.py.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-test test-fast: export OMP_NUM_THREADS ?= 1
-test: $(STAMP) .venv/.mini
-	$(PYTEST)
+test test-fast test-mini test-slurm: export OMP_NUM_THREADS ?= 1
+test: $(STAMP)
+	$(PYTEST) --ignore tests/test_mini.py --ignore tests/test_slurm.py
+
+test-mini: $(STAMP) .venv/.mini
+	$(BIN)/python -m pytest tests/test_mini.py
+
+# A Slurm of the tests' own, from Debian's packages (benchmarks/slurm.py); skipped where they are not installed.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest tests/test_slurm.py
 
 test-fast: $(STAMP)
 	$(PYTEST) -m 'not slow'

