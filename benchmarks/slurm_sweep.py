@@ -4,7 +4,7 @@ Run on one thread: OMP_NUM_THREADS=1 python benchmarks/slurm_sweep.py     (needs
 Two variants with three seeds, two runs at a time. On Slurm a run is killed (SIGKILL to its job) and reported; then
 another is preempted by a job of a more urgent partition, saves its step and is requeued; then the submitting command is
 killed and repeated, which submits the failed run again and follows the others. Weights, optimiser, metrics, rollouts,
-libraries and the tables of the study are compared.
+libraries and the tables of the study are compared, but for what measures time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 from slurm import cluster
 
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # for this script's folder: it has an alfworld.py
@@ -28,7 +29,7 @@ from run_record import record  # noqa: E402
 from skill1.store.resources import resource  # noqa: E402
 
 STEPS = 8
-TABLES = ("evaluations.parquet", "metrics.parquet")
+TABLES = ("evaluations.parquet", "metrics.parquet", "skills.parquet")
 SWEEP = ("--variants", "full,no_library", "--seeds", "0,1,2", "--passes", "1", "--splits", "valid_seen", "--jobs", "2")
 ON_SLURM = ("--on", "slurm", "--set", "slurm.partition=main", "--set", "slurm.cpus=1", "--set", "slurm.poll=1")
 KILLED, PREEMPTED = "full/seed0", "no_library/seed0"  # they run at the same time
@@ -48,7 +49,9 @@ def main() -> None:
         print(f"slurm: {time.monotonic() - started:.0f} s", flush=True)
         same = [_compare(home) for home in sorted(Path("results/local").glob("*/seed*"))]
         for name in TABLES:
-            same.append(Path("results/local", name).read_bytes() == Path("results/slurm", name).read_bytes())
+            local, remote = (pd.read_parquet(Path("results", place, name)) for place in ("local", "slurm"))
+            times = [column for column in local if column.startswith("time/")]
+            same.append(local.drop(columns=times).equals(remote.drop(columns=times)))
             print(f"{name}: {'the same' if same[-1] else 'different'}")
     sys.exit(not all(same))
 
