@@ -185,9 +185,7 @@ def test_the_commands(banked, world, warm, tmp_path, capsys):
     assert not done.value.code
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["episodes"] == 12
     with pytest.raises(SystemExit) as done:
-        cli.main(
-            ["coldstart", str(tmp_path / "won"), "--out", str(tmp_path / "policy"), *sets, *skillrl]
-        )
+        cli.main(["coldstart", str(tmp_path / "won"), "--out", str(tmp_path / "policy"), *sets, *skillrl])
     assert not done.value.code
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (said["policy"], said["cold_start"]["epochs"]) == (str(tmp_path / "policy"), 1.0)
