@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import assert_printable
 from library_runs import config, play_run, rollout, write_run
 from matplotlib.figure import Figure
 
@@ -61,7 +62,8 @@ DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, study: LibraryRun, tmp_path: Path) -> None:
-    first = plots.save(DRAWN[name](study), tmp_path / "a", name)
+    assert_printable(figure := DRAWN[name](study))
+    first = plots.save(figure, tmp_path / "a", name)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50}):  # someone else's settings
         second = plots.save(DRAWN[name](read(study.run.path)), tmp_path / "b", name)
     for one, two in zip(first, second, strict=True):

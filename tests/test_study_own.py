@@ -67,4 +67,4 @@ def test_figures_have_its_words_and_colours(name: str, study: Study) -> None:
     if name in ("ablations", "effects"):
         colours = {line.get_color() for line in figure.axes[0].lines}
         assert {variants.colours(study.variants)["mine"], variants.colours(study.variants)["another"]} <= colours
-        assert "mine\n2 of 3 seeds" in text and "old beds" in text and "n = 12 plots" in text
+        assert "mine, 2 of 3 seeds" in text and "old beds" in text and "n = 12 plots" in text

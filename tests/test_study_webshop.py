@@ -123,7 +123,8 @@ def test_figures_show_product_categories_and_webshops_values(study: Study) -> No
     figure = study_figures.category_spread(study)
     [axes] = figure.axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels[:2] == ["Overall\nn = 12", "beauty\nn = 2"] and axes.get_title() == "held-out goals"
+    assert labels[:2] == ["Overall", "beauty"] and axes.get_title() == "held-out goals"
+    assert axes.get_xlabel().endswith(", 2 a category")
     hollow = [line.get_xdata().tolist() for line in axes.lines if line.get_markerfacecolor() == "none"]
     assert [x for x in hollow if x] == [[82.9], [82.3]]  # Skill1 and RetroAgent, overall
 

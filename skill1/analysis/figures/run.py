@@ -169,7 +169,7 @@ def utilities(run: RunDirectory) -> Figure:
     over_steps(left, middle, right)
     for axes in panels[1]:
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, columnspacing=0.8)
     return figure
 
 
