@@ -54,7 +54,10 @@ def replayed(study: LibraryRun):
 
 DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
     "lives": figures.lifetimes,
+    "use": lambda study: figures.concentration(study, library_study.concentration(study)),
+    "pays": lambda study: figures.payoffs(chosen(study)),
     "conflicts": lambda study: figures.conflicts(study, conflicts(study)),
+    "smaller": lambda study: figures.counterfactual(replayed(study)),
     "map": lambda study: figures.library_map(library_map.places({"full": study}), ["full"]),
 }
 
@@ -62,8 +65,8 @@ DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, study: LibraryRun, tmp_path: Path) -> None:
-    assert_printable(figure := DRAWN[name](study))
-    first = plots.save(figure, tmp_path / "a", name)
+    assert_printable(DRAWN[name](study))
+    first = plots.save(DRAWN[name](study), tmp_path / "a", name)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50}):  # someone else's settings
         second = plots.save(DRAWN[name](read(study.run.path)), tmp_path / "b", name)
     for one, two in zip(first, second, strict=True):

@@ -140,7 +140,7 @@ def conflicts(study: LibraryRun, found: pd.DataFrame) -> Figure:
     percent_axis(axes.yaxis)
     _over_run(study, axes)
     conflicting = f"{found['episode'].nunique()} of {several} episodes"
-    axes.set_xlabel(f"training step\n{conflicting} with 2 candidates or more conflict")
+    axes.set_xlabel(f"training step\n{conflicting} with\n2 candidates or more conflict")
     legend_above(axes, columns=3)
     return figure
 

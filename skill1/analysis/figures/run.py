@@ -163,9 +163,11 @@ def utilities(run: RunDirectory) -> Figure:
         del shares["distill_positive_rate"]  # one line, as in Figure 3
         shares["reward"] = r"won ($r - \hat{U} > 0$)"
     lines(right, metrics, shares)
-    left.set(title="mean utility of skills", ylim=(-0.03, 1.03))
+    left.set(title="mean utility of skills")
     middle.set(title="NDCG of the ranking")
-    right.set(title=f"share of episodes (n = {run.config.rollout.episodes} a step)", ylim=(-0.03, 1.03))
+    right.set(title=f"share of episodes (n = {run.config.rollout.episodes} a step)")
+    for axes in (left, right):
+        axes.set(ylim=(-0.03, 1.03), yticks=np.linspace(0, 1, 6))
     over_steps(left, middle, right)
     for axes in panels[1]:
         if axes.get_legend_handles_labels()[0]:

@@ -66,7 +66,7 @@ def ablation_dots(study: Study) -> Figure:
 def effect_dots(study: Study) -> Figure:
     """Draw every variant against full in points (`ablations.effects`): thick these runs on new games, thin new runs."""
     table, tasks = ablations.effects(study), study.environment.tasks
-    names, xlabel = list(dict.fromkeys(table["variant"])), f"success minus that of {label(REFERENCE)} (points)"
+    names, xlabel = list(dict.fromkeys(table["variant"])), f"success against {label(REFERENCE)} (points)"
     figure, panels = _by_split(study, names, 1.1 + 0.25 * len(names), xlabel, in_rows=True, against=[REFERENCE])
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
@@ -95,7 +95,7 @@ def training_signals(study: Study) -> Figure:
     drawn = study.metrics[study.metrics["variant"].isin(names)]
     if share in drawn and np.allclose(drawn[reward], drawn[share]):
         titles[reward] += f" = {titles.pop(share)}"
-    figure, panels = _grid(len(titles), math.ceil(len(titles) / 2), 1.55)
+    figure, panels = _grid(len(titles), math.ceil(len(titles) / 2), 1.4)
     for name, shown in _labels(study, names)[1].items():
         key(panels[0], shown, color=_colour(study, name), linewidth=1.3)
     _curve_keys(panels[0], study, names)
@@ -149,7 +149,7 @@ def similarity_dots(study: Study) -> Figure:
     if any(len(study.seeds(name)) > 1 for name in names):
         key(axes, "one seed", marker="o", color="0.5", markersize=2.5)
     axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
-    average = f"mean over {plural(dynamics.window(study), 'step')} up to the named one{seeds}"
+    average = f"mean over {plural(dynamics.window(study), 'step')}\nup to the named one{seeds}"
     axes.set(xlabel=average, ylabel="cosine of task and\nselected skill's description", xlim=(-0.5, len(steps) - 0.5))
     theirs = dynamics.published_values(study, dynamics.SIMILARITY)
     _quoted(axes, study, {point.split()[0]: value for point, value in theirs.items()}, " checkpoint")
