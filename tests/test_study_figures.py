@@ -21,6 +21,7 @@ from study_runs import make_study
 
 from skill1 import presets
 from skill1.analysis import ablations, arms, dynamics, per_category, variants
+from skill1.analysis.figures import signals
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.figures import style as plots
 from skill1.analysis.study import Study, load
@@ -33,9 +34,9 @@ SIZES = {"valid_seen": 12, "valid_unseen": 6}
 DRAWN: dict[str, Callable[[Study], Figure]] = {
     "ablations": study_figures.ablation_dots,
     "effects": study_figures.effect_dots,
-    "training_signals": study_figures.training_signals,
-    "similarity": study_figures.similarity_dots,
-    "u_hat": study_figures.u_hat_curves,
+    "training_signals": signals.training_signals,
+    "similarity": signals.similarity_dots,
+    "u_hat": signals.u_hat_curves,
     "category_spread": study_figures.category_spread,
     "category_gains": study_figures.gain_dots,
     "behaviour": lambda study: study_figures.behaviour_dots(study, "valid_seen"),
@@ -187,7 +188,7 @@ def test_signals_that_are_equal_share_a_panel(study: Study, figures: dict[str, F
         "",
     ]
     equal = study.metrics.assign(distill_positive_rate=study.metrics["reward"])
-    figure = study_figures.training_signals(replace(study, metrics=equal))
+    figure = signals.training_signals(replace(study, metrics=equal))
     assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
     assert "(d) mean r = share of" in figure.axes[3].get_title()
 

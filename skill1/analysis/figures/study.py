@@ -1,37 +1,29 @@
-"""Figures of a study, from its tables alone: ablations, training signals, categories.
+"""Figures of a study's outcomes, from its tables alone: ablations and categories (of its training: `signals`).
 
-Published values are hollow, in their method's colour, and labelled "published"; everything else is the study's own. Seeds
-are small marks, or a band from the lowest to the highest, behind the mean over them.
+Published values are hollow, in their method's colour, and labelled "published"; everything else is the study's own.
 
-Differs from the paper in: its Figure 3 (a) is (a) to (c) here, one for each mean of U that "selection precision" may be;
-Figure 5 has a panel for each variant; Figure 7 shows the same training without a library and the untrained policy beside
-full.
+Differs from the paper in: Figure 7 shows the same training without a library and the untrained policy beside full.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from string import ascii_lowercase
-from textwrap import fill
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from skill1.analysis import ablations, arms, dynamics, per_category, variants
+from skill1.analysis import ablations, arms, per_category, variants
 from skill1.analysis.figures import style
 from skill1.analysis.figures.style import COLUMN, PAGE, dots, key, legend, percent_axis, rows, shifts, themed
 from skill1.analysis.published import LABEL, OVERALL
 from skill1.analysis.study import Study
-from skill1.analysis.tables import plural
 from skill1.analysis.variants import REFERENCE, UNTRAINED, label
 from skill1.errors import RunError
 
 _RARE = 0.1  # invalid actions per episode, of which a table says all there is to say
 _PAPER = ("full", "retroagent_rl")  # methods of the published Figure 7
-_ACROSS = 4  # panels side by side
 
 
 @themed
@@ -51,7 +43,7 @@ def ablation_dots(study: Study) -> Figure:
             dots(axes, [row], part.loc[[name], ["value", "low", "high"]], _style(study, name), "_")
             own = seeds.loc[split, name]
             if len(own) > 1:
-                axes.plot(own, [row + 0.3] * len(own), "|", color=_colour(study, name), markersize=4, alpha=0.8)
+                axes.plot(own, [row + 0.3] * len(own), "|", color=colour_of(study, name), markersize=4, alpha=0.8)
     percent_axis(panels[0].xaxis)
     key(panels[0], "mean over seeds, 95 % interval", marker="o", color="0.3")
     if seeds.groupby(level=[0, 1]).size().max() > 1:
@@ -71,7 +63,7 @@ def effect_dots(study: Study) -> Figure:
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         for row, effect in enumerate(table[table["split"] == split].itertuples()):
-            colour = _colour(study, effect.variant)
+            colour = colour_of(study, effect.variant)
             axes.plot([effect.both_low, effect.both_high], [row, row], color=colour, linewidth=1.0)
             axes.plot([effect.games_low, effect.games_high], [row, row], color=colour, linewidth=2.6)
             axes.plot(effect.points, row, "o", color=colour, markersize=4.5)
@@ -81,79 +73,6 @@ def effect_dots(study: Study) -> Figure:
     for axes in panels:
         _published(axes, study, table.drop_duplicates("variant").set_index("variant")["published"])
     legend(figure, panels[0])
-    return figure
-
-
-@themed
-def training_signals(study: Study) -> Figure:
-    """Draw Figure 3: three means of U that "selection precision" may be, mean r, and the share of r - U_hat > 0.
-
-    Where a reward is 0 or 1, the last two are one panel: U_hat lies between, so that r - U_hat > 0 says that r is 1.
-    """
-    names = dynamics.shown(study, dynamics.FIGURE_3_VARIANTS)
-    titles, (*_, reward, share) = dict(dynamics.FIGURE_3), dynamics.FIGURE_3
-    drawn = study.metrics[study.metrics["variant"].isin(names)]
-    if share in drawn and np.allclose(drawn[reward], drawn[share]):
-        titles[reward] += f" = {titles.pop(share)}"
-    figure, panels = _grid(len(titles), math.ceil(len(titles) / 2), 1.4)
-    for name, shown in _labels(study, names)[1].items():
-        key(panels[0], shown, color=_colour(study, name), linewidth=1.3)
-    _curve_keys(panels[0], study, names)
-    for axes, letter, (metric, title) in zip(panels, ascii_lowercase, titles.items(), strict=False):
-        for name in names:
-            _draw_curve(axes, study, metric, name)
-        _quoted(axes, study, dynamics.published_values(study, metric))
-        axes.set(title=f"({letter}) {title}")
-    legend(figure, panels[0])
-    return figure
-
-
-@themed
-def u_hat_curves(study: Study) -> Figure:
-    """Draw Figure 5: mean U_hat over training, a panel for each variant that estimates it, full in grey in the others."""
-    names = dynamics.with_u_hat(study)
-    figure, panels = _grid(len(names), min(len(names), _ACROSS), 1.35, sharey=True)
-    labels = _labels(study, names)[1]
-    key(panels[0], "mean over seeds", color="0.3", linewidth=1.3)
-    _curve_keys(panels[0], study, names)
-    if REFERENCE in names and len(names) > 1:
-        key(panels[0], f"{label(REFERENCE)}, to compare", color="0.6", linewidth=0.8)
-    for axes, name in zip(panels, names, strict=True):
-        if REFERENCE in names and name != REFERENCE:
-            full = dynamics.mean_over_seeds(dynamics.curves(study, dynamics.U_HAT, REFERENCE))
-            axes.plot(full, color="0.6", linewidth=0.8)
-        _draw_curve(axes, study, dynamics.U_HAT, name)
-        if name == REFERENCE:
-            _quoted(axes, study, dynamics.published_values(study, dynamics.U_HAT))
-        axes.set_title(fill(labels[name], style.LABEL))
-    figure.supylabel(dynamics.SIGNALS[dynamics.U_HAT], fontsize="medium")
-    legend(figure, panels[0])
-    return figure
-
-
-@themed
-def similarity_dots(study: Study) -> Figure:
-    """Draw Figure 4: task-skill similarity at three checkpoints (`dynamics.at_checkpoints`), seeds and their mean."""
-    names = dynamics.shown(study, dynamics.FIGURE_4_VARIANTS)
-    table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, names).dropna()
-    names = [name for name in names if name in set(table["variant"])]  # without selection there may be none
-    steps, (seeds, labels) = dynamics.checkpoints(study), _labels(study, names)
-    figure, [axes] = style.panels(1, COLUMN, 2.4)
-    for name, shift in zip(names, shifts(len(names)), strict=True):
-        own = table[table["variant"] == name].pivot(index="step", columns="seed", values="value").reindex(steps)
-        places, colour = np.arange(len(steps)) + shift, _colour(study, name)
-        if own.shape[1] > 1:
-            axes.plot(places, own, "o", color=colour, markersize=2.5, alpha=0.5)
-        mean = dynamics.mean_over_seeds(own)
-        axes.plot(places, mean, "o-", color=colour, markersize=5, linewidth=0.8, label=labels[name])
-    if any(len(study.seeds(name)) > 1 for name in names):
-        key(axes, "one seed", marker="o", color="0.5", markersize=2.5)
-    axes.set_xticks(range(len(steps)), [f"step {step}" for step in steps])
-    average = f"mean over {plural(dynamics.window(study), 'step')}\nup to the named one{seeds}"
-    axes.set(xlabel=average, ylabel="cosine of task and\nselected skill's description", xlim=(-0.5, len(steps) - 0.5))
-    theirs = dynamics.published_values(study, dynamics.SIMILARITY)
-    _quoted(axes, study, {point.split()[0]: value for point, value in theirs.items()}, " checkpoint")
-    legend(figure, axes)
     return figure
 
 
@@ -207,7 +126,7 @@ def behaviour_dots(study: Study, split: str) -> Figure:
     figure, panels = style.panels(len(measures), PAGE if len(measures) > 1 else COLUMN, _height(study, table, names))
     for axes, (measure, title) in zip(panels, measures.items(), strict=True):
         names_of = {measure: "value", f"{measure}_low": "low", f"{measure}_high": "high"}
-        seeds = _labels(study, names)[0]
+        seeds = labelled(study, names)[0]
         axes.set(
             xlabel=f"{title}, 95 % interval\n{arms.size(study, split)}{seeds}",
             title=study.environment.split_label(split),
@@ -233,7 +152,7 @@ def _by_split(
     """Make a panel per split, side by side, with n below; `names` are its variants, and `in_rows` its rows, top down."""
     width = PAGE if len(study.splits) > 1 else COLUMN
     figure, panels = style.panels(len(study.splits), width, height, sharex=True)
-    seeds, labels = _labels(study, [*names, *against])
+    seeds, labels = labelled(study, [*names, *against])
     for axes, split in zip(panels, study.splits, strict=True):
         axes.set(title=study.environment.split_label(split), xlabel=f"{xlabel}\n{arms.size(study, split)}{seeds}")
         if in_rows:
@@ -260,52 +179,18 @@ def _category_dots(axes: Axes, study: Study, tidy: pd.DataFrame, names: Sequence
     """Draw value, low and high per category, which are the rows, the variants side by side with `room_for` more dots."""
     categories, games = arms.categories(study, tidy), tidy.groupby("category")["games"].first()
     style.category_rows(axes, games[categories].to_dict())
-    labels = _labels(study, names)[1]
+    labels = labelled(study, names)[1]
     for name, shift in zip(names, shifts(len(names) + room_for), strict=False):
         own = tidy[tidy["variant"] == name]
         places = [categories.index(category) + shift for category in own["category"]]
         dots(axes, places, own[["value", "low", "high"]], _style(study, name), labels[name])
 
 
-def _grid(count: int, across: int, height: float, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """Make `count` panels of curves over training, so many `across`, each `height` inches high."""
-    down = math.ceil(count / across)
-    figure, panels = style.panels(across, PAGE if across > 1 else COLUMN, 0.6 + height * down, down, True, sharey)
-    for axes in panels[count:]:
-        axes.set_axis_off()
-    style.over_steps(*panels[max(0, count - across) : count])
-    for axes in panels[:count]:
-        axes.tick_params(labelbottom=True)
-    return figure, panels[:count]
-
-
-def _draw_curve(axes: Axes, study: Study, metric: str, name: str) -> None:
-    """Draw the mean over a variant's seeds, on a band from the lowest to the highest."""
-    table, colour = dynamics.curves(study, metric, name), _colour(study, name)
-    if table.shape[1] > 1:
-        axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=colour, alpha=0.15, linewidth=0)
-    axes.plot(dynamics.mean_over_seeds(table), color=colour, linewidth=1.3)
-
-
-def _curve_keys(axes: Axes, study: Study, names: Sequence[str]) -> None:
-    """Explain the band of `_draw_curve`, and how many seeds it is of where all have as many."""
-    if any(len(study.seeds(name)) > 1 for name in names):
-        seeds = _labels(study, names)[0].removeprefix(", ") or "the seeds"
-        axes.fill_between([], [], color="0.3", alpha=0.2, linewidth=0, label=f"lowest to highest of {seeds}")
-
-
-def _quoted(axes: Axes, study: Study, values: Mapping[str, float], kind: str = "") -> None:
-    """Draw what is published of full beside curves, with its point of training."""
-    if values:
-        style.published_edge(axes, values, _colour(study, REFERENCE))
-        key(axes, f"{label(REFERENCE)}, {LABEL}{kind}", marker="o", **style.hollow(_colour(study, REFERENCE)))
-
-
 def _published(axes: Axes, study: Study, values: pd.Series, shift: float = -0.3, method: str = "") -> None:
     """Draw published values, one a row, of the variants that are the rows or of a `method`; nothing if there is none."""
     there = values.notna()
     if there.any():
-        colours = [_colour(study, method or name) for name in values.index[there]]
+        colours = [colour_of(study, method or name) for name in values.index[there]]
         style.published_rows(axes, np.flatnonzero(there) + shift, values[there], colours)
         key(
             axes,
@@ -315,15 +200,16 @@ def _published(axes: Axes, study: Study, values: pd.Series, shift: float = -0.3,
         )
 
 
-def _colour(study: Study, name: str) -> str:
+def colour_of(study: Study, name: str) -> str:
+    """Choose the colour of a variant among those of its study."""
     return variants.colours([*study.variants, UNTRAINED, name])[name]
 
 
 def _style(study: Study, name: str) -> tuple[str, str]:
-    return _colour(study, name), "s" if name == UNTRAINED else "o"
+    return colour_of(study, name), "s" if name == UNTRAINED else "o"
 
 
-def _labels(study: Study, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+def labelled(study: Study, names: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Say ", 3 seeds" once if all variants have as many, else "" and the numbers behind their labels."""
     counts = {name: study.seed_count(name) for name in names if name != UNTRAINED}
     if len(set(counts.values())) == 1:
