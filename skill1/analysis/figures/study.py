@@ -59,7 +59,7 @@ def effect_dots(study: Study) -> Figure:
     """Draw every variant against full in points (`ablations.effects`): thick these runs on new games, thin new runs."""
     table, tasks = ablations.effects(study), study.environment.tasks
     names, xlabel = list(dict.fromkeys(table["variant"])), f"success against {label(REFERENCE)} (points)"
-    figure, panels = _by_split(study, names, 1.1 + 0.25 * len(names), xlabel, in_rows=True, against=[REFERENCE])
+    figure, panels = _by_split(study, names, 1.35 + 0.27 * len(names), xlabel, in_rows=True, against=[REFERENCE])
     for axes, split in zip(panels, study.splits, strict=True):
         axes.axvline(0, color="0.75", linewidth=0.8, zorder=0)
         for row, effect in enumerate(table[table["split"] == split].itertuples()):
