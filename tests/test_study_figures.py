@@ -108,7 +108,7 @@ def test_figures_of_sixteen_variants_can_be_printed() -> None:
     """And say the number of seeds once a panel."""
     names = [name for name in presets.variants() if name in synthetic_study.RATES][:14] + ["mine", "another"]
     many = synthetic_study.make({name: [0, 1] for name in names}, sizes=SIZES)
-    for name in ("ablations", "effects", "u_hat"):  # the others choose their variants
+    for name in ("ablations", "u_hat"):  # effects are drawn as ablations are, the others choose their variants
         assert_printable(figure := DRAWN[name](many))
         assert 0 < texts(figure).count("2 seeds") <= len(many.splits), name
 
