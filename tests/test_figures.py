@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import assert_printable, texts
 from matplotlib.figure import Figure
 
 from skill1.analysis import variants
@@ -112,10 +113,6 @@ def frames() -> dict[str, pd.DataFrame]:
     }
 
 
-def texts(figure: Figure) -> str:
-    return "\n".join(t.get_text() for t in figure.findobj(matplotlib.text.Text))
-
-
 def dots(figure: Figure, label: str, panel: int = 0) -> np.ndarray:
     """(n, 2) positions of the dots with this label."""
     [found] = [c for c in figure.axes[panel].containers if c.get_label() == label]
@@ -134,6 +131,7 @@ DRAWN: dict[str, Callable[..., Figure]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, run: RunDirectory, frames: dict, tmp_path: Path) -> None:
+    assert_printable(DRAWN[name](run, frames))
     first = plots.save(DRAWN[name](run, frames), tmp_path / "a", name)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50, "lines.linewidth": 9}):  # someone else's settings
         second = plots.save(DRAWN[name](run, frames), tmp_path / "b", name)
@@ -162,17 +160,16 @@ def test_learning_curve_shows_the_stored_numbers(run: RunDirectory) -> None:
 def test_category_dots_show_rates_sizes_and_published_values(frames: dict) -> None:
     figure = figures.category_dots(frames, ALFWORLD)
     assert [axes.get_title() for axes in figure.axes] == ["seen homes", "unseen homes"]
-    names = [label.get_text().split("\n")[0] for label in figure.axes[0].get_yticklabels()]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["Overall", *CATEGORIES]
     seen = frames["before"][frames["before"]["split"] == "valid_seen"]
     by_category = seen.groupby("category")["won"].mean()
     expected = [seen["won"].mean(), *(by_category[name] for name in CATEGORIES)]
     assert np.allclose(dots(figure, "before")[:, 0], 100 * np.array(expected))
-    assert (
-        "n = 48 games, 2 passes" in texts(figure)
-        and "Overall\nn = 48" in texts(figure)
-        and "Pick\nn = 8" in texts(figure)
-    )
+    assert figure.axes[0].get_xlabel().endswith("n = 48 games, 2 passes, 8 a category")
+    uneven = {"before": frames["before"].query("category != 'Pick' or game > 'valid_seen/g010'")}
+    names = [label.get_text() for label in figures.category_dots(uneven, ALFWORLD).axes[0].get_yticklabels()]
+    assert names[:3] == ["Overall", "Pick (n = 6)", "Look (n = 8)"]
 
 
 def test_evaluations_are_drawn_by_what_they_are(frames: dict) -> None:
@@ -190,7 +187,7 @@ def test_summary_names_rates_and_sizes(frames: dict) -> None:
     shown = texts(figures.demo_summary(frames, ALFWORLD))
     for frame in frames.values():
         for _, part in frame.groupby("split"):
-            assert f"{100 * part['won'].mean():.1f} %" in shown
+            assert f"{100 * part['won'].mean():.1f}" in shown
     assert "n = 18 games, 2 passes" in shown
 
 

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import assert_printable
 from library_runs import config, play_run, rollout, write_run
 from matplotlib.figure import Figure
 
@@ -53,7 +54,10 @@ def replayed(study: LibraryRun):
 
 DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
     "lives": figures.lifetimes,
+    "use": lambda study: figures.concentration(study, library_study.concentration(study)),
+    "pays": lambda study: figures.payoffs(chosen(study)),
     "conflicts": lambda study: figures.conflicts(study, conflicts(study)),
+    "smaller": lambda study: figures.counterfactual(replayed(study)),
     "map": lambda study: figures.library_map(library_map.places({"full": study}), ["full"]),
 }
 
@@ -61,6 +65,7 @@ DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, study: LibraryRun, tmp_path: Path) -> None:
+    assert_printable(DRAWN[name](study))
     first = plots.save(DRAWN[name](study), tmp_path / "a", name)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50}):  # someone else's settings
         second = plots.save(DRAWN[name](read(study.run.path)), tmp_path / "b", name)

@@ -93,7 +93,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> LibraryRun:
 
 
 def test_tables_hold_what_was_stored(hand: LibraryRun) -> None:
-    assert hand.label == "full seed 0" and hand.steps == 3
+    assert hand.label == "Skill1, seed 0" and hand.steps == 3
     assert hand.episodes.groupby("step").size().tolist() == [4, 8, 4]
     assert hand.episodes["place"].nunique() == 4  # groups of different steps are different groups
     assert hand.episodes["group"].max() == 1 and hand.episodes["game"].unique().tolist() == ["game"]

@@ -12,9 +12,10 @@ import pytest
 from nano_runs import settings
 from without_kernels import run_cells
 
+from skill1.analysis.comparison import BEFORE, WITH_LIBRARY, WITHHELD
 from skill1.errors import RunError
 from skill1.running.batch import run_notebook
-from skill1.running.evaluation import evaluate_arms
+from skill1.running.evaluation import evaluate_arms, with_result_of
 from skill1.running.launch import launch_training
 from skill1.store.checkpoints import MARKER
 from skill1.store.run_directory import RunDirectory
@@ -144,3 +145,16 @@ def test_evaluate_compares_and_reuses(trained: dict[str, Any]) -> None:
     evaluate_arms(path, passes=3, splits=["valid_seen"], baseline=False, progress=False)  # one more: played
     changed = {file.name for file, time in stored.items() if file.stat().st_mtime_ns != time}
     assert changed == {f"evaluation_{label}.valid_seen.step_{STEPS:06d}.parquet" for label in (f"step{STEPS}", "none")}
+
+
+def test_another_run_stands_beside_on_the_same_games() -> None:
+    """Of committed runs without weights, whose stored outcomes stand for themselves."""
+    full, plain = (NOTEBOOKS.parent / "results/reference/mini" / name for name in ("full-seed0", "no_library-seed0"))
+    frames = evaluate_arms(full)
+    assert list(frames) == [BEFORE, WITH_LIBRARY, WITHHELD]
+    both = with_result_of(plain, frames)
+    assert list(both) == [*frames, "after, no library (GRPO)"] and len(both["after, no library (GRPO)"]) == 140
+    with pytest.raises(RunError, match="no_library-seed0 is the second run of its variant"):
+        with_result_of(plain, both)
+    with pytest.raises(RunError, match="no_library-seed0 played other games"):
+        with_result_of(plain, {BEFORE: frames[BEFORE].head(-1)})

@@ -13,12 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_study
+from figure_checks import assert_printable, texts
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from study_runs import make_study
-from synthetic_study import STEPS
 
+from skill1 import presets
 from skill1.analysis import ablations, arms, dynamics, per_category, variants
+from skill1.analysis.figures import signals
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.figures import style as plots
 from skill1.analysis.study import Study, load
@@ -31,9 +34,9 @@ SIZES = {"valid_seen": 12, "valid_unseen": 6}
 DRAWN: dict[str, Callable[[Study], Figure]] = {
     "ablations": study_figures.ablation_dots,
     "effects": study_figures.effect_dots,
-    "training_signals": study_figures.training_signals,
-    "similarity": study_figures.similarity_dots,
-    "u_hat": study_figures.u_hat_curves,
+    "training_signals": signals.training_signals,
+    "similarity": signals.similarity_dots,
+    "u_hat": signals.u_hat_curves,
     "category_spread": study_figures.category_spread,
     "category_gains": study_figures.gain_dots,
     "behaviour": lambda study: study_figures.behaviour_dots(study, "valid_seen"),
@@ -52,10 +55,6 @@ def figures(study: Study) -> dict[str, Figure]:
     return {name: draw(study) for name, draw in DRAWN.items()}
 
 
-def texts(figure: Figure) -> str:
-    return "\n".join(t.get_text() for t in figure.findobj(matplotlib.text.Text))
-
-
 def bars(axes: Axes, name: str) -> tuple[np.ndarray, np.ndarray]:
     """(n,) values and (n, 2) interval bounds of the dots of a variant, by its colour."""
     colour = variants.colour(name)
@@ -65,19 +64,24 @@ def bars(axes: Axes, name: str) -> tuple[np.ndarray, np.ndarray]:
     return values, bounds
 
 
-def hollow(axes: Axes) -> list[list[float]]:
-    """Positions of the published markers."""
-    marked = [
-        line for line in axes.lines if line.get_markerfacecolor() == "none" and line.get_marker() in ("o", "^", "v")
-    ]
-    return [line.get_xydata().tolist() for line in marked if len(line.get_xdata())]
+def hollow(axes: Axes) -> list[tuple[float, float, str]]:
+    """Position and marker of every published value."""
+    marked = [line for line in axes.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+    return [(*line.get_xydata()[0], line.get_marker()) for line in marked]
 
 
-def on_scale(axes: Axes, published: float) -> float:
-    """Where a published value is drawn: at the edge of the scale of own data, with its number, if it is beyond."""
-    low, high = axes.get_ylim()
-    assert (f": {published:.2f}" in " ".join(text.get_text() for text in axes.texts)) == (not low <= published <= high)
-    return min(max(published, low), high)
+def on_scale(limits: tuple[float, float], published: float, arrows: str) -> tuple[float, str]:
+    """Where a published value is drawn, and as what: at the edge of the scale of own data if it is beyond."""
+    low, high = limits
+    return min(max(published, low), high), arrows[0] if published < low else arrows[1] if published > high else "o"
+
+
+def in_rows(axes: Axes, published: list[float]) -> list[tuple[float, float, str]]:
+    """Published values as they must be drawn above the data of the rows; those off the scale have their numbers."""
+    drawn = [on_scale(axes.get_xlim(), value, "<>") for value in published]
+    numbers = [f"{value:.1f}" for value, (_, marker) in zip(published, drawn, strict=True) if marker != "o"]
+    assert [text.get_text() for text in axes.texts] == numbers
+    return [(at, pytest.approx(row - 0.3), marker) for row, (at, marker) in enumerate(drawn)]
 
 
 @pytest.mark.slow
@@ -93,22 +97,37 @@ def test_bytes_depend_on_the_data_alone(study: Study, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
-def test_published_values_are_hollow_and_said_to_be_published(name: str, figures: dict[str, Figure]) -> None:
+def test_figures_can_be_printed_and_say_what_is_published(name: str, figures: dict[str, Figure]) -> None:
+    assert_printable(figures[name])
     marked = [hollow(axes) for axes in figures[name].axes]
     assert any(marked) == (name in HOLLOW) == ("published" in texts(figures[name]))
+
+
+@pytest.mark.slow
+def test_figures_of_sixteen_variants_can_be_printed() -> None:
+    """And say the number of seeds once a panel."""
+    names = [name for name in presets.variants() if name in synthetic_study.RATES][:14] + ["mine", "another"]
+    many = synthetic_study.make({name: [0, 1] for name in names}, sizes=SIZES)
+    for name in ("ablations", "u_hat"):  # effects are drawn as ablations are, the others choose their variants
+        assert_printable(figure := DRAWN[name](many))
+        assert 0 < texts(figure).count("2 seeds") <= len(many.splits), name
 
 
 def test_ablation_dots_show_table_2(study: Study, figures: dict[str, Figure]) -> None:
     figure, tidy = figures["ablations"], arms.results(study).query("category == 'Overall'")
     assert [axes.get_title() for axes in figure.axes] == ["seen homes", "unseen homes"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    seeds = ["2 seeds", "2 seeds", "1 of 2 seeds", "2 seeds"]
-    assert labels == [f"{variants.label(name)}\n{n}" for name, n in zip(study.variants, seeds, strict=True)]
+    assert labels == [
+        "Skill1, 2 seeds",
+        "no library (GRPO), 2 seeds",
+        "no selection, 1 of 2 seeds",
+        "no rerank loss (λ1 = 0), 2\nseeds",
+    ]
     for axes, split in zip(figure.axes, SIZES, strict=True):
         for row in tidy[tidy["split"] == split].itertuples():
             values, bounds = bars(axes, row.variant)
             assert values == pytest.approx([row.value]) and bounds[0] == pytest.approx([row.low, row.high])
-        assert hollow(axes) == [[[97.5, 0], [80.9, 1], [91.8, 2], [94.0, 3]]]
+        assert hollow(axes) == in_rows(axes, [97.5, 80.9, 91.8, 94.0])
         assert f"n = {SIZES[split]} games, 2 passes" in axes.get_xlabel()
     own = arms.own(study).query("variant == 'full' and split == 'valid_seen'")
     [ticks] = [x for x in figure.axes[0].lines if x.get_marker() == "|" and x.get_color() == variants.colour("full")]
@@ -124,8 +143,8 @@ def test_effect_dots_show_the_effects(study: Study, figures: dict[str, Figure]) 
             spans = [[effect.both_low, effect.both_high], [effect.games_low, effect.games_high]]
             assert drawn == [*spans, [effect.points]]
             assert all(set(x.get_ydata()) == {row} for x in lines)
-        assert hollow(axes) == [[[-16.6, 0], [-5.7, 1], [-3.5, 2]]]
-    assert "no selection\n1 of 2 seeds" in texts(figures["effects"])
+        assert hollow(axes) == in_rows(axes, [-16.6, -5.7, -3.5])
+    assert "no selection, 1 of 2 seeds" in texts(figures["effects"])
 
 
 @pytest.mark.parametrize(
@@ -139,30 +158,39 @@ def test_curves_are_the_logged_metrics(
     name: str, metrics: list[str], names: list[str], quoted: list, study: Study, figures: dict[str, Figure]
 ) -> None:
     for axes, metric, point in zip(figures[name].axes, metrics, quoted, strict=False):
-        for variant in names:
-            lines = [x for x in axes.lines if x.get_color() == variants.colour(variant) and len(x.get_xdata())]
+        for variant in names if name == "training_signals" else names[:1]:  # a panel a variant in the other one
+            [line] = [x for x in axes.lines if x.get_color() == variants.colour(variant) and len(x.get_xdata()) > 1]
             table = dynamics.curves(study, metric, variant)
-            expected = [*(table[seed] for seed in table if table.shape[1] > 1), table.mean(axis=1, skipna=False)]
-            for line, values in zip(lines, expected, strict=True):
-                np.testing.assert_array_equal(line.get_ydata(), values)
-            assert lines[-1].get_linewidth() > 2 * lines[0].get_linewidth() or len(lines) == 1
-        [[[at, there]]] = hollow(axes)
-        assert at == pytest.approx(1.05 * STEPS)  # at the edge: the paper's steps are others
-        assert there == on_scale(axes, point)
+            np.testing.assert_array_equal(line.get_ydata(), table.mean(axis=1, skipna=False))
+            bands = [x for x in axes.collections if to_hex(x.get_facecolor()[0]) == variants.colour(variant)]
+            heights = bands[0].get_paths()[0].vertices[:, 1]
+            assert heights.min() == np.nanmin(table) and heights.max() == np.nanmax(table)
+        assert hollow(axes) == [
+            (1, *on_scale(axes.get_ylim(), point, "v^"))
+        ]  # at the edge: the paper's steps are others
+        assert f"{point:.2f}\nstep" in axes.texts[0].get_text()
     assert ("step 85" if name == "u_hat" else "step 20") in texts(figures[name])
 
 
 def test_u_hat_of_variants_that_estimate_it_alone(figures: dict[str, Figure]) -> None:
-    assert "no library" not in texts(figures["u_hat"]) and "no selection, 1 of 2 seeds" in texts(figures["u_hat"])
+    titles = [axes.get_title() for axes in figures["u_hat"].axes]
+    assert titles == ["Skill1, 2 seeds", "no selection, 1 of 2 seeds", "no rerank loss (λ1 = 0), 2\nseeds"]
 
 
 def test_signals_that_are_equal_share_a_panel(study: Study, figures: dict[str, Figure]) -> None:
     """A reward of 0 or 1: r - U_hat > 0 says that r is 1."""
-    assert [axes.get_title()[:3] for axes in figures["training_signals"].axes] == ["(a)"] * 3 + ["(b)", "(c)", ""]
+    assert [axes.get_title()[:3] for axes in figures["training_signals"].axes] == [
+        "(a)",
+        "(b)",
+        "(c)",
+        "(d)",
+        "(e)",
+        "",
+    ]
     equal = study.metrics.assign(distill_positive_rate=study.metrics["reward"])
-    figure = study_figures.training_signals(replace(study, metrics=equal))
-    assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)"] * 3 + ["(b)"]
-    assert "(b) mean r = (c) share of" in figure.axes[3].get_title()
+    figure = signals.training_signals(replace(study, metrics=equal))
+    assert [axes.get_title()[:3] for axes in figure.axes] == ["(a)", "(b)", "(c)", "(d)"]
+    assert "(d) mean r = share of" in figure.axes[3].get_title()
 
 
 def test_similarity_dots_show_the_checkpoints(study: Study, figures: dict[str, Figure]) -> None:
@@ -170,9 +198,11 @@ def test_similarity_dots_show_the_checkpoints(study: Study, figures: dict[str, F
     table = dynamics.at_checkpoints(study, dynamics.SIMILARITY, ["full"])
     [mean] = [x for x in axes.lines if x.get_label() == "Skill1, 2 seeds"]
     assert mean.get_ydata() == pytest.approx(table.groupby("step")["value"].mean())
-    seeds = [x for x in axes.lines if x.get_color() == variants.colour("full") and x is not mean]
+    own = [x for x in axes.lines if x.get_color() == variants.colour("full") and x.get_markerfacecolor() != "none"]
+    seeds = [x for x in own if x is not mean]
     assert sorted(np.concatenate([x.get_ydata() for x in seeds])) == pytest.approx(sorted(table["value"]))
-    assert hollow(axes) == [[[0, on_scale(axes, 0.51)]], [[2, on_scale(axes, 0.60)]]]
+    assert hollow(axes) == [(1, *on_scale(axes.get_ylim(), 0.60, "v^"))]  # both are below the scale
+    assert axes.texts[0].get_text() == "0.51\nfirst\n0.60\nlast"
     assert [t.get_text() for t in axes.get_xticklabels()] == ["step 10", "step 20", "step 30"]
 
 
@@ -186,12 +216,14 @@ def test_category_spread_shows_mean_and_std_over_seeds(study: Study, figures: di
             assert values == pytest.approx(part["value"])
             spread = np.column_stack([part["value"] - std, part["value"] + std])
             assert bounds == pytest.approx(spread.clip(0, 100))  # no bar leaves the scale
-        skill1, retroagent = hollow(axes)
-        assert [x for x, _ in skill1] == [97.5, 100.0, 98.6, 97.3, 99.2, 96.1, 96.0]
-        assert [x for x, _ in retroagent] == [94.9, 97.9, 90.9, 99.2, 92.9, 85.3, 91.0]
-        assert not {y for _, y in skill1} & {y for _, y in retroagent}  # beside each other
+        skill1, retroagent = hollow(axes)[:7], hollow(axes)[7:]
+        low, high = axes.get_xlim()
+        assert [x for x, _, _ in skill1] == [min(x, high) for x in (97.5, 100.0, 98.6, 97.3, 99.2, 96.1, 96.0)]
+        assert [x for x, _, _ in retroagent] == [min(x, high) for x in (94.9, 97.9, 90.9, 99.2, 92.9, 85.3, 91.0)]
+        assert not {y for _, y, _ in skill1} & {y for _, y, _ in retroagent}  # beside each other
+        assert ", 2 a category" in axes.get_xlabel() or ", 1 a category" in axes.get_xlabel()
     labels = [label.get_text() for label in figures["category_spread"].axes[1].get_yticklabels()]
-    assert labels[:2] == ["Overall\nn = 6", "Pick\nn = 1"]
+    assert labels[:2] == ["Overall", "Pick"]
 
 
 def test_gain_dots_show_the_gains(study: Study, figures: dict[str, Figure]) -> None:

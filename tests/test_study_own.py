@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import pytest
 import synthetic_study
+from figure_checks import assert_printable, texts
 from test_study_figures import DRAWN
 
 from skill1.analysis import ablations, arms, dynamics, paper_tables, per_category, variants
@@ -61,10 +61,10 @@ def test_nothing_published_stands_beside_it(study: Study) -> None:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_figures_have_its_words_and_colours(name: str, study: Study) -> None:
-    figure = DRAWN[name](study)
-    text = "\n".join(found.get_text() for found in figure.findobj(matplotlib.text.Text))
+    assert_printable(figure := DRAWN[name](study))  # of one split: mostly one column
+    text = texts(figure)
     assert "published" not in text and "game" not in text
     if name in ("ablations", "effects"):
         colours = {line.get_color() for line in figure.axes[0].lines}
         assert {variants.colours(study.variants)["mine"], variants.colours(study.variants)["another"]} <= colours
-        assert "mine\n2 of 3 seeds" in text and "old beds" in text and "n = 12 plots" in text
+        assert "mine, 2 of 3 seeds" in text and "old beds" in text and "n = 12 plots" in text

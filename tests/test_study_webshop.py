@@ -20,6 +20,7 @@ from synthetic_study import PRODUCTS, STEPS
 from without_kernels import run_cells
 
 from skill1.analysis import ablations, arms, dynamics, paper_tables, scores
+from skill1.analysis.figures import signals
 from skill1.analysis.figures import study as study_figures
 from skill1.analysis.published import published
 from skill1.analysis.study import Study, load
@@ -117,13 +118,14 @@ def test_figures_show_product_categories_and_webshops_values(study: Study) -> No
     def texts(draw) -> str:
         return "\n".join(text.get_text() for text in draw(study).findobj(matplotlib.text.Text))
 
-    unquoted = ("training_signals", "similarity_dots", "u_hat_curves", "gain_dots")
-    for name in unquoted:
-        assert "published" not in texts(getattr(study_figures, name)), name
+    unquoted = (signals.training_signals, signals.similarity_dots, signals.u_hat_curves, study_figures.gain_dots)
+    for draw in unquoted:
+        assert "published" not in texts(draw), draw
     figure = study_figures.category_spread(study)
     [axes] = figure.axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels[:2] == ["Overall\nn = 12", "beauty\nn = 2"] and axes.get_title() == "held-out goals"
+    assert labels[:2] == ["Overall", "beauty"] and axes.get_title() == "held-out goals"
+    assert axes.get_xlabel().endswith(", 2 a category")
     hollow = [line.get_xdata().tolist() for line in axes.lines if line.get_markerfacecolor() == "none"]
     assert [x for x in hollow if x] == [[82.9], [82.3]]  # Skill1 and RetroAgent, overall
 

@@ -282,11 +282,11 @@ def draw(statistics: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     """
     names = list(compared["arm"])
     places = range(len(names))
-    figure = Figure(figsize=(9.6, 1.1 + 0.27 * len(names)), layout="constrained")
+    figure = Figure(figsize=(style.PAGE, 1.0 + 0.2 * len(names)), layout="constrained")
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1.3))
     for axes, column in ((left, "cosine_paper"), (middle, "ratio")):
         axes.axvline(1.0, color="0.8", linewidth=0.8, zorder=0)
-        axes.scatter(compared[column], places, color="0.25", s=24, clip_on=False, zorder=3)
+        axes.scatter(compared[column], places, color="0.25", s=14, clip_on=False, zorder=3)
     left.set(xlabel="cosine with the paper's gradient")
     middle.set(xlabel="norm / paper's")
     left.margins(x=0.08)
@@ -299,7 +299,7 @@ def draw(statistics: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     right.set(xlabel=r"share of $\sum|A|\,w$", xlim=(0, 1))
     right.spines["left"].set_visible(False)
     counts = statistics.groupby("arm", sort=False)["rows"].sum()
-    style.rows(left, [f"{name} (n = {counts[name]})" for name in names])
+    style.rows(left, [f"{name} (n = {counts[name]})" for name in names], width=40)
     left.set(ylabel="credit (n = rows)")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=len(STAGES))
     return figure

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from skill1.analysis import variants
 from skill1.analysis.comparison import BEFORE, FIRST_BANK, WITH_LIBRARY, WITHHELD, WITHOUT
 from skill1.config import Config, method_of
 from skill1.errors import RunError, UserError
@@ -77,6 +78,29 @@ def evaluate_arms(
     return frames
 
 
+def with_result_of(path: Path, frames: Mapping[str, pd.DataFrame], **asked: Any) -> dict[str, pd.DataFrame]:
+    """Add another run's result after training, with its library if it has one, to the evaluations of a run.
+
+    Args:
+        frames: of `evaluate_arms`.
+        asked: splits, passes and nproc of `evaluate_arms`.
+
+    Raises:
+        RunError: it played other games, or a run of its variant is there already; otherwise see `evaluate_arms`.
+    """
+    label = f"after, {variants.label(RunDirectory.open(path).config.variant)}"
+    found = evaluate_arms(path, baseline=False, **asked)
+    frame = found.get(WITH_LIBRARY, found.get(WITHOUT))
+    if frame is None:
+        raise RunError(f"{path} has no evaluation after training: make one with `skill1 evaluate --out {path}`")
+    if label in frames:
+        raise RunError(f"{path} is the second run of its variant: name one run a variant")
+    games = [set(zip(one["split"], one["game"], strict=True)) for one in (frame, *frames.values())]
+    if any(games[0] != others for others in games[1:]):
+        raise RunError(f"{path} played other games than the run that it is to stand beside: evaluate both on the same")
+    return {**frames, label: frame}
+
+
 def _stored(run: RunDirectory) -> dict[str, pd.DataFrame]:
     """The outcomes of those arms that were played, at the last step that was evaluated."""
     outcomes = run.evaluations("evaluation_*")
@@ -86,7 +110,10 @@ def _stored(run: RunDirectory) -> dict[str, pd.DataFrame]:
         library = choice.get("library", f"step:{step}" if method_of(run.config).keeps_skills else "none").replace(
             ":", ""
         )
-        frame = outcomes[(outcomes["step"] == step) & (outcomes["library"] == library)]
+        played = outcomes[outcomes["step"] == step]
+        if step == 0 and library not in set(played["library"]):
+            library = "none"  # nothing has been learnt yet: it is the same
+        frame = played[played["library"] == library]
         if not frame.empty:
             found[label] = frame.reset_index(drop=True)
     return found

@@ -10,7 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skill1.analysis.figures import style
-from skill1.analysis.figures.style import dots, integer_axis, legend_above, lines, over_steps, percent_axis, themed
+from skill1.analysis.figures.style import (
+    COLUMN,
+    PAGE,
+    dots,
+    integer_axis,
+    legend_above,
+    lines,
+    over_steps,
+    percent_axis,
+    themed,
+)
 from skill1.analysis.library.bank import SECTIONS, BankRun
 from skill1.analysis.library.payoff import selections
 from skill1.analysis.library.study import LibraryRun
@@ -28,7 +38,7 @@ _FLOOR_MARKS = {"run": ("the run's floor", "C0", "o"), "none": ("no floor", "C1"
 def lifetimes(study: LibraryRun) -> Figure:
     """Draw ages at the end, utility over the steps, and, where skills were retired, their age and utility."""
     alive, gone = study.alive, study.skills.dropna(subset="retired")
-    figure, [left, middle, *rest] = style.panels(3, 10.2, 3.1) if len(gone) else style.panels(2, 7.0, 3.1)
+    figure, [left, middle, *rest] = style.panels(3 if len(gone) else 2, PAGE, 2.5)
     colour = _colour(study)
     age, used = study.steps - alive["admitted"], alive["retrieved"] > 0
     bins = np.histogram_bin_edges(age, bins=min(20, study.steps), range=(-0.5, study.steps - 0.5))
@@ -70,7 +80,7 @@ def concentration(study: LibraryRun, table: pd.DataFrame) -> Figure:
     Args:
         table: `study.concentration`.
     """
-    figure, [left, right] = style.panels(2, 7.2, 3.1)
+    figure, [left, right] = style.panels(2, PAGE, 2.4)
     left.plot(table["step"], table["retrieved_effective"], color=_GREY, linewidth=3, label="retrieved")
     left.plot(table["step"], table["shown_effective"], color=_colour(study), label="shown")
     left.plot(table["step"], table["effective_strategies"], color="black", linestyle=":", label="strategies shown")
@@ -92,14 +102,15 @@ def payoffs(chosen: pd.DataFrame, variant: str = "full") -> Figure:
         chosen: `payoff.extremes`.
         variant: of the run.
     """
-    figure, [axes] = style.panels(1, 7.6, 1.0 + 0.27 * len(chosen))
+    figure, [axes] = style.panels(1, PAGE, 0.9 + 0.2 * len(chosen))
     axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     spans = 100 * chosen[["difference", "low", "high"]].to_numpy()
     for end, shade in (("help", colour_of(variant)), ("harm", _DARK)):
         at = np.flatnonzero(chosen["end"] == end)
         if len(at):
             dots(axes, at, spans[at], (shade, "o"), f"skills that {end} most")
-    style.rows(axes, [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in chosen.itertuples()])
+    labels = [f"{_short(row.strategy)}  (n = {row.shown} in {row.informative})" for row in chosen.itertuples()]
+    style.rows(axes, labels, width=80)
     axes.set(
         xlabel="success with the skill - the group's other episodes\n(points, 95 % interval; n episodes in groups)"
     )
@@ -115,7 +126,7 @@ def conflicts(study: LibraryRun, found: pd.DataFrame) -> Figure:
     Args:
         found: `payoff.conflicts`.
     """
-    figure, [axes] = style.panels(1, 4.8, 3.4)
+    figure, [axes] = style.panels(1, COLUMN, 2.5)
     chosen = selections(found)
     edges = np.linspace(0, study.steps, min(_BINS, study.steps) + 1)
     parts = chosen.groupby(np.searchsorted(edges, chosen["step"]) - 1)  # (edge, next edge]
@@ -125,13 +136,12 @@ def conflicts(study: LibraryRun, found: pd.DataFrame) -> Figure:
     axes.plot(steps, rates["leads"], color=_colour(study), label="selected")
     axes.scatter(steps, rates["leads"], s=parts.size(), color=_colour(study), label="area: episodes")
     several = (study.episodes["candidates"] > 1).sum()
-    axes.set_title(
-        f"{found['episode'].nunique()} of {several} episodes with 2 candidates or more conflict", fontsize="small"
-    )
     axes.set_ylabel(f"selected one has the highest U\n(% of n = {len(chosen)} where U differs)")
     percent_axis(axes.yaxis)
     _over_run(study, axes)
-    axes.legend(loc="upper left")
+    conflicting = f"{found['episode'].nunique()} of {several} episodes"
+    axes.set_xlabel(f"training step\n{conflicting} with\n2 candidates or more conflict")
+    legend_above(axes, columns=3)
     return figure
 
 
@@ -142,7 +152,7 @@ def counterfactual(table: pd.DataFrame) -> Figure:
     Args:
         table: `study.counterfactual`.
     """
-    figure, [axes] = style.panels(1, 4.8, 3.4)
+    figure, [axes] = style.panels(1, COLUMN, 2.5)
     ordered = table.sort_values("capacity", ignore_index=True)
     for column, label, marks, colour in (
         ("retrievals", "all retrievals", "o-", _GREY),
@@ -153,7 +163,7 @@ def counterfactual(table: pd.DataFrame) -> Figure:
     axes.set_xticks(ordered.index, ordered["capacity"].astype(str))
     axes.set(xlabel="replayed capacity (skills)", ylabel="uses of skills that it would\nhave retired before (%)")
     percent_axis(axes.yaxis)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")  # uses fall with the capacity
     return figure
 
 
@@ -164,7 +174,7 @@ def saturation(curves: pd.DataFrame) -> Figure:
     Args:
         curves: `study.saturation`.
     """
-    figure, panels = style.panels(3, 9.6, 3.3)
+    figure, panels = style.panels(3, PAGE, 2.4)
     capacities = sorted(curves["capacity"].unique(), reverse=True)
     widths = np.linspace(3.0, 1.0, len(capacities)) if len(capacities) > 1 else [1.0]
     for capacity, shade, width in zip(capacities, style.shades(len(capacities)), widths, strict=True):
@@ -193,7 +203,8 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
         variants: of the runs, in the order of their labels.
     """
     labels = list(spots["label"].unique())
-    figure, panels = style.panels(len(labels), 0.4 + 3.7 * len(labels), 4.2, sharex=True, sharey=True)
+    sizes = (COLUMN, 3.6) if len(labels) == 1 else (PAGE, 1.1 + PAGE / len(labels))
+    figure, panels = style.panels(len(labels), *sizes, sharex=True, sharey=True)
     largest = spots["skills"].max()
     handles = {}
     for axes, label, variant in zip(panels, labels, variants, strict=True):
@@ -220,7 +231,7 @@ def library_map(spots: pd.DataFrame, variants: Sequence[str]) -> Figure:
 @themed
 def bank_growth(study: BankRun) -> Figure:
     """Draw the bank's entries by section, and how many of each an episode was shown, over the steps."""
-    figure, [left, right] = style.panels(2, 7.2, 3.1)
+    figure, [left, right] = style.panels(2, PAGE, 2.4)
     labels = dict(zip(SECTIONS, ("general", "of a category", "mistakes"), strict=True))
     names = {section: label for section, label in labels.items() if study.growth[section].any()}
     lines(left, study.growth, names)
@@ -264,7 +275,7 @@ def selection(arms: pd.DataFrame) -> Figure:
     orders = list(dict.fromkeys(arms.index.get_level_values("order")))
     keys = [key for key in _KEY_LABELS if key in arms.index.get_level_values("key")]
     floors = [floor for floor in _FLOOR_MARKS if floor in arms.index.get_level_values("floor")]
-    figure, panels = style.panels(len(keys), 1.4 + 3.0 * len(keys), 1.1 + 0.32 * len(orders), sharex=True, sharey=True)
+    figure, panels = style.panels(len(keys), PAGE, 1.0 + 0.25 * len(orders), sharex=True, sharey=True)
     for axes, key in zip(panels, keys, strict=True):
         for floor, shift in zip(floors, style.shifts(len(floors)), strict=True):
             there = [row for row, order in enumerate(orders) if (order, key, floor) in arms.index]

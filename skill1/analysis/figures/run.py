@@ -5,16 +5,19 @@ Differs from the paper in: "selection precision" (Figure 3a) is shown as all thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from skill1.analysis import dynamics, variants
 from skill1.analysis.arms import of_category
 from skill1.analysis.figures import style
 from skill1.analysis.figures.style import (
+    COLUMN,
+    PAGE,
     dots,
     integer_axis,
     legend,
@@ -41,7 +44,7 @@ _WITHHELD = ("#56b4e9", "D")  # colour and marker of a trained policy whose skil
 @themed
 def learning_curve(run: RunDirectory) -> Figure:
     """Draw training reward of every step (thin, raw) and validation success (dots with Wilson's 95 % intervals)."""
-    figure, [axes] = style.panels(1, 5.4, 3.4)
+    figure, [axes] = style.panels(1, COLUMN, 2.6)
     metrics, validation = run.metrics(), run.evaluations("validation")
     colour = variants.colour(run.config.variant)
     if len(metrics):
@@ -57,7 +60,7 @@ def learning_curve(run: RunDirectory) -> Figure:
     axes.set(ylabel="success (%), 95 % interval")
     percent_axis(axes.yaxis)
     if len(metrics) or len(validation):
-        legend(figure, axes, columns=1)
+        legend(figure, axes)
     return figure
 
 
@@ -70,7 +73,7 @@ def category_dots(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
     """
     everything = pd.concat(frames.values())
     splits = environment.ordered_splits(everything["split"])
-    figure, panels = style.panels(len(splits), 0.6 + 3.3 * len(splits), 4.6)
+    figure, panels = _by_split(splits, 3.3, everything, environment)
     for axes, split in zip(panels, splits, strict=True):
         here = everything[everything["split"] == split]
         names = [OVERALL, *environment.ordered_categories(here["category"])]
@@ -80,34 +83,29 @@ def category_dots(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
             rates = percents(map(_rate, parts.values()))
             dots(axes, [row + shift for row in parts], rates, _style(frame, everything), label)
         style.category_rows(axes, {name: of_category(here, name)["game"].nunique() for name in names})
-        axes.set(title=environment.split_label(split), xlabel=f"success (%), 95 % interval\n{size(here, environment)}")
-        percent_axis(axes.xaxis)
+    percent_axis(panels[0].xaxis)
     legend(figure, panels[0])
     return figure
 
 
 @themed
 def demo_summary(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpec) -> Figure:
-    """Draw success before and after training, with and without the library, a row per split, with 95 % intervals.
+    """Draw success before and after training, with and without the library, a column per split, with 95 % intervals.
 
     Args:
         frames: as of `category_dots`.
     """
     everything = pd.concat(frames.values())
     splits = environment.ordered_splits(everything["split"])
-    figure, [axes] = style.panels(1, 6.0, 1.2 + 1.15 * len(splits))
-    for (label, frame), shift in zip(frames.items(), shifts(len(frames)), strict=True):
-        rates = percents(_rate(frame[frame["split"] == split]) for split in splits)
-        positions = [row + shift for row in range(len(splits))]
-        dots(axes, positions, rates, _style(frame, everything), label, size=7)
-        for position, (value, _, high) in zip(positions, rates, strict=True):
-            text = axes.annotate(f"{value:.1f} %", (high, position), (6, 0), textcoords="offset points", va="center")
-            text.set(color="0.25", annotation_clip=False)
-    sizes = {split: size(everything[everything["split"] == split], environment) for split in splits}
-    style.rows(axes, [f"{environment.split_label(split)}\n{sizes[split]}" for split in splits])
-    percent_axis(axes.xaxis)
-    axes.set(xlabel=f"success (%), 95 % interval over {environment.tasks}")
-    legend(figure, axes)
+    figure, panels = _by_split(splits, 0.75 + 0.22 * len(frames), everything, environment)
+    for axes, split in zip(panels, splits, strict=True):
+        for row, (label, frame) in enumerate(frames.items()):
+            rates = percents([_rate(part)] if len(part := frame[frame["split"] == split]) else [])
+            dots(axes, [row] * len(rates), rates, _style(frame, everything), label)
+            for value, _, high in rates:
+                axes.annotate(f"{value:.1f}", (high, row), (4, 0), textcoords="offset points", va="center")
+        style.rows(axes, [label if axes is panels[0] else "" for label in frames])
+    percent_axis(panels[0].xaxis)
     return figure
 
 
@@ -118,7 +116,7 @@ def library_growth(run: RunDirectory) -> Figure:
     Raises as `library_trace`.
     """
     trace, capacity = library_trace(run), _library(run).capacity
-    figure, [left, right] = style.panels(2, 7.2, 3.0)
+    figure, [left, right] = style.panels(2, PAGE, 2.4)
     colour = variants.colour(run.config.variant)
     left.plot(trace["step"], trace["size"], color=colour, label="skills")
     left.plot(trace["step"], trace["distinct"], color=colour, linestyle="--", label="distinct strategies")
@@ -143,7 +141,7 @@ def utilities(run: RunDirectory) -> Figure:
         ValueError: the run has no library.
     """
     initial, metrics = _library(run).initial_utility, run.metrics()
-    figure, [left, middle, right] = panels = style.panels(3, 9.6, 3.4, sharex=True)
+    figure, [left, middle, right] = panels = style.panels(3, PAGE, 2.5, sharex=True)
     means = {name: label.removeprefix("mean U, ") for name, label in dynamics.PRECISION.items()}
     if dynamics.U_HAT in metrics:
         metrics[dynamics.U_HAT] = dynamics.estimated(metrics[dynamics.U_HAT])
@@ -165,13 +163,15 @@ def utilities(run: RunDirectory) -> Figure:
         del shares["distill_positive_rate"]  # one line, as in Figure 3
         shares["reward"] = r"won ($r - \hat{U} > 0$)"
     lines(right, metrics, shares)
-    left.set(title="mean utility of skills", ylim=(-0.03, 1.03))
+    left.set(title="mean utility of skills")
     middle.set(title="NDCG of the ranking")
-    right.set(title=f"share of episodes (n = {run.config.rollout.episodes} a step)", ylim=(-0.03, 1.03))
+    right.set(title=f"share of episodes (n = {run.config.rollout.episodes} a step)")
+    for axes in (left, right):
+        axes.set(ylim=(-0.03, 1.03), yticks=np.linspace(0, 1, 6))
     over_steps(left, middle, right)
     for axes in panels[1]:
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, columnspacing=0.8)
     return figure
 
 
@@ -204,6 +204,18 @@ def _library(run: RunDirectory) -> LibraryConfig:
     if run.config.library is None:
         raise ValueError(f"run {run.name} (variant {run.config.variant}) has no library to draw")
     return run.config.library
+
+
+def _by_split(
+    splits: Sequence[str], height: float, everything: pd.DataFrame, environment: EnvironmentSpec
+) -> tuple[Figure, list[Axes]]:
+    """Make a panel per split, side by side, with n below."""
+    figure, panels = style.panels(len(splits), PAGE if len(splits) > 1 else COLUMN, height, sharex=True)
+    for axes, split in zip(panels, splits, strict=True):
+        played = size(everything[everything["split"] == split], environment)
+        xlabel = f"success (%), 95 % interval over {environment.tasks}\n{played}"
+        axes.set(title=environment.split_label(split), xlabel=xlabel)
+    return figure, panels
 
 
 def _rate(frame: pd.DataFrame) -> Estimate:

@@ -1,31 +1,42 @@
-"""What every figure shares: theme, files, and the marks of rates and curves.
+"""What every figure shares: sizes, theme, files, and the marks of rates and curves.
 
-Rates are dots with 95 % intervals, every variant has one colour-blind-safe colour everywhere (`analysis.variants`),
-published values are hollow. `save` writes png and pdf whose bytes depend on the data alone. Figures are made without
-pyplot: they belong to the caller alone.
+Figures are as wide as one column of a paper or two, with text of 7 points or more at that size. Rates are dots with 95 %
+intervals, every variant has one colour-blind-safe colour everywhere (`analysis.variants`), published values are hollow and
+never stretch an axis. `save` writes png and pdf whose bytes depend on the data alone. Figures are made without pyplot: they
+belong to the caller alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import display
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from skill1.stats import Estimate
 
-_DPI = 300
+COLUMN, PAGE = 3.35, 7.0  # inches: one column of a paper, and two; every figure is as wide as one of them
+_TEXT = 0.8  # of seaborn's sizes for a paper: 7.0 points for ticks and legends, 7.7 for the rest
+_DPI = 300  # of the png
+_SCREEN = 125  # pixels of a notebook per inch: text is as large as the notebook's
+_COLOURS = 128  # of the png: a quarter of the bytes, and no difference to be seen
+LABEL = 28  # characters of a row's label or a panel's title in a line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,11 +50,13 @@ def themed(function: Callable[P, T]) -> Callable[P, T]:
         theme = {
             **matplotlib.rcParamsDefault,
             **sns.axes_style("ticks"),
-            **sns.plotting_context("paper"),
+            **sns.plotting_context("paper", font_scale=_TEXT),
             "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same bytes on every machine
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,
+            "legend.handlelength": 1.4,
+            "legend.columnspacing": 1.2,
             "pdf.fonttype": 42,
         }
         theme.pop("backend")
@@ -57,17 +70,23 @@ def themed(function: Callable[P, T]) -> Callable[P, T]:
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
     folder.mkdir(parents=True, exist_ok=True)
-    unstamped = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
-    paths = [folder / f"{name}.{kind}" for kind in unstamped]
-    for path, metadata in zip(paths, unstamped.values(), strict=True):
-        figure.savefig(path, dpi=_DPI, metadata=metadata)
-    return paths
+    png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+    figure.savefig(drawn := BytesIO(), dpi=_DPI)
+    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(png, optimize=True, dpi=(_DPI, _DPI))
+    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return [png, pdf]
+
+
+def show(figure: Figure, folder: Path, name: str) -> display.Image:
+    """Write a figure (`save`), and return the png to be shown in a notebook."""
+    png, _ = save(figure, folder, name)
+    return display.Image(png, width=round(_SCREEN * figure.get_figwidth()))
 
 
 def panels(
     count: int, width: float, height: float, rows: int = 1, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `width` by `height` inches with `rows` rows of `count` panels."""
+    """Make a figure of `width` (`COLUMN` or `PAGE`) by `height` inches with `rows` rows of `count` panels."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, count, squeeze=False, sharex=sharex, sharey=sharey).ravel())
 
@@ -116,28 +135,41 @@ def dots(
     )
 
 
-def hollow(axes: Axes, x: ArrayLike, y: ArrayLike, label: str, marker: str = "o") -> None:
-    """Draw published values; without any, a legend entry alone."""
-    clipped = np.size(x) == 0  # else the layout makes room for it
-    axes.plot(x, y, marker, mfc="none", mec="black", markersize=6, label=label, clip_on=clipped)
+def published_rows(axes: Axes, places: ArrayLike, values: ArrayLike, colours: Sequence[str]) -> None:
+    """Mark published values (n,) in the rows `places` (n,) without stretching the axis, which own data has scaled.
 
-
-def quoted(axes: Axes, places: Sequence[float], values: Mapping[str, float]) -> None:
-    """Mark published values (text -> value) at `places` without stretching the vertical axis, which own data has scaled.
-
-    One that is off the scale stands at its edge, as an arrow with the value beside the text.
+    One that is off the scale stands at its edge, as an arrow with its number.
     """
+    low, high = axes.get_xlim()
+    for row, value, colour in zip(np.asarray(places), np.asarray(values), colours, strict=True):
+        at, marker = _on_scale(value, low, high, "<>")
+        axes.plot(at, row, marker, **hollow(colour), clip_on=False)
+        if marker != "o":
+            axes.annotate(f"{value:.1f}", (at, row), (5, 0), textcoords="offset points", va="center")
+    axes.set_xlim(low, high)
+
+
+def published_edge(axes: Axes, values: Mapping[str, float], colour: str) -> None:
+    """Mark published values (name -> value) at the right edge of curves without stretching the axis of the values."""
     low, high = axes.get_ylim()
-    for x, (text, value) in zip(places, values.items(), strict=True):
-        inside = low <= value <= high
-        hollow(axes, x, min(max(value, low), high), "_", "o" if inside else "^" if value > high else "v")
-        below = value > (low + high) / 2
-        axes.annotate(
-            text if inside else f"{text}: {value:.2f}", (x, min(max(value, low), high)), (0, -7 if below else 7),
-            textcoords="offset points", ha="right" if x > sum(axes.get_xlim()) / 2 else "left",
-            va="top" if below else "bottom", fontsize=7,
-        )  # fmt: skip
+    texts: dict[tuple[float, str], list[str]] = {}
+    for name, value in values.items():
+        texts.setdefault(_on_scale(value, low, high, "v^"), []).append(f"{value:.2f}\n{name}")
+    edge = axes.get_yaxis_transform()  # from 0 to 1 across the axes, data along them
+    for (at, marker), shown in texts.items():
+        axes.plot(1, at, marker, **hollow(colour), clip_on=False, transform=edge)
+        axes.annotate("\n".join(shown), (1, at), (6, 0), edge, "offset points", va="center")
     axes.set_ylim(low, high)
+
+
+def hollow(colour: str) -> dict[str, Any]:
+    """Style a published value's marker, as of `Axes.plot`."""
+    return {"mfc": "none", "mec": colour, "markersize": 5}
+
+
+def _on_scale(value: float, low: float, high: float, arrows: str) -> tuple[float, str]:
+    """Where a value is drawn on an axis, and as what: at its edge as one of the two arrows if it is beyond."""
+    return (low, arrows[0]) if value < low else (high, arrows[1]) if value > high else (value, "o")
 
 
 def lines(axes: Axes, metrics: pd.DataFrame, names: Mapping[str, str]) -> None:
@@ -161,15 +193,22 @@ def shades(count: int) -> list[tuple[float, float, float]]:
 # -- axes and legends -------------------------------------------------------------------------------------------------
 
 
-def rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Give the rows of a figure of dots their labels, the first on top."""
-    axes.set_yticks(range(len(labels)), labels)
+def rows(axes: Axes, labels: Sequence[str], width: int = LABEL) -> None:
+    """Give the rows of a figure of dots their labels, the first on top, in lines of `width` characters at most."""
+    axes.set_yticks(range(len(labels)), [fill(label, width) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
 def category_rows(axes: Axes, games: Mapping[str, int]) -> None:
-    """Give the rows their categories and numbers of games, the first one (Overall) set apart."""
-    rows(axes, [f"{name}\nn = {count}" for name, count in games.items()])
+    """Give the rows their categories, the first one (Overall) set apart, and say the categories' numbers of games.
+
+    Once, behind the n of the horizontal axis, if all have as many.
+    """
+    overall, *names = games
+    equal = len({games[name] for name in names}) == 1
+    rows(axes, [overall, *(name if equal else f"{name} (n = {games[name]})" for name in names)])
+    if equal:
+        axes.set_xlabel(f"{axes.get_xlabel()}, {games[names[0]]} a category")
     axes.axhline(0.5, color="0.8", linewidth=0.8)
 
 
@@ -179,10 +218,11 @@ def shifts(count: int) -> np.ndarray:
 
 
 def percent_axis(axis: Axis) -> None:
-    """Scale an axis of rates in percent."""
-    limit = axis.axes.set_xlim if isinstance(axis, XAxis) else axis.axes.set_ylim
-    limit(-3, 103)
-    axis.set_major_locator(MaxNLocator(steps=[2, 2.5, 5, 10]))
+    """Cut an axis of rates in percent to what is drawn, and not beyond 0 or 100."""
+    horizontal = isinstance(axis, XAxis)
+    low, high = axis.axes.get_xlim() if horizontal else axis.axes.get_ylim()
+    (axis.axes.set_xlim if horizontal else axis.axes.set_ylim)(max(low, -3), min(high, 103))
+    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(PercentFormatter(100, decimals=0, symbol=""))
 
 
@@ -198,12 +238,16 @@ def over_steps(*shown: Axes) -> None:
         integer_axis(axes.xaxis)
 
 
-def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """Put one legend above all panels: dots with intervals first, lines and hollow markers behind."""
+def legend(figure: Figure, axes: Axes) -> None:
+    """Put one legend above all panels, in as few lines as fit: dots with intervals first, other marks behind."""
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
     shown = [handles[i] for i in order], [labels[i] for i in order]
-    figure.legend(*shown, loc="outside upper center", ncols=min(columns, len(labels)))
+    for lines in range(1, len(labels) + 1):
+        made = figure.legend(*shown, loc="outside upper center", ncols=math.ceil(len(labels) / lines))
+        if made.get_window_extent().width <= figure.bbox.width or lines == len(labels):
+            break
+        made.remove()
 
 
 def legend_above(axes: Axes, columns: int = 1, **spacing: float) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import entropy
 
+from skill1.analysis import variants
 from skill1.analysis.library.replay import moments
 from skill1.analysis.library.uses import read_uses
 from skill1.config import LibraryConfig, diff
@@ -44,7 +45,7 @@ class LibraryRun:
 
     @property
     def label(self) -> str:
-        return f"{self.run.config.variant} seed {self.run.config.train.seed}"
+        return f"{variants.label(self.run.config.variant)}, seed {self.run.config.train.seed}"
 
     @property
     def steps(self) -> int:
