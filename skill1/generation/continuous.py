@@ -76,7 +76,15 @@ class _Draws(ContinuousBatchingLogitsProcessor):
 class ContinuousWriter:
     """Writes with a manager that is opened by the first call and stays until `close`."""
 
-    def __init__(self, model: PreTrainedModel, *, cache_tokens: int, ends: frozenset[int]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, cache_tokens: int, ends: frozenset[int], graphs: bool | None = None
+    ) -> None:
+        """
+        Args:
+            graphs: CUDA graphs, in place of operators that are issued one by one; None: where transformers has
+                attention without a mask, which is that of the package flash-attn.
+        """
+        self._graphs = graphs
         self._model: Any = model  # the type of models lacks `init_continuous_batching`, which a mixin has
         self._cache = cache_tokens
         self._ends = ends
@@ -147,6 +155,7 @@ class ContinuousWriter:
                 num_blocks=math.ceil(self._cache / page),
                 max_batch_tokens=None if on_gpu else _CPU_BATCH,
                 max_requests_per_batch=min(calls, 1024),
+                use_cuda_graph=self._graphs,
                 use_async_batching=False,  # the place of the next token is read off the request's state
                 auto_switch_to_flash=on_gpu,
             ),
