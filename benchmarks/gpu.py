@@ -1,23 +1,23 @@
 """What a machine makes of learning and writing: against its own rate and bandwidth, and against the planner.
 
-    python -P benchmarks/gpu.py --out results/gpu                                  one NVIDIA GPU of 24 GB or more
-    OMP_NUM_THREADS=1 python -P benchmarks/gpu.py --cpu --out results/cpu          one thread of a CPU, CPU-seconds
+    python -P benchmarks/gpu.py --out results/reference/gpu.jsonl          one NVIDIA GPU of 24 GB or more
+    python -P benchmarks/gpu.py --cpu --out results/reference/cpu.jsonl    one thread of a CPU, CPU-seconds
 
 Nothing is downloaded. Without a network: `skill1 bundle --preset mini --without torch --add benchmarks/gpu.py --out bundle`
-here, there `python3 bundle/install.py --out DIR`, what it prints about data/smollm2, and `python -P files/gpu.py --out gpu`.
+here, there `python3 bundle/install.py --out DIR`, what it prints about data/smollm2, and `python -P files/gpu.py --out gpu.jsonl`.
 
 The policies of a GPU: nano; mini (SmolLM2-135M, data/smollm2 if it is there); Qwen2.5-1.5B with random weights and
 adapters, as the preset small has them. Those of a CPU: three sizes with random weights, nano and mini. Of each these parts:
   update     a step of two micro-batches by the trainer, Adam included; memory beyond the weights that are there before
   writing    as many tokens for every prompt at once: by transformers' `generate`, by its continuous batching, and on a GPU by the
              same with CUDA graphs, without which each operator is issued by Python
-A part that is done is a line of OUT.jsonl, with the rates of the machine (product of matrices, copy, issue of an operator),
+A part that is done is a line of the file, with the rates of the machine (product of matrices, copy, issue of an operator),
 measured in the same process just before. Repeated, the command measures what is not there yet. A policy has a process of its
 own, and times are the better of two.
 
 Of the bandwidth: bytes of the weights, once a token of all prompts together, and of keys and values. Of the peak: operations of the
 passes, recomputed ones included. Roofline: what `skill1.plan` says for the measured rates. Planned: with `REACHED` of
-skill1/plan/machine.py, whose numbers are the medians that are printed; the memory for that of the micro-batch.
+skill1/plan/rates.py, the medians of `update` and `generate` that `benchmarks/plan.py` prints; memory: of the micro-batch.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ import copy
 import json
 import math
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
@@ -63,7 +61,6 @@ from skill1.plan.plan import Planner
 from skill1.plan.rates import peak_memory, this_machine
 from skill1.plan.workload import Assumptions, make_workload
 from skill1.records import Row
-from skill1.registry import closest
 from skill1.store.atomic import replace_file
 from skill1.store.resources import find_model
 from skill1.trainer import build_trainer
@@ -115,7 +112,7 @@ POLICIES = {
         "10M": Policy(None, small(320, 7, 4096), 8, 96, 32),
         "30M": Policy(None, small(512, 9, 8192), 8, 96, 32),
         "30M, checkpointing": Policy(None, small(512, 9, 8192), 8, 96, 32, CHECKPOINTING),
-        "nano": Policy("data/nano-policy", None, 64, 96, 8),
+        "nano": Policy("data/nano-policy", None, 64, 96, 8),  # as its calls are
         "mini": Policy(MINI, SMOLLM2, 4, 120, 8),
     },
     "tiny": {
@@ -258,10 +255,10 @@ def measure(out: Path, name: str, policy: Policy) -> None:
         try:
             line = {"policy": name, **measuring.take(part)}
         except Exception as error:  # the other parts can be measured nevertheless
-            click.echo(f"{name}, {part}: failed ({one_line(error)}): repeat the command to try again", err=True)
+            click.echo(f"{name}, {part}: failed: {one_line(error)}", err=True)
             continue
-        text = "".join(f"{json.dumps(entry)}\n" for entry in [*lines(out), line])
-        replace_file(out, text.encode())
+        replace_file(out, "".join(f"{json.dumps(entry)}\n" for entry in [*lines(out), line]).encode())
+        click.echo(shown(line))
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
@@ -278,81 +275,49 @@ def missing(out: Path, name: str) -> list[str]:
     return [part for part in parts if part not in done]
 
 
-def report(measured: Sequence[Mapping[str, Any]], command: str) -> str:
-    """Markdown."""
-    first = measured[0]
-    machine = first["machine"]
-    rates = {entry["dtype"]: entry["machine"] for entry in measured}
-    told = [
-        f"{dtype} {rate['flops'] / 1e12:.3g} TFLOP/s, copies {rate['bandwidth'] / GB:.4g} GB/s, {rate['host'] * 1e6:.3g} us to "
-        "issue an operator" for dtype, rate in rates.items()
-    ]  # fmt: skip
-    found = [
-        "# Learning and writing on one machine",
-        "",
-        f"Measured {first['date']} by `{command}`; {', '.join(f'{n} {v}' for n, v in first['versions'].items())}.",
-        f"{machine['name']}: {'; '.join(told)}.",
-        "What the columns mean is in the command's own text.",
-        "",
-        "| policy | parameters (trained) | part | rows x tokens | tokens/s | of the bandwidth | of the peak | roofline reached "
-        "| s | planned / measured | memory, GB | planned / measured |",
-        "|" + "---|" * 12,
+def shown(entry: Mapping[str, Any]) -> str:
+    """A line as text."""
+    machine = entry["machine"]
+    shares = [f"{entry[name]:.1%} {name}" for name in ("of the bandwidth", "of the peak") if name in entry]
+    memory = [f"{entry['memory'] / GB:.3g} GB, planned {entry['memory planned'] / GB:.3g}"] if "memory" in entry else []
+    words = [
+        f"{entry['policy']}, {entry['part']}: {entry['tokens'] / entry['seconds']:,.0f} tokens/s",
+        *shares,
+        f"{entry['reached']:.2f} of the roofline",
+        f"{entry['seconds']:.3g} s, planned {entry['planned']:.3g}",
+        *memory,
+        f"{machine['flops'] / 1e12:.3g} TFLOP/s in {entry['dtype']}, {machine['bandwidth'] / GB:.4g} GB/s, "
+        f"{machine['host'] * 1e6:.3g} us an operator",
     ]
-    for entry in measured:
-        size = f"{entry['parameters'] / 1e6:,.4g} M ({entry['trained'] / 1e6:,.4g} M)"
-        shares = " | ".join(_share(entry.get(name)) for name in ("of the bandwidth", "of the peak", "reached"))
-        memory = entry.get("memory")
-        bytes_ = f"{memory / GB:.3g} | {entry['memory planned'] / memory:.2f}" if memory else " | "
-        found.append(
-            f"| {entry['policy']}{'' if entry['weights'] == 'random' else ' (its own weights)'} | {size} | {entry['part']} "
-            f"| {entry['rows']} x ({entry['prompt']} + {entry['completion']}) | {entry['tokens'] / entry['seconds']:,.0f} | {shares} "
-            f"| {entry['seconds']:.3g} | {entry['planned'] / entry['seconds']:.2f} | {bytes_} |"
-        )
-    for name, parts in (("update", (UPDATE,)), ("writing", ENGINES)):
-        reached = [entry["reached"] for entry in measured if entry["part"] in parts]
-        if reached:
-            middle, low, high = median(reached), min(reached), max(reached)
-            found += ["", f"Roofline reached, {name}: median {middle:.2f} ({low:.2f} to {high:.2f})."]
-    return "\n".join(found) + "\n"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+    return "; ".join(words)
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="OUT.jsonl and OUT.md are written")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="file of JSON lines")
 @click.option("--cpu", is_flag=True, help="the policies of a CPU, on one thread of it")
 @click.option("--tiny", is_flag=True, help="two untrained models of a few thousand parameters, on whatever is there")
-@click.option("--policy", "only", help="this one alone, in this process")
+@click.option("--policy", "only", hidden=True, help="this one alone, in this process")
 def main(out: Path, cpu: bool, tiny: bool, only: str | None) -> None:
+    if cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(1)
     kind = "tiny" if tiny else "cpu" if cpu else "cuda"
     if kind == "cuda" and not torch.cuda.is_available():
         raise click.ClickException(
-            "no NVIDIA GPU is at hand (torch.cuda.is_available() is false): only --cpu and --tiny run here"
+            "torch.cuda.is_available() is false: only --cpu and --tiny run without an NVIDIA GPU"
         )
-    if kind == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        torch.set_num_threads(1)
-    policies, place = POLICIES[kind], out.with_suffix(".jsonl")
+    policies = POLICIES[kind]
     if only is not None:
-        name = closest(only, policies, "policy")
-        measure(place, name, policies[name])
+        measure(out, only, policies[only])
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    words = [f"--{kind}"] * (kind != "cuda")
+    for entry in lines(out):
+        click.echo(shown(entry))
+    again = [sys.executable, "-P", "-W", "ignore", __file__, "--out", str(out), *[f"--{kind}"] * (kind != "cuda")]
     for name in policies:
-        if missing(place, name):
-            command = [sys.executable, "-P", "-W", "ignore", __file__, "--out", str(out), *words, "--policy", name]
-            subprocess.run(
-                command, env=os.environ | ALLOCATOR, check=False
-            )  # what failed is said, and what is missing below
-    if measured := lines(place):
-        text = report(measured, shlex.join(["benchmarks/gpu.py", *words]))
-        replace_file(out.with_suffix(".md"), text.encode())
-        click.echo(text, nl=False)
-    left = [f"{name}, {part}" for name in policies for part in missing(place, name)]
-    if left:
+        if missing(out, name):
+            subprocess.run([*again, "--policy", name], env=os.environ | ALLOCATOR, check=False)
+    if left := [f"{name}, {part}" for name in policies for part in missing(out, name)]:
         raise click.ClickException(f"not measured: {'; '.join(left)}. Repeat the command to try these again.")
 
 

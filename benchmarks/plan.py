@@ -10,7 +10,7 @@ the rates of the machine measured beside them. Whole steps are those of committe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -48,7 +48,7 @@ class _Draws(ContinuousBatchingLogitsProcessor):
         table = np.zeros((self.calls, self.tokens), dtype=np.float32)
         for row, prompt in enumerate(prompts):
             table[row, :count] = stream(prompt.seed, count)
-        self._uniforms[:-1] = torch.from_numpy(table.reshape(-1)).to(self._uniforms.device)
+        self._uniforms[:-1].copy_(torch.from_numpy(table.reshape(-1)))
 
     def logprobs(self) -> np.ndarray:
         """Return (calls, tokens)"""
@@ -157,7 +157,7 @@ class ContinuousWriter:
                 max_requests_per_batch=min(calls, 1024),
                 use_cuda_graph=self._graphs,
                 use_async_batching=False,  # the place of the next token is read off the request's state
-                auto_switch_to_flash=on_gpu,
+                auto_switch_to_flash=on_gpu and self._model.dtype != torch.float32,  # which it has no kernels for
             ),
         )
         draws = _Draws(calls, tokens, temperature, device)
