@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -26,17 +27,30 @@ from skill1.store.resources import find_model
 
 REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 PUBLISHED = (387.0, 494.0)  # seconds of a step of the paper's runs on 8 H800
-MINI_MEMORY = 8.4e9  # bytes of each process at most (VmHWM, read by hand): with Python and its packages
-Measured = tuple[str, str, float, float, float | None]  # what, unit, measured, planned, planned when told
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measurement, and what the planner says of it."""
+
+    what: str
+    unit: str
+    measured: float
+    planned: float
+    told: float | None = None  # planned with the run's own turns and lengths
+    remark: str = ""
 
 
 def single(entries: list[dict[str, Any]]) -> Iterator[Measured]:
     """Updates and calls."""
     for entry in entries:
         name = f"{entry['policy']}, {entry['part']}"
-        yield name, "s", entry["seconds"], entry["planned"], None
+        shares = [f"{entry[share]:.0%} {share}" for share in ("of the bandwidth", "of the peak") if share in entry]
+        speed = f"{entry['tokens'] / entry['seconds']:,.0f} tokens/s"
+        remark = ", ".join((speed, *shares, f"{entry['reached']:.2f} of the roofline"))
+        yield Measured(name, "s", entry["seconds"], entry["planned"], None, remark)
         if "memory" in entry:
-            yield name, "GB", entry["memory"] / GB, entry["memory planned"] / GB, None
+            yield Measured(name, "GB", entry["memory"] / GB, entry["memory planned"] / GB)
 
 
 def steps(name: str, planner: Planner, preset: str, machine: Machine, metrics: pd.DataFrame) -> Iterator[Measured]:
@@ -47,8 +61,7 @@ def steps(name: str, planner: Planner, preset: str, machine: Machine, metrics: p
     plans = [planner.plan(config, machine, given) for given in (Assumptions(), told)]
 
     def row(what: str, unit: str, measured: float, planned: Any) -> Measured:
-        before, after = map(planned, plans)
-        return f"{name}: {what}", unit, measured, before, after
+        return Measured(f"{name}: {what}", unit, measured, *map(planned, plans))
 
     yield row("calls of a step", "rows", mean["rows/total"], lambda plan: plan.workload.rows)
     if "tokens/passed" in mean:
@@ -61,39 +74,39 @@ def steps(name: str, planner: Planner, preset: str, machine: Machine, metrics: p
 def published() -> Iterator[Measured]:
     plan: Plan = Planner.of("Qwen/Qwen2.5-7B-Instruct").plan(load_config("paper"), gpu_machine(8, 80 * GB))
     for bound in PUBLISHED:
-        yield "paper on 8 GPUs, published (with vLLM): step", "s", bound, plan.duration.step, None
+        yield Measured("paper on 8 GPUs, published (with vLLM): step", "s", bound, plan.duration.step)
 
 
 def machine_of(entries: list[dict[str, Any]], policy: str, **changed: Any) -> Machine:
     return replace(Machine(**next(entry["machine"] for entry in entries if entry["policy"] == policy)), **changed)
 
 
-def measurements() -> Iterator[Measured]:
-    entries = [
-        json.loads(line)
-        for name in ("cpu.jsonl", "gpu.jsonl")
-        if (REFERENCE / name).is_file()
-        for line in (REFERENCE / name).read_text().splitlines()
-    ]
+def measurements(entries: list[dict[str, Any]]) -> Iterator[Measured]:
     yield from single(entries)
-    nano = pd.read_parquet(REFERENCE / "nano" / "metrics.parquet")
+    nano = pd.read_parquet(REFERENCE / "nano" / "metrics.parquet").query("variant == 'full'")
     planner = Planner.of(find_model("data/nano-policy"))
-    yield from steps(
-        "nano, study of 45 steps", planner, "nano-baselines", machine_of(entries, "nano"), nano[nano.variant == "full"]
-    )
+    yield from steps("nano, study", planner, "nano-baselines", machine_of(entries, "nano"), nano)
     mini = pd.read_json(REFERENCE / "mini" / "full-seed0" / "metrics.jsonl", lines=True).query("step >= 8")
     planner = Planner(Architecture(COPIED["HuggingFaceTB/SmolLM2-135M-Instruct"], "copied"))
-    yield from steps("mini, steps 8-12", planner, "mini", machine_of(entries, "mini", gpus=2), mini)
+    yield from steps("mini, steps 8-12, another CPU", planner, "mini", machine_of(entries, "mini", gpus=2), mini)
     yield from published()
 
 
-def table(found: Iterator[Measured]) -> str:
-    lines = ["| what | measured | planned | planned / measured | told turns and lengths |", "|" + "---|" * 5]
-    for what, unit, measured, planned, told in found:
-        after = "" if told is None else f"{told / measured:.2f}"
-        lines.append(f"| {what} | {measured:,.3g} {unit} | {planned:,.3g} | {planned / measured:.2f} | {after} |")
-    return "\n".join(lines)
+def main() -> None:
+    """Print the table, and the medians of the shares of the roofline."""
+    files = [REFERENCE / name for name in ("cpu.jsonl", "gpu.jsonl")]
+    entries = [json.loads(line) for file in files if file.is_file() for line in file.read_text().splitlines()]
+    print("| what | measured | planned | planned / measured | told turns and lengths | |")
+    print("|" + "---|" * 6)
+    for m in measurements(entries):
+        told = "" if m.told is None else f"{m.told / m.measured:.2f}"
+        ratio = f"{m.planned / m.measured:.2f}"
+        print(f"| {m.what} | {m.measured:,.3g} {m.unit} | {m.planned:,.3g} | {ratio} | {told} | {m.remark} |")
+    print()
+    for part in dict.fromkeys(entry["part"] for entry in entries):
+        reached = [entry["reached"] for entry in entries if entry["part"] == part]
+        print(f"{part}: median {median(reached):.2f} of the roofline ({min(reached):.2f}-{max(reached):.2f})")
 
 
 if __name__ == "__main__":
-    print(table(measurements()))
+    main()
