@@ -79,18 +79,12 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536
 class Policy:
     """A policy, and what is asked of it at once: a micro-batch, or a call, of so many rows."""
 
-    trained: str | None  # folder of weights
-    random: PretrainedConfig | None  # of random weights, where that folder is not
+    folder: str | None  # of weights; None: random ones
+    shape: PretrainedConfig | None  # of random ones
     rows: int
     prompt: int  # tokens of each
     completion: int
     given: dict[str, Any] = field(default_factory=dict)  # of the configuration
-
-    @property
-    def folder(self) -> str | None:
-        if self.trained is None or (self.random is not None and not Path(self.trained).is_dir()):
-            return None
-        return find_model(self.trained)
 
 
 def small(width: int, layers: int, vocabulary: int) -> PretrainedConfig:
@@ -100,10 +94,11 @@ def small(width: int, layers: int, vocabulary: int) -> PretrainedConfig:
 
 BFLOAT16, CHECKPOINTING = {"policy.dtype": "bfloat16"}, {"policy.gradient_checkpointing": True}
 ADAPTERS = {"policy.lora_rank": 32, "policy.lora_alpha": 64} | BFLOAT16 | CHECKPOINTING  # as the preset small
-SMOLLM2, MINI = COPIED["HuggingFaceTB/SmolLM2-135M-Instruct"], "data/smollm2"
+NANO, MINI = find_model("data/nano-policy"), "data/smollm2" if Path("data/smollm2").is_dir() else None
+SMOLLM2 = COPIED["HuggingFaceTB/SmolLM2-135M-Instruct"]
 POLICIES = {
     "cuda": {
-        "nano": Policy("data/nano-policy", None, 256, 96, 32, BFLOAT16),
+        "nano": Policy(NANO, None, 256, 96, 32, BFLOAT16),
         "mini": Policy(MINI, SMOLLM2, 32, 512, 64, BFLOAT16),
         "1.5B": Policy(None, COPIED["Qwen/Qwen2.5-1.5B-Instruct"], 16, 448, 64, ADAPTERS),
     },
@@ -112,7 +107,7 @@ POLICIES = {
         "10M": Policy(None, small(320, 7, 4096), 8, 96, 32),
         "30M": Policy(None, small(512, 9, 8192), 8, 96, 32),
         "30M, checkpointing": Policy(None, small(512, 9, 8192), 8, 96, 32, CHECKPOINTING),
-        "nano": Policy("data/nano-policy", None, 64, 96, 8),  # as its calls are
+        "nano": Policy(NANO, None, 64, 96, 8),  # as its calls are
         "mini": Policy(MINI, SMOLLM2, 4, 120, 8),
     },
     "tiny": {
@@ -138,8 +133,7 @@ class Measuring:
         }  # fmt: skip
         self.config = load_config("nano", overrides=given | policy.given)
         self.dtype = getattr(torch, self.config.policy.dtype)
-        self.folder = policy.folder
-        planner = Planner.of(self.folder) if self.folder else Planner(Architecture(policy.random, "given"))
+        planner = Planner.of(policy.folder) if policy.folder else Planner(Architecture(policy.shape, "given"))
         self.shape = planner.architecture.config
         self.passes = planner.passes(self.config)
         self.machine = this_machine(1, dtype=self.config.policy.dtype, clock=self.now)
@@ -155,7 +149,7 @@ class Measuring:
         """Measure a part; returns its line."""
         size = self.passes.parameters
         return {
-            "part": part, "weights": self.folder or "random", "dtype": self.config.policy.dtype, "rows": self.policy.rows,
+            "part": part, "weights": self.policy.folder or "random", "dtype": self.config.policy.dtype, "rows": self.policy.rows,
             "prompt": self.policy.prompt, "completion": self.policy.completion, "parameters": size.total,
             "trained": size.trained, **(self.update() if part == UPDATE else self.writing(part)), "machine": asdict(self.machine),
             "versions": {name: version(name) for name in PACKAGES}, "date": f"{datetime.now(UTC):%Y-%m-%d}",
@@ -164,12 +158,13 @@ class Measuring:
     def update(self) -> dict[str, Any]:
         policy, model = self.policy, self._model()
         held, marks = sum(p.nbytes for p in model.parameters()), list[float]()
-        rng = np.random.default_rng(0)
+        logprobs = np.zeros(policy.completion, np.float32)
         rows = [
-            Row(self._ids(rng, policy.prompt), self._ids(rng, policy.completion), np.zeros(policy.completion, np.float32),
-                "act", float(rng.normal()), 1.0, i, i, 0)
-            for i in range(policy.rows * MICRO_BATCHES)
-        ]  # fmt: skip
+            Row(prompt, answer, logprobs, "act", (-1.0) ** i, 1.0, i, i, 0)
+            for i, (prompt, answer) in enumerate(
+                zip(self._ids(0, policy.prompt), self._ids(1, policy.completion), strict=True)
+            )
+        ]
 
         def collect(step: int, policy: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
             marks.append(self.now())
@@ -200,8 +195,7 @@ class Measuring:
 
     def writing(self, engine: str) -> dict[str, Any]:
         policy, model = self.policy, self._model().eval()
-        rng = np.random.default_rng(0)
-        prompts = [Prompt(self._ids(rng, policy.prompt).tolist(), (0, i)) for i in range(policy.rows)]
+        prompts = [Prompt(ids.tolist(), (0, i)) for i, ids in enumerate(self._ids(0, policy.prompt)[: policy.rows])]
         times = []
         with torch.no_grad(), generation_weights(model, self.dtype):
             writer = self._writer(engine, model)
@@ -226,14 +220,16 @@ class Measuring:
     def _model(self) -> PreTrainedModel:
         """The policy as a run holds it: whole weights in float32."""
         dtype = self.dtype if self.config.policy.lora_rank else torch.float32
-        if self.folder:
-            return AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype).to(self.device)
+        if self.policy.folder:
+            return AutoModelForCausalLM.from_pretrained(self.policy.folder, dtype=dtype).to(self.device)
         torch.manual_seed(0)
         with self.device:
             return AutoModelForCausalLM.from_config(copy.deepcopy(self.shape), dtype=dtype)
 
-    def _ids(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        return rng.integers(3, self.shape.vocab_size, count).astype(np.int32)
+    def _ids(self, seed: int, count: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(
+            3, self.shape.vocab_size, (self.policy.rows * MICRO_BATCHES, count), np.int32
+        )
 
     def _writer(self, engine: str, model: PreTrainedModel) -> Writer:
         """All prompts at once, and answers that go on to their limit."""

@@ -56,7 +56,6 @@ def test_continuous_batching_writes_what_generate_writes(model, prompts, cache, 
             for (ids, logprobs), (other, others) in zip(wanted, found, strict=True):
                 assert ids.tolist() == other.tolist()
                 np.testing.assert_allclose(logprobs, others, atol=1e-5)
-        assert continuous._manager.continuous_batching_config.use_cuda_graph is graphs
     finally:
         continuous.close()
     assert model.config._attn_implementation == "sdpa"

@@ -125,8 +125,7 @@ def test_fake_tensors_issue_what_real_ones_do_for_a_token(whole):
 
 def test_writing_takes_a_pass_a_token_in_each_call_by_hand():
     """The preset small: in each of 30 turns 240 tokens, twice the mean, for the 64 * .6 episodes that go on."""
-    config = load_config("small")
-    passes = Planner.of(config.policy.model).passes(config)
+    config, passes = load_config("small"), Passes(SMALL, ADAPTERS)
     [act] = [calls for calls in make_workload(config, Assumptions()).stages if calls.stage == "act"]
     machine = gpu_machine(1, 24 * GB, flops=1e30, bandwidth=1e30, host=8e-6)
     prompts, token = passes.prefill(38, 450).operators, passes.decode(38, 450 + 120).operators
