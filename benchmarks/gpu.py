@@ -40,6 +40,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from peft import get_peft_model
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.utils.logging import disable_progress_bar
@@ -64,6 +65,7 @@ from skill1.records import Row
 from skill1.store.atomic import replace_file
 from skill1.store.resources import find_model
 from skill1.trainer import build_trainer
+from skill1.updates.trl_config import lora_config
 
 MICRO_BATCHES = 2  # of an update: gradients are there when the second is computed
 STEPS = 3  # the first makes the optimiser's state
@@ -194,7 +196,10 @@ class Measuring:
         }
 
     def writing(self, engine: str) -> dict[str, Any]:
-        policy, model = self.policy, self._model().eval()
+        policy, model, adapter = self.policy, self._model(), lora_config(self.config)
+        if adapter is not None:
+            model = get_peft_model(model, adapter)
+        model.eval()
         prompts = [Prompt(ids.tolist(), (0, i)) for i, ids in enumerate(self._ids(0, policy.prompt)[: policy.rows])]
         times = []
         with torch.no_grad(), generation_weights(model, self.dtype):
