@@ -66,7 +66,7 @@ def steps(name: str, planner: Planner, preset: str, machine: Machine, metrics: p
     yield row("calls of a step", "rows", mean["rows/total"], lambda plan: plan.workload.rows)
     if "tokens/passed" in mean:
         yield row("tokens of a step", "tokens", mean["tokens/passed"], lambda plan: plan.workload.tokens)
-    yield row("tokens written", "tokens", mean["tokens/trained"], lambda plan: plan.workload.completion_tokens)
+    yield row("tokens written", "tokens", mean["tokens/generated"], lambda plan: plan.workload.completion_tokens)
     yield row("writing", "s", mean["time/rollout"], lambda plan: plan.duration.generation)
     yield row("update", "s", mean["time/update"], lambda plan: plan.duration.update + plan.duration.scoring)
 
@@ -85,11 +85,15 @@ def measurements(entries: list[dict[str, Any]]) -> Iterator[Measured]:
     yield from single(entries)
     nano = pd.read_parquet(REFERENCE / "nano" / "metrics.parquet").query("variant == 'full'")
     planner = Planner.of(find_model("data/nano-policy"))
-    yield from steps("nano, study", planner, "nano-baselines", machine_of(entries, "nano"), nano)
+    yield from steps("nano, study", planner, "nano", machine_of(entries, "nano"), nano)
     mini = pd.read_json(REFERENCE / "mini" / "full-seed0" / "metrics.jsonl", lines=True).query("step >= 8")
     planner = Planner(Architecture(COPIED["HuggingFaceTB/SmolLM2-135M-Instruct"], "copied"))
     yield from steps("mini, steps 8-12, another CPU", planner, "mini", machine_of(entries, "mini", gpus=2), mini)
     yield from published()
+
+
+def short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def main() -> None:
@@ -101,7 +105,7 @@ def main() -> None:
     for m in measurements(entries):
         told = "" if m.told is None else f"{m.told / m.measured:.2f}"
         ratio = f"{m.planned / m.measured:.2f}"
-        print(f"| {m.what} | {m.measured:,.3g} {m.unit} | {m.planned:,.3g} | {ratio} | {told} | {m.remark} |")
+        print(f"| {m.what} | {short(m.measured)} {m.unit} | {short(m.planned)} | {ratio} | {told} | {m.remark} |")
     print()
     for part in dict.fromkeys(entry["part"] for entry in entries):
         reached = [entry["reached"] for entry in entries if entry["part"] == part]

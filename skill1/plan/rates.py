@@ -22,9 +22,10 @@ from skill1.plan.passes import Passes, Weights
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices multiplied to measure a rate
 _COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes copied to measure a bandwidth: more than any cache holds
 _TINY = qwen2(8, 8, 8, 4, 1, 1, tied=True)  # so small that its operators do nothing but be issued
-# What updates and writing reach of the roofline of a machine's measured rates: the medians that benchmarks/gpu.py prints
-# (results/reference/cpu.md; no GPU has been measured). The roofline leaves out that small products and copies are slower
-# than the large ones that are measured, and what generation does besides its passes.
+# What updates and `generate` reach of the roofline of a machine's measured rates, by kind of device: medians of three runs of
+# benchmarks/gpu.py at 1-30 M parameters, beside other processes (.33-.84 and .31-.80). No GPU has been measured. The roofline
+# leaves out that small products and copies are slower than the large ones that are measured, and what generation does
+# besides its passes.
 REACHED = {"cpu": (0.61, 0.50)}
 
 
