@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import subprocess
 import sys
@@ -42,7 +41,6 @@ import numpy as np
 import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.utils.logging import disable_progress_bar
 from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
@@ -161,12 +159,8 @@ class Measuring:
         policy, model = self.policy, self._model()
         held, marks = sum(p.nbytes for p in model.parameters()), list[float]()
         logprobs = np.zeros(policy.completion, np.float32)
-        rows = [
-            Row(prompt, answer, logprobs, "act", (-1.0) ** i, 1.0, i, i, 0)
-            for i, (prompt, answer) in enumerate(
-                zip(self._ids(0, policy.prompt), self._ids(1, policy.completion), strict=True)
-            )
-        ]
+        pairs = zip(self._ids(0, policy.prompt), self._ids(1, policy.completion), strict=True)
+        rows = [Row(*pair, logprobs, "act", (-1.0) ** i, 1.0, i, i, 0) for i, pair in enumerate(pairs)]
 
         def collect(step: int, policy: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
             marks.append(self.now())
@@ -243,8 +237,7 @@ class Measuring:
             if self.device.type == "cpu":
                 group_heads(model)  # as `load_model` does
             return PaddedWriter(model, batch=rows, cache_tokens=10**9, pad=0, ends=ends)
-        page = ContinuousBatchingConfig.page_size
-        tokens = rows * page * math.ceil((self.policy.prompt + self.policy.completion) / page)
+        tokens = rows * (self.policy.prompt + self.policy.completion + 256)  # whole pages
         return ContinuousWriter(model, cache_tokens=tokens, ends=ends, graphs=engine == GRAPHS)
 
 
@@ -278,19 +271,14 @@ def missing(out: Path, name: str) -> list[str]:
 
 def shown(entry: Mapping[str, Any]) -> str:
     """A line as text."""
-    machine = entry["machine"]
-    shares = [f"{entry[name]:.1%} {name}" for name in ("of the bandwidth", "of the peak") if name in entry]
-    memory = [f"{entry['memory'] / GB:.3g} GB, planned {entry['memory planned'] / GB:.3g}"] if "memory" in entry else []
-    words = [
-        f"{entry['policy']}, {entry['part']}: {entry['tokens'] / entry['seconds']:,.0f} tokens/s",
-        *shares,
-        f"{entry['reached']:.2f} of the roofline",
-        f"{entry['seconds']:.3g} s, planned {entry['planned']:.3g}",
-        *memory,
-        f"{machine['flops'] / 1e12:.3g} TFLOP/s in {entry['dtype']}, {machine['bandwidth'] / GB:.4g} GB/s, "
-        f"{machine['host'] * 1e6:.3g} us an operator",
-    ]
-    return "; ".join(words)
+    machine, speed = entry["machine"], entry["tokens"] / entry["seconds"]
+    shares = "".join(f", {entry[name]:.1%} {name}" for name in ("of the bandwidth", "of the peak") if name in entry)
+    memory = f"; {entry['memory'] / GB:.3g} GB, planned {entry['memory planned'] / GB:.3g}" if "memory" in entry else ""
+    return (
+        f"{entry['policy']}, {entry['part']}: {speed:,.0f} tokens/s{shares}, {entry['reached']:.2f} of the roofline; "
+        f"{entry['seconds']:.3g} s, planned {entry['planned']:.3g}{memory}; {machine['flops'] / 1e12:.3g} TFLOP/s in "
+        f"{entry['dtype']}, {machine['bandwidth'] / GB:.4g} GB/s, {machine['host'] * 1e6:.3g} us an operator"
+    )
 
 
 @click.command(help=__doc__.splitlines()[0])
