@@ -41,23 +41,22 @@ def this_machine(
     Raises:
         ConfigError: more processes than GPUs.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and processes > torch.cuda.device_count():
+    cuda = torch.cuda.is_available()
+    if cuda and processes > torch.cuda.device_count():
         raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
+    if cuda:
+        name = f"{torch.cuda.get_device_name()} (free memory and rates measured just now)"
+        memory = float(min(torch.cuda.mem_get_info(device)[0] for device in range(processes)))
+    else:
+        name = f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)"
+        memory = psutil.virtual_memory().available / processes
+    device = torch.device("cuda" if cuda else "cpu")
     flops, bandwidth, host = _measure(device, getattr(torch, dtype), clock)
     training, generation = REACHED.get(device.type, (1.0, 1.0))
-    given: dict[str, Any] = dict(
-        gpus=processes, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host, training=training, generation=generation,
-        sharded=sharded,
-    )  # fmt: skip
-    if device.type == "cuda":
-        free = min(torch.cuda.mem_get_info(number)[0] for number in range(processes))
-        return Machine(
-            name=f"{torch.cuda.get_device_name()} (free memory and rates measured just now)", memory=free, **given
-        )
+    own: dict[str, Any] = {} if cuda else {"link": bandwidth, "overlap": False}
     return Machine(
-        name=f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)",
-        memory=psutil.virtual_memory().available / processes, link=bandwidth, overlap=False, **given,
+        name=name, gpus=processes, memory=memory, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host,
+        training=training, generation=generation, sharded=sharded, **own,
     )  # fmt: skip
 
 
