@@ -71,7 +71,7 @@ UPDATE = "update"
 GRAPHS = "continuous batching, CUDA graphs"
 ENGINES = ("generate", "continuous batching", GRAPHS)
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft")
-# large blocks go back to the system at once, so that a CPU's resident set is what is in use
+# large blocks go back to the system at once, so that a CPU's resident set is what is in use; small models are slowed by it
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
