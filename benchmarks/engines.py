@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/engines.py transformers continuous transformers:2 continuous:2 fsdp2:2
     .venv-deepspeed/bin/python benchmarks/engines.py transformers:2 deepspeed3:2       (after make test-deepspeed)
-    .venv-vllm/bin/python benchmarks/engines.py transformers vllm vllm:2               (after make vllm)
+    .venv-vllm/bin/python benchmarks/engines.py transformers vllm                      (after make vllm)
 
 The same three steps each time (the shipped policy, 16 episodes on the same homes, float32, hash encoder), by a backend or a
 sharding, ":2" in two processes over gloo. Prints CPU-seconds a step of all processes, with loading and saving, the mean

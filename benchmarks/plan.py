@@ -41,10 +41,16 @@ class Measured:
     remark: str = ""
 
 
+def part_of(entry: dict[str, Any]) -> str:
+    """What was measured; on a GPU, on which."""
+    device = entry["machine"]["name"].split(" (")[0]
+    return entry["part"] if "CPU" in device else f"{entry['part']} on {device}"
+
+
 def single(entries: list[dict[str, Any]]) -> Iterator[Measured]:
     """Updates and calls."""
     for entry in entries:
-        name = f"{entry['policy']}, {entry['part']}"
+        name = f"{entry['policy']}, {part_of(entry)}"
         shares = [f"{entry[share]:.0%} {share}" for share in ("of the bandwidth", "of the peak") if share in entry]
         speed = f"{entry['tokens'] / entry['seconds']:,.0f} tokens/s"
         remark = ", ".join((speed, *shares, f"{entry['reached']:.2f} of the roofline"))
@@ -107,8 +113,8 @@ def main() -> None:
         ratio = f"{m.planned / m.measured:.2f}"
         print(f"| {m.what} | {short(m.measured)} {m.unit} | {short(m.planned)} | {ratio} | {told} | {m.remark} |")
     print()
-    for part in dict.fromkeys(entry["part"] for entry in entries):
-        reached = [entry["reached"] for entry in entries if entry["part"] == part]
+    for part in dict.fromkeys(map(part_of, entries)):
+        reached = [entry["reached"] for entry in entries if part_of(entry) == part]
         print(f"{part}: median {median(reached):.2f} of the roofline ({min(reached):.2f}-{max(reached):.2f})")
 
 
