@@ -1,287 +1,313 @@
-"""The loop on one NVIDIA GPU: speed as a share of what the card can do, and memory against the planner's estimate.
+"""What a machine makes of learning and writing: against its own rate and bandwidth, and against the planner.
 
-Run: python benchmarks/gpu.py --out results/reference/gpu.md
-Three policies (nano, and randomly initialised Qwen2 models of 100 M and 1.5 B parameters, the last with adapters) take
-a few steps of `skill1 train` on generated games with continuous batching; nothing is downloaded. Meant for under 8
-minutes on a card of 24 GB or more. `--tiny` runs untrained models of a few thousand parameters on whatever is there.
+    python -P benchmarks/gpu.py --out results/reference/gpu.jsonl          one NVIDIA GPU of 24 GB or more
+    python -P benchmarks/gpu.py --cpu --out results/reference/cpu.jsonl    one thread of a CPU, CPU-seconds
 
-The limits come from the card's rates, measured first: dense matrix products in the compute dtype, and copies. Work is
-the least that the method needs, so recomputed activations and padding count as waste:
-  generation  2 operations a parameter and token; the weights read once per token of the longest answer of every call,
-              keys and values of what was written so far read once per token written
-  update      4 operations a parameter and token, 2 more per trained parameter, 2 more for the reference; the weights read
-              four times a micro-batch (forward, twice backward, reference) and Adam's 28 bytes a trained parameter
-The limit is the larger of operations / rate and bytes / bandwidth. Seconds of generation are those of the whole
-rollouts, environment and library included. The first step warms up and counts for memory alone.
+Nothing is downloaded. Without a network: `skill1 bundle --preset mini --without torch --add benchmarks/gpu.py --out bundle`
+here, there `python3 bundle/install.py --out DIR`, what it prints about data/smollm2, and `python -P files/gpu.py --out gpu.jsonl`.
+
+The policies of a GPU: nano; mini (SmolLM2-135M, data/smollm2 if it is there); Qwen2.5-1.5B with random weights and
+adapters, as the preset small has them. Those of a CPU: three sizes with random weights, nano and mini. Of each these parts:
+  update     a step of two micro-batches by the trainer, Adam included; memory beyond the weights that are there before
+  writing    as many tokens for every prompt at once: by transformers' `generate`, by its continuous batching, and on a GPU by the
+             same with CUDA graphs, without which each operator is issued by Python
+A part that is done is a line of the file, with the rates of the machine (product of matrices, copy, issue of an operator),
+measured in the same process just before. Repeated, the command measures what is not there yet. A policy has a process of its
+own, and times are the better of two.
+
+Of the bandwidth: bytes of the weights, once a token of all prompts together, and of keys and values. Of the peak: operations of the
+passes, recomputed ones included. Roofline: what `skill1.plan` says for the measured rates. Planned: with `REACHED` of
+skill1/plan/rates.py, the medians of `update` and `generate` that `benchmarks/plan.py` prints; memory: of the micro-batch.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
+import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import click
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, Qwen2Config
-
-sys.path.pop(0)  # this script's folder, in which alfworld.py would stand for the alfworld package
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
 from skill1.config import load_config
-from skill1.envs.alfworld.generate import generate
-from skill1.methods.skill1 import Skill1
-from skill1.nano.model import END, PAD, nano_tokenizer
-from skill1.plan.architecture import COPIED, qwen2
+from skill1.errors import one_line
+from skill1.generation.attention import group_heads
+from skill1.generation.calls import Prompt, Writer
+from skill1.generation.continuous import ContinuousWriter
+from skill1.generation.padded import PaddedWriter
+from skill1.generation.weights import generation_weights
+from skill1.nano.model import nano_tokenizer
+from skill1.plan.architecture import COPIED, Architecture, qwen2
 from skill1.plan.duration import ADAM_TRAFFIC
-from skill1.plan.machine import GB, Machine
-from skill1.plan.plan import Plan, Planner
+from skill1.plan.machine import GB
+from skill1.plan.memory import MICRO_BATCH, estimate_memory
+from skill1.plan.plan import Planner
 from skill1.plan.rates import peak_memory, this_machine
-from skill1.plan.workload import Assumptions
-from skill1.records import STAGES, Rollout, Row
-from skill1.store.run_directory import RunDirectory
-from skill1.train import train
+from skill1.plan.workload import Assumptions, make_workload
+from skill1.records import Row
+from skill1.store.atomic import replace_file
+from skill1.store.resources import find_model
+from skill1.trainer import build_trainer
+from skill1.updates.trl_config import lora_config
 
-_rows = Skill1.rows
-
-
-def _all_credited(rollouts: Sequence[Rollout], config: Any, waited: Sequence[Row]) -> list[Row]:
-    """Credit every row, whatever its episode earned: untrained policies win nothing, and nothing would be trained."""
-    return [replace(row, advantage=(-1.0) ** i) for i, row in enumerate(_rows(rollouts, config, waited))]
-
-
-NANO = Path(__file__).resolve().parents[1] / "data" / "nano-policy"
-_FULL = {"policy.gradient_checkpointing": True}
-_ADAPTERS = _FULL | {"policy.lora_rank": 32, "policy.lora_alpha": 64}  # as the preset small
-SIZES: dict[str, tuple[Qwen2Config | None, dict[str, Any]]] = {
-    "nano": (None, {}),
-    "100M": (qwen2(32768, 768, 2048, 12, 12, 4, tied=True, context=4096), _FULL),
-    "1.5B": (COPIED["Qwen/Qwen2.5-1.5B-Instruct"], _ADAPTERS),
-}
-TINY: dict[str, tuple[Qwen2Config | None, dict[str, Any]]] = {
-    "tiny": (qwen2(2048, 32, 96, 1, 2, 1, tied=True, context=1024), {}),
-    "tiny, adapters": (qwen2(2048, 32, 96, 2, 2, 1, tied=True, context=1024), _ADAPTERS),
-}
-LIMITS = [f"{'rollout' if stage == 'act' else 'method'}.max_{stage}_tokens" for stage in STAGES]
-SETTINGS = {
-    "policy.backend": "continuous",
-    "policy.cache_tokens": 65536,
-    "environment.max_steps": 8,
-    "library.encoder": "hash",
-    **dict.fromkeys(LIMITS, 64),  # one for all stages, as in the presets for models of this size
-    "train.steps": 4,
-    "train.kl": 0.01,
-    "train.validate_every": 0,
-    "train.save_every": 4,
-}
-SHORT = {
-    "policy.cache_tokens": 2048,
-    "environment.max_steps": 2,
-    "rollout.tasks_per_step": 2,
-    "rollout.group_size": 2,
-    **dict.fromkeys(LIMITS, 8),
-    "train.steps": 2,
-    "train.save_every": 2,
-}
+MICRO_BATCHES = 2  # of an update: gradients are there when the second is computed
+STEPS = 3  # the first makes the optimiser's state
+UPDATE = "update"
+GRAPHS = "continuous batching, CUDA graphs"
+ENGINES = ("generate", "continuous batching", GRAPHS)
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft")
+# large blocks go back to the system at once, so that a CPU's resident set is what is in use; small models are slowed by it
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """The least that some passes take."""
+class Policy:
+    """A policy, and what is asked of it at once: a micro-batch, or a call, of so many rows."""
 
-    operations: float
-    traffic: float  # bytes
-    tokens: int  # those that a speed is stated for
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.operations + other.operations, self.traffic + other.traffic, self.tokens + other.tokens)
-
-    def seconds(self, machine: Machine) -> float:
-        return max(self.operations / machine.flops, self.traffic / machine.bandwidth)
-
-    def bound(self, machine: Machine) -> str:
-        return "rate" if self.operations / machine.flops > self.traffic / machine.bandwidth else "bandwidth"
+    folder: str | None  # of weights; None: random ones
+    shape: PretrainedConfig | None  # of random ones
+    rows: int
+    prompt: int  # tokens of each
+    completion: int
+    given: dict[str, Any] = field(default_factory=dict)  # of the configuration
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A run of one policy, and what the planner says of it. Work and seconds are of all steps but the first."""
-
-    name: str
-    plan: Plan
-    peak: int  # bytes
-    generation: Work
-    generation_seconds: float
-    update: Work
-    update_seconds: float
-    steps: int
+def small(width: int, layers: int, vocabulary: int) -> PretrainedConfig:
+    """A Qwen2 of 1-30 M parameters."""
+    return qwen2(vocabulary, width, 3 * width, layers, width // 32, width // 64, tied=True, context=1024)
 
 
-def make_model(folder: Path, shape: Qwen2Config, dtype: torch.dtype, device: torch.device) -> None:
-    """Random weights and the nano tokenizer, whose words are the first of the model's vocabulary."""
-    tokenizer, config = nano_tokenizer("alfworld"), copy.deepcopy(shape)
-    ends = {"eos_token_id": tokenizer.convert_tokens_to_ids(END), "pad_token_id": tokenizer.convert_tokens_to_ids(PAD)}
-    config.update(ends | {"bos_token_id": None})
-    torch.manual_seed(0)
-    with device:
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.generation_config = GenerationConfig(**ends)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+BFLOAT16, CHECKPOINTING = {"policy.dtype": "bfloat16"}, {"policy.gradient_checkpointing": True}
+ADAPTERS = {"policy.lora_rank": 32, "policy.lora_alpha": 64} | BFLOAT16 | CHECKPOINTING  # as the preset small
+NANO, MINI = find_model("data/nano-policy"), "data/smollm2" if Path("data/smollm2").is_dir() else None
+SMOLLM2 = COPIED["HuggingFaceTB/SmolLM2-135M-Instruct"]
+POLICIES = {
+    "cuda": {
+        "nano": Policy(NANO, None, 256, 96, 32, BFLOAT16),
+        "mini": Policy(MINI, SMOLLM2, 32, 512, 64, BFLOAT16),
+        "1.5B": Policy(None, COPIED["Qwen/Qwen2.5-1.5B-Instruct"], 16, 448, 64, ADAPTERS),
+    },
+    "cpu": {
+        "1M": Policy(None, small(128, 4, 1024), 8, 96, 32),
+        "10M": Policy(None, small(320, 7, 4096), 8, 96, 32),
+        "30M": Policy(None, small(512, 9, 8192), 8, 96, 32),
+        "30M, checkpointing": Policy(None, small(512, 9, 8192), 8, 96, 32, CHECKPOINTING),
+        "nano": Policy(NANO, None, 64, 96, 8),  # as its calls are
+        "mini": Policy(MINI, SMOLLM2, 4, 120, 8),
+    },
+    "tiny": {
+        "tiny": Policy(None, small(64, 1, 256), 4, 12, 4),
+        "tiny, adapters": Policy(None, small(64, 2, 256), 4, 12, 4, ADAPTERS),
+    },
+}
 
 
-def generation_work(rollouts: Sequence[Rollout], plan: Plan, model: PretrainedConfig) -> Work:
-    """All rollouts of a step make a call of the same stage at once."""
-    calls: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)  # (prompt, completion) tokens
-    for rollout in rollouts:
-        numbers: dict[str, Iterator[int]] = defaultdict(count)
-        for turn in rollout.turns:
-            lengths = (len(turn.prompt_ids), len(turn.completion_ids))
-            calls[turn.stage, next(numbers[turn.stage])].append(lengths)
-    size = _itemsize(plan)
-    prompts, written = np.array([lengths for call in calls.values() for lengths in call], dtype=np.float64).T
-    passes = sum(max(written for _, written in call) for call in calls.values())
-    seen = float((written * prompts + written * (written - 1) / 2).sum())  # tokens of cache read
-    head = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
-    cached = 2 * size * model.num_hidden_layers * model.num_key_value_heads * head  # bytes a token
-    parameters = plan.parameters.total
-    return Work(
-        2.0 * parameters * float(prompts.sum() + written.sum()),
-        float(passes * size * parameters + cached * seen),
-        int(written.sum()),
-    )
+# -- one policy -------------------------------------------------------------------------------------------------------
 
 
-def update_work(metrics: Any, plan: Plan) -> Work:
-    """Of one step, from its entry in metrics.jsonl."""
-    total, trained = plan.parameters.total, plan.parameters.trained
-    tokens = round(metrics["time/update_tokens_per_second"] * metrics["time/update"])
-    micro_batches = max(metrics["rows/updates"], tokens / plan.config.train.tokens_per_micro_batch)
-    weights = 4 * micro_batches * _itemsize(plan) * total
-    return Work((4 * total + 2 * trained + 2 * total) * tokens, weights + metrics["rows/updates"] * ADAM_TRAFFIC * trained,
-                tokens)  # fmt: skip
+class Measuring:
+    """Measures the parts of one policy on this machine."""
 
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tokens = policy.rows * (policy.prompt + policy.completion)
+        given = {
+            "train.steps": STEPS, "train.kl": 0.0, "train.save_every": 1000, "train.rows_per_micro_batch": policy.rows,
+            "train.tokens_per_micro_batch": tokens, "rollout.max_act_tokens": policy.completion,
+        }  # fmt: skip
+        self.config = load_config("nano", overrides=given | policy.given)
+        self.dtype = getattr(torch, self.config.policy.dtype)
+        planner = Planner.of(policy.folder) if policy.folder else Planner(Architecture(policy.shape, "given"))
+        self.shape = planner.architecture.config
+        self.passes = planner.passes(self.config)
+        self.machine = this_machine(1, dtype=self.config.policy.dtype, clock=self.now)
 
-def _itemsize(plan: Plan) -> int:
-    return getattr(torch, plan.config.policy.dtype).itemsize
+    def now(self) -> float:
+        """Seconds; on a CPU, which others use too, those of this process."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
+    def take(self, part: str) -> dict[str, Any]:
+        """Measure a part; returns its line."""
+        size = self.passes.parameters
+        return {
+            "part": part, "weights": self.policy.folder or "random", "dtype": self.config.policy.dtype, "rows": self.policy.rows,
+            "prompt": self.policy.prompt, "completion": self.policy.completion, "parameters": size.total,
+            "trained": size.trained, **(self.update() if part == UPDATE else self.writing(part)), "machine": asdict(self.machine),
+            "versions": {name: version(name) for name in PACKAGES}, "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        }  # fmt: skip
 
-def measure(
-    name: str, shape: Qwen2Config | None, given: dict[str, Any], world: Path, folder: Path, machine: Machine
-) -> Measured:
-    device = _device()
-    model = NANO if shape is None else folder / "model"
-    if shape is not None:
-        adapters = given.get("policy.lora_rank", 0) > 0
-        make_model(model, shape, torch.bfloat16 if adapters else torch.float32, device)
-    dtype = "bfloat16" if device.type == "cuda" else "float32"
-    fixed = {"policy.model": str(model), "policy.dtype": dtype, "environment.data": str(world)}
-    config = load_config("nano", overrides=SETTINGS | given | fixed)
-    peak = peak_memory(device, lambda: train(config, folder / "run"))
-    gc.collect()
+    def update(self) -> dict[str, Any]:
+        policy, model = self.policy, self._model()
+        held, marks = sum(p.nbytes for p in model.parameters()), list[float]()
+        logprobs = np.zeros(policy.completion, np.float32)
+        pairs = zip(self._ids(0, policy.prompt), self._ids(1, policy.completion), strict=True)
+        rows = [Row(*pair, logprobs, "act", (-1.0) ** i, 1.0, i, i, 0) for i, pair in enumerate(pairs)]
 
-    run = RunDirectory.open(folder / "run")
-    steps = {step: run.read_rollouts(step) for step in run.rollout_steps()}
-    acts = [turn for rollouts in steps.values() for r in rollouts for turn in r.turns if turn.stage == "act"]
-    told = Assumptions(
-        turns=len(acts) / sum(map(len, steps.values())),
-        prompt=round(np.mean([len(turn.prompt_ids) for turn in acts])),
-        completion=round(np.mean([len(turn.completion_ids) for turn in acts])),
-        longest=1.0,
-    )
-    planner = Planner.of(str(model))
-    plan = planner.plan(config, machine, told)
-    metrics = run.metrics().iloc[1:]
-    writing = [generation_work(steps[step], plan, planner.architecture.config) for step in sorted(steps)[1:]]
-    training = [update_work(entry, plan) for _, entry in metrics.iterrows()]
-    return Measured(
-        name, plan, peak, sum(writing[1:], writing[0]), float(metrics["time/rollout"].sum()),
-        sum(training[1:], training[0]), float(metrics["time/update"].sum()), len(metrics),
-    )  # fmt: skip
+        def collect(step: int, policy: PreTrainedModel) -> tuple[list[Row], dict[str, float]]:
+            marks.append(self.now())
+            return rows, {}
 
+        def train() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                build_trainer(self.config, model, nano_tokenizer("alfworld"), Path(folder), collect).train()
 
-def report(measured: Sequence[Measured], machine: Machine, seconds: float, command: str) -> str:
-    """Markdown."""
-    names = ("torch", "transformers", "trl", "accelerate", "peft")
-    lines = [
-        "# The loop on one GPU",
-        "",
-        f"Measured {datetime.now(UTC):%Y-%m-%d} by `{command}` in {seconds:.0f} s; "
-        + ", ".join(f"{name} {version(name)}" for name in names)
-        + (f", CUDA {torch.version.cuda}." if torch.version.cuda else "."),
-        f"{machine.name}: {machine.flops / 1e12:.3g} TFLOP/s of matrix products, {machine.bandwidth / GB:.4g} GB/s of "
-        f"copies, {machine.host * 1e6:.3g} us to issue an operator.",
-        "",
-        "Share: of the limit that follows from these rates; by: what sets that limit. What counts as work is in the "
-        "command's own text. Planned: `skill1.plan`, told the run's mean lengths.",
-        "",
-        "| policy | parameters (trained) | generation, tokens/s | share | by | update, tokens/s | share | by |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for m in measured:
-        size = m.plan.parameters
-        writing, training = m.generation.seconds(machine), m.update.seconds(machine)
-        lines.append(
-            f"| {m.name} | {size.total / 1e6:,.4g} M ({size.trained / 1e6:,.4g} M) "
-            f"| {m.generation.tokens / m.generation_seconds:,.0f} | {writing / m.generation_seconds:.2%} "
-            f"| {m.generation.bound(machine)} | {m.update.tokens / m.update_seconds:,.0f} "
-            f"| {training / m.update_seconds:.2%} | {m.update.bound(machine)} |"
+        peak = peak_memory(self.device, train)
+        checkpointing = self.config.policy.gradient_checkpointing
+        micro = self.passes.update(policy.rows, policy.prompt, policy.completion, checkpointing)
+        work = make_workload(self.config, Assumptions(prompt=policy.prompt, completion=policy.completion))
+        planned = estimate_memory(self.config, self.passes, self.machine, work).phases[MICRO_BATCH] - held
+        if self.device.type == "cpu":  # TRL's tile of logits has a large vocabulary's width; the rest is never touched
+            planned -= 4 * policy.rows * policy.completion * max(0, _CHUNKED_LOGPROB_CHUNK_SIZE - self.shape.vocab_size)
+        seconds, roofline = float(np.diff(marks)[1:].min()), MICRO_BATCHES * micro.seconds(self.machine)
+        adam = ADAM_TRAFFIC * self.passes.parameters.trained / self.machine.bandwidth
+        return {
+            "tokens": len(rows) * (policy.prompt + policy.completion),
+            "seconds": seconds,
+            "planned": roofline / self.machine.training + adam,
+            "reached": roofline / (seconds - adam),
+            "of the peak": MICRO_BATCHES * micro.flops / seconds / self.machine.flops,
+            "memory": peak,
+            "memory planned": planned,
+        }
+
+    def writing(self, engine: str) -> dict[str, Any]:
+        policy, model, adapter = self.policy, self._model(), lora_config(self.config)
+        if adapter is not None:
+            model = get_peft_model(model, adapter)
+        model.eval()
+        prompts = [Prompt(ids.tolist(), (0, i)) for i, ids in enumerate(self._ids(0, policy.prompt)[: policy.rows])]
+        times = []
+        with torch.no_grad(), generation_weights(model, self.dtype):
+            writer = self._writer(engine, model)
+            for _ in range(2):  # the first opens what is kept, and captures graphs
+                started = self.now()
+                writer.write(prompts, 1.0, policy.completion)
+                times.append(self.now() - started)
+            writer.close()
+        machine = replace(self.machine, host=0.0) if engine == GRAPHS else self.machine
+        prefill = self.passes.prefill(policy.rows, policy.prompt)
+        decode = self.passes.decode(policy.rows, policy.prompt + policy.completion // 2)
+        roofline = prefill.seconds(machine) + (policy.completion - 1) * decode.seconds(machine)
+        read = policy.completion * (self.dtype.itemsize * self.passes.parameters.total + decode.cache)
+        return {
+            "tokens": policy.rows * policy.completion,
+            "seconds": min(times),
+            "planned": roofline / machine.generation,
+            "reached": roofline / min(times),
+            "of the bandwidth": read / min(times) / machine.bandwidth,
+        }
+
+    def _model(self) -> PreTrainedModel:
+        """The policy as a run holds it: whole weights in float32."""
+        dtype = self.dtype if self.config.policy.lora_rank else torch.float32
+        if self.policy.folder:
+            return AutoModelForCausalLM.from_pretrained(self.policy.folder, dtype=dtype).to(self.device)
+        torch.manual_seed(0)
+        with self.device:
+            return AutoModelForCausalLM.from_config(copy.deepcopy(self.shape), dtype=dtype)
+
+    def _ids(self, seed: int, count: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(
+            3, self.shape.vocab_size, (self.policy.rows * MICRO_BATCHES, count), np.int32
         )
-    lines += [
-        "",
-        "| policy | peak memory, GB | planned | planned / measured | generation, s a step | planned | update, s a step "
-        "| planned |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for m in measured:
-        memory, duration = m.plan.memory.peak, m.plan.duration
-        lines.append(
-            f"| {m.name} | {m.peak / GB:.3g} | {memory / GB:.3g} | {memory / m.peak:.2f} "
-            f"| {m.generation_seconds / m.steps:.3g} | {duration.generation:.3g} "
-            f"| {m.update_seconds / m.steps:.3g} | {duration.scoring + duration.update:.3g} |"
-        )
-    return "\n".join(lines) + "\n"
+
+    def _writer(self, engine: str, model: PreTrainedModel) -> Writer:
+        """All prompts at once, and answers that go on to their limit."""
+        ends, rows = frozenset([self.shape.vocab_size]), self.policy.rows  # a token that there is not
+        if engine == ENGINES[0]:
+            if self.device.type == "cpu":
+                group_heads(model)  # as `load_model` does
+            return PaddedWriter(model, batch=rows, cache_tokens=10**9, pad=0, ends=ends)
+        tokens = rows * (self.policy.prompt + self.policy.completion + 256)  # whole pages
+        return ContinuousWriter(model, cache_tokens=tokens, ends=ends, graphs=engine == GRAPHS)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def measure(out: Path, name: str, policy: Policy) -> None:
+    """Add the lines of a policy that are not there."""
+    disable_progress_bar()
+    measuring = Measuring(policy)
+    for part in missing(out, name):
+        try:
+            line = {"policy": name, **measuring.take(part)}
+        except Exception as error:  # the other parts can be measured nevertheless
+            click.echo(f"{name}, {part}: failed: {one_line(error)}", err=True)
+            continue
+        replace_file(out, "".join(f"{json.dumps(entry)}\n" for entry in [*lines(out), line]).encode())
+        click.echo(shown(line))
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+
+
+def missing(out: Path, name: str) -> list[str]:
+    """The parts of a policy that are not measured."""
+    parts = (UPDATE, *(ENGINES if torch.cuda.is_available() else ENGINES[:2]))
+    done = {entry["part"] for entry in lines(out) if entry["policy"] == name}
+    return [part for part in parts if part not in done]
+
+
+def shown(entry: Mapping[str, Any]) -> str:
+    """A line as text."""
+    machine, speed = entry["machine"], entry["tokens"] / entry["seconds"]
+    shares = "".join(f", {entry[name]:.1%} {name}" for name in ("of the bandwidth", "of the peak") if name in entry)
+    memory = f"; {entry['memory'] / GB:.3g} GB, planned {entry['memory planned'] / GB:.3g}" if "memory" in entry else ""
+    return (
+        f"{entry['policy']}, {entry['part']}: {speed:,.0f} tokens/s{shares}, {entry['reached']:.2f} of the roofline; "
+        f"{entry['seconds']:.3g} s, planned {entry['planned']:.3g}{memory}; {machine['flops'] / 1e12:.3g} TFLOP/s in "
+        f"{entry['dtype']}, {machine['bandwidth'] / GB:.4g} GB/s, {machine['host'] * 1e6:.3g} us an operator"
+    )
 
 
 @click.command(help=__doc__.splitlines()[0])
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="markdown file to write as well")
-@click.option("--tiny", is_flag=True, help="tiny untrained models, on the CPU if there is no GPU")
-def main(out: Path | None, tiny: bool) -> None:
-    device = _device()
-    if device.type == "cpu" and not tiny:
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="file of JSON lines")
+@click.option("--cpu", is_flag=True, help="the policies of a CPU, on one thread of it")
+@click.option("--tiny", is_flag=True, help="two untrained models of a few thousand parameters, on whatever is there")
+@click.option("--policy", "only", hidden=True, help="this one alone, in this process")
+def main(out: Path, cpu: bool, tiny: bool, only: str | None) -> None:
+    if cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(1)
+    kind = "tiny" if tiny else "cpu" if cpu else "cuda"
+    if kind == "cuda" and not torch.cuda.is_available():
         raise click.ClickException(
-            "no NVIDIA GPU is at hand (torch.cuda.is_available() is false): only --tiny runs here"
+            "torch.cuda.is_available() is false: only --cpu and --tiny run without an NVIDIA GPU"
         )
-    started = time.monotonic()
-    machine = this_machine(1, dtype="bfloat16" if device.type == "cuda" else "float32")
-    measured = []
-    with tempfile.TemporaryDirectory() as folder, patch.object(Skill1, "rows", staticmethod(_all_credited)):
-        world = Path(folder) / "world"
-        generate(world, seed=0, train=32, valid_seen=1, valid_unseen=1, homes=4, unseen_homes=1)
-        for number, (name, (shape, own)) in enumerate((TINY if tiny else SIZES).items()):
-            place = Path(folder) / str(number)
-            measured.append(measure(name, shape, (SHORT if tiny else {}) | own, world, place, machine))
-    command = "python benchmarks/gpu.py" + " --tiny" * tiny
-    text = report(measured, machine, time.monotonic() - started, command)
-    click.echo(text, nl=False)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text)
+    policies = POLICIES[kind]
+    if only is not None:
+        measure(out, only, policies[only])
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for entry in lines(out):
+        click.echo(shown(entry))
+    again = [sys.executable, "-P", "-W", "ignore", __file__, "--out", str(out), *[f"--{kind}"] * (kind != "cuda")]
+    for name in policies:
+        if missing(out, name):
+            subprocess.run([*again, "--policy", name], env=os.environ | ALLOCATOR, check=False)
+    if left := [f"{name}, {part}" for name in policies for part in missing(out, name)]:
+        raise click.ClickException(f"not measured: {'; '.join(left)}. Repeat the command to try these again.")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_no_source_refers_to_a_document_that_is_not_there(file: Path) -> None:
     text = file.read_text()
     assert not re.search(r"[Mm]ethod section|\(design: |architecture: \"", text), "name the paper's equation or section"
     for page in re.findall(r"\b([\w/-]+\.md)\b(?!\.)", text):
-        known = {p.name for p in PAGES} | {"LOG.md", "SKILLS.md", "DATACARD.md", "gpu.md", "SKILL.md", "skill.md"}
+        known = {p.name for p in PAGES} | {"LOG.md", "SKILLS.md", "DATACARD.md", "SKILL.md", "skill.md"}
         assert Path(page).name in known, page
 
 

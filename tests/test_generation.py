@@ -39,11 +39,14 @@ def seeded(prompts: list[list[int]], run: int = 0) -> list[Prompt]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cache", [4096, 512])  # 512: two pages, so that prompts wait for each other
+@pytest.mark.parametrize(
+    ("cache", "graphs"), [(4096, True), (512, None)]
+)  # 512: two pages, so that prompts wait for each other
 @torch.no_grad()
-def test_continuous_batching_writes_what_generate_writes(model, prompts, cache):
+def test_continuous_batching_writes_what_generate_writes(model, prompts, cache, graphs):
+    """With CUDA graphs too; a CPU has none, and goes on without."""
     padded = PaddedWriter(model, batch=8, cache_tokens=4096, pad=0, ends=ENDS)
-    continuous = ContinuousWriter(model, cache_tokens=cache, ends=ENDS)
+    continuous = ContinuousWriter(model, cache_tokens=cache, ends=ENDS, graphs=graphs)
     try:
         for temperature, run in ((1.0, 0), (1.0, 1), (0.0, 0)):  # the second call finds the manager of the first
             asked = seeded(prompts, run)

@@ -1,74 +1,79 @@
-"""`benchmarks/gpu.py` at tiny size on the CPU, and its arithmetic on a case worked out by hand."""
+"""`benchmarks/gpu.py` at tiny size on the CPU: its numbers against a case worked out by hand, killed and repeated."""
 
 from __future__ import annotations
 
-import re
+import json
+import os
 import runpy
+import signal
 import sys
+import time
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from nano_runs import forked
+
+from skill1.plan.rates import REACHED
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = str(Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py")
 
 
-def run(words: list[str]) -> None:
-    sys.argv = [SCRIPT, *words]
+def run(*words: object) -> None:
+    sys.argv = [SCRIPT, *map(str, words)]
     runpy.run_path(SCRIPT, run_name="__main__")
 
 
-def test_tiny_policies_go_through_the_whole_benchmark(tmp_path):
-    assert forked(lambda: run(["--tiny", "--out", str(tmp_path / "gpu.md")]), tmp_path / "printed") == 0
-    text = (tmp_path / "gpu.md").read_text()
-    assert text in (tmp_path / "printed").read_text()
-    assert re.search(r"Measured \d{4}-\d\d-\d\d by .* torch \d", text)
-    tables = [line.split(" | ") for line in text.splitlines() if line.startswith("| tiny")]
-    assert len(tables) == 4  # two policies in two tables
-    for _, _, written, share, _, trained, update_share, _ in tables[:2]:
-        assert float(written.replace(",", "")) > 0 and float(trained.replace(",", "")) > 0
-        assert 0 < float(share.strip("%")) < 100 and 0 < float(update_share.strip("%")) < 100
-    for _, peak, planned, ratio, *_ in tables[2:]:
-        assert float(peak) > 0 and float(planned) > 0 and float(ratio) > 0
+def test_a_killed_benchmark_goes_on_where_it_was(tmp_path):
+    lines = tmp_path / "gpu.jsonl"
+    words = ("--tiny", "--out", lines, "--policy")
+    killed = os.fork()
+    if not killed:
+        torch.set_num_threads(1)  # an OpenMP pool does not survive a fork
+        run(*words, "tiny")
+        os._exit(1)
+    try:
+        while not lines.exists():
+            assert os.waitpid(killed, os.WNOHANG) == (0, 0), "ended without a line"
+            time.sleep(0.01)
+    finally:
+        os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    first = lines.read_text()
+    update = json.loads(first.splitlines()[0])
+    assert first.endswith("\n") and update["part"] == "update"
+
+    for policy in ("tiny", "tiny, adapters"):
+        assert forked(lambda policy=policy: run(*words, policy), tmp_path / "printed") == 0
+    measured = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert lines.read_text().startswith(first)
+    names = [(entry["policy"], entry["part"]) for entry in measured]
+    parts = ("update", "generate", "continuous batching")
+    assert names == [(policy, part) for policy in ("tiny", "tiny, adapters") for part in parts]
+    assert forked(lambda: run(*words[:-1]), tmp_path / "printed") == 0  # all is there: nothing is measured again
+    printed = (tmp_path / "printed").read_text().splitlines()
+    assert [line.split(":")[0] for line in printed] == [", ".join(name) for name in names]
+
+    training, generation = REACHED["cpu"]
+    update, written, _, adapted, *_ = measured
+    # embeddings (head tied), a block of four projections with biases, three of the MLP and two norms, the last norm
+    width = 64
+    attention = 2 * width * width + width + 2 * (width * 32 + 32)
+    assert update["parameters"] == 256 * width + attention + 3 * width * 3 * width + 3 * width == update["trained"]
+    assert update["tokens"] == 2 * 4 * (12 + 4) and written["tokens"] == 4 * 4
+    # four tokens each: weights in float32, and keys and values of 12 + 2 tokens and the one written, of one head of 32
+    read = 4 * (4 * written["parameters"] + 4 * (12 + 2 + 1) * 2 * 32 * 4)
+    rates = written["machine"]
+    assert written["of the bandwidth"] == pytest.approx(read / written["seconds"] / rates["bandwidth"])
+    assert written["reached"] == pytest.approx(written["planned"] * generation / written["seconds"])
+    adam = 28 * update["trained"] / update["machine"]["bandwidth"]
+    assert (update["planned"] - adam) * training == pytest.approx(update["reached"] * (update["seconds"] - adam))
+    assert 0 < adapted["trained"] < adapted["parameters"] and adapted["dtype"] == "bfloat16"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is at hand")
 def test_without_a_gpu_it_says_so(tmp_path):
-    assert forked(lambda: run([]), tmp_path / "printed") == 1
-    assert "no NVIDIA GPU is at hand" in (tmp_path / "printed").read_text()
-
-
-def test_the_least_work_is_the_one_counted_by_hand(monkeypatch):
-    monkeypatch.syspath_prepend("first")  # the script drops the first entry, its own folder
-    script = runpy.run_path(SCRIPT)
-
-    def turn(stage: str, prompt: int, completion: int) -> SimpleNamespace:
-        return SimpleNamespace(stage=stage, prompt_ids=np.zeros(prompt), completion_ids=np.zeros(completion))
-
-    rollouts = [  # two rollouts side by side: query, act, and a second act of the first alone
-        SimpleNamespace(turns=(turn("query", 3, 2), turn("act", 5, 4), turn("act", 6, 1))),
-        SimpleNamespace(turns=(turn("query", 3, 1), turn("act", 7, 3))),
-    ]
-    train = SimpleNamespace(tokens_per_micro_batch=50)
-    config = SimpleNamespace(policy=SimpleNamespace(dtype="bfloat16"), train=train)
-    plan = SimpleNamespace(parameters=SimpleNamespace(total=100, trained=10), config=config)
-    model = SimpleNamespace(hidden_size=8, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
-    work = script["generation_work"](rollouts, plan, model)
-    assert work.tokens == 11
-    assert work.operations == 2 * 100 * (24 + 11)
-    # the longest answers have 2, 4 and 1 tokens; prompts and what was written before are read for every token written
-    read = (2 * 3 + 1) + (4 * 5 + 6) + (1 * 6) + (1 * 3) + (3 * 7 + 3)
-    assert work.traffic == (2 + 4 + 1) * 100 * 2 + read * (2 * 2 * 3 * 2 * 2)  # 2 x bytes x layers x heads x dimension
-
-    entry = {"time/update_tokens_per_second": 40.0, "time/update": 2.0, "rows/updates": 1}
-    work = script["update_work"](entry, plan)
-    assert (work.tokens, work.operations) == (80, (4 * 100 + 2 * 10 + 2 * 100) * 80)
-    assert work.traffic == 4 * 1.6 * 100 * 2 + 28 * 10
-    fast, slow = SimpleNamespace(flops=1e9, bandwidth=1.0), SimpleNamespace(flops=1.0, bandwidth=1e9)
-    assert work.seconds(fast) == work.traffic and work.bound(fast) == "bandwidth"
-    assert work.seconds(slow) == work.operations and work.bound(slow) == "rate"
+    assert forked(lambda: run("--out", tmp_path / "gpu.jsonl"), tmp_path / "printed") == 1
+    assert "without an NVIDIA GPU" in (tmp_path / "printed").read_text()

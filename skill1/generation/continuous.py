@@ -48,7 +48,7 @@ class _Draws(ContinuousBatchingLogitsProcessor):
         table = np.zeros((self.calls, self.tokens), dtype=np.float32)
         for row, prompt in enumerate(prompts):
             table[row, :count] = stream(prompt.seed, count)
-        self._uniforms[:-1] = torch.from_numpy(table.reshape(-1)).to(self._uniforms.device)
+        self._uniforms[:-1].copy_(torch.from_numpy(table.reshape(-1)))
 
     def logprobs(self) -> np.ndarray:
         """Return (calls, tokens)"""
@@ -76,7 +76,15 @@ class _Draws(ContinuousBatchingLogitsProcessor):
 class ContinuousWriter:
     """Writes with a manager that is opened by the first call and stays until `close`."""
 
-    def __init__(self, model: PreTrainedModel, *, cache_tokens: int, ends: frozenset[int]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, cache_tokens: int, ends: frozenset[int], graphs: bool | None = None
+    ) -> None:
+        """
+        Args:
+            graphs: CUDA graphs, in place of operators that are issued one by one; None: where transformers has
+                attention without a mask, which is that of the package flash-attn.
+        """
+        self._graphs = graphs
         self._model: Any = model  # the type of models lacks `init_continuous_batching`, which a mixin has
         self._cache = cache_tokens
         self._ends = ends
@@ -147,8 +155,9 @@ class ContinuousWriter:
                 num_blocks=math.ceil(self._cache / page),
                 max_batch_tokens=None if on_gpu else _CPU_BATCH,
                 max_requests_per_batch=min(calls, 1024),
+                use_cuda_graph=self._graphs,
                 use_async_batching=False,  # the place of the next token is read off the request's state
-                auto_switch_to_flash=on_gpu,
+                auto_switch_to_flash=on_gpu and self._model.dtype != torch.float32,  # which it has no kernels for
             ),
         )
         draws = _Draws(calls, tokens, temperature, device)

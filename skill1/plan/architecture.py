@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from huggingface_hub import constants
-from transformers import AutoConfig, PretrainedConfig, Qwen2Config
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from skill1.config import ConfigError
 from skill1.errors import one_line
@@ -34,10 +34,22 @@ def qwen2(
 
 
 # From config.json of huggingface.co/<name>: a plan of the presets needs no network.
-COPIED: dict[str, Qwen2Config] = {
+COPIED: dict[str, PretrainedConfig] = {
     "Qwen/Qwen2.5-7B-Instruct": qwen2(152064, 3584, 18944, 28, 28, 4, tied=False),
     "Qwen/Qwen2.5-1.5B-Instruct": qwen2(151936, 1536, 8960, 28, 12, 2, tied=True),
     "Qwen/Qwen2.5-0.5B-Instruct": qwen2(151936, 896, 4864, 24, 14, 2, tied=True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+    ),
 }
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -21,11 +22,11 @@ from skill1.plan.passes import Passes, Weights
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the matrices multiplied to measure a rate
 _COPIED = {"cpu": 2**26, "cuda": 2**30}  # bytes copied to measure a bandwidth: more than any cache holds
 _TINY = qwen2(8, 8, 8, 4, 1, 1, tied=True)  # so small that its operators do nothing but be issued
-# What a CPU reaches of the roofline of its measured rates: medians of three runs of benchmarks/plan.py, at .9-32.5 M
-# parameters, beside other processes (.33-.84 and .31-.80). The roofline leaves out that small products and copies are
-# slower than the large ones that are measured, and what generation does besides its passes.
-CPU_TRAINING = 0.61
-CPU_GENERATION = 0.50
+# What updates and `generate` reach of the roofline of a machine's measured rates, by kind of device: medians of three runs of
+# benchmarks/gpu.py at 1-30 M parameters, beside other processes (.33-.84 and .31-.80). No GPU has been measured. The roofline
+# leaves out that small products and copies are slower than the large ones that are measured, and what generation does
+# besides its passes.
+REACHED = {"cpu": (0.61, 0.50)}
 
 
 def this_machine(
@@ -40,21 +41,22 @@ def this_machine(
     Raises:
         ConfigError: more processes than GPUs.
     """
-    measured = getattr(torch, dtype)
-    if torch.cuda.is_available():
-        if processes > torch.cuda.device_count():
-            raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
-        free = min(torch.cuda.mem_get_info(device)[0] for device in range(processes))
-        flops, bandwidth, host = _measure(torch.device("cuda"), measured, clock)
-        return Machine(
-            name=f"{torch.cuda.get_device_name()} (free memory and rates measured just now)", gpus=processes,
-            memory=free, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host, sharded=sharded,
-        )  # fmt: skip
-    flops, bandwidth, host = _measure(torch.device("cpu"), measured, clock)
+    cuda = torch.cuda.is_available()
+    if cuda and processes > torch.cuda.device_count():
+        raise ConfigError(f"nproc = {processes}: this machine has {torch.cuda.device_count()} GPUs")
+    if cuda:
+        name = f"{torch.cuda.get_device_name()} (free memory and rates measured just now)"
+        memory = float(min(torch.cuda.mem_get_info(device)[0] for device in range(processes)))
+    else:
+        name = f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)"
+        memory = psutil.virtual_memory().available / processes
+    device = torch.device("cuda" if cuda else "cpu")
+    flops, bandwidth, host = _measure(device, getattr(torch, dtype), clock)
+    training, generation = REACHED.get(device.type, (1.0, 1.0))
+    own: dict[str, Any] = {} if cuda else {"link": bandwidth, "overlap": False}
     return Machine(
-        name=f"this CPU, {torch.get_num_threads()} of {os.cpu_count()} cores (rates measured just now)", gpus=processes,
-        memory=psutil.virtual_memory().available / processes, flops=flops, mfu=1.0, bandwidth=bandwidth, link=bandwidth,
-        host=host, overlap=False, training=CPU_TRAINING, generation=CPU_GENERATION, sharded=sharded,
+        name=name, gpus=processes, memory=memory, flops=flops, mfu=1.0, bandwidth=bandwidth, host=host,
+        training=training, generation=generation, sharded=sharded, **own,
     )  # fmt: skip
 
 
@@ -86,7 +88,8 @@ def _measure(device: torch.device, dtype: torch.dtype, clock: Callable[[], float
             torch.cuda.synchronize(device)
         return clock()
 
-    product, copy = best(lambda: a @ b), best(lambda: target.copy_(source))
+    # as layers multiply: some CPUs are ten times slower where bfloat16 does not lie that way
+    product, copy = best(lambda: torch.nn.functional.linear(a, b)), best(lambda: target.copy_(source))
     return 2 * side**3 / product, 2 * copied / copy, best(issue) / operators
 
 

@@ -95,7 +95,7 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     if machine.training < 1 or machine.generation < 1:
         yield (
             f"  of that, passes over whole rows reach {machine.training:.0%} and generation {machine.generation:.0%} "
-            "(benchmarks/plan.py)"
+            "(benchmarks/gpu.py)"
         )
     if machine.gpus > 1:
         yield f"  GPU to GPU {machine.link / GB:,.4g} GB/s; exchange overlaps with computing"

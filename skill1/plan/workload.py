@@ -45,7 +45,7 @@ _TYPICAL = {
     ),
     # tokens of the nano policy's own calls; skills between "mug in cabinet ;" and a shop's eight words
     "compact": Typical(
-        {"query": Lengths(8, 8), "rerank": Lengths(60, 6), "act": Lengths(57, 5), "distill": Lengths(128, 14)}, skill=6
+        {"query": Lengths(8, 3), "rerank": Lengths(60, 2), "act": Lengths(57, 3), "distill": Lengths(128, 7)}, skill=6
     ),
 }
 
