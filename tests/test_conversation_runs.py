@@ -122,7 +122,7 @@ def test_a_run_whose_conversations_the_model_cannot_read_is_refused(world, chatt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["full", "no_library", "gigpo"])
+@pytest.mark.parametrize("variant", ["full", "gigpo"])
 def test_two_processes_and_a_resumed_run_do_the_same(world, chatty, tmp_path, variant):
     config = configure(world, chatty, variant=variant)
     assert run(config, tmp_path / "one") == 0

@@ -36,7 +36,7 @@ GARDEN_CONFIG = load_config("small", overrides={"environment.name": GARDEN}).env
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An instruct-style model, taught in seconds to answer the garden's prompts in the form they ask for."""
-    return taught_policy(tmp_path_factory.mktemp("examples") / "model", demonstrations())
+    return taught_policy(tmp_path_factory.mktemp("examples") / "model", demonstrations(), steps=150)
 
 
 def demonstrations() -> list[tuple[str, str]]:

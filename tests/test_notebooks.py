@@ -62,11 +62,11 @@ def test_the_tour_shows_what_it_promises(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, world: Path, nano: Path) -> dict[str, Any]:
-    """Parameters of a 01_train executed on two processes; `out` is its run directory."""
+    """Parameters of an executed 01_train; `out` is its run directory."""
     folder = tmp_path_factory.mktemp("notebooks")
     overrides = settings(world, nano) | {"train.steps": STEPS}
     data = overrides.pop("environment.data")
-    parameters = {"out": str(folder / "run"), "seed": 3, "nproc": 2, "data": data, "overrides": overrides}
+    parameters = {"out": str(folder / "run"), "seed": 3, "data": data, "overrides": overrides}
     run_notebook(NOTEBOOKS / "01_train.ipynb", folder / "01_train.ipynb", parameters)
     return parameters
 
@@ -109,7 +109,7 @@ def test_training_is_left_alone_continued_or_refused(
         launch_training(same["directory"], overrides=same["overrides"] | {"library.top_k": 3})
 
     (run.checkpoint_dir(STEPS) / MARKER).unlink()  # as if stopped in the middle of writing it
-    launch_training(**same, nproc=1)  # on fewer processes than before: the same numbers
+    launch_training(**same)
     assert "100%" in capsys.readouterr().err
     assert [session["from_step"] for session in run.manifest()["sessions"]] == [0, 2]
     assert len(manifest["sessions"]) == 1
