@@ -286,6 +286,20 @@ def test_an_interrupted_launch_takes_its_process_along(module, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_killed_rank_ends_all_of_them_and_is_named(module, capsys):
+    source = (
+        "import os, signal, time\n"
+        "print(os.getpid(), flush=True)\n"
+        "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(600)\n"
+    )
+    with pytest.raises(LaunchError, match=r"^launched ended with status 1: rank 1 was killed by SIGKILL$"):
+        launch_torchrun([], nproc=2, **module(source))
+    pids = [int(word) for word in capsys.readouterr().out.split() if word.isdigit()]
+    assert len(pids) == 2 and all(gone(pid) for pid in pids)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
 def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module, capsys):
     # Rank 0 kills torchrun: with an ordinary torchrun both workers, in sessions of their own, would sleep on.

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from distributed_train import easy_environment, run, run_two
@@ -292,32 +291,15 @@ def steps_done(directory: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-def wait_for_steps(command: subprocess.Popen, directory: Path, more_than: int) -> list[psutil.Process]:
-    """Wait until a step beyond `more_than` is logged; the command's processes."""
-    while steps_done(directory) <= more_than:
-        assert command.poll() is None, (directory.parent / "printed.txt").read_text()
-        time.sleep(0.05)
-    return psutil.Process(command.pid).children(recursive=True)
-
-
-def test_two_ranks_end_together_after_sigterm_and_loudly_after_a_death(world, nano, tmp_path):
+def test_two_ranks_end_together_after_sigterm(world, nano, tmp_path):
     directory = tmp_path / "run"
     config = configure(world, nano, train__steps=10**6, train__save_every=10**6, train__validate_every=0)
     command = started(config, directory)
-    wait_for_steps(command, directory, 0)
+    while not steps_done(directory):
+        assert command.poll() is None, (tmp_path / "printed.txt").read_text()
+        time.sleep(0.05)
     command.terminate()
     assert command.wait(60) == 143, (tmp_path / "printed.txt").read_text()
     saved = steps_done(directory)
     assert [c.step for c in RunDirectory.open(directory).checkpoints()] == [saved]
     assert f"step {saved} of 1000000 is saved" in (tmp_path / "printed.txt").read_text()
-
-    command = started(config, directory, "--resume")
-    family = wait_for_steps(command, directory, saved)
-    (second,) = [p for p in family if p.environ().get("RANK") == "1"]
-    second.kill()
-    assert command.wait(60) == 2
-    printed = (tmp_path / "printed.txt").read_text()
-    assert printed.splitlines()[-1] == "error: skill1 train ended with status 1: rank 1 was killed by SIGKILL"
-    assert printed.count("error: ") == 1
-    assert psutil.wait_procs(family, timeout=5)[1] == []
-    assert [c.step for c in RunDirectory.open(directory).checkpoints()] == [saved]
