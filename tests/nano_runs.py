@@ -48,7 +48,14 @@ def make_nano(folder: Path, *, width: int = 32, layers: int = 1, seed: int = 0) 
 def make_warm(folder: Path) -> Path:
     """A nano policy after seconds of warm start: it writes well-formed and ill-formed answers of every stage."""
     shape = {"width": 48, "layers": 2, "heads": 2}
-    short = {"games": 60, "epochs": 3.0, "learning_rate": 6e-3, "rows_per_step": 32, "receptacles_high": 11}
+    short = {
+        "games": 60,
+        "epochs": 3.0,
+        "learning_rate": 6e-3,
+        "rows_per_step": 32,
+        "receptacles_high": 11,
+        "held_out_games": 5,
+    }
     given = {f"warm_start.{name}": value for name, value in (shape | short).items()}
     warm_start(load_section(WarmStartConfig, "warm_start", "nano", given), "alfworld", "nano", folder)
     return folder
