@@ -131,8 +131,9 @@ DRAWN: dict[str, Callable[..., Figure]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, run: RunDirectory, frames: dict, tmp_path: Path) -> None:
-    assert_printable(DRAWN[name](run, frames))
-    first = plots.save(DRAWN[name](run, frames), tmp_path / "a", name)
+    figure = DRAWN[name](run, frames)
+    first = plots.save(figure, tmp_path / "a", name)
+    assert_printable(figure)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50, "lines.linewidth": 9}):  # someone else's settings
         second = plots.save(DRAWN[name](run, frames), tmp_path / "b", name)
         assert matplotlib.rcParams["font.size"] == 30

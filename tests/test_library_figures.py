@@ -65,8 +65,9 @@ DRAWN: dict[str, Callable[[LibraryRun], Figure]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_bytes_depend_on_the_data_alone(name: str, study: LibraryRun, tmp_path: Path) -> None:
-    assert_printable(DRAWN[name](study))
-    first = plots.save(DRAWN[name](study), tmp_path / "a", name)
+    figure = DRAWN[name](study)
+    first = plots.save(figure, tmp_path / "a", name)
+    assert_printable(figure)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50}):  # someone else's settings
         second = plots.save(DRAWN[name](read(study.run.path)), tmp_path / "b", name)
     for one, two in zip(first, second, strict=True):
