@@ -13,7 +13,6 @@ difference of a parameter at the end.
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import sys
 import tempfile
@@ -21,16 +20,13 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # for this script's folder: it has an alfworld.py
 
 if find_spec("vllm") is not None:
     import vllm_cpu  # before vllm
 import torch  # noqa: E402
-from accelerate import PartialState  # noqa: E402
-from accelerate.utils import DistributedType  # noqa: E402
-from distributed_train import begin_deepspeed, two_ranks  # noqa: E402
+from distributed_train import begin_deepspeed, begin_fsdp2, two_ranks  # noqa: E402
 from nano_runs import forked  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
@@ -55,9 +51,8 @@ def train(engine: str, games: Path, folder: Path) -> None:
         begin_deepspeed()
     elif engine == "fsdp2":
         skill1.checks.check_sharding = lambda *_: None  # it refuses CPUs
-        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
         torch.distributed.init_process_group("gloo")
-        patch.object(PartialState, "_prepare_backend", lambda *_: ("gloo", DistributedType.MULTI_GPU)).start()
+        begin_fsdp2()
     elif engine == "vllm":
         vllm_cpu.load()
         vllm_cpu.connect_trainer()

@@ -6,16 +6,12 @@ for GPUs' (FSDP2), or finds begun what it would begin on GPUs (DeepSpeed).
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import DistributedType
-from distributed_train import begin_deepspeed
+from distributed_train import begin_deepspeed, begin_fsdp2
 from tiny import random_rows, tiny_tokenizer
 from torch.distributed.fsdp import FSDPModule
 from trainer_runs import configure, entries, make_trainer
@@ -58,8 +54,7 @@ def main(policy: Path, folder: Path, *, deepspeed: bool) -> None:
                 make_trainer(policy, folder / "refused", configure(**settings), lambda step, model: [])
             except ConfigError as error:
                 torch.save(str(error), folder / f"refused-{torch.distributed.get_rank()}.pt")
-            os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-            patch.object(PartialState, "_prepare_backend", lambda *_: ("gloo", DistributedType.MULTI_GPU)).start()
+            begin_fsdp2()
         config = configure(train__steps=STEPS, train__rows_per_micro_batch=4, train__save_every=SAVED, **settings)
         found = run(policy, folder / name, config)
         if name in RESUMED:

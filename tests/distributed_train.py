@@ -13,10 +13,12 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DistributedType
 from nano_runs import forked
 
 import skill1.train
@@ -79,6 +81,12 @@ def begin_deepspeed() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would compile an exchange of its own first
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
     skill1.checks.check_sharding = skill1.models.coldstart.check_sharding = lambda *_: None  # it refuses CPUs
+
+
+def begin_fsdp2() -> None:
+    """Let accelerate shard over gloo in this process: on CPUs it would silently train whole weights."""
+    os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
+    patch.object(PartialState, "_prepare_backend", lambda *_: ("gloo", DistributedType.MULTI_GPU)).start()
 
 
 def two_ranks(act: Callable[[], None]) -> int:

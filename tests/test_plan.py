@@ -17,7 +17,7 @@ from skill1.cli.main import main
 from skill1.config import ConfigError, load_config
 from skill1.plan import passes as counting
 from skill1.plan.architecture import COPIED, read_architecture
-from skill1.plan.duration import _generation as write
+from skill1.plan.duration import seconds_to_write
 from skill1.plan.machine import GB, gpu_machine
 from skill1.plan.memory import estimate_memory
 from skill1.plan.passes import Passes, Weights, build, count
@@ -129,7 +129,7 @@ def test_writing_takes_a_pass_a_token_in_each_call_by_hand():
     [act] = [calls for calls in make_workload(config, Assumptions()).stages if calls.stage == "act"]
     machine = gpu_machine(1, 24 * GB, flops=1e30, bandwidth=1e30, host=8e-6)
     prompts, token = passes.prefill(38, 450).operators, passes.decode(38, 450 + 120).operators
-    assert write(act, config, passes, machine) == pytest.approx(30 * (prompts + 239 * token) * 8e-6)
+    assert seconds_to_write(act, config, passes, machine) == pytest.approx(30 * (prompts + 239 * token) * 8e-6)
 
 
 @pytest.mark.slow

@@ -74,16 +74,16 @@ class _Draws(ContinuousBatchingLogitsProcessor):
 
 
 class ContinuousWriter:
-    """Writes with a manager that is opened by the first call and stays until `close`."""
+    """Writes with a manager that is opened by the first call and stays until `close`.
+
+    Args:
+        graphs: CUDA graphs, in place of operators that are issued one by one; None: where transformers has
+            attention without a mask, which is that of the package flash-attn.
+    """
 
     def __init__(
         self, model: PreTrainedModel, *, cache_tokens: int, ends: frozenset[int], graphs: bool | None = None
     ) -> None:
-        """
-        Args:
-            graphs: CUDA graphs, in place of operators that are issued one by one; None: where transformers has
-                attention without a mask, which is that of the package flash-attn.
-        """
         self._graphs = graphs
         self._model: Any = model  # the type of models lacks `init_continuous_batching`, which a mixin has
         self._cache = cache_tokens

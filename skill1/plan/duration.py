@@ -38,7 +38,7 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     compute = getattr(torch, config.policy.dtype).itemsize
     share = (machine.gpus - 1) / machine.gpus  # of an all-gather or reduce-scatter that comes from elsewhere
     gather = share * compute * size.total / machine.link if machine.sharded else 0.0
-    written = sum(_generation(calls, config, passes, machine) for calls in workload.stages)
+    written = sum(seconds_to_write(calls, config, passes, machine) for calls in workload.stages)
 
     typical = (workload.micro_rows, workload.sequence.prompt, workload.sequence.completion)
     padded = workload.micro_rows * (workload.sequence.prompt + workload.sequence.completion)
@@ -67,8 +67,8 @@ def estimate_duration(config: Config, passes: Passes, machine: Machine, workload
     )
 
 
-def _generation(calls: Calls, config: Config, passes: Passes, machine: Machine) -> float:
-    """Seconds of a stage's calls on one GPU, with whole weights."""
+def seconds_to_write(calls: Calls, config: Config, passes: Passes, machine: Machine) -> float:
+    """Estimate the seconds of a stage's calls on one GPU, with whole weights."""
     live = calls.rows / calls.calls / machine.gpus  # prompts of a call, on average
     batches = math.ceil(live / rows_of_call(config, calls.width))
     rows = max(1, round(live / batches))
