@@ -11,6 +11,8 @@ pin = $(shell sed -n 's/.*"\($(1)==[^"]*\)".*/\1/p' pyproject.toml)
 # Waiting threads that spin make two processes on two cores five times slower.
 export OMP_WAIT_POLICY ?= passive
 export TOKENIZERS_PARALLELISM ?= false
+# Where images set it, each of the many processes would compile the package, and pytest its tests, again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test test-fast test-mini test-slurm test-verifiers test-deepspeed test-vllm vllm lint reproduce lab clean-venv
 

@@ -121,7 +121,7 @@ def test_training_is_left_alone_continued_or_refused(
 def test_evaluate_compares_and_reuses(trained: dict[str, Any]) -> None:
     path = Path(trained["out"])
     given = {"run": str(path), "passes": 2}
-    run_notebook(NOTEBOOKS / "02_evaluate.ipynb", path / "02_evaluate.ipynb", given)
+    run_cells(NOTEBOOKS / "02_evaluate.ipynb", given)
     summary = json.loads((path / "summary.json").read_text())
     assert list(summary["evaluations"]) == ["before", "after, with library", "after, library withheld"]
     for splits in summary["evaluations"].values():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from shop_runs import configure_shop, make_shop, make_shopper, settings_of_shop
-from test_notebooks import NOTEBOOKS, shown
+from test_notebooks import NOTEBOOKS
 from without_kernels import execute, run_cells
 
 from skill1.analysis.chosen import choose_run, choose_study
@@ -35,7 +35,6 @@ from skill1.presets import preset_of, variants
 from skill1.prompts import make_prompts
 from skill1.prompts.full import FullPrompts
 from skill1.rollout import Ask, RolloutLoop, Stages
-from skill1.running.batch import run_notebook
 from skill1.running.demo import demo
 from skill1.running.sweep import Sweep
 from skill1.store.run_directory import RunDirectory
@@ -254,19 +253,21 @@ def test_the_notebooks_of_a_run_show_the_ceiling_in_a_shop(shop, tmp_path):
     shipped = NOTEBOOKS.parent / "data" / "nano-webshop-policy"
     limits = {f"method.max_{stage}_tokens": 16 for stage in ("query", "rerank", "distill")}
     limits["rollout.max_act_tokens"] = 16
-    overrides = settings_of_shop(shop, shipped) | limits | {"train.steps": 2, "environment.max_steps": 12}
-    data, out = overrides.pop("environment.data"), str(tmp_path / "run")
-    run_notebook(
-        NOTEBOOKS / "01_train.ipynb", tmp_path / "01_train.ipynb",
-        {"env": "webshop", "out": out, "data": data, "overrides": overrides},
-    )  # fmt: skip
+    given = settings_of_shop(shop, shipped) | limits | {"train.steps": 2, "environment.max_steps": 12}
+    run = tmp_path / "run"
+    assert train(load_config("nano-webshop", overrides={"train.seed": 0, **given}), run)
+    overrides = dict(given)
+    data, out = overrides.pop("environment.data"), str(run)
+    shown = run_cells(
+        NOTEBOOKS / "01_train.ipynb", {"env": "webshop", "out": out, "data": data, "overrides": overrides}
+    )
     for name, words in {
         "02_evaluate": {"passes": 1}, "05_library": {"out": str(tmp_path / "figures")},
         "07_trajectories": {"out": str(tmp_path / "page.html")},
     }.items():  # fmt: skip
         text = run_cells(NOTEBOOKS / f"{name}.ipynb", {"env": "webshop", "run": out, **words})
         assert "(100.0 %) can reach a score of 1.0" in text, name
-    assert "(100.0 %)" not in shown(tmp_path / "01_train.ipynb")
+    assert "(100.0 %)" not in shown and "2 of 2 steps" in shown
     assert "goals played (100.0 %)" in (tmp_path / "page.html").read_text()
 
 

@@ -201,11 +201,11 @@ def own_words() -> list[str]:
 
 def slurm_options(on: str, preset: str, overrides: dict[str, Any]) -> Any:
     """Take the fields of slurm.* out of `overrides`; returns the SlurmConfig of them, or None for this machine."""
-    from skill1.config import load_section
-    from skill1.running.slurm import SlurmConfig
-
     own = {name: overrides.pop(name) for name in list(overrides) if name.startswith(_SLURM)}
     if on == "slurm":
+        from skill1.config import load_section
+        from skill1.running.slurm import SlurmConfig  # takes seconds, which every process of a training run would wait
+
         return load_section(SlurmConfig, "slurm", preset, own)
     for name in own:
         raise click.UsageError(f"{name} is for --on slurm")

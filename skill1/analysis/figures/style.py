@@ -251,5 +251,6 @@ def legend(figure: Figure, axes: Axes) -> None:
 
 
 def legend_above(axes: Axes, columns: int = 1, **spacing: float) -> None:
-    """Put the legend of one panel above it."""
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **spacing)
+    """Put the legend of one panel above it, if anything in it has a label."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **spacing)
