@@ -29,7 +29,7 @@ from skill1.stats import bootstrap_mean, success_rate
 def keeps_skills(study: Study) -> set[str]:
     """Find the variants that have a library or bank: those with an evaluation that names one."""
     frame = study.evaluations
-    return set(frame.loc[frame["library"] != "none", "variant"])
+    return set(frame.loc[frame["library"] != "none", "variant"].unique())
 
 
 def own(study: Study) -> pd.DataFrame:
@@ -83,9 +83,7 @@ def by_seed(frame: pd.DataFrame) -> pd.DataFrame:
     if _is_untrained(frame):  # one policy: seeds of one world repeat each other
         games = frame.groupby("seed")["game"].agg(lambda names: tuple(sorted(set(names))))
         seeds = seeds.map({seed: games.index[list(games).index(names)] for seed, names in games.items()})
-    return frame.assign(seed=seeds.to_numpy(), won=frame["won"].astype(float)).pivot_table(
-        index="seed", columns="game", values="won", aggfunc="mean"
-    )
+    return frame["won"].astype(float).groupby([seeds, frame["game"]]).mean().unstack("game")
 
 
 def in_shared_worlds(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +94,7 @@ def in_shared_worlds(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 def categories(study: Study, frame: pd.DataFrame) -> list[str]:
     """List Overall, then the categories present, in the environment's order."""
-    return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
+    return [OVERALL, *study.environment.ordered_categories(set(frame["category"].unique()) - {OVERALL})]
 
 
 def of_category(frame: pd.DataFrame, category: str) -> pd.DataFrame:
@@ -121,8 +119,8 @@ def rates(study: Study, frame: pd.DataFrame, measure: str = "success") -> pd.Dat
     """
     parts = [
         (split, variant, frame[(frame["split"] == split) & (frame["variant"] == variant)])
-        for split in study.environment.ordered_splits(frame["split"])
-        for variant in variants.order(frame["variant"])
+        for split in study.environment.ordered_splits(frame["split"].unique())
+        for variant in variants.order(frame["variant"].unique())
     ]
     return pd.DataFrame(
         {"split": split, "variant": variant, "category": category} | _rate(of_category(part, category), measure)

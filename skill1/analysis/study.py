@@ -82,7 +82,7 @@ class Study:
     @property
     def splits(self) -> list[str]:
         """The evaluated splits, in the environment's order."""
-        return self.environment.ordered_splits(self.evaluations["split"])
+        return self.environment.ordered_splits(self.evaluations["split"].unique())
 
     @property
     def own_worlds(self) -> bool:

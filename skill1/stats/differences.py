@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pandas as pd
 from scipy.stats import permutation_test, ttest_ind, ttest_rel
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 
 from skill1.stats.estimates import LEVEL, RESAMPLES, Estimate, draws, mean_of, numbers, percentiles
@@ -86,9 +85,10 @@ def seed_difference(a: pd.Series, b: pd.Series, *, paired: bool) -> Estimate:
 
 def holm(p_values: pd.Series) -> pd.Series:
     """Adjust p values by Holm's step-down procedure over those that are not NaN; the others stay NaN."""
-    known = p_values.dropna()
-    adjusted = multipletests(known, method="holm")[1] if len(known) else known
-    return pd.Series(adjusted, known.index, dtype=float).reindex(p_values.index)
+    ordered = p_values.dropna().sort_values()
+    # statsmodels' multipletests collects garbage each time, half a second where torch is loaded
+    adjusted = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0)
+    return adjusted.reindex(p_values.index).astype(float)
 
 
 def smallest_detectable_difference(n: int, p: float, power: float = 0.8, *, correlation: float = 0.5) -> float:

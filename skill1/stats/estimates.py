@@ -62,7 +62,7 @@ def bootstrap_mean(
     """
     of_seeds = 0 if seeds is None else np.asarray(seeds)
     frame = pd.DataFrame({"value": numbers(values, "values"), "game": np.asarray(games), "seed": of_seeds})
-    means = frame.pivot_table(index="seed", columns="game", values="value", aggfunc="mean")
+    means = frame.groupby(["seed", "game"])["value"].mean().unstack("game")
     return Estimate(mean_of(means), *percentiles(*draws([means], resamples)), means.shape[1])
 
 
