@@ -15,7 +15,8 @@ HEAVY = ("torch", "transformers", "trl", "sentence_transformers")
     "code",
     [
         "import skill1.running.experiment",  # every job of a sweep
-        "import skill1.analysis.ablations, skill1.analysis.comparison, skill1.analysis.paper_tables",
+        "import skill1.analysis.ablations, skill1.analysis.comparison, skill1.analysis.paper_tables\n"
+        "from skill1.analysis.library import bank, map, payoff, selection, study",
         "import skill1.analysis.trajectories.viewer",
         "from skill1.config import load_config, method_of\n"
         "for variant in ('full', 'gigpo', 'skillrl', 'retroagent_rl'): method_of(load_config('nano', variant))",

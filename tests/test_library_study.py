@@ -26,9 +26,9 @@ from test_bank_study import make as make_bank_run
 from skill1.analysis.library import map as library_map
 from skill1.analysis.library import payoff as library_payoff
 from skill1.analysis.library import replay as library_replay
-from skill1.analysis.library import selection
+from skill1.analysis.library import select_study
 from skill1.analysis.library import study as library_study
-from skill1.analysis.library.selection import arms_of, play_arms
+from skill1.analysis.library.select_study import arms_of, play_arms
 from skill1.analysis.library.study import LibraryRun, read
 from skill1.config import LibraryConfig
 from skill1.encoder import HashEncoder
@@ -550,7 +550,7 @@ def test_the_notebook_runs_on_trained_runs(
     played = play_arms(run, arms, passes=1, batch=16)
     assert len(played) == len(arms) * played["game"].nunique() == 3 * played["game"].nunique()
     assert played["offered"].sum() == 0 < (played["order"] == "count").sum()  # raw trajectories name no place
-    monkeypatch.setattr(selection, "load_policy", None)  # what is stored is not played again
+    monkeypatch.setattr(select_study, "load_policy", None)  # what is stored is not played again
     assert play_arms(run, arms, passes=1).equals(played)
     given = {
         "run": str(run),

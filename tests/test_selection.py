@@ -10,7 +10,8 @@ import pytest
 from nano_runs import success
 from scripted import LESSONS, PROMPTS, paper, play, taught, walker
 
-from skill1.analysis.library.selection import FLOORS, KEYS, ORDERS, OWN, Arm, Ordered, arms_of, compare, latest
+from skill1.analysis.library.select_study import Ordered, arms_of
+from skill1.analysis.library.selection import FLOORS, KEYS, ORDERS, OWN, Arm, compare, latest
 from skill1.config import ConfigError, load_config
 from skill1.errors import RunError
 

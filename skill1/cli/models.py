@@ -135,7 +135,8 @@ def select_study(
 
     if handed_to_processes(nproc):
         return
-    from skill1.analysis.library.selection import arms_of, compare, play_arms
+    from skill1.analysis.library.select_study import arms_of, play_arms
+    from skill1.analysis.library.selection import compare
 
     arms = arms_of(RunDirectory.open(run).config, orders, keys, floors)
     found = compare(play_arms(run, arms, progress=True, **given)).reset_index()
