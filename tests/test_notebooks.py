@@ -98,7 +98,7 @@ def test_training_is_left_alone_continued_or_refused(
     figures = {path: path.read_bytes() for path in (run.path / "figures").iterdir()}
     metrics, manifest = run.metrics(), run.manifest()
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if "figures" not in path.parts}
-    run_cells(NOTEBOOKS / "01_train.ipynb", trained)
+    run_cells(NOTEBOOKS / "01_train.ipynb", trained, dpi=300)
     after = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if "figures" not in path.parts}
     assert after == before  # finished: nothing was written
     assert f"{trained['out']} is finished: {STEPS} of {STEPS} steps are done" in capsys.readouterr().out

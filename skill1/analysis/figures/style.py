@@ -71,7 +71,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    figure.savefig(drawn := BytesIO(), dpi=_DPI)
+    figure.savefig(drawn := BytesIO(), dpi=_DPI, pil_kwargs={"compress_level": 0})  # it is packed below
     Image.open(drawn).convert("RGB").quantize(_COLOURS).save(png, optimize=True, dpi=(_DPI, _DPI))
     figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return [png, pdf]
