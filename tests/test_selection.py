@@ -72,14 +72,16 @@ def test_arms_are_all_that_differ():
         arms_of(floored, ["utilty"])
 
 
-def test_the_comparison_by_hand():
-    def played(order: str, won: list[int], right: float = np.nan) -> pd.DataFrame:
-        games = [f"game{i // 2}" for i in range(8)]
-        return pd.DataFrame({
-            "order": order, "key": "query", "floor": "run", "library": f"{order}-query-run", "seed": 0, "step": 4,
-            "split": "valid_seen", "game": games, "pass": [0, 1] * 4, "won": won, "right": right, "offered": right,
-        })  # fmt: skip
+def played(order: str, won: list[int], right: float = np.nan, seed: int = 0) -> pd.DataFrame:
+    """Two passes over four games."""
+    games = [f"game{i // 2}" for i in range(8)]
+    return pd.DataFrame({
+        "order": order, "key": "query", "floor": "run", "library": f"{order}-query-run", "seed": seed, "step": 4,
+        "split": "valid_seen", "game": games, "pass": [0, 1] * 4, "won": won, "right": right, "offered": right,
+    })  # fmt: skip
 
+
+def test_the_comparison_by_hand():
     frame = pd.concat([played("policy", [1, 0, 0, 0, 1, 1, 0, 0]), played("utility", [1, 1, 1, 1, 1, 1, 0, 1], 0.5)])
     table = compare(frame)
     assert list(table.index) == [("policy", "query", "run"), ("utility", "query", "run")]
@@ -89,3 +91,15 @@ def test_the_comparison_by_hand():
     assert other["p"] == pytest.approx(2 / 8)  # games differ by .5, 1, 0, .5: two of the eight exchanges are as far
     elsewhere = played("policy", [0] * 8).assign(split="valid_unseen", step=4)
     assert latest(pd.concat([frame, frame.assign(step=2), elsewhere])).equals(frame)
+
+
+def test_several_runs_are_compared_by_run():
+    gains = {0: 2, 1: 1, 2: 3}  # episodes of eight
+    parts = [played("policy", [1] * 2 + [0] * 6, seed=seed) for seed in gains]
+    parts += [played("utility", [1] * (2 + more) + [0] * (6 - more), seed=seed) for seed, more in gains.items()]
+    other = compare(pd.concat(parts)).loc["utility"].iloc[0]
+    assert (other["n"], other["success"], other["difference"]) == (24, 0.5, pytest.approx(0.25))
+    # the runs differ by 2/8, 1/8, 3/8: t = .25 / (.125 / sqrt(3)) = 3.46 on two degrees of freedom
+    t = 0.25 / (0.125 / np.sqrt(3))
+    assert other["p"] == pytest.approx(1 - t / np.sqrt(t**2 + 2))  # of Student's t with two degrees of freedom
+    assert other["difference_low"] < 0.25 < other["difference_high"]

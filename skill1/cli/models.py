@@ -114,8 +114,11 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
         )
 
 
-@click.command("select-study", epilog=examples("skill1 select-study results/try"))
-@click.argument("run", type=FOLDER)
+@click.command(
+    "select-study",
+    epilog=examples("skill1 select-study results/try", "skill1 select-study results/study/full/seed*/run"),
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=FOLDER)
 @click.option("--orders", default="", callback=names, help="of candidates, e.g. policy,utility,oracle [default: all]")
 @click.option("--keys", default="", callback=names, help="query, task: what finds them [default: both]")
 @click.option("--floors", default="", callback=names, help="run, none: similarity asked of them [default: both]")
@@ -125,22 +128,30 @@ def _evaluate_model(directory: Path, model: str, given: dict[str, Any]) -> None:
 @click.option("--batch", type=POSITIVE, help="prompts at a time (does not change the result)")
 @nproc_option
 def select_study(
-    run: Path, orders: tuple[str, ...], keys: tuple[str, ...], floors: tuple[str, ...], nproc: int, **given: Any
+    runs: tuple[Path, ...],
+    orders: tuple[str, ...],
+    keys: tuple[str, ...],
+    floors: tuple[str, ...],
+    nproc: int,
+    **given: Any,
 ) -> None:
-    """Play RUN's policy and library with its candidates in other orders; prints one JSON line per arm.
+    """Play a run's policy and library with its candidates in other orders; prints one JSON line per arm.
 
-    Nothing is trained, and nothing is played twice. 05_library shows the table.
+    Runs of several seeds are played one by one and compared together. Nothing is trained, and nothing is played twice.
+    05_library shows the table.
     """
     from skill1.store.run_directory import RunDirectory
 
     if handed_to_processes(nproc):
         return
+    import pandas as pd
+
     from skill1.analysis.library.select_study import arms_of, play_arms
     from skill1.analysis.library.selection import compare
 
-    arms = arms_of(RunDirectory.open(run).config, orders, keys, floors)
-    found = compare(play_arms(run, arms, progress=True, **given)).reset_index()
-    report(*found.to_dict(orient="records"))
+    arms = arms_of(RunDirectory.open(runs[0]).config, orders, keys, floors)
+    frames = [play_arms(run, arms, progress=True, **given) for run in runs]
+    report(*compare(pd.concat(frames)).reset_index().to_dict(orient="records"))
 
 
 @click.command(epilog=examples("skill1 export results/try --step 60 --out models/mine"))

@@ -16,13 +16,14 @@ Ties stay as retrieved. Reading what was played needs no torch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from skill1.stats import bootstrap_mean, paired_difference
+from skill1.stats import Estimate, bootstrap_mean, difference_over_seeds, paired_difference, seed_difference
 from skill1.store.run_directory import RunDirectory
 
 Order = Literal["policy", "similarity", "utility", "count", "random", "oracle", "none"]
@@ -69,31 +70,48 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     return last[last["split"] == last.groupby("split")["library"].nunique().idxmax()]
 
 
+def played(runs: Sequence[RunDirectory]) -> pd.DataFrame:
+    """Join what runs of several seeds played last: `latest` of each; empty if none played."""
+    return pd.concat([latest(frame) for frame in map(read, runs) if len(frame)] or [pd.DataFrame()], ignore_index=True)
+
+
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare the arms with what the run does.
 
     Args:
-        frame: `read`'s, of one step and split; of several runs with `seed` as each one's name.
+        frame: `read`'s, of one step and split; of several runs if each has a seed of its own.
 
     Returns:
-        By order, key and floor: n (episodes), success, low, high (95 %, over games), difference, difference_low,
-        difference_high, p (to the run's own order, query and floor, paired by game; nan without that arm), right, offered.
+        By order, key and floor: n (episodes), success, low, high (95 %, over games, and over runs where there are several),
+        difference, difference_low, difference_high, p (to the run's own order, query and floor, paired by game, of several
+        runs by run; nan without that arm), right, offered.
     """
+    several = frame["seed"].nunique() > 1
     games = frame.assign(unit=frame["seed"].astype(str) + "/" + frame["game"], won=frame["won"].astype(float))
     by_arm = {Arm(*key): part for key, part in games.groupby(_ARM)}  # type: ignore[arg-type]
     own = by_arm.get(OWN)
     rows = []
     for arm in [Arm(*key) for key in product(ORDERS, KEYS, FLOORS) if Arm(*key) in by_arm]:
         part = by_arm[arm]
-        rate = bootstrap_mean(part["won"], part["unit"])
+        rate = bootstrap_mean(part["won"], part["unit"], part["seed"] if several else None)
         row: dict[str, Any] = asdict(arm) | {
             "n": len(part), "success": rate.value, "low": rate.low, "high": rate.high,
             "right": part["right"].mean(), "offered": part["offered"].mean(),
         }  # fmt: skip
         if own is not None and arm != OWN:
-            gap = paired_difference(part.set_index("unit")["won"], own.set_index("unit")["won"])
+            gap = (_over_runs if several else _over_games)(part, own)
             row |= {
                 "difference": gap.value, "difference_low": gap.low, "difference_high": gap.high, "p": gap.p_value,
             }  # fmt: skip
         rows.append(row)
     return pd.DataFrame(rows).set_index(_ARM)
+
+
+def _over_games(part: pd.DataFrame, own: pd.DataFrame) -> Estimate:
+    return paired_difference(part.set_index("unit")["won"], own.set_index("unit")["won"])
+
+
+def _over_runs(part: pd.DataFrame, own: pd.DataFrame) -> Estimate:
+    sides = [arm.groupby(["seed", "unit"])["won"].mean().unstack() for arm in (part, own)]
+    test = seed_difference(*(side.mean(axis=1) for side in sides), paired=True)
+    return replace(difference_over_seeds(*sides), p_value=test.p_value)
