@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import sys
 from pathlib import Path
 
 import pytest
 
 import skill1.running  # noqa: F401  before torch and jsonschema, whose loading it makes quicker
+from skill1.store.session import describe_session
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,7 +20,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Set what was imported apart from garbage: else every forked training run collects, and so copies, all of it."""
+    """Prepare for training runs that are forked.
+
+    Each would read the versions of all packages, and collect, and so copy, what is imported.
+    """
+    if "torch" in sys.modules:
+        describe_session()
     gc.freeze()
 
 

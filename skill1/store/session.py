@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no").stdout)}
 
 
+@cache
 def _installed_versions() -> dict[str, str]:
     """Every installed distribution, as `pip freeze` would list it."""
     described = (distribution.metadata for distribution in importlib.metadata.distributions())  # parsed when asked for
