@@ -285,37 +285,44 @@ def test_an_interrupted_launch_takes_its_process_along(module, monkeypatch):
     assert gone(pids[0])
 
 
+# Every rank leaves its number of processes and its pid in a file; two that print at once may share a line.
+MET = (
+    "import os, signal, sys, time\nfrom pathlib import Path\n"
+    "def there(rank): return Path(sys.argv[2], str(rank))\n"
+    "rank = int(os.environ['RANK'])\n"
+    "there(rank).with_suffix('.new').write_text(f'{os.environ[\"WORLD_SIZE\"]} {os.getpid()}')\n"
+    "there(rank).with_suffix('.new').rename(there(rank))\n"
+    "while not there(1 - rank).exists(): time.sleep(0.01)\n"
+)
+
+
+def processes(folder: Path) -> list[int]:
+    """Pids of the two ranks of `MET`."""
+    assert sorted(file.name for file in folder.iterdir()) == ["0", "1"]
+    sizes, pids = zip(*(map(int, (folder / rank).read_text().split()) for rank in "01"), strict=True)
+    assert sizes == (2, 2)
+    return list(pids)
+
+
 @pytest.mark.slow
-def test_a_killed_rank_ends_all_of_them_and_is_named(module, capsys):
-    source = (
-        "import os, signal, time\n"
-        "print(os.getpid(), flush=True)\n"
-        "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
-        "time.sleep(600)\n"
-    )
-    with pytest.raises(LaunchError, match=r"^launched ended with status 1: rank 1 was killed by SIGKILL$"):
-        launch_torchrun([], nproc=2, **module(source))
-    pids = [int(word) for word in capsys.readouterr().out.split() if word.isdigit()]
-    assert len(pids) == 2 and all(gone(pid) for pid in pids)
+def test_a_killed_rank_ends_all_of_them_and_is_named(module, tmp_path):
+    (folder := tmp_path / "met").mkdir()
+    source = f"{MET}if rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)\n"
+    with pytest.raises(LaunchError, match=r"^launched x ended with status 1: rank 1 was killed by SIGKILL$"):
+        launch_torchrun(["x", str(folder)], nproc=2, **module(source))
+    assert all(gone(pid) for pid in processes(folder))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exists on Linux only")
-def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module, capsys):
+def test_torchrun_workers_get_ranks_and_die_with_a_killed_torchrun(module, tmp_path):
     # Rank 0 kills torchrun: with an ordinary torchrun both workers, in sessions of their own, would sleep on.
-    source = (
-        "import os, signal, time\n"
-        "print('rank', os.environ['RANK'], os.environ['WORLD_SIZE'], os.getpid(), flush=True)\n"
-        "time.sleep(2)\n"
-        "if os.environ['RANK'] == '0': os.kill(os.getppid(), signal.SIGKILL)\n"
-        "time.sleep(600)\n"
-    )
+    (folder := tmp_path / "met").mkdir()
+    source = f"{MET}if rank == 0: os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)\n"
     with pytest.raises(LaunchError, match="was killed by SIGKILL"):
-        launch_torchrun([], nproc=2, **module(source))
-    workers = sorted(line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("rank"))
-    assert [worker[:2] for worker in workers] == [["0", "2"], ["1", "2"]]
-    for *_, pid in workers:
-        wait_until(lambda: gone(int(pid)), "a worker of the killed torchrun to end", seconds=10)
+        launch_torchrun(["x", str(folder)], nproc=2, **module(source))
+    for pid in processes(folder):
+        wait_until(lambda pid=pid: gone(pid), "a worker of the killed torchrun to end", seconds=10)
 
 
 @pytest.mark.slow

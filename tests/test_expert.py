@@ -6,6 +6,7 @@ import json
 import random
 import re
 import tarfile
+import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -420,18 +421,20 @@ def test_a_policy_that_follows_every_skill_is_seen_to(made, homes):
 
 @pytest.fixture(scope="module")
 def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """140 valid_seen games, and every sixth training game."""
+    """140 valid_seen games, and about every twelfth training game."""
     folder = tmp_path_factory.mktemp("published")
-    for split in ("valid_seen", "train"):
+    for split, one_of in (("valid_seen", 1), ("train", 12)):
         with tarfile.open(shared_data / "alfworld" / f"{split}.tar.xz") as tar:
-            tar.extractall(folder, filter="data")
+            for member in tar:
+                if member.isfile() and zlib.crc32(member.name.rpartition("/")[0].encode()) % one_of == 0:
+                    tar.extract(member, folder, filter="data")
     return folder
 
 
 @pytest.mark.slow
 def test_the_expert_wins_published_games(published):
     environment = AlfworldEnvironment(GameTree(published), 30)
-    expert = HomeExpert(environment, environment.tasks("train")[::6])
+    expert = HomeExpert(environment, environment.tasks("train"))
     steps = []
     for task in environment.tasks("valid_seen"):
         [now] = environment.reset([task])
