@@ -134,7 +134,7 @@ def test_bytes_depend_on_the_data_alone(
     name: str, run: RunDirectory, frames: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figure = DRAWN[name](run, frames)
-    monkeypatch.setattr(plots, "_DPI", 75)  # two thirds of the time
+    monkeypatch.setattr(plots, "DPI", 75)  # two thirds of the time
     first = plots.save(figure, tmp_path / "a", name)
     assert_printable(figure)
     with matplotlib.rc_context({"font.size": 30, "savefig.dpi": 50, "lines.linewidth": 9}):  # someone else's settings

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from nano_runs import success
+from nano_runs import configure, success
 from scripted import LESSONS, PROMPTS, paper, play, taught, walker
 
 from skill1.analysis.library.select_study import Ordered, arms_of
-from skill1.analysis.library.selection import FLOORS, KEYS, ORDERS, OWN, Arm, compare, latest
+from skill1.analysis.library.selection import FLOORS, KEYS, ORDERS, OWN, Arm, compare, latest, open_seeds
 from skill1.config import ConfigError, load_config
 from skill1.errors import RunError
+from skill1.store.run_directory import RunDirectory
 
 
 def test_every_order_shows_another_candidate(world):
@@ -103,3 +104,11 @@ def test_several_runs_are_compared_by_run():
     t = 0.25 / (0.125 / np.sqrt(3))
     assert other["p"] == pytest.approx(1 - t / np.sqrt(t**2 + 2))  # of Student's t with two degrees of freedom
     assert other["difference_low"] < 0.25 < other["difference_high"]
+
+
+def test_two_runs_of_one_seed_are_refused(world, nano, tmp_path):
+    for name in ("one", "two"):
+        RunDirectory.create(tmp_path / name, configure(world, nano), "")
+    with pytest.raises(RunError, match="one and .*two both have seed 0: name runs of one seed each"):
+        open_seeds([tmp_path / "one", tmp_path / "two"])
+    assert [run.path.name for run in open_seeds([tmp_path / "two"])] == ["two"]

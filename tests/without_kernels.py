@@ -31,7 +31,7 @@ def run_cells(notebook: Path, parameters: dict[str, Any], *, dpi: int = 75) -> s
         shown.extend(text for each in formats for kind, text in each.items() if kind.startswith("text/"))
 
     names["display"] = show
-    with patch("IPython.display.display", show), patch("skill1.analysis.figures.style._DPI", dpi):
+    with patch("IPython.display.display", show), patch("skill1.analysis.figures.style.DPI", dpi):
         for cell in nbformat.read(notebook, as_version=4).cells:
             if cell.cell_type != "code":
                 continue

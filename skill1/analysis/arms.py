@@ -94,7 +94,7 @@ def in_shared_worlds(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 def categories(study: Study, frame: pd.DataFrame) -> list[str]:
     """List Overall, then the categories present, in the environment's order."""
-    return [OVERALL, *study.environment.ordered_categories(set(frame["category"].unique()) - {OVERALL})]
+    return [OVERALL, *study.environment.ordered_categories(set(frame["category"]) - {OVERALL})]
 
 
 def of_category(frame: pd.DataFrame, category: str) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def _run(run: RunDirectory) -> dict[str, Any]:
 
 def _row(path: Path, config: Config, outcomes: pd.DataFrame, variant: str) -> dict[str, Any]:
     row: dict[str, Any] = {"path": str(path), "preset": config.preset, "variant": variant}
-    splits = environment_spec(config.environment.name).ordered_splits(outcomes["split"].unique())
+    splits = environment_spec(config.environment.name).ordered_splits(outcomes["split"])
     if not splits:
         return row
     played = outcomes[outcomes["split"] == splits[0]]

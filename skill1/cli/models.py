@@ -140,16 +140,16 @@ def select_study(
     Runs of several seeds are played one by one and compared together. Nothing is trained, and nothing is played twice.
     05_library shows the table.
     """
-    from skill1.store.run_directory import RunDirectory
+    from skill1.analysis.library.selection import compare, open_seeds
 
+    first, *_ = open_seeds(runs)
     if handed_to_processes(nproc):
         return
     import pandas as pd
 
     from skill1.analysis.library.select_study import arms_of, play_arms
-    from skill1.analysis.library.selection import compare
 
-    arms = arms_of(RunDirectory.open(runs[0]).config, orders, keys, floors)
+    arms = arms_of(first.config, orders, keys, floors)
     frames = [play_arms(run, arms, progress=True, **given) for run in runs]
     report(*compare(pd.concat(frames)).reset_index().to_dict(orient="records"))
 

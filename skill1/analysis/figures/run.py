@@ -72,11 +72,11 @@ def category_dots(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSp
         frames: label -> outcomes (columns of `outcomes.EVALUATION_SCHEMA`), in the order of drawing.
     """
     everything = pd.concat(frames.values())
-    splits = environment.ordered_splits(everything["split"].unique())
+    splits = environment.ordered_splits(everything["split"])
     figure, panels = _by_split(splits, 3.3, everything, environment)
     for axes, split in zip(panels, splits, strict=True):
         here = everything[everything["split"] == split]
-        names = [OVERALL, *environment.ordered_categories(here["category"].unique())]
+        names = [OVERALL, *environment.ordered_categories(here["category"])]
         for (label, frame), shift in zip(frames.items(), shifts(len(frames)), strict=True):
             part = frame[frame["split"] == split]
             parts = {row: found for row, name in enumerate(names) if len(found := of_category(part, name))}
@@ -96,7 +96,7 @@ def demo_summary(frames: Mapping[str, pd.DataFrame], environment: EnvironmentSpe
         frames: as of `category_dots`.
     """
     everything = pd.concat(frames.values())
-    splits = environment.ordered_splits(everything["split"].unique())
+    splits = environment.ordered_splits(everything["split"])
     figure, panels = _by_split(splits, 0.75 + 0.22 * len(frames), everything, environment)
     for axes, split in zip(panels, splits, strict=True):
         for row, (label, frame) in enumerate(frames.items()):

@@ -33,7 +33,7 @@ from skill1.stats import Estimate
 
 COLUMN, PAGE = 3.35, 7.0  # inches: one column of a paper, and two; every figure is as wide as one of them
 _TEXT = 0.8  # of seaborn's sizes for a paper: 7.0 points for ticks and legends, 7.7 for the rest
-_DPI = 300  # of the png
+DPI = 300  # of the png
 _SCREEN = 125  # pixels of a notebook per inch: text is as large as the notebook's
 _COLOURS = 128  # of the png: a quarter of the bytes, and no difference to be seen
 LABEL = 28  # characters of a row's label or a panel's title in a line
@@ -71,10 +71,10 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `folder`/`name`.png (300 dpi) and .pdf, the same bytes at every run. Returns both, the png first."""
     folder.mkdir(parents=True, exist_ok=True)
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    figure.savefig(drawn := BytesIO(), dpi=_DPI, pil_kwargs={"compress_level": 0})  # it is packed below
+    figure.savefig(drawn := BytesIO(), dpi=DPI, pil_kwargs={"compress_level": 0})  # it is packed below
     # of Pillow's methods the one that is never far off: at most 16 of 255 in a channel, where its default is 50
     few = Image.open(drawn).convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE)
-    few.save(png, optimize=True, dpi=(_DPI, _DPI))
+    few.save(png, optimize=True, dpi=(DPI, DPI))
     figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return [png, pdf]
 

@@ -19,10 +19,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from skill1.errors import RunError
 from skill1.stats import Estimate, bootstrap_mean, difference_over_seeds, paired_difference, seed_difference
 from skill1.store.run_directory import RunDirectory
 
@@ -70,8 +72,19 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     return last[last["split"] == last.groupby("split")["library"].nunique().idxmax()]
 
 
+def open_seeds(paths: Sequence[Path]) -> list[RunDirectory]:
+    """Open runs that are compared together. Raises RunError for two of one seed, besides `RunDirectory.open`'s."""
+    opened: dict[int, RunDirectory] = {}
+    for run in map(RunDirectory.open, paths):
+        if (other := opened.setdefault(run.config.train.seed, run)) is not run:
+            raise RunError(
+                f"{other.path} and {run.path} both have seed {run.config.train.seed}: name runs of one seed each"
+            )
+    return list(opened.values())
+
+
 def played(runs: Sequence[RunDirectory]) -> pd.DataFrame:
-    """Join what runs of several seeds played last: `latest` of each; empty if none played."""
+    """Join what `open_seeds` of runs played last: `latest` of each; empty if none played."""
     return pd.concat([latest(frame) for frame in map(read, runs) if len(frame)] or [pd.DataFrame()], ignore_index=True)
 
 
@@ -79,7 +92,7 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """Compare the arms with what the run does.
 
     Args:
-        frame: `read`'s, of one step and split; of several runs if each has a seed of its own.
+        frame: `read`'s, of one step and split; of several `open_seeds`.
 
     Returns:
         By order, key and floor: n (episodes), success, low, high (95 %, over games, and over runs where there are several),
